@@ -1,0 +1,48 @@
+"""The provider's metadata, as data. Airflow imports this module whenever it starts."""
+
+from __future__ import annotations
+
+__all__ = ["PROVIDER_INFO"]
+
+PROVIDER_INFO = {
+    "package-name": "airflow-provider-forge",
+    "name": "Atlassian Forge",
+    "description": "Atlassian Forge app metrics to any OTLP endpoint.",
+    "integrations": [
+        {
+            "integration-name": "Atlassian Forge",
+            "external-doc-url": "https://developer.atlassian.com/platform/forge/export-app-metrics/",
+            "tags": ["service"],
+        },
+        {
+            "integration-name": "OpenTelemetry Protocol (OTLP)",
+            "external-doc-url": "https://opentelemetry.io/docs/specs/otlp/",
+            "tags": ["protocol"],
+        },
+    ],
+    "hooks": [
+        {"integration-name": "Atlassian Forge", "python-modules": ["airflow_provider_forge.hooks.forge"]},
+        {
+            "integration-name": "OpenTelemetry Protocol (OTLP)",
+            "python-modules": ["airflow_provider_forge.hooks.otlp"],
+        },
+    ],
+    "operators": [
+        {
+            "integration-name": "Atlassian Forge",
+            "python-modules": ["airflow_provider_forge.operators.forge_metrics_to_otlp"],
+        }
+    ],
+    "connection-types": [
+        {
+            "connection-type": "forge",
+            "hook-class-name": "airflow_provider_forge.hooks.forge.ForgeMetricsHook",
+            "hook-name": "Atlassian Forge",
+        },
+        {
+            "connection-type": "otlp",
+            "hook-class-name": "airflow_provider_forge.hooks.otlp.OtlpHook",
+            "hook-name": "OpenTelemetry Protocol (OTLP)",
+        },
+    ],
+}

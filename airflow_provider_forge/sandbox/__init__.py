@@ -1,0 +1,37 @@
+"""A stand-in for Atlassian's gateway that enforces its schema and limits, and a sink for OTLP metrics.
+
+    from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
+
+    with SandboxGateway(Scenario(lateness=True)) as gateway, OtlpSink() as sink:
+        gateway.add_fault(Fault("status", status=503, first=2))
+        ...  # export from gateway.url to sink.url
+        assert Counter(sink.points) == Counter(gateway.generated(start, end))
+
+Everything generated is a pure function of (seed, app, environment, minute). Needs the extra `sandbox`.
+`python -m airflow_provider_forge.sandbox` runs both.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_forge.sandbox.environments import Environment
+from airflow_provider_forge.sandbox.faults import Fault
+from airflow_provider_forge.sandbox.gateway import SandboxGateway
+from airflow_provider_forge.sandbox.limits import over_limit
+from airflow_provider_forge.sandbox.points import Point, points_of
+from airflow_provider_forge.sandbox.records import CallRecord
+from airflow_provider_forge.sandbox.scenario import Scenario
+from airflow_provider_forge.sandbox.sink import OtlpSink, SinkRequest, SinkResource
+
+__all__ = [
+    "CallRecord",
+    "Environment",
+    "Fault",
+    "OtlpSink",
+    "Point",
+    "SandboxGateway",
+    "Scenario",
+    "SinkRequest",
+    "SinkResource",
+    "over_limit",
+    "points_of",
+]

@@ -1,0 +1,163 @@
+"""Run the stand-in gateway and the sink until they are told to stop.
+
+`python -m airflow_provider_forge.sandbox --help` lists the options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway, Scenario
+from airflow_provider_forge.sandbox.scenario import LatencyShape, RateLimitChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The scenario's switches that are on or off, each an option of the same name.
+_SWITCHES = (
+    "large_app",
+    "unnormalised_url",
+    "lateness",
+    "outage",
+    "inclusive_ends",
+    "unaligned_points",
+    "points_outside_window",
+    "exact_duplicates",
+    "repeated_container_points",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run both servers until SIGINT or SIGTERM, and print totals at the end."""
+    options = _parser().parse_args(arguments)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    gateway, sink = _servers(options)
+    with gateway, sink:
+        description = _description(gateway, sink)
+        print(json.dumps(description) if options.print_json else _text(description), flush=True)
+        if options.ready_file is not None:
+            _write_whole(options.ready_file, json.dumps(description))
+        stopped.wait()
+    print(_totals(gateway, sink), flush=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_forge.sandbox",
+        description="A stand-in for Atlassian's gateway and a sink for OTLP metrics, on this machine.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--gateway-port", type=int, default=0, help="0 for a free one")
+    parser.add_argument("--sink-port", type=int, default=0, help="0 for a free one")
+    parser.add_argument("--email", default="dev@example.com")
+    parser.add_argument("--token", default="sandbox-token")
+    parser.add_argument("--rate-limit-calls", type=int, default=5, help="0 for no limit")
+    parser.add_argument("--rate-limit-seconds", type=float, default=60.0)
+    parser.add_argument("--rate-limit-channel", choices=get_args(RateLimitChannel), default="seconds")
+    parser.add_argument("--rate-limit-window", choices=("sliding", "fixed"), default="sliding")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is generated")
+    parser.add_argument("--traffic", type=float, default=1.0, help="factor on the invocations")
+    parser.add_argument("--latency-shape", choices=get_args(LatencyShape), default="histogram")
+    parser.add_argument("--environment-ids", choices=("uuid", "ari"), default="uuid")
+    for name in _SWITCHES:
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
+    parser.add_argument("--print-json", action="store_true", help="describe both servers as one JSON line")
+    parser.add_argument("--ready-file", type=Path, help="written, as JSON, once both listen")
+    return parser
+
+
+def _servers(options: argparse.Namespace) -> tuple[SandboxGateway, OtlpSink]:
+    scenario = Scenario(
+        seed=options.seed,
+        traffic=options.traffic,
+        latency_shape=options.latency_shape,
+        environment_ids=options.environment_ids,
+        rate_limit_channel=options.rate_limit_channel,
+        rate_limit_window=options.rate_limit_window,
+        **{name: getattr(options, name) for name in _SWITCHES},
+    )
+    gateway = SandboxGateway(
+        scenario,
+        email=options.email,
+        api_token=options.token,
+        rate_limit_calls=options.rate_limit_calls,
+        rate_limit_seconds=options.rate_limit_seconds,
+        host=options.host,
+        port=options.gateway_port,
+    )
+    return gateway, OtlpSink(host=options.host, port=options.sink_port)
+
+
+def _description(gateway: SandboxGateway, sink: OtlpSink) -> dict[str, Any]:
+    extra = {
+        "app_id": gateway.app_id,
+        "environments": "production",
+        "rate_limit_calls": gateway.rate_limit_calls,
+        "rate_limit_seconds": gateway.rate_limit_seconds,
+    }
+    forge = {
+        "conn_type": "forge",
+        "host": gateway.url,
+        "login": gateway.email,
+        "password": gateway.api_token,
+        "extra": extra,
+    }
+    return {
+        "gateway_url": gateway.url,
+        "sink_url": sink.url,
+        "email": gateway.email,
+        "api_token": gateway.api_token,
+        "app_id": gateway.app_id,
+        "environments": {each.key: each.id for each in gateway.environments},
+        "connections": {
+            "AIRFLOW_CONN_FORGE_DEFAULT": json.dumps(forge),
+            "AIRFLOW_CONN_OTLP_DEFAULT": json.dumps({"conn_type": "otlp", "host": sink.url}),
+        },
+        "pid": os.getpid(),
+    }
+
+
+def _text(description: dict[str, Any]) -> str:
+    lines = [
+        f"Gateway       {description['gateway_url']}",
+        f"OTLP sink     {description['sink_url']}",
+        f"Email         {description['email']}",
+        f"API token     {description['api_token']}",
+        f"App id        {description['app_id']}",
+        *(f"Environment   {key:<12} {each}" for key, each in description["environments"].items()),
+        "",
+        *(f"export {name}={shlex.quote(value)}" for name, value in description["connections"].items()),
+        "",
+        "Stop with Ctrl-C.",
+    ]
+    return "\n".join(lines)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    # Whoever waits for the file must not find half of it.
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text, "utf-8")
+    draft.replace(path)
+
+
+def _totals(gateway: SandboxGateway, sink: OtlpSink) -> str:
+    summary = sink.summary()
+    return (
+        f"{len(gateway.calls)} calls, {gateway.violations} over the limit; "
+        f"{summary['requests']} OTLP requests, "
+        f"{summary['points']} points kept, {summary['rejected']} rejected"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,127 @@
+"""The control plane: what tests and people ask the servers over HTTP, without credentials or limits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qs
+
+from airflow_provider_forge.sandbox.faults import Fault
+from airflow_provider_forge.sandbox.server import Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_forge.sandbox.gateway import SandboxGateway
+    from airflow_provider_forge.sandbox.points import Point
+    from airflow_provider_forge.sandbox.sink import OtlpSink
+
+__all__ = ["gateway_reply", "sink_reply", "totals"]
+
+
+class _Faulty(Protocol):
+    @property
+    def faults(self) -> list[Fault]: ...
+
+    def add_fault(self, fault: Fault) -> None: ...
+
+    def clear_faults(self) -> None: ...
+
+
+def gateway_reply(gateway: SandboxGateway, request: Request) -> Reply:
+    """Answer for the gateway."""
+    try:
+        if request.path == "/":
+            return Reply.of_json(_about_gateway(gateway))
+        if request.path == "/sandbox/truth":
+            return Reply.of_json(_truth(gateway, _parameters(request)))
+        if request.path == "/sandbox/calls":
+            return Reply.of_json([call.to_json() for call in gateway.calls])
+        return _faults_reply(gateway, request)
+    except ValueError as error:
+        return Reply.of_json({"message": str(error)}, 400)
+
+
+def sink_reply(sink: OtlpSink, request: Request) -> Reply:
+    """Answer for the sink."""
+    try:
+        if request.path == "/":
+            what = "A sink for OTLP metrics: POST /v1/metrics, GET /sandbox/points or /sandbox/summary"
+            return Reply.of_json({"what": what, **sink.summary()})
+        if request.path == "/sandbox/points":
+            return Reply.of_json([point.to_json() for point in sink.points])
+        if request.path == "/sandbox/summary":
+            return Reply.of_json({**sink.summary(), "metrics": totals(sink.points)})
+        return _faults_reply(sink, request)
+    except ValueError as error:
+        return Reply.of_json({"message": str(error)}, 400)
+
+
+def totals(points: Iterable[Point]) -> dict[str, dict[str, float]]:
+    """Return, for each metric, the number of points and the total of their values or counts."""
+    counts: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
+    for point in points:
+        data: Any = point.data()
+        counts[point.metric] += 1
+        # A histogram or summary has a count; a number is an int or a double, and 0 is the other's default.
+        sums[point.metric] += data.as_int + data.as_double if point.kind in {"gauge", "sum"} else data.count
+    return {metric: {"points": counts[metric], "total": sums[metric]} for metric in sorted(counts)}
+
+
+def _about_gateway(gateway: SandboxGateway) -> dict[str, Any]:
+    return {
+        "what": "A stand-in for Atlassian's gateway: POST /graphql, GET /sandbox/truth or /sandbox/calls",
+        "app_id": gateway.app_id,
+        "environments": {each.key: each.id for each in gateway.environments},
+        "rate_limit_calls": gateway.rate_limit_calls,
+        "rate_limit_seconds": gateway.rate_limit_seconds,
+        "calls": len(gateway.calls),
+        "violations": gateway.violations,
+    }
+
+
+def _parameters(request: Request) -> dict[str, list[str]]:
+    return parse_qs(request.query.replace("+", "%2B"))
+
+
+def _truth(gateway: SandboxGateway, parameters: dict[str, list[str]]) -> Any:
+    kind = parameters.get("kind", ["summary"])[0]
+    asked: dict[str, Any] = {
+        "start": _time(parameters, "start"),
+        "end": _time(parameters, "end"),
+        "app_id": parameters.get("app", [None])[0],
+        "environments": parameters.get("environment"),
+        "metrics": parameters.get("metric"),
+    }
+    if kind == "generated":
+        return [point.to_json() for point in gateway.generated(**asked)]
+    if kind == "served":
+        return [point.to_json() for point in gateway.served(**asked)]
+    if kind == "visible":
+        at = _time(parameters, "at")
+        return [point.to_json() for point in gateway.visible(at=at, **asked)]
+    if kind == "summary":
+        return {"generated": totals(gateway.generated(**asked)), "served": totals(gateway.served(**asked))}
+    raise ValueError(f"kind must be generated, visible, served or summary, not {kind!r}")
+
+
+def _time(parameters: dict[str, list[str]], name: str) -> datetime:
+    if name not in parameters:
+        raise ValueError(f"the parameter {name} is missing")
+    time = datetime.fromisoformat(parameters[name][0].replace("Z", "+00:00"))
+    if time.tzinfo is None:
+        raise ValueError(f"{name} needs a time zone: {time}")
+    return time
+
+
+def _faults_reply(server: _Faulty, request: Request) -> Reply:
+    if request.path != "/sandbox/faults":
+        return Reply.of_json({"message": f"nothing at {request.path}"}, 404)
+    if request.method == "POST":
+        server.add_fault(Fault.from_json(json.loads(request.body)))
+    elif request.method == "DELETE":
+        server.clear_faults()
+    return Reply.of_json([fault.to_json() for fault in server.faults])

@@ -1,0 +1,37 @@
+"""The channels in which the gateway refuses a call that is over the limit."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.sandbox.scenario import RateLimitChannel
+
+__all__ = ["refusal_headers"]
+
+
+def refusal_headers(channel: RateLimitChannel, now: float, wait: float) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a refusal with HTTP 429; none for the channels that have HTTP 200.
+
+    Args:
+        channel: How it is told.
+        now: Seconds since the epoch.
+        wait: Seconds until there is a place; times are rounded up to what their form can say.
+    """
+    free_at = datetime.fromtimestamp(math.ceil(now + wait), timezone.utc)
+    headers = {
+        "seconds": ("Retry-After", str(math.ceil(wait))),
+        "http_date": ("Retry-After", format_datetime(free_at, usegmt=True)),
+        "iso": ("Retry-After", _iso_minute(free_at)),
+        "reset": ("X-RateLimit-Reset", _iso_minute(free_at)),
+    }
+    return (headers[channel],) if channel in headers else ()
+
+
+def _iso_minute(time: datetime) -> str:
+    if time.second:
+        time += timedelta(seconds=60 - time.second)
+    return time.strftime("%Y-%m-%dT%H:%MZ")

@@ -1,0 +1,268 @@
+"""A small OTLP receiver that keeps what it is sent."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+from airflow_provider_forge.sandbox import control
+from airflow_provider_forge.sandbox.faults import SINK_KINDS, Fault, FaultPlan
+from airflow_provider_forge.sandbox.misbehaviour import fault_headers, misbehave
+from airflow_provider_forge.sandbox.points import Point, points_of
+from airflow_provider_forge.sandbox.server import LocalServer, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+__all__ = ["OtlpSink", "SinkRequest", "SinkResource"]
+
+# As a Collector's: uncompressed, and answered with 400.
+MAX_BODY_BYTES = 20 * 1024 * 1024
+_PATH = "/v1/metrics"
+_JSON, _PROTOBUF = "application/json", "application/x-protobuf"
+# Faults under which the points are not kept.
+_NOT_KEPT = frozenset({"status", "html", "redirect", "hang", "reset", "reset_before"})
+
+
+@dataclass(frozen=True)
+class SinkRequest:
+    """One request whose points were kept.
+
+    Attributes:
+        content_type: "application/json" or "application/x-protobuf".
+        content_encoding: "gzip" or "".
+        headers: Names in lower case.
+        rejected: How many of its last points were not kept.
+        packed: The body, compressed with zlib: two weeks of points have to fit into memory.
+    """
+
+    content_type: str
+    content_encoding: str
+    headers: dict[str, str]
+    rejected: int
+    packed: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The body without its content encoding, byte for byte."""
+        return zlib.decompress(self.packed)
+
+    @property
+    def message(self) -> ExportMetricsServiceRequest:
+        """The body, decoded."""
+        return _decoded(self.content_type, self.body)
+
+    @property
+    def points(self) -> list[Point]:
+        """Its points that were kept."""
+        points = points_of(self.message.resource_metrics)
+        return points[: len(points) - self.rejected]
+
+
+@dataclass(frozen=True)
+class SinkResource:
+    """Where points came from, as they said it.
+
+    Attributes:
+        attributes: Of the resource; values as Python's own, or as `AnyValue` if they have parts.
+        scope_name: Empty if there was no scope.
+        scope_version: Empty if there was none.
+        schema_url: Of the resource.
+    """
+
+    attributes: dict[str, Any]
+    scope_name: str
+    scope_version: str
+    schema_url: str
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class OtlpSink(LocalServer):
+    """An OTLP/HTTP endpoint for metrics: protobuf and JSON, plain and gzip, nothing but what OTLP says.
+
+    Args:
+        host: Address to listen on.
+        port: 0 for a free one.
+        max_body_bytes: Largest body, uncompressed; above it the answer is 400.
+    """
+
+    def __init__(
+        self, *, host: str = "127.0.0.1", port: int = 0, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> None:
+        super().__init__(host, port)
+        self._max_body_bytes = max_body_bytes
+        self._lock = threading.Lock()
+        self._kept: list[SinkRequest] = []
+        self._counts = {"requests": 0, "refused": 0, "points": 0, "rejected": 0, "bytes": 0}
+        self._faults = FaultPlan(SINK_KINDS)
+
+    @property
+    def url(self) -> str:
+        """Base URL; known once it was started."""
+        return self.address
+
+    @property
+    def requests(self) -> list[SinkRequest]:
+        """The requests whose points were kept, in the order of their arrival."""
+        with self._lock:
+            return list(self._kept)
+
+    @property
+    def points(self) -> list[Point]:
+        """All points kept, as often as they came; decoded anew each time."""
+        return [point for request in self.requests for point in request.points]
+
+    @property
+    def resources(self) -> list[SinkResource]:
+        """The different sources of the points kept."""
+        distinct: list[SinkResource] = []
+        for request in self.requests:
+            distinct += [each for each in _resources(request.message) if each not in distinct]
+        return distinct
+
+    def summary(self) -> dict[str, int]:
+        """Return the numbers of requests, of those refused, of points kept, points rejected, and bytes."""
+        with self._lock:
+            return dict(self._counts)
+
+    def clear(self) -> None:
+        """Forget all that was received; faults stay."""
+        with self._lock:
+            self._kept.clear()
+            self._counts = dict.fromkeys(self._counts, 0)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The rules of misbehaviour in force."""
+        return self._faults.current()
+
+    def add_fault(self, fault: Fault) -> None:
+        """Misbehave by this rule, too; ValueError if the fault is not one of a sink."""
+        self._faults.add(fault)
+
+    def clear_faults(self) -> None:
+        """Behave."""
+        self._faults.clear()
+
+    def respond(self, request: Request) -> Reply:
+        """Take in metrics, or answer the control plane."""
+        if request.path != _PATH:
+            return control.sink_reply(self, request)
+        if request.method != "POST":
+            return Reply.of_json({"message": "POST metrics"}, 405, (("Allow", "POST"),))
+        self._count(requests=1, bytes=len(request.body))
+        try:
+            body, message = self._read(request)
+        except _RefusedError as error:
+            self._count(refused=1)
+            return Reply.of_json({"code": error.status, "message": str(error)}, error.status)
+        fault = self._faults.pick("metrics")
+        if fault is None or fault.kind not in _NOT_KEPT:
+            self._keep(request, body, message, _rejected(fault))
+        else:
+            self._count(refused=1)
+        return _reply(request, fault)
+
+    def _read(self, request: Request) -> tuple[bytes, ExportMetricsServiceRequest]:
+        # Prometheus refuses a charset suffix; so does this.
+        content_type = request.headers.get("Content-Type", "")
+        if content_type not in {_JSON, _PROTOBUF}:
+            raise _RefusedError(415, f"Content-Type {content_type!r} is neither {_JSON} nor {_PROTOBUF}")
+        encoding = request.headers.get("Content-Encoding", "")
+        if encoding not in {"", "identity", "gzip"}:
+            raise _RefusedError(415, f"Content-Encoding {encoding!r} is not gzip")
+        try:
+            body = gzip.decompress(request.body) if encoding == "gzip" else request.body
+            if len(body) > self._max_body_bytes:
+                raise _RefusedError(400, f"{len(body)} bytes are more than {self._max_body_bytes}")
+            return body, _decoded(content_type, body)
+        except (OSError, EOFError, zlib.error, DecodeError, ParseError, UnicodeDecodeError) as error:
+            raise _RefusedError(400, f"the body cannot be read: {error}") from error
+
+    def _keep(
+        self, request: Request, body: bytes, message: ExportMetricsServiceRequest, rejected: int
+    ) -> None:
+        points = _point_count(message)
+        kept = SinkRequest(
+            content_type=request.headers["Content-Type"],
+            content_encoding=request.headers.get("Content-Encoding", ""),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            rejected=min(rejected, points),
+            packed=zlib.compress(body, 1),
+        )
+        with self._lock:
+            self._kept.append(kept)
+        self._count(points=points - kept.rejected, rejected=kept.rejected)
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            for name, number in more.items():
+                self._counts[name] += number
+
+
+def _decoded(content_type: str, body: bytes) -> ExportMetricsServiceRequest:
+    message = ExportMetricsServiceRequest()
+    if content_type == _JSON:
+        Parse(body, message, ignore_unknown_fields=True)
+    else:
+        message.ParseFromString(body)
+    return message
+
+
+def _rejected(fault: Fault | None) -> int:
+    return fault.rejected if fault is not None and fault.kind == "partial_success" else 0
+
+
+def _reply(request: Request, fault: Fault | None) -> Reply:
+    content_type = request.headers["Content-Type"]
+    answer = ExportMetricsServiceResponse()
+    if fault is not None and fault.kind == "partial_success":
+        partial = ExportMetricsPartialSuccess(
+            rejected_data_points=fault.rejected, error_message=fault.message or ""
+        )
+        answer.partial_success.CopyFrom(partial)
+    body = MessageToJson(answer).encode() if content_type == _JSON else answer.SerializeToString()
+    if fault is not None and fault.kind == "empty":
+        body = b""
+    ordinary = Reply(200, body, (("Content-Type", content_type), *fault_headers(fault)))
+    return ordinary if fault is None else misbehave(fault, ordinary)
+
+
+def _point_count(message: ExportMetricsServiceRequest) -> int:
+    return sum(
+        len(getattr(metric, kind).data_points)
+        for resource in message.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if (kind := metric.WhichOneof("data"))
+    )
+
+
+def _resources(message: ExportMetricsServiceRequest) -> Iterator[SinkResource]:
+    for resource in message.resource_metrics:
+        attributes = dict(map(_attribute, resource.resource.attributes))
+        for scope in resource.scope_metrics:
+            yield SinkResource(attributes, scope.scope.name, scope.scope.version, resource.schema_url)
+
+
+def _attribute(attribute: KeyValue) -> tuple[str, Any]:
+    kind = attribute.value.WhichOneof("value")
+    return attribute.key, getattr(attribute.value, kind) if kind else None

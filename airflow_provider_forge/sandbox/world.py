@@ -1,0 +1,173 @@
+"""The app that the traffic is about: its sites, functions, endpoints and versions."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+from airflow_provider_forge.sandbox.streams import stream, uuid_of
+
+__all__ = ["Endpoint", "Function", "Site", "World", "version_of", "world_of"]
+
+SITES, SITES_OF_A_LARGE_APP = 40, 800
+DAY = 24 * 60
+ROLLOUT_CYCLE = 3 * DAY
+_UTC_OFFSETS = (-8, -5, -3, 0, 0, 1, 1, 2, 5, 8, 9, 10)
+_RARE_SITE_EVERY, _CHURNING_SITE_EVERY = 8, 7
+_CUSTOM_METRICS = ("export.created", "sync.run")
+
+_FUNCTIONS = (
+    ("updateStatusTitle", "status-panel"),
+    ("process-app-event", "app-event-webtrigger"),
+    ("resolver", "issue-panel"),
+    ("scheduledSync", "hourly-sync"),
+    ("issueCreated", "issue-created-trigger"),
+    ("renderMacro", "page-macro"),
+    ("exportReport", "report-webtrigger"),
+    ("queueConsumer", "export-queue"),
+)
+
+_PATHS = {
+    "jira": (
+        "/rest/api/3/issue/{issueIdOrKey}",
+        "/rest/api/3/search/jql",
+        "/rest/api/2/field/{fieldKey}/option",
+        "/rest/api/3/issue/{issueIdOrKey}/comment",
+        "/rest/api/3/project/{projectIdOrKey}",
+        "/rest/api/3/myself",
+        "/rest/agile/1.0/board/{boardId}/sprint",
+        "/rest/api/3/issue/{issueIdOrKey}/transitions",
+        "/rest/api/3/user/search",
+    ),
+    "confluence": (
+        "/wiki/api/v2/pages/{id}",
+        "/wiki/rest/api/search",
+        "/rest/api/user/watch/content/{contentId}",
+        "/wiki/api/v2/spaces",
+        "/wiki/rest/api/content/{id}/property",
+    ),
+    "bitbucket": (
+        "/repositories/{workspace}/{repo_slug}/commits",
+        "/repositories/{workspace}/{repo_slug}/pullrequests",
+        "/workspaces/{workspace}/members",
+    ),
+    "stargate": (
+        "/forge/entities/graphql",
+        "/graphql",
+        "/webhook/queue/publish/{cloudId}/{environmentId}/{appId}/{appVersion}",
+    ),
+    "egress": (
+        "api.slack.com",
+        "api.google.com",
+        *(f"hooks.customer-{n:02}.example.net" for n in range(1, 9)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A Forge function and the module that calls it."""
+
+    key: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a function calls: the attributes `remote` and `url`, and who provides it."""
+
+    remote: str
+    url: str
+    provider: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A customer's site.
+
+    Attributes:
+        share: Its part of the app's invocations, 0 to 1; all sites' shares add up to 1.
+        utc_offset: Hours.
+        functions: The functions in use there, busiest first.
+        rare: It sees one event a day and nothing else.
+        churn_phase: Days; a site that has one is installed for five days out of nine.
+        luck: 0 to 1; a rollout of p reaches it when this is below p.
+    """
+
+    rank: int
+    context_ari: str
+    share: float
+    utc_offset: int
+    functions: tuple[Function, ...]
+    rare: bool
+    churn_phase: int | None
+    luck: float
+
+    def is_installed(self, minute: int) -> bool:
+        """Tell whether the app is installed there in that minute."""
+        return self.churn_phase is None or (minute // DAY + self.churn_phase) % 9 < 5
+
+
+@dataclass(frozen=True)
+class World:
+    """All that stays the same over an app environment's life."""
+
+    sites: tuple[Site, ...]
+    endpoints: tuple[Endpoint, ...]
+    endpoint_weights: tuple[float, ...]
+    custom_metrics: tuple[str, ...]
+    rollout_phase: int
+
+
+@functools.lru_cache(maxsize=64)
+def world_of(seed: int, app: str, environment: str, *, large: bool) -> World:
+    """Return the world of an app's environment (both UUIDs): a pure function."""
+    rng = stream(seed, app, environment, "world")
+    count = SITES_OF_A_LARGE_APP if large else SITES
+    weights = [1 / rank**1.1 for rank in range(1, count + 1)]
+    endpoints = [
+        Endpoint(remote, path, "external" if remote == "egress" else "app")
+        for remote, paths in _PATHS.items()
+        for path in paths
+    ]
+    # Shuffled, so that not every app calls Jira most.
+    endpoints.sort(key=lambda _: rng.random())
+    return World(
+        sites=tuple(
+            _site(seed, app, environment, rank, weight / sum(weights))
+            for rank, weight in enumerate(weights, start=1)
+        ),
+        endpoints=tuple(endpoints),
+        endpoint_weights=tuple(itertools.accumulate(1 / rank for rank in range(1, len(endpoints) + 1))),
+        custom_metrics=_CUSTOM_METRICS,
+        rollout_phase=int(rng.random() * ROLLOUT_CYCLE),
+    )
+
+
+def _site(seed: int, app: str, environment: str, rank: int, share: float) -> Site:
+    rng = stream(seed, app, environment, "site", rank)
+    product = ("jira", "confluence", "compass")[int(rng.random() * 3)]
+    first = int(rng.random() * len(_FUNCTIONS))
+    functions = [Function(*_FUNCTIONS[(first + step) % len(_FUNCTIONS)]) for step in range(2)]
+    return Site(
+        rank=rank,
+        context_ari=f"ari:cloud:{product}::site/{uuid_of(seed, app, 'site', rank)}",
+        share=share,
+        utc_offset=_UTC_OFFSETS[int(rng.random() * len(_UTC_OFFSETS))],
+        functions=tuple(functions),
+        rare=rank % _RARE_SITE_EVERY == 0,
+        churn_phase=int(rng.random() * 9) if rank % _CHURNING_SITE_EVERY == 0 else None,
+        luck=rng.random(),
+    )
+
+
+def version_of(world: World, site: Site, minute: int) -> str:
+    """Return the app version that a site runs in a minute.
+
+    Every three days a version is given to 10, 50 and 100 % of the sites for two hours each, then rolled
+    back, and released for good when the next cycle begins.
+    """
+    cycle, elapsed = divmod(minute + world.rollout_phase, ROLLOUT_CYCLE)
+    reach = (0.1, 0.5, 1.0)[elapsed // 120] if elapsed < 360 else 0.0
+    return f"4.{60 + cycle % 100 + (site.luck < reach)}.0"
