@@ -1,0 +1,160 @@
+"""Everything this provider raises on purpose.
+
+::
+
+    ForgeError
+    ├── FinalError                 trying again changes nothing
+    │   ├── ConfigurationError     an argument or a Connection field is wrong; also a ValueError
+    │   ├── CredentialsRefused     Atlassian: bad or expired API token (401)
+    │   ├── AccessForbidden        Atlassian: right account, wrong app (403)
+    │   ├── QueryRefused           Atlassian: the query itself is refused
+    │   ├── WindowExpired          the window is older than the gateway keeps metrics
+    │   ├── ExportRefused          receiver: the request is refused, and would be again
+    │   └── PointsRejected         receiver: it took the request and rejected points of it
+    └── RetryableError             trying again later may help; `retry_after` says when
+        ├── WindowNotOver          the window ends in the future
+        ├── RateLimited            Atlassian: too many calls by this account
+        ├── GatewayUnavailable     Atlassian: server error, time-out, broken connection
+        ├── BrokenAnswer           Atlassian: an answer that is not what was asked for
+        └── ReceiverUnavailable    receiver: busy, time-out, broken connection
+
+Each message says what happened and what to do about it, and ends with the request id where there is one.
+No message carries a credential, a header or a body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AccessForbidden",
+    "BrokenAnswer",
+    "ConfigurationError",
+    "CredentialsRefused",
+    "ExportRefused",
+    "FinalError",
+    "ForgeError",
+    "GatewayUnavailable",
+    "PointsRejected",
+    "QueryRefused",
+    "RateLimited",
+    "ReceiverUnavailable",
+    "RetryableError",
+    "WindowExpired",
+    "WindowNotOver",
+]
+
+
+class ForgeError(Exception):
+    """Base of all errors of this provider.
+
+    Args:
+        message: What happened, and what to do about it.
+        request_id: The gateway's id of the request, for Atlassian's support; None where there is none.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.message} (request id {self.request_id})" if self.request_id else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments would be lost when Airflow pickles the error between processes.
+        return (_rebuild, (type(self), self.message, self.__dict__))
+
+
+def _rebuild(cls: type[ForgeError], message: str, state: dict[str, Any]) -> ForgeError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class FinalError(ForgeError):
+    """Trying again changes nothing: the operator fails the task without a retry."""
+
+
+class ConfigurationError(FinalError, ValueError):
+    """An argument or a Connection field is wrong.
+
+    Args:
+        field: The field's name, with its Connection where it is one of a Connection.
+        problem: What is wrong with it, and what to give instead.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class CredentialsRefused(FinalError):
+    """The gateway refused the account email or the API token (401)."""
+
+
+class AccessForbidden(FinalError):
+    """The account may not read this app's metrics (403)."""
+
+
+class QueryRefused(FinalError):
+    """The gateway refused the query: an unknown metric, environment or app, or a bad interval."""
+
+
+class WindowExpired(FinalError):
+    """The window is older than the 14 days for which the gateway keeps metrics."""
+
+
+class ExportRefused(FinalError):
+    """The receiver refused the request with a status that OTLP forbids to retry."""
+
+
+class PointsRejected(FinalError):
+    """The receiver answered with a partial success that rejected points.
+
+    Args:
+        message: What happened, and what to do about it.
+        rejected: How many points were rejected.
+    """
+
+    def __init__(self, message: str, *, rejected: int) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+
+
+class RetryableError(ForgeError):
+    """Trying again later may help.
+
+    Args:
+        message: What happened, and what to do about it.
+        retry_after: Seconds to wait before trying again; None where nothing was said.
+        request_id: The gateway's id of the request.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.retry_after = retry_after
+
+
+class WindowNotOver(RetryableError):
+    """The window ends in the future: what it would deliver now would be incomplete."""
+
+
+class RateLimited(RetryableError):
+    """The gateway counted too many calls of this account."""
+
+
+class GatewayUnavailable(RetryableError):
+    """The gateway failed: a server error, a time-out, or no connection."""
+
+
+class BrokenAnswer(RetryableError):
+    """The gateway's answer is not what was asked for: not JSON, cut off, or null where data should be."""
+
+
+class ReceiverUnavailable(RetryableError):
+    """The receiver is busy or cannot be reached."""

@@ -1,0 +1,229 @@
+"""The gateway's answer, and what can be wrong with it.
+
+A failure can come through four channels: the HTTP status, `errors` beside or in place of `data`, a
+`QueryError` in place of the metrics, and null where data should be. All end here in one typed error, chosen
+by status and error type, never by text: Atlassian may reword its messages at any time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from airflow_provider_forge.exceptions import (
+    AccessForbidden,
+    BrokenAnswer,
+    CredentialsRefused,
+    ForgeError,
+    GatewayUnavailable,
+    QueryRefused,
+    RateLimited,
+)
+from airflow_provider_forge.http import quote, retry_after
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Iterator
+
+    import httpx
+
+__all__ = ["Answer", "read_answer"]
+
+_STATUS_OF_TYPE = {
+    "ACCESSDENIED": 403,
+    "BADREQUEST": 400,
+    "BADUSERINPUT": 400,
+    "DATAFETCHINGEXCEPTION": 500,
+    "EXECUTIONABORTED": 504,
+    "FORBIDDEN": 403,
+    "GATEWAYTIMEOUT": 504,
+    "INTERNALERROR": 500,
+    "INTERNALSERVERERROR": 500,
+    "INVALIDARGUMENT": 400,
+    "INVALIDINPUT": 400,
+    "INVALIDSYNTAX": 400,
+    "NOTFOUND": 404,
+    "OPERATIONNOTSUPPORTED": 400,
+    "PERMISSIONDENIED": 403,
+    "RATELIMITED": 429,
+    "RATELIMITEXCEEDED": 429,
+    "SERVICEUNAVAILABLE": 503,
+    "THROTTLED": 429,
+    "TIMEOUT": 504,
+    "TOOMANYREQUESTS": 429,
+    "UNAUTHENTICATED": 401,
+    "UNAUTHORIZED": 401,
+    "VALIDATIONERROR": 400,
+}
+"""For an error that has no status code: its `errorType` or `classification`, capitals only."""
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    errors: Any = None
+    extensions: Any = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that arrived whole and reports no error at the top level.
+
+    Attributes:
+        data: The JSON text of `data`.
+        request_id: The gateway's id of the request, for Atlassian's support.
+    """
+
+    data: msgspec.Raw
+    request_id: str | None
+    _response: httpx.Response
+    _now: dt.datetime
+    _secrets: tuple[str, ...]
+
+    def decode(self, kind: Any) -> Any:
+        """Read `data` as a type of msgspec's.
+
+        Raises:
+            BrokenAnswer: It has another shape.
+        """
+        try:
+            return msgspec.json.decode(self.data, type=kind)
+        except msgspec.DecodeError as error:
+            self.broken(f"an answer of another shape than the schema's ({error})")
+
+    def broken(self, what: str) -> NoReturn:
+        """Raise the error for an answer without the data that was asked for."""
+        raise BrokenAnswer(
+            f"The gateway gave {what}. It is asked again; should that not end, look at the app's metrics in"
+            " Atlassian's developer console and at https://developer.status.atlassian.com",
+            request_id=self.request_id,
+        )
+
+    def fail(self, message: str | None, extensions: Any) -> NoReturn:
+        """Raise the error that a `QueryError` in the data stands for."""
+        failure = {"message": message, "extensions": extensions}
+        raise _error([failure], self._response, self.request_id, self._now, self._secrets)
+
+
+def read_answer(response: httpx.Response, *, now: dt.datetime, secrets: Iterable[str]) -> Answer:
+    """Check the HTTP status and the top-level errors of a response that was read whole.
+
+    Args:
+        response: The gateway's response.
+        now: The present, against which times in headers are read.
+        secrets: What must not appear in an error should the gateway repeat it.
+
+    Raises:
+        ForgeError: Some channel reports a failure.
+    """
+    secrets = tuple(secrets)
+    envelope = _decode(response)
+    request_id = _request_id(response, envelope)
+    failures = envelope.errors if envelope else None
+    if failures and not isinstance(failures, list):
+        failures = [failures]
+    if failures or not response.is_success:
+        raise _error(failures or [], response, request_id, now, secrets)
+    if envelope is None:
+        kind = response.headers.get("content-type", "no content type")
+        raise BrokenAnswer(
+            f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes, {kind}). It is"
+            " asked again; should that not end, check the Connection's host",
+            request_id=request_id,
+        )
+    return Answer(envelope.data, request_id, response, now, secrets)
+
+
+def _decode(response: httpx.Response) -> _Envelope | None:
+    try:
+        return msgspec.json.decode(response.content, type=_Envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _request_id(response: httpx.Response, envelope: _Envelope | None) -> str | None:
+    extensions = envelope.extensions if envelope else None
+    gateway = extensions.get("gateway") if isinstance(extensions, dict) else None
+    in_body = gateway.get("request_id") if isinstance(gateway, dict) else None
+    headers = response.headers
+    found = in_body or headers.get("x-request-id") or headers.get("x-trace-id")
+    return str(found) if found else None
+
+
+def _error(
+    failures: list[Any],
+    response: httpx.Response,
+    request_id: str | None,
+    now: dt.datetime,
+    secrets: tuple[str, ...],
+) -> ForgeError:
+    statuses = set(_statuses(failures))
+    if not response.is_success:
+        statuses.add(response.status_code)
+    said = _said(failures, statuses, secrets)
+    if 401 in statuses:
+        return CredentialsRefused(
+            f"Atlassian refused the credentials{said}. Check the Forge Connection's login (the account's"
+            " email) and password (its API token); tokens expire after at most a year: make a new one at"
+            " https://id.atlassian.com/manage/api-tokens",
+            request_id=request_id,
+        )
+    if 403 in statuses:
+        return AccessForbidden(
+            f"Atlassian does not let this account read this app{said}. The API token must belong to the"
+            " account that owns the app: check app_id, and whose token the Forge Connection holds",
+            request_id=request_id,
+        )
+    if 429 in statuses:
+        return RateLimited(
+            f"Atlassian counted too many calls of this account{said}. Another program with the same account,"
+            " or a higher rate_limit_calls than Atlassian allows, uses up its budget",
+            retry_after=retry_after(response.headers, now),
+            request_id=request_id,
+        )
+    return _other_error(said, statuses, response, request_id, now)
+
+
+def _other_error(
+    said: str, statuses: set[int], response: httpx.Response, request_id: str | None, now: dt.datetime
+) -> ForgeError:
+    refused = {status for status in statuses if status < 500 and status != 408}
+    if statuses and refused == statuses:
+        remedy = "Check the metrics, environments, app_id and times asked for"
+        if response.status_code in range(300, 400) or response.status_code in (404, 405):
+            remedy = "Check the Forge Connection's host; the usual one is https://api.atlassian.com/graphql"
+        return QueryRefused(f"The gateway refused the query{said}. {remedy}", request_id=request_id)
+    return GatewayUnavailable(
+        f"The gateway failed{said}. It is asked again; see https://developer.status.atlassian.com",
+        retry_after=retry_after(response.headers, now),
+        request_id=request_id,
+    )
+
+
+def _statuses(failures: list[Any]) -> Iterator[int]:
+    for failure in failures:
+        extensions = failure.get("extensions") if isinstance(failure, dict) else None
+        for extension in extensions if isinstance(extensions, list) else [extensions]:
+            if isinstance(extension, dict) and (status := _status(extension)):
+                yield status
+
+
+def _status(extension: dict[str, Any]) -> int | None:
+    code = extension.get("statusCode")
+    if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()):
+        return int(code)
+    for key in ("errorType", "classification"):
+        kind = re.sub("[^A-Z]", "", str(extension.get(key)).upper())
+        if kind in _STATUS_OF_TYPE:
+            return _STATUS_OF_TYPE[kind]
+    return None
+
+
+def _said(failures: list[Any], statuses: set[int], secrets: tuple[str, ...]) -> str:
+    """Return the statuses and the gateway's words, to go into a message."""
+    codes = ", ".join(str(status) for status in sorted(statuses)) or "no status"
+    messages = [failure.get("message") for failure in failures if isinstance(failure, dict)]
+    words = "; ".join(str(message) for message in messages if message)
+    return f" ({codes}: {quote(words, secrets)})" if words else f" ({codes})"

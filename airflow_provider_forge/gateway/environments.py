@@ -1,0 +1,191 @@
+"""Environments: from the names people use to the ids that the gateway takes, and back to a stable name.
+
+A look-up costs a call of the account's budget, so its outcome is remembered. Two things are remembered, for
+two reasons. *Which ids the names stand for* holds for a day: an environment can be deleted and made anew
+under its old name. *How an id is called in what is exported* holds for good, the answer "not known" included:
+it is part of each series' identity, and a name that came or went would fork all of them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_forge.exceptions import (
+    ConfigurationError,
+    CredentialsRefused,
+    ForgeError,
+    RetryableError,
+)
+from airflow_provider_forge.gateway.query import parse_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Environment", "EnvironmentDirectory", "Memory"]
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = dt.timedelta(days=1)
+"""How long a name stands for the id that was looked up."""
+
+_ARI = "ari:cloud:ecosystem::environment/"
+# Atlassian's command line tool says `development` where the gateway says `default`.
+_NAME_OF_KEY = {"default": "development"}
+_STANDARD_KEYS = ("default", "staging", "production")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment of an app.
+
+    Attributes:
+        id: Its UUID, in lower case.
+        name: `production`, `staging`, `development`, or the key of a custom one; None where it isn't known.
+    """
+
+    id: str
+    name: str | None = None
+
+    @classmethod
+    def from_gateway(cls, ari_or_id: str, key: str, kind: str) -> Environment:
+        """Make one of the gateway's `AppEnvironment`; its id comes as a UUID or as an ARI."""
+        name = kind.lower() if key in _STANDARD_KEYS else key
+        return cls(ari_or_id.rsplit("/", 1)[-1].lower(), name)
+
+
+class Memory(Protocol):
+    """Keeps one JSON object, across tasks and machines."""
+
+    def load(self) -> dict[str, Any]:
+        """Return the object; an empty one where there is none."""
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Keep the object."""
+
+
+class EnvironmentDirectory:
+    """Finds the environments of one app.
+
+    Args:
+        app_id: UUID of the app.
+        look_up: Asks the gateway for all environments of the app.
+        memory: What is remembered of this app, across tasks.
+        clock: Returns the present, aware.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        look_up: Callable[[], list[Environment]],
+        memory: Memory,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
+    ) -> None:
+        self._app_id = app_id
+        self._look_up = look_up
+        self._memory = memory
+        self._clock = clock
+
+    def find(self, wanted: Sequence[str]) -> tuple[Environment, ...]:
+        """Return the distinct environments that are meant, in their order.
+
+        Args:
+            wanted: Names, UUIDs or ARIs of environments.
+
+        Raises:
+            ConfigurationError: There is no environment of such a name (the message lists those there are),
+                or an ARI is malformed or another app's.
+            ForgeError: A name had to be looked up, and that failed.
+        """
+        ids = [self._parse_id(entry) for entry in wanted]
+        content = self._memory.load()
+        known = _Known(content)
+        names = [entry for entry, uuid in zip(wanted, ids, strict=True) if uuid is None]
+        unnamed = [uuid for uuid in ids if uuid and uuid not in known.names]
+        if names and not known.has_all(names, since=self._clock() - REMEMBERED):
+            self._refresh(known, names)
+        if unnamed:
+            self._name(known, unnamed)
+        found = [
+            Environment(uuid, known.names[uuid]) if uuid else self._by_name(known, entry)
+            for entry, uuid in zip(wanted, ids, strict=True)
+        ]
+        if known.content() != content:
+            self._memory.save(known.content())
+        return tuple(dict.fromkeys(found))
+
+    def _parse_id(self, entry: str) -> str | None:
+        if not entry.startswith("ari:"):
+            return parse_uuid(entry)
+        app, _, environment = entry.removeprefix(_ARI).partition("/")
+        uuid = parse_uuid(environment)
+        if uuid is None or not entry.startswith(_ARI):
+            raise ConfigurationError(
+                "environments", f"{entry!r} is malformed; one is {_ARI}<app>/<environment>"
+            )
+        if app.lower() != self._app_id:
+            raise ConfigurationError("environments", f"{entry!r} is not of the app {self._app_id}")
+        return uuid
+
+    def _refresh(self, known: _Known, names: Sequence[str]) -> None:
+        """Look the names up; go on with older knowledge where the gateway cannot be asked just now."""
+        try:
+            known.learn(self._look_up(), self._clock())
+        except RetryableError as error:
+            if not known.has_all(names):
+                raise
+            log.warning(
+                "Environment ids of %s are those looked up at %s: %s", self._app_id, known.seen, error
+            )
+
+    def _name(self, known: _Known, uuids: Sequence[str]) -> None:
+        """Settle for good how environments that were configured by their id are called."""
+        if not all(uuid in known.ids.values() for uuid in uuids):
+            try:
+                known.learn(self._look_up(), self._clock())
+            except CredentialsRefused:
+                raise
+            except ForgeError as error:
+                log.warning("Exported without a name for good: environments %s: %s", ", ".join(uuids), error)
+        name_of = {uuid: name for name, uuid in known.ids.items()}
+        for uuid in uuids:
+            known.names[uuid] = name_of.get(uuid)
+
+    def _by_name(self, known: _Known, name: str) -> Environment:
+        uuid = known.id_of(name)
+        if uuid is None:
+            there_are = ", ".join(sorted(known.ids)) or "none"
+            raise ConfigurationError(
+                "environments", f"there is no {name!r} in app {self._app_id}; there are: {there_are}"
+            )
+        # Called as it is configured, whatever has become of the environment since.
+        return Environment(uuid, known.name_of(name))
+
+
+class _Known:
+    """What the memory holds, in a form to work with."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.seen: str | None = content.get("seen")
+        self.ids: dict[str, str] = dict(content.get("ids", {}))
+        self.names: dict[str, str | None] = dict(content.get("names", {}))
+
+    def content(self) -> dict[str, Any]:
+        return {"seen": self.seen, "ids": self.ids, "names": self.names}
+
+    def learn(self, environments: list[Environment], now: dt.datetime) -> None:
+        self.seen = now.isoformat()
+        self.ids = {environment.name: environment.id for environment in environments if environment.name}
+
+    def has_all(self, names: Sequence[str], since: dt.datetime | None = None) -> bool:
+        fresh = since is None or (self.seen is not None and dt.datetime.fromisoformat(self.seen) >= since)
+        return fresh and all(self.id_of(name) for name in names)
+
+    def id_of(self, name: str) -> str | None:
+        return self.ids.get(self.name_of(name))
+
+    @staticmethod
+    def name_of(name: str) -> str:
+        return _NAME_OF_KEY.get(name, name)

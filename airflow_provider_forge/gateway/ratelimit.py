@@ -1,0 +1,190 @@
+"""The rate limit: before each call a place is reserved, in a file that all processes of the machine share.
+
+The gateway counts calls per account, so a limiter in one process is no limiter. All uses of the account's
+budget stand in one list, oldest first, those yet to come included. With `calls` per `seconds` allowed, no use
+may come sooner than `seconds` after the use `calls` places before it: as each place of the list keeps that
+distance, no span of `seconds` can hold more than `calls` uses. Who comes is put at the end of the list and
+sleeps until its moment: first come, first served. A process that dies wastes one place and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["FileRateLimiter", "Place"]
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT = 60.0
+"""Nobody is put on the list for a moment further ahead than this, in seconds."""
+
+MARGIN = 1 / 60
+"""Part of `seconds` that is added to it, because a request takes time to arrive, and that time varies."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Leave to make one call now.
+
+    Attributes:
+        waited: Seconds that were spent waiting for it.
+    """
+
+    limiter: FileRateLimiter
+    holder: str
+    waited: float
+
+    def sent(self) -> None:
+        """Say that the request has left this moment: the place counts as used now.
+
+        The gateway counts a call when it arrives, and connecting can take seconds. Without this word the
+        place counts as used when it was granted.
+        """
+        self.limiter.record_use(self.holder)
+
+
+@dataclass
+class _Use:
+    """A use of the budget: when it was, or is to be, and by whom."""
+
+    at: float
+    holder: str
+
+
+class FileRateLimiter:
+    """Shares an account's budget among all processes of one machine.
+
+    Times are those of the machine's monotonic clock, which nobody sets: a wall clock that is put forward
+    would release places early.
+
+    Args:
+        path: The file; made where missing, open to every user of the machine. It holds times and random ids.
+        calls: How many calls fit into `seconds`; 1 or more.
+        seconds: The length of the span; more than 0.
+        clock: Returns the present in seconds; one clock for all processes.
+        sleep: Waits that many seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        calls: int = 5,
+        seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.path = path
+        self.calls = calls
+        self.period = seconds * (1 + MARGIN)
+        self._clock = clock
+        self._sleep = sleep
+
+    def acquire(self) -> Place:
+        """Wait for a place and return it.
+
+        Raises:
+            ConfigurationError: The file cannot be made, read or written.
+        """
+        came = self._clock()
+        holder = uuid.uuid4().hex
+        while (wait := self._wait(holder)) > 0:
+            self._sleep(wait)
+        return Place(self, holder, waited=self._clock() - came)
+
+    def record_use(self, holder: str) -> None:
+        """Move the holder's use to the present."""
+        with self._uses() as uses:
+            for use in uses:
+                if use.holder == holder:
+                    use.at = self._clock()
+
+    def _wait(self, holder: str) -> float:
+        """Return how long the holder has still to wait; at 0 the place counts as used now.
+
+        Asked again after each sleep: the use before it may have come later than it was put down for.
+        """
+        with self._uses() as uses:
+            now = self._clock()
+            index = next((i for i, use in enumerate(uses) if use.holder == holder), len(uses))
+            if index == len(uses):
+                ahead = self._free_at(uses, index) - now
+                if ahead > MAX_WAIT:
+                    return ahead - MAX_WAIT
+                uses.append(_Use(now, holder))
+            use = uses[index]
+            use.at = max(use.at, self._free_at(uses, index))
+            if use.at > now:
+                return use.at - now
+            use.at = now
+            return 0.0
+
+    def _free_at(self, uses: list[_Use], index: int) -> float:
+        return uses[index - self.calls].at + self.period if index >= self.calls else 0.0
+
+    @contextlib.contextmanager
+    def _uses(self) -> Iterator[list[_Use]]:
+        """Lock the file, yield the list, and write back what became of it."""
+        try:
+            descriptor = _open_shared(self.path)
+        except OSError as error:
+            raise ConfigurationError(
+                "rate limit", f"cannot open {self.path} ({error.strerror}): make it writable, or set TMPDIR"
+            ) from error
+        with os.fdopen(descriptor, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            uses = self._read(file.read())
+            yield uses
+            content = json.dumps([[use.at, use.holder] for use in uses]).encode()
+            file.seek(0)
+            file.write(content)
+            file.truncate()
+
+    def _read(self, content: bytes) -> list[_Use]:
+        now = self._clock()
+        try:
+            uses = [_Use(float(at), str(holder)) for at, holder in json.loads(content or b"[]")]
+        except (ValueError, TypeError):
+            log.warning("%s is damaged: the whole budget counts as used now", self.path)
+            uses = [_Use(now, "") for _ in range(self.calls)]
+        for use in uses:
+            # Further ahead than anyone is put down for: written before the machine was last started.
+            if use.at > now + MAX_WAIT + self.period:
+                use.at = now
+        while len(uses) > self.calls and uses[0].at + self.period <= now:
+            del uses[0]
+        return uses
+
+
+def _open_shared(path: Path) -> int:
+    """Open a file for reading and writing that every user of the machine may use; make it where missing."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)
+    if not path.parent.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.parent.chmod(0o1777)
+    # Made under another name and linked, so that nobody ever meets it with the wrong mode.
+    fresh = path.with_name(f".{uuid.uuid4().hex}")
+    os.close(os.open(fresh, flags | os.O_CREAT | os.O_EXCL))
+    try:
+        fresh.chmod(0o666)
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+    finally:
+        fresh.unlink()
+    return os.open(path, flags)

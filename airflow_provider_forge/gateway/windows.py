@@ -1,0 +1,128 @@
+"""Windows: the half-open UTC time ranges in which metrics are asked for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pendulum
+
+from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["LONGEST", "RETENTION", "SETTLE", "Window", "ceil", "floor", "iso", "parse_time", "too_old"]
+
+LONGEST = dt.timedelta(minutes=15)
+"""What the gateway answers in one call at most (Atlassian: "Export app metrics")."""
+
+RETENTION = dt.timedelta(days=14)
+"""How far back the gateway answers (same source)."""
+
+SETTLE = dt.timedelta(minutes=5)
+"""How long after its end a window is left alone, because data arrives late: by how much is unpublished."""
+
+_TIME_WITH_OFFSET = re.compile(r"[T ]\d{2}(:?\d{2}){0,2}([.,]\d+)?\s*(Z|[+-]\d{2}(:?\d{2})?)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A half-open time range `[start, end)` in UTC, with the gateway's precision of a millisecond.
+
+    Args:
+        start: First moment inside; aware.
+        end: First moment after; aware, later than `start`.
+
+    Raises:
+        ConfigurationError: A time is naive, or the end is not after the start.
+    """
+
+    start: pendulum.DateTime
+    end: pendulum.DateTime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", parse_time("start", self.start))
+        object.__setattr__(self, "end", parse_time("end", self.end))
+        if self.end <= self.start:
+            raise ConfigurationError("end", f"{iso(self.end)} is not after the start, {iso(self.start)}")
+
+    @classmethod
+    def last_settled(
+        cls, before: dt.datetime, *, length: dt.timedelta = LONGEST, settle: dt.timedelta = SETTLE
+    ) -> Window:
+        """Return the latest aligned window of `length` that ended at least `settle` before `before`."""
+        end = floor(pendulum.instance(before) - settle, length)
+        return cls(end - length, end)
+
+    def __str__(self) -> str:
+        return f"{iso(self.start)}/{iso(self.end)}"
+
+    def split(self) -> Iterator[Window]:
+        """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
+        start = self.start
+        while start < self.end:
+            end = min(floor(start, LONGEST) + LONGEST, self.end)
+            yield Window(start, end)
+            start = end
+
+    def expired(self, now: dt.datetime) -> bool:
+        """Tell whether the window begins before the gateway's retention does."""
+        return self.start < now - RETENTION
+
+
+def too_old(what: str, now: dt.datetime) -> WindowExpired:
+    """Return the error for what begins before the gateway's retention does."""
+    return WindowExpired(
+        f"{what} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
+        " these can no longer be had. Ask for later ones, or set on_expired='skip'"
+    )
+
+
+def floor(moment: dt.datetime, step: dt.timedelta) -> pendulum.DateTime:
+    """Return the last multiple of `step`, counted from the epoch in UTC, that is not after `moment`."""
+    seconds = step.total_seconds()
+    return pendulum.from_timestamp(moment.timestamp() // seconds * seconds)
+
+
+def ceil(moment: dt.datetime, step: dt.timedelta) -> pendulum.DateTime:
+    """Return the first multiple of `step`, counted from the epoch in UTC, that is not before `moment`."""
+    seconds = step.total_seconds()
+    return pendulum.from_timestamp(-(-moment.timestamp() // seconds) * seconds)
+
+
+def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
+    """Read an aware time into UTC, cut to the millisecond.
+
+    Args:
+        field: Name of the argument, for the error.
+        value: A datetime, or ISO 8601 text with an offset, such as `2026-11-23T05:15:00Z`.
+
+    Raises:
+        ConfigurationError: It is no time, or it has no offset.
+    """
+    example = "give one such as 2026-11-23T05:15:00Z"
+    if isinstance(value, str):
+        try:
+            parsed = pendulum.parse(value.strip())
+        except ValueError:  # pendulum's ParserError is one
+            raise ConfigurationError(field, f"{value!r} is not a time; {example}") from None
+        if not isinstance(parsed, pendulum.DateTime):
+            raise ConfigurationError(field, f"{value!r} is not a moment in time; {example}")
+        if not _TIME_WITH_OFFSET.search(value.strip()):
+            raise ConfigurationError(field, f"{value!r} has no UTC offset; {example}")
+    elif isinstance(value, dt.datetime):
+        if value.utcoffset() is None:
+            raise ConfigurationError(field, f"{value} has no UTC offset; {example}")
+        parsed = pendulum.instance(value)
+    else:
+        raise ConfigurationError(field, f"{value!r} is not a time; {example}")
+    moment = parsed.in_timezone("UTC")
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def iso(moment: dt.datetime) -> str:
+    """Format as in Atlassian's sample query: `2023-06-18T02:55:00.000Z`."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

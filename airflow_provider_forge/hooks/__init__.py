@@ -1,0 +1,1 @@
+"""Hooks: an Airflow Connection made into a client."""

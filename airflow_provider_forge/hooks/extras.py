@@ -1,0 +1,80 @@
+"""Reading a Connection: each problem names the Connection and the field."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_forge.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseHook, Connection
+
+__all__ = ["Extras", "find_connection"]
+
+
+def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str) -> Connection:
+    """Return the Connection.
+
+    Raises:
+        ConfigurationError: There is none of that id.
+    """
+    try:
+        return hook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigurationError(
+            argument,
+            f"there is no Connection {conn_id!r}: add one of type {kind!r} under Admin, Connections, or set"
+            f" AIRFLOW_CONN_{conn_id.upper()}",
+        ) from None
+
+
+class Extras:
+    """The extra fields of a Connection. An empty text counts as left out: forms send those."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._conn_id = connection.conn_id
+        self._extra: dict[str, Any] = connection.extra_dejson
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """Return the field as it is."""
+        value = self._extra.get(field)
+        return default if value is None or value == "" else value
+
+    def text(self, field: str, default: str | None = None) -> str | None:
+        """Return a text field without white space around it."""
+        value = self.get(field, default)
+        if value is not None and not isinstance(value, str):
+            self.refuse(field, "is not text")
+        return value.strip() if value else value
+
+    def choice(self, field: str, choices: tuple[str, ...], default: str) -> str:
+        """Return one of the choices."""
+        value = self.text(field, default)
+        if value not in choices:
+            self.refuse(field, f"{value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    def number(self, field: str, default: float) -> float:
+        """Return a finite number above 0."""
+        value = self.get(field, default)
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.refuse(field, f"{value!r} is not a number above 0")
+        return number
+
+    def whole_number(self, field: str, default: int) -> int:
+        """Return a whole number above 0."""
+        number = self.number(field, default)
+        if number != int(number):
+            self.refuse(field, f"{number} is not a whole number")
+        return int(number)
+
+    def refuse(self, field: str, problem: str) -> NoReturn:
+        """Raise the error for a field of this Connection."""
+        raise ConfigurationError(f"{self._conn_id}: {field}", problem)

@@ -1,0 +1,180 @@
+"""The hook for Atlassian's App metrics API."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tempfile
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.hooks.extras import Extras, find_connection
+from airflow_provider_forge.hooks.memory import VariableMemory
+from airflow_provider_forge.http import check_url
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+    from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
+    from airflow_provider_forge.gateway.environments import EnvironmentDirectory
+
+__all__ = ["ForgeMetricsHook"]
+
+GATEWAY_URL = "https://api.atlassian.com/graphql"
+
+
+class ForgeMetricsHook(BaseHook):
+    """Fetches the metrics of Forge apps, within Atlassian's limit of calls.
+
+    Connection, of type `forge`:
+
+    ==================== ==============================================================================
+    login                email of the Atlassian account that owns the app
+    password             API token of that account
+    host                 gateway URL; default `https://api.atlassian.com/graphql`
+    extra                ``app_id`` (ARI or UUID), ``environments`` (list or comma-separated names, UUIDs
+                         or ARIs; default ``production``), ``metrics`` (labels; default the five
+                         ``FORGE_*`` ones of Atlassian's page), ``service_name``, ``timeout`` (seconds,
+                         60), ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60)
+    ==================== ==============================================================================
+
+    All processes of a machine share the limit of an account, through a file in the directory for temporary
+    files (`TMPDIR`). Environment ids that were looked up are remembered in an Airflow Variable for each app,
+    ``forge_environments_<app>_<gateway>``.
+
+    Args:
+        forge_conn_id: Id of the Connection.
+        app_id: ARI or UUID of the app; default is the Connection's.
+    """
+
+    conn_name_attr = "forge_conn_id"
+    default_conn_name = "forge_default"
+    conn_type = "forge"
+    hook_name = "Atlassian Forge"
+
+    def __init__(self, forge_conn_id: str = default_conn_name, *, app_id: str | None = None) -> None:
+        super().__init__()
+        self.forge_conn_id = forge_conn_id
+        self._app_id = app_id
+        self._client: GatewayClient | None = None
+        self._connection: Any = None
+
+    def fetch(
+        self,
+        start: dt.datetime | str,
+        end: dt.datetime | str,
+        environments: str | Sequence[str] | None = None,
+        metrics: str | Sequence[str] | None = None,
+    ) -> AppMetrics:
+        """Fetch the metrics of one window, in one call; waits for its place at the rate limit.
+
+        Args:
+            start: First moment of the window; aware, or ISO 8601 text with an offset.
+            end: First moment after it; at most 15 minutes later.
+            environments: Names, UUIDs or ARIs; default is the Connection's.
+            metrics: Metric labels; default is the Connection's.
+
+        Returns:
+            The gateway's OTLP/JSON as it came, with what was asked for and the request id.
+
+        Raises:
+            ConfigurationError: An argument or a Connection field is wrong; no metrics call is made.
+            WindowExpired: The window begins more than 14 days ago; no call is made.
+            CredentialsRefused: The email or the token is wrong, or the token has expired.
+            AccessForbidden: The account may not read this app's metrics.
+            QueryRefused: The gateway refused what was asked for.
+            RateLimited: The account made too many calls; `retry_after` says when to come back.
+            GatewayUnavailable: The gateway failed or did not answer.
+            BrokenAnswer: The answer is not what was asked for.
+        """
+        from airflow_provider_forge.gateway.query import DEFAULT_METRICS, parse_list, parse_metrics
+        from airflow_provider_forge.gateway.windows import Window, parse_time
+
+        window = Window(parse_time("start", start), parse_time("end", end))
+        extras = Extras(self._conn())
+        labels = parse_metrics(metrics or extras.get("metrics", DEFAULT_METRICS))
+        wanted = parse_list("environments", environments or extras.get("environments", "production"))
+        client = self.get_conn()
+        app_id = self.app_id
+        client.check(window)
+        return client.app_metrics(app_id, window, self._directory().find(wanted), labels)
+
+    def get_conn(self) -> GatewayClient:
+        """Return the client of the Connection's account.
+
+        Raises:
+            ConfigurationError: A field of the Connection is missing or wrong.
+        """
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client
+
+    @property
+    def app_id(self) -> str:
+        """UUID of the app.
+
+        Raises:
+            ConfigurationError: It is missing or malformed.
+        """
+        from airflow_provider_forge.gateway.query import parse_app_id
+
+        app_id = self._app_id or Extras(self._conn()).text("app_id")
+        if not app_id:
+            raise ConfigurationError(
+                "app_id",
+                f"is missing: set the extra app_id of {self.forge_conn_id} (`app.id` in manifest.yml)",
+            )
+        return parse_app_id(app_id)
+
+    @property
+    def service_name(self) -> str | None:
+        """What the Connection says the app is to be called as `service.name`; None where it says nothing."""
+        return Extras(self._conn()).text("service_name")
+
+    def _conn(self) -> Any:
+        if self._connection is None:
+            self._connection = find_connection(
+                type(self), self.conn_name_attr, self.forge_conn_id, self.hook_name
+            )
+        return self._connection
+
+    def _make_client(self) -> GatewayClient:
+        from airflow_provider_forge.gateway.client import GatewayClient
+        from airflow_provider_forge.gateway.ratelimit import FileRateLimiter
+
+        connection = self._conn()
+        extras = Extras(connection)
+        email, token, url = connection.login, connection.password, self._url()
+        if not email:
+            extras.refuse("login", "is missing: give the email of the Atlassian account that owns the app")
+        if not token:
+            extras.refuse(
+                "password", "is missing: make an API token at https://id.atlassian.com/manage/api-tokens"
+            )
+        # Airflow masks the password, but not what HTTP Basic makes of it.
+        mask_secret(base64.b64encode(f"{email}:{token}".encode()).decode())
+        account = hashlib.sha256(f"{email.lower()}\n{url}".encode()).hexdigest()[:32]
+        limiter = FileRateLimiter(
+            Path(tempfile.gettempdir()) / "airflow-provider-forge" / f"{account}.json",
+            calls=extras.whole_number("rate_limit_calls", 5),
+            seconds=extras.number("rate_limit_seconds", 60),
+        )
+        return GatewayClient(url, email, token, limiter=limiter, timeout=extras.number("timeout", 60))
+
+    def _url(self) -> str:
+        url = (self._conn().host or GATEWAY_URL).strip()
+        check_url(f"{self.forge_conn_id}: host", url)
+        return url
+
+    def _directory(self) -> EnvironmentDirectory:
+        from airflow_provider_forge.gateway.environments import EnvironmentDirectory
+
+        app_id, client = self.app_id, self.get_conn()
+        gateway = urllib.parse.urlsplit(self._url()).netloc
+        memory = VariableMemory(f"forge_environments_{app_id}_{gateway}")
+        return EnvironmentDirectory(app_id, lambda: client.environments(app_id), memory)

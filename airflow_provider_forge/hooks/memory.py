@@ -1,0 +1,43 @@
+"""What must outlive a task and reach every worker: kept in an Airflow Variable."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from airflow.providers.common.compat.sdk import Variable
+
+__all__ = ["VariableMemory"]
+
+log = logging.getLogger(__name__)
+
+
+class VariableMemory:
+    """One JSON object in one Airflow Variable: the only store that tasks of every Airflow 3 can write.
+
+    Args:
+        key: The Variable's key.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def load(self) -> dict[str, Any]:
+        """Return the object; an empty one where there is none, or where someone has damaged it."""
+        try:
+            content = json.loads(Variable.get(self.key, default=None) or "{}")
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Keep the object; outside of a task, where Variables can't be set, it is forgotten."""
+        try:
+            Variable.set(
+                self.key,
+                json.dumps(content),
+                description="Environments of a Forge app, looked up by airflow-provider-forge",
+            )
+        except ImportError as error:  # Airflow's way of saying that there is no supervisor to ask
+            log.debug("Not remembered outside of a task: %s", error)

@@ -1,0 +1,104 @@
+"""The hook for receivers of OTLP over HTTP."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from airflow_provider_forge.hooks.extras import Extras, find_connection
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.otlp.endpoint import Endpoint
+
+__all__ = ["OtlpHook"]
+
+
+class OtlpHook(BaseHook):
+    """Sends metrics to an OTLP endpoint over HTTP.
+
+    Connection, of type `otlp`:
+
+    ==================== ==============================================================================
+    host                 base URL, to which `/v1/metrics` is added, or a full metrics URL; without one, the
+                         standard `OTEL_EXPORTER_OTLP_*` variables say everything
+    password             secret, sent as ``Authorization: Bearer …`` or in the header `auth_header`
+    extra                ``auth_header``, ``headers`` (object), ``protocol`` (``http/protobuf`` or
+                         ``http/json``), ``compression`` (``gzip`` or ``none``), ``timeout`` (seconds, 30),
+                         ``ca_file``, ``cert_file``, ``key_file``
+    ==================== ==============================================================================
+
+    Args:
+        otlp_conn_id: Id of the Connection.
+    """
+
+    conn_name_attr = "otlp_conn_id"
+    default_conn_name = "otlp_default"
+    conn_type = "otlp"
+    hook_name = "OpenTelemetry Protocol (OTLP)"
+
+    def __init__(self, otlp_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.otlp_conn_id = otlp_conn_id
+
+    def get_conn(self) -> OtlpClient:
+        """Return a client, to be closed by who asked for it.
+
+        Raises:
+            ConfigurationError: A field of the Connection is missing or wrong.
+        """
+        from airflow_provider_forge.otlp.client import OtlpClient
+
+        return OtlpClient(self.endpoint())
+
+    def endpoint(self) -> Endpoint:
+        """Return where the Connection points to.
+
+        Raises:
+            ConfigurationError: A field of the Connection is missing or wrong.
+        """
+        from airflow_provider_forge.exceptions import ConfigurationError
+        from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
+
+        connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
+        try:
+            endpoint = self._endpoint(connection) if connection.host else endpoint_from_environ(os.environ)
+        except ConfigurationError as error:
+            if error.field.startswith(f"{self.otlp_conn_id}: "):
+                raise
+            raise ConfigurationError(f"{self.otlp_conn_id}: {error.field}", error.problem) from None
+        for value in endpoint.headers.values():
+            mask_secret(value)
+        return endpoint
+
+    def _endpoint(self, connection: Any) -> Endpoint:
+        from airflow_provider_forge.otlp.endpoint import (
+            COMPRESSIONS,
+            DEFAULT_TIMEOUT,
+            PROTOCOLS,
+            Endpoint,
+            metrics_url,
+        )
+
+        extras = Extras(connection)
+        return Endpoint(
+            url=metrics_url(connection.host.strip()),
+            headers=self._headers(connection.password, extras),
+            protocol=extras.choice("protocol", PROTOCOLS, PROTOCOLS[0]),
+            compression=extras.choice("compression", COMPRESSIONS, COMPRESSIONS[0]),
+            timeout=extras.number("timeout", DEFAULT_TIMEOUT),
+            ca_file=extras.text("ca_file"),
+            cert_file=extras.text("cert_file"),
+            key_file=extras.text("key_file"),
+        )
+
+    def _headers(self, secret: str | None, extras: Extras) -> dict[str, str]:
+        headers = extras.get("headers", {})
+        if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+            extras.refuse("headers", "is not an object of names and texts")
+        if secret:
+            name = extras.text("auth_header")
+            return {**headers, **({name: secret} if name else {"Authorization": f"Bearer {secret}"})}
+        return dict(headers)

@@ -1,0 +1,98 @@
+"""What both clients need of HTTP: who we are, when to come back, and how to quote an answer safely."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import urllib.parse
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge import __version__
+from airflow_provider_forge.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["USER_AGENT", "check_url", "quote", "retry_after"]
+
+USER_AGENT = f"airflow-provider-forge/{__version__}"
+
+_QUOTE = 300
+_SHORTEST_SECRET = 6
+_HEADERS = ("retry-after", "x-ratelimit-reset")
+_EPOCH_FROM = 1e9
+
+
+def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
+    """Return the seconds after which to ask again, 0 or more; None where the headers don't say.
+
+    `Retry-After` wins over `X-RateLimit-Reset`. Each may hold seconds, an HTTP-date (RFC 9110), or, on
+    Atlassian's gateway, an ISO 8601 time, with or without seconds: `2021-05-10T11:00Z`.
+
+    Args:
+        headers: The response's headers, looked up in lower case.
+        now: The present, aware.
+    """
+    for name in _HEADERS:
+        value = headers.get(name, "").strip()
+        seconds = _seconds(value, now) if value else None
+        if seconds is not None:
+            return max(0.0, seconds)
+    return None
+
+
+def _seconds(value: str, now: dt.datetime) -> float | None:
+    if value.isascii() and value.isdecimal():
+        number = float(value)
+        # X-RateLimit-Reset is an epoch on many gateways; nobody asks for a wait of thirty years.
+        return number - now.timestamp() if number > _EPOCH_FROM else number
+    moment = _http_date(value) or _iso_time(value)
+    return None if moment is None else (moment - now).total_seconds()
+
+
+def _http_date(value: str) -> dt.datetime | None:
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
+
+
+def _iso_time(value: str) -> dt.datetime | None:
+    try:
+        # Python 3.10 does not read the suffix Z.
+        moment = dt.datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value[-1] == "Z" else ""))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
+
+
+def quote(text: str, secrets: Iterable[str]) -> str:
+    """Return a server's words in one short, printable line, without any of the secrets."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= _QUOTE else line[:_QUOTE] + "…"
+
+
+def check_url(field: str, url: str) -> urllib.parse.SplitResult:
+    """Return the parts of an absolute http or https URL that carries no credentials.
+
+    Raises:
+        ConfigurationError: It is no such URL. The message never repeats credentials.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(field, "is not a URL; give one such as https://host:4318") from None
+    if "@" in parts.netloc:
+        raise ConfigurationError(field, "carries credentials; put the secret into the Connection's password")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not url.isprintable():
+        raise ConfigurationError(field, f"{url!r} is not an http(s) URL; give one such as https://host:4318")
+    if parts.query or parts.fragment:
+        raise ConfigurationError(
+            field, "has a query or a fragment; put keys into the password or the headers"
+        )
+    return parts

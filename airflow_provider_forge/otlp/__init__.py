@@ -1,0 +1,1 @@
+"""What OTLP speaks: the model, conform, encodings, the client. No Airflow here."""

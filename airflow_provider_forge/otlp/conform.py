@@ -1,0 +1,193 @@
+"""Conform: what is put right in Atlassian's metrics, so that backends understand them.
+
+- Counts that Atlassian labels with the unit `s` get their own unit.
+- Delta sums that count get `isMonotonic`, without which some backends read them as gauges or drop them.
+- Points are grouped under one resource for each app and environment, with an identity that never varies.
+
+No value, time or attribute of a point is touched, no name changed, no point dropped.
+
+A series' identity depends on configuration and payload only, never on a host, a run or this package's
+version. Changing anything here therefore renames series: it takes a new `MAPPING_VERSION` and an entry in the
+changelog.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.otlp.model import (
+    DELTA,
+    Json,
+    any_value,
+    attribute,
+    canonical,
+    entries,
+    kind_of,
+    object_at,
+    points_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MAPPING_VERSION", "Identity", "check_attributes", "conform"]
+
+MAPPING_VERSION = 1
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.27.0"
+"""The first version of the semantic conventions with `deployment.environment.name`."""
+
+SCOPE_NAME = "atlassian.forge.app_metrics"
+"""Where Atlassian names no scope. Without a version, because a version would be part of the identity."""
+
+SERVICE_NAMESPACE = "atlassian-forge"
+
+# Names with the units known to be wrong for them. Nothing else is relabelled, a latency least of all.
+_TRUE_UNITS = {
+    ("forge_api_request_count", "s"): "{request}",
+    ("forge_backend_invocation_count", "s"): "{invocation}",
+    ("forge_backend_invocation_errors", "s"): "{error}",
+    ("service_instance_count", "s"): "{instance}",
+    ("service_instance_count", "1"): "{instance}",
+}
+_COUNTS = {name for name, _ in _TRUE_UNITS}
+_COUNT_SUFFIXES = ("_count", "_errors")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the configuration says about where the metrics come from.
+
+    Attributes:
+        app_id: UUID of the app that was asked for; points may name another.
+        service_name: `service.name`; None for `forge-app-<uuid>`.
+        environments: Names of the environments that were asked for, by UUID; None for one without a name.
+        attributes: The user's resource attributes, which win over all others.
+    """
+
+    app_id: str
+    service_name: str | None = None
+    environments: Mapping[str, str | None] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def resource(self, source: Json, app_id: str | None, environment_id: str | None) -> Json:
+        """Return the resource of the points of one app and environment."""
+        app = (app_id or self.app_id).rsplit("/", 1)[-1]
+        ours = {
+            "service.name": self.service_name or f"forge-app-{app}",
+            "service.namespace": SERVICE_NAMESPACE,
+            "atlassian.forge.app.id": app,
+        }
+        if environment_id is None and len(self.environments) == 1:
+            (environment_id,) = self.environments
+        if environment_id is not None:
+            ours["service.instance.id"] = ours["atlassian.forge.environment.id"] = environment_id
+            if name := self.environments.get(environment_id):
+                ours["deployment.environment.name"] = name
+        values = {key: any_value(value) for key, value in ours.items()}
+        values.update(
+            {str(entry.get("key")): object_at(entry, "value") for entry in entries(source, "attributes")}
+        )
+        values.update({key: any_value(value) for key, value in self.attributes.items()})
+        return {**source, "attributes": [{"key": key, "value": values[key]} for key in sorted(values)]}
+
+
+def check_attributes(attributes: Mapping[str, Any]) -> None:
+    """Refuse resource attributes that OTLP cannot hold.
+
+    Raises:
+        ConfigurationError: A value is no text, number, boolean or list of such.
+    """
+    for key, value in attributes.items():
+        try:
+            any_value(value)
+        except TypeError as error:
+            raise ConfigurationError(
+                "resource_attributes", f"{key!r} is a {error}; give text, a number, true, false or a list"
+            ) from None
+
+
+def conform(resource_metrics: list[Json], identity: Identity) -> list[Json]:
+    """Put Atlassian's metrics right, as this module says.
+
+    Args:
+        resource_metrics: Decoded OTLP/JSON as it came; it is left as it is.
+        identity: What the configuration says about where it comes from.
+
+    Returns:
+        Decoded OTLP/JSON with one entry for each resource, each scope once in it, each metric once in that.
+
+    Raises:
+        MalformedOtlp: It is not OTLP/JSON.
+    """
+    merged = _Merged()
+    for entry in resource_metrics:
+        around = {key: value for key, value in entry.items() if key not in ("resource", "scopeMetrics")}
+        source = object_at(entry, "resource")
+        for scope_metrics in entries(entry, "scopeMetrics"):
+            scope = _named_scope(scope_metrics)
+            for metric in entries(scope_metrics, "metrics"):
+                right = _put_right(metric)
+                for (app, environment), points in _by_origin(right).items():
+                    resource = {**around, "resource": identity.resource(source, app, environment)}
+                    merged.add({**resource, "schemaUrl": SCHEMA_URL}, scope, right, points)
+    return merged.resource_metrics()
+
+
+def _named_scope(scope_metrics: Json) -> Json:
+    """Return the scope with what stands beside it, but for the metrics."""
+    scope = object_at(scope_metrics, "scope")
+    around = {key: value for key, value in scope_metrics.items() if key != "metrics"}
+    return {**around, "scope": scope if scope.get("name") else {**scope, "name": SCOPE_NAME}}
+
+
+def _put_right(metric: Json) -> Json:
+    """Return the metric with its true unit, and monotonic where it counts."""
+    name = str(metric.get("name"))
+    if true_unit := _TRUE_UNITS.get((name, str(metric.get("unit")))):
+        metric = {**metric, "unit": true_unit}
+    counts = name in _COUNTS or name.endswith(_COUNT_SUFFIXES)
+    if counts and kind_of(metric) == "sum" and metric["sum"].get("aggregationTemporality") in DELTA:
+        metric = {**metric, "sum": {**metric["sum"], "isMonotonic": True}}
+    return metric
+
+
+def _by_origin(metric: Json) -> dict[tuple[str | None, str | None], list[Json]]:
+    """Return the metric's points by the app and the environment they name."""
+    groups: dict[tuple[str | None, str | None], list[Json]] = defaultdict(list)
+    if kind_of(metric) is None:
+        # A kind of metric from after this was written: its points can't be told apart, but must not be lost.
+        groups[None, None] = []
+    for point in points_of(metric):
+        groups[attribute(point, "appId"), attribute(point, "environmentId")].append(point)
+    return groups
+
+
+class _Merged:
+    """Resources, scopes in them, metrics in those, points in those: equal ones only once, in order."""
+
+    def __init__(self) -> None:
+        self._resources: dict[bytes, tuple[Json, dict[bytes, tuple[Json, dict[bytes, Json]]]]] = {}
+
+    def add(self, resource: Json, scope: Json, metric: Json, points: list[Json]) -> None:
+        kind = kind_of(metric)
+        shell = {**metric, kind: {**metric[kind], "dataPoints": []}} if kind else metric
+        _, scopes = self._resources.setdefault(canonical(resource), (resource, {}))
+        _, metrics = scopes.setdefault(canonical(scope), (scope, {}))
+        merged = metrics.setdefault(canonical(shell), shell)
+        if kind:
+            merged[kind]["dataPoints"].extend(points)
+
+    def resource_metrics(self) -> list[Json]:
+        return [
+            {
+                **resource,
+                "scopeMetrics": [
+                    {**scope, "metrics": list(metrics.values())} for scope, metrics in scopes.values()
+                ],
+            }
+            for resource, scopes in self._resources.values()
+        ]

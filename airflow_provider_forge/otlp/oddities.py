@@ -1,0 +1,96 @@
+"""What is odd in a set of metrics: it is sent as it came, but whoever runs the exporter should hear of it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.otlp.model import (
+    DELTA,
+    Json,
+    canonical,
+    entries,
+    kind_of,
+    metrics_of,
+    nanoseconds,
+    points_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Oddities", "find_oddities"]
+
+
+@dataclass(frozen=True)
+class Oddities:
+    """What backends may count twice, refuse or confuse.
+
+    Attributes:
+        duplicates: Points that repeat another in all they say.
+        overlaps: Points that cover time which another point of the same series covers with another value.
+        conflicts: Names of metrics that came with more than one type or unit.
+    """
+
+    duplicates: int = 0
+    overlaps: int = 0
+    conflicts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = []
+        if self.duplicates:
+            parts.append(f"{self.duplicates} points came twice")
+        if self.overlaps:
+            parts.append(f"{self.overlaps} points overlap others of their series")
+        if self.conflicts:
+            parts.append(f"more than one type or unit for {', '.join(self.conflicts)}")
+        return "; ".join(parts)
+
+
+def find_oddities(resource_metrics: list[Json]) -> Oddities:
+    """Look through decoded OTLP/JSON.
+
+    Raises:
+        MalformedOtlp: It is not OTLP/JSON.
+    """
+    forms: dict[str, set[tuple[str | None, str]]] = defaultdict(set)
+    series: dict[bytes, list[Json]] = defaultdict(list)
+    deltas: set[bytes] = set()
+    for metric in metrics_of(resource_metrics):
+        name, kind = str(metric.get("name")), kind_of(metric)
+        forms[name].add((kind, str(metric.get("unit"))))
+        for point in points_of(metric):
+            key = _series(name, point)
+            series[key].append(point)
+            if kind and metric[kind].get("aggregationTemporality") in DELTA:
+                deltas.add(key)
+    duplicates = overlaps = 0
+    for key, points in series.items():
+        if len(points) > 1:
+            distinct = Counter(canonical(point) for point in points)
+            duplicates += distinct.total() - len(distinct)
+            unique = {canonical(point): point for point in points}.values()
+            overlaps += sum(_overlapping(list(unique), delta=key in deltas))
+    return Oddities(
+        duplicates, overlaps, tuple(sorted(name for name, seen in forms.items() if len(seen) > 1))
+    )
+
+
+def _series(name: str, point: Json) -> bytes:
+    pairs = sorted((str(entry.get("key")), entry.get("value")) for entry in entries(point, "attributes"))
+    return canonical({"name": name, "attributes": pairs})
+
+
+def _overlapping(points: list[Json], *, delta: bool) -> Iterator[bool]:
+    """Yield for each point, in the order of time, whether it overlaps the ones before it.
+
+    The points of a cumulative sum all begin at its start, and those of a gauge nowhere: there only a time
+    that comes twice is odd.
+    """
+    latest = 0
+    for point in sorted(points, key=lambda point: nanoseconds(point, "timeUnixNano")):
+        time = nanoseconds(point, "timeUnixNano")
+        start = nanoseconds(point, "startTimeUnixNano") if delta else 0
+        yield bool(latest) and ((start or time) < latest or time == latest)
+        latest = max(latest, time)

@@ -1,0 +1,16 @@
+"""The Airflow plugin: makes the timetable known to the scheduler."""
+
+from __future__ import annotations
+
+from airflow.plugins_manager import AirflowPlugin
+
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+__all__ = ["ForgePlugin"]
+
+
+class ForgePlugin(AirflowPlugin):
+    """Loaded through the entry point `airflow.plugins`: Airflow ignores plugins in a provider's metadata."""
+
+    name = "forge"
+    timetables = [ForgeMetricsTimetable]  # noqa: RUF012 - as the base class has it

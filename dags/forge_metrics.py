@@ -1,0 +1,45 @@
+"""Forge app metrics to OTLP: one run for each quarter hour, from 14 days ago until now.
+
+Copy this file into your DAGs folder, or import nothing and write your own: it is all there is to it.
+It needs two Connections, `forge_default` and `otlp_default`. Unpause the DAG, and catchup delivers the last
+14 days, oldest first. For a gap: Backfill, "Missing Runs" or "Missing and Errored Runs".
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.sdk import DAG
+
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+# One DAG for each entry. For a second app of the same account, add for instance
+#   "forge_metrics_other": {"app_id": "ari:cloud:ecosystem::app/…"},
+# and for an app of another account, `"forge_conn_id": "forge_other"`.
+APPS = {
+    "forge_metrics": {"forge_conn_id": "forge_default", "otlp_conn_id": "otlp_default"},
+}
+
+for dag_id, app in APPS.items():
+    with DAG(
+        dag_id,
+        schedule=ForgeMetricsTimetable(),
+        # The timetable never goes further back than the gateway does.
+        start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
+        catchup=True,
+        max_active_runs=8,
+        default_args={"retries": 5, "retry_delay": timedelta(minutes=3)},
+        tags=["forge", "otlp", "metrics"],
+        doc_md=__doc__,
+    ):
+        ForgeMetricsToOtlpOperator(
+            task_id="export",
+            # Empty for a manual run without a logical date: it takes the last settled quarter hour.
+            interval_start="{{ data_interval_start | default('', true) }}",
+            interval_end="{{ data_interval_end | default('', true) }}",
+            # Of all runs, backfills included: more would only wait for the rate limit.
+            max_active_tis_per_dag=3,
+            execution_timeout=timedelta(minutes=15),
+            **app,
+        )

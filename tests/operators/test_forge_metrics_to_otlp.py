@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+import airflow_provider_forge.http
+from airflow_provider_forge.exceptions import (
+    BrokenAnswer,
+    ConfigurationError,
+    GatewayUnavailable,
+    RateLimited,
+    ReceiverUnavailable,
+    WindowNotOver,
+)
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.windows import Window, ceil
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.sandbox import Fault
+
+QUARTER = Window.last_settled(pendulum.now("UTC"))
+
+
+def run(window: Window | None = QUARTER, **arguments):
+    """Run the operator for a data interval; None for a manual run without a logical date."""
+    context = {"dag_run": SimpleNamespace(run_after=pendulum.now("UTC"))}
+    if window is not None:
+        context.update(data_interval_start=window.start, data_interval_end=window.end)
+    return ForgeMetricsToOtlpOperator(task_id="export", **arguments).execute(context)
+
+
+def generated(gateway, window, environment="production", metrics=DEFAULT_METRICS):
+    ids = [known.id for known in gateway.environments if known.key == environment]
+    return Counter(gateway.generated(window.start, window.end, environments=ids, metrics=metrics))
+
+
+def windows_asked(gateway):
+    return [(call.start, call.end) for call in gateway.calls if call.operation == "appMetrics"]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+@pytest.mark.parametrize("conform", [True, False])
+def test_every_point_of_the_window_arrives_once(gateway, sink, connect, protocol, conform):
+    connect(gateway, sink, otlp={"protocol": protocol})
+    summary = run(conform=conform)
+    assert Counter(sink.points) == generated(gateway, QUARTER)
+    assert summary == {
+        "window": str(QUARTER),
+        "calls": 1,
+        "points": len(sink.points),
+        "sent": len(sink.points),
+        "rejected": 0,
+        "expired": 0,
+        "request_ids": [gateway.calls[-1].request_id],
+    }
+
+
+def test_conform_false_sends_atlassians_json_byte_for_byte(gateway, sink, connect):
+    served = json.dumps([{"resource": {}, "odd ": 1.50, "scopeMetrics": [{"metrics": [{"name": "x"}]}]}])
+    body = f'{{"data":{{"ecosystem":{{"forgeMetrics":{{"appMetrics":{{"resourceMetrics": {served} }}}}}}}}}}'
+    gateway.add_fault(Fault("body", body=body, operation="appMetrics"))
+    connect(gateway, sink, otlp={"protocol": "http/json"})
+    run(conform=False)
+    assert sink.requests[0].body == f'{{"resourceMetrics":{served}}}'.encode()
+
+
+def test_an_interval_is_cut_at_the_quarter_hours_and_sent_oldest_first(gateway, sink, connect):
+    connect(gateway, sink)
+    start, end = QUARTER.start - timedelta(minutes=22), QUARTER.end
+    summary = run(interval_start=start.isoformat(), interval_end=end.isoformat())
+    assert windows_asked(gateway) == [
+        (start, QUARTER.start - timedelta(minutes=15)),
+        (QUARTER.start - timedelta(minutes=15), QUARTER.start),
+        (QUARTER.start, QUARTER.end),
+    ]
+    assert summary["calls"] == len(sink.requests) == 3
+    assert Counter(sink.points) == generated(gateway, Window(start, end))
+    latest = [max(point.time for point in request.points) for request in sink.requests]
+    assert latest == sorted(latest)
+
+
+def test_arguments_win_over_the_data_interval(gateway, sink, connect):
+    connect(gateway, sink)
+    earlier = Window(QUARTER.start - timedelta(hours=1), QUARTER.end - timedelta(hours=1))
+    run(interval_start=earlier.start, interval_end=earlier.end)
+    assert windows_asked(gateway) == [(earlier.start, earlier.end)]
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_a_run_without_a_logical_date_takes_the_last_settled_quarter_hour(gateway, sink, connect, empty):
+    connect(gateway, sink)
+    before = Window.last_settled(pendulum.now("UTC"))
+    run(window=None, interval_start=empty, interval_end=empty)
+    after = Window.last_settled(pendulum.now("UTC"))
+    assert windows_asked(gateway)[0] in [(before.start, before.end), (after.start, after.end)]
+
+
+def test_no_traffic_is_a_success_and_nothing_is_sent(gateway, sink, connect):
+    gateway.add_fault(Fault("empty"))
+    connect(gateway, sink)
+    assert run()["points"] == 0
+    assert sink.requests == []
+
+
+def test_several_environments_travel_in_one_call_and_get_a_resource_each(gateway, sink, connect):
+    connect(gateway, sink, forge={"environments": ["production", "staging", "development"]})
+    assert run()["calls"] == 1
+    names = {resource.attributes["deployment.environment.name"] for resource in sink.resources}
+    assert names >= {"production", "staging"}
+    assert all(resource.attributes["service.instance.id"] for resource in sink.resources)
+
+
+def test_every_metric_the_gateway_knows_goes_through(gateway, sink, connect):
+    labels = [
+        *DEFAULT_METRICS,
+        "CONTAINER_CPU_USAGE_PERCENTAGE",
+        "CONTAINER_MEMORY_USAGE_PERCENTAGE",
+        "CONTAINER_STATUS_RESTARTS_TOTAL",
+        "CONTAINER_UPTIME_SECONDS",
+        "SERVICE_INSTANCE_COUNT",
+    ]
+    connect(gateway, sink)
+    run(metrics=labels)
+    assert Counter(sink.points) == generated(gateway, QUARTER, metrics=labels)
+    assert {point.kind for point in sink.points} >= {"sum", "gauge", "histogram"}
+
+
+EXPIRED = Window(QUARTER.start - timedelta(days=14, hours=1), QUARTER.start - timedelta(days=14, minutes=45))
+
+
+def test_an_expired_window_fails_for_good_before_any_call(gateway, sink, connect):
+    connect(gateway, sink)
+    with pytest.raises(AirflowFailException, match="keeps metrics for 14 days"):
+        run(EXPIRED)
+    assert gateway.calls == []
+
+
+def test_an_expired_window_is_skipped_on_request(gateway, sink, connect):
+    connect(gateway, sink)
+    with pytest.raises(AirflowSkipException, match="14 days"):
+        run(EXPIRED, on_expired="skip")
+    assert gateway.calls == []
+
+
+def test_the_rest_of_a_partly_expired_interval_is_delivered_on_request(gateway, sink, connect):
+    connect(gateway, sink)
+    edge = ceil(pendulum.now("UTC") - timedelta(days=14), timedelta(minutes=15))
+    interval = {"interval_start": edge - timedelta(minutes=30), "interval_end": edge + timedelta(minutes=30)}
+    with pytest.raises(AirflowFailException, match="begins before"):
+        run(**interval)
+    summary = run(**interval, on_expired="skip")
+    assert (summary["calls"], summary["expired"]) == (2, 2)
+
+
+def test_a_window_that_is_not_over_is_tried_again_later_and_costs_no_call(gateway, sink, connect):
+    connect(gateway, sink)
+    ahead = Window(QUARTER.start + timedelta(minutes=30), QUARTER.start + timedelta(minutes=45))
+    with pytest.raises(WindowNotOver) as raised:
+        run(ahead)
+    assert raised.value.retry_after > 0
+    assert gateway.calls == []
+
+
+def test_the_empty_interval_of_a_cron_schedule_is_named(gateway, sink, connect):
+    connect(gateway, sink)
+    with pytest.raises(AirflowFailException, match=r"schedule: .*ForgeMetricsTimetable"):
+        ForgeMetricsToOtlpOperator(task_id="x").execute(
+            {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.start}
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"app_id": "not-an-app"}, "app_id: 'not-an-app' is neither"),
+        ({"environments": "prod"}, "environments: there is no 'prod' .*production.*staging"),
+        ({"environments": ["ari:cloud:ecosystem::environment/x"]}, "environments: .*malformed"),
+        ({"metrics": "forge api"}, "metrics: 'forge api' is not a metric label"),
+        ({"interval_start": "2026-11-23T05:00:00Z"}, "interval_end: is missing"),
+        ({"interval_end": "2026-11-23T05:00:00Z"}, "interval_start: is missing"),
+        ({"interval_start": "2026-11-23T05:00:00", "interval_end": "x"}, "interval_start: .*no UTC offset"),
+        ({"interval_start": "yesterday", "interval_end": "x"}, "interval_start: 'yesterday' is not a time"),
+        ({"interval_start": datetime(2026, 1, 1), "interval_end": "x"}, "interval_start: .*no UTC offset"),  # noqa: DTZ001
+        (
+            {"interval_start": "2026-11-23T05:00:00Z", "interval_end": "2026-11-23T04:00:00Z"},
+            "end: .*is not after the start",
+        ),
+        ({"resource_attributes": {"team": object()}}, "resource_attributes: 'team'"),
+    ],
+)
+def test_bad_input_fails_for_good_and_before_any_metrics_call(gateway, sink, connect, arguments, message):
+    connect(gateway, sink)
+    with pytest.raises(AirflowFailException, match=message):
+        run(**arguments)
+    assert windows_asked(gateway) == []
+    assert sink.requests == []
+
+
+@pytest.mark.parametrize(
+    ("otlp", "message"),
+    [
+        ({"protocol": "grpc"}, "otlp_default: protocol: 'grpc' is not one of"),
+        ({"compression": "zstd"}, "otlp_default: compression"),
+        ({"timeout": "soon"}, "otlp_default: timeout"),
+        ({"headers": "a=b"}, "otlp_default: headers"),
+        ({"ca_file": "nowhere.pem"}, "otlp_default: ca_file"),
+    ],
+)
+def test_a_bad_receiver_fails_for_good_and_before_any_call(gateway, sink, connect, otlp, message):
+    connect(gateway, sink, otlp=otlp)
+    with pytest.raises(AirflowFailException, match=message):
+        run()
+    assert gateway.calls == []
+
+
+def test_no_endpoint_fails_for_good_and_before_any_call(gateway, sink, connect, monkeypatch):
+    connect(gateway, sink)
+    monkeypatch.setenv("AIRFLOW_CONN_OTLP_DEFAULT", '{"conn_type": "otlp"}')
+    with pytest.raises(AirflowFailException, match="otlp_default: host: no endpoint"):
+        run()
+    assert gateway.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"on_expired": "ignore"}, "on_expired"),
+        ({"conform": False, "resource_attributes": {"team": "a"}}, "resource_attributes"),
+    ],
+)
+def test_contradictory_arguments_are_refused_when_the_dag_is_parsed(arguments, field):
+    with pytest.raises(ConfigurationError) as refused:
+        ForgeMetricsToOtlpOperator(task_id="export", **arguments)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault("status", status=401), AirflowFailException),
+        (Fault("query_error", status_code=403), AirflowFailException),
+        (Fault("errors", status_code=400), AirflowFailException),
+        (Fault("rate_limited"), RateLimited),
+        (Fault("status", status=503), GatewayUnavailable),
+        (Fault("truncate"), GatewayUnavailable),
+        (Fault("null", level="appMetrics"), BrokenAnswer),
+    ],
+)
+def test_a_failing_gateway_sends_nothing(gateway, sink, connect, fault, error):
+    connect(gateway, sink, forge={"environments": [gateway.environments[0].id]})
+    gateway.add_fault(fault)
+    with pytest.raises(error):
+        run()
+    assert sink.requests == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault("status", status=400), AirflowFailException),
+        (Fault("redirect"), AirflowFailException),
+        (Fault("status", status=503), ReceiverUnavailable),
+        (Fault("reset"), ReceiverUnavailable),
+    ],
+)
+def test_a_failing_receiver_fails_the_task(gateway, sink, connect, fault, error):
+    connect(gateway, sink)
+    sink.add_fault(fault)
+    with pytest.raises(error):
+        run()
+
+
+def test_rejected_points_fail_the_task_for_good_with_all_there_is_to_know(gateway, sink, connect):
+    connect(gateway, sink)
+    sink.add_fault(Fault("partial_success", rejected=3, message="too old"))
+    with pytest.raises(AirflowFailException, match=r"rejected 3 of \d+ points \(too old\)") as failed:
+        run()
+    assert "forge_api_request_count" in str(failed.value)
+    assert f"{QUARTER.start:%Y-%m-%dT%H}" in str(failed.value)
+
+
+def test_metrics_that_are_not_otlp_are_asked_for_again(gateway, sink, connect):
+    broken = '{"data":{"ecosystem":{"forgeMetrics":{"appMetrics":{"resourceMetrics":[1]}}}}}'
+    gateway.add_fault(Fault("body", body=broken, operation="appMetrics"))
+    connect(gateway, sink)
+    with pytest.raises(BrokenAnswer, match="are not OTLP"):
+        run()
+
+
+def test_the_identity_survives_everything_that_may_change_around_it(
+    gateway, sink, connect, variables, monkeypatch
+):
+    production = next(known for known in gateway.environments if known.key == "production")
+    custom = next(
+        known for known in gateway.environments if known.key not in ("default", "staging", "production")
+    )
+    connect(gateway, sink, forge={"environments": [production.id, custom.id]})
+
+    def export() -> None:
+        seen.append(json.loads(run() and json.dumps(sorted(map(str, sink.resources)))))
+        sink.clear()
+
+    seen: list[list[str]] = []
+    gateway.add_fault(Fault("status", status=500, operation="app"))
+    export()
+    gateway.clear_faults()
+    export()
+    gateway.rename_environment(custom.id, "renamed")
+    export()
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "airflow")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=airflow")
+    monkeypatch.setattr(airflow_provider_forge, "__version__", "99.0.0")
+    monkeypatch.setattr(airflow_provider_forge.http, "USER_AGENT", "airflow-provider-forge/99.0.0")
+    export()
+    assert seen[0]
+    assert all(resources == seen[0] for resources in seen)
+    assert "deployment.environment.name" not in str(seen)
+
+
+def test_environments_are_looked_up_once_for_many_windows(gateway, sink, connect):
+    connect(gateway, sink)
+    for _ in range(3):
+        run()
+    assert [call.operation for call in gateway.calls] == ["app", "appMetrics", "appMetrics", "appMetrics"]
+
+
+def test_a_window_is_one_line_in_the_log(gateway, sink, connect, capsys):
+    connect(gateway, sink)
+    run()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "points sent" in line]
+    assert str(QUARTER) in line
+    assert gateway.calls[-1].request_id in line
+
+
+def test_duplicates_are_sent_as_they_are_and_warned_about(gateway, sink, connect, capsys):
+    connect(gateway, sink)
+    gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))
+    summary = run()
+    assert summary["sent"] == 2 * generated(gateway, QUARTER).total()
+    assert "points came twice" in capsys.readouterr().out
+
+
+def test_the_connections_are_not_templated():
+    fields = ForgeMetricsToOtlpOperator.template_fields
+    assert {"interval_start", "interval_end", "environments", "metrics", "app_id"} <= set(fields)
+    assert not {"forge_conn_id", "otlp_conn_id"} & set(fields)
