@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import math
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ __all__ = ["USER_AGENT", "check_url", "quote", "retry_after"]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
+_EXAMPLE = "https://host:4318"
 _QUOTE = 300
 _SHORTEST_SECRET = 6
 _HEADERS = ("retry-after", "x-ratelimit-reset")
@@ -45,7 +47,8 @@ def _seconds(value: str, now: dt.datetime) -> float | None:
     if value.isascii() and value.isdecimal():
         number = float(value)
         # X-RateLimit-Reset is an epoch on many gateways; nobody asks for a wait of thirty years.
-        return number - now.timestamp() if number > _EPOCH_FROM else number
+        number = number - now.timestamp() if number > _EPOCH_FROM else number
+        return number if math.isfinite(number) else None
     moment = _http_date(value) or _iso_time(value)
     return None if moment is None else (moment - now).total_seconds()
 
@@ -53,7 +56,7 @@ def _seconds(value: str, now: dt.datetime) -> float | None:
 def _http_date(value: str) -> dt.datetime | None:
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
 
@@ -82,15 +85,28 @@ def check_url(field: str, url: str) -> urllib.parse.SplitResult:
     Raises:
         ConfigurationError: It is no such URL. The message never repeats credentials.
     """
+    import httpx
+
+    # What does not parse may still hold a secret, so it is repeated only where it cannot.
+    shown = "" if "@" in url or "?" in url else f"{url!r} "
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
-    except ValueError:
-        raise ConfigurationError(field, "is not a URL; give one such as https://host:4318") from None
+        _ = httpx.URL(url).host
+        # As the look-up of the host's address does it, which otherwise fails when a call is made.
+        (parts.hostname or "").encode("idna")
+    except (ValueError, httpx.InvalidURL):
+        raise ConfigurationError(field, f"{shown}is not a URL; give one such as {_EXAMPLE}") from None
     if "@" in parts.netloc:
         raise ConfigurationError(field, "carries credentials; put the secret into the Connection's password")
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not url.isprintable():
-        raise ConfigurationError(field, f"{url!r} is not an http(s) URL; give one such as https://host:4318")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or port == 0
+        or not url.isprintable()
+        or " " in url
+    ):
+        raise ConfigurationError(field, f"{shown}is not an http(s) URL; give one such as {_EXAMPLE}")
     if parts.query or parts.fragment:
         raise ConfigurationError(
             field, "has a query or a fragment; put keys into the password or the headers"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["Answer", "read_answer"]
+__all__ = ["Answer", "read_answer", "request_id_in"]
 
 _STATUS_OF_TYPE = {
     "ACCESSDENIED": 403,
@@ -147,9 +147,13 @@ def _request_id(response: httpx.Response, envelope: _Envelope | None) -> str | N
     extensions = envelope.extensions if envelope else None
     gateway = extensions.get("gateway") if isinstance(extensions, dict) else None
     in_body = gateway.get("request_id") if isinstance(gateway, dict) else None
-    headers = response.headers
-    found = in_body or headers.get("x-request-id") or headers.get("x-trace-id")
-    return str(found) if found else None
+    return str(in_body) if in_body else request_id_in(response.headers)
+
+
+def request_id_in(headers: httpx.Headers) -> str | None:
+    """Return the request id of an answer whose body says nothing of it."""
+    found: str = headers.get("x-request-id") or headers.get("x-trace-id") or ""
+    return found or None
 
 
 def _error(

@@ -17,7 +17,7 @@ from airflow_provider_forge.exceptions import (
     ConfigurationError,
     GatewayUnavailable,
 )
-from airflow_provider_forge.gateway.answer import Answer, read_answer
+from airflow_provider_forge.gateway.answer import Answer, read_answer, request_id_in
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.query import (
     APP_METRICS,
@@ -199,7 +199,8 @@ class GatewayClient:
         while True:
             call = self._call(ENVIRONMENTS, {"appId": app_ari(app_id), "after": after})
             answer = call.answer
-            app = (answer.decode(_AppData | None) or _AppData()).app
+            data: _AppData = answer.decode(_AppData | None) or answer.broken("null as data")
+            app = data.app
             if app is None:
                 raise AccessForbidden(
                     f"Atlassian shows this account no app {app_id}. Check app_id (`app.id` in manifest.yml),"
@@ -222,23 +223,29 @@ class GatewayClient:
         place = self._limiter.acquire()
 
         def trace(event: str, _: Any) -> None:
-            if event.endswith("send_request_body.complete"):
-                place.sent()
+            if event.endswith("send_request_headers.started"):
+                place.use()
 
         started = time.monotonic()
+        response = None
         try:
-            with httpx.Client(timeout=self._timeout) as client:
-                response = client.post(
+            with (
+                httpx.Client(timeout=self._timeout) as client,
+                client.stream(
+                    "POST",
                     self._url,
                     json={"query": document, "variables": variables},
                     auth=self._auth,
                     headers={"User-Agent": USER_AGENT, "X-ExperimentalApi": "ForgeMetricsQuery"},
                     extensions={"trace": trace},
-                )
+                ) as response,
+            ):
+                response.read()
         except httpx.RequestError as error:
             raise GatewayUnavailable(
                 f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}: {error}). It is asked"
-                " again; should that not end, check the Forge Connection's host, timeout and network"
+                " again; should that not end, check the Forge Connection's host, timeout and network",
+                request_id=request_id_in(response.headers) if response else None,
             ) from error
         elapsed = time.monotonic() - started
         answer = read_answer(response, now=self._clock(), secrets=self._secrets)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import msgspec
 
 from airflow_provider_forge.exceptions import (
     ConfigurationError,
@@ -100,21 +102,24 @@ class EnvironmentDirectory:
             ForgeError: A name had to be looked up, and that failed.
         """
         ids = [self._parse_id(entry) for entry in wanted]
-        content = self._memory.load()
-        known = _Known(content)
+        known = _Known.load(self._memory)
+        before = msgspec.to_builtins(known)
         names = [entry for entry, uuid in zip(wanted, ids, strict=True) if uuid is None]
         unnamed = [uuid for uuid in ids if uuid and uuid not in known.names]
         if names and not known.has_all(names, since=self._clock() - REMEMBERED):
             self._refresh(known, names)
         if unnamed:
             self._name(known, unnamed)
+        if msgspec.to_builtins(known) != before:
+            known.save(self._memory)
         found = [
             Environment(uuid, known.names[uuid]) if uuid else self._by_name(known, entry)
             for entry, uuid in zip(wanted, ids, strict=True)
         ]
-        if known.content() != content:
-            self._memory.save(known.content())
-        return tuple(dict.fromkeys(found))
+        distinct: dict[str, Environment] = {}
+        for environment in found:
+            distinct.setdefault(environment.id, environment)
+        return tuple(distinct.values())
 
     def _parse_id(self, entry: str) -> str | None:
         if not entry.startswith("ari:"):
@@ -150,8 +155,7 @@ class EnvironmentDirectory:
             except ForgeError as error:
                 log.warning("Exported without a name for good: environments %s: %s", ", ".join(uuids), error)
         name_of = {uuid: name for name, uuid in known.ids.items()}
-        for uuid in uuids:
-            known.names[uuid] = name_of.get(uuid)
+        known.names |= {uuid: name_of.get(uuid) for uuid in uuids}
 
     def _by_name(self, known: _Known, name: str) -> Environment:
         uuid = known.id_of(name)
@@ -164,23 +168,38 @@ class EnvironmentDirectory:
         return Environment(uuid, known.name_of(name))
 
 
-class _Known:
-    """What the memory holds, in a form to work with."""
+class _Known(msgspec.Struct):
+    """What is remembered of an app.
 
-    def __init__(self, content: dict[str, Any]) -> None:
-        self.seen: str | None = content.get("seen")
-        self.ids: dict[str, str] = dict(content.get("ids", {}))
-        self.names: dict[str, str | None] = dict(content.get("names", {}))
+    Attributes:
+        seen: When its environments were last looked up.
+        ids: UUIDs of its environments by their name, as of then.
+        names: How environments configured by their UUID are called, for good; None for not at all.
+    """
 
-    def content(self) -> dict[str, Any]:
-        return {"seen": self.seen, "ids": self.ids, "names": self.names}
+    seen: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
+    ids: dict[str, str] = {}
+    names: dict[str, str | None] = {}
+
+    @classmethod
+    def load(cls, memory: Memory) -> _Known:
+        try:
+            return msgspec.convert(memory.load(), cls)
+        except msgspec.ValidationError:
+            log.warning("What was remembered of the app's environments is damaged; they are looked up again")
+            return cls()
+
+    def save(self, memory: Memory) -> None:
+        # Another task may have settled a name during this one's look-up: the first word holds.
+        self.names = {**self.names, **_Known.load(memory).names}
+        memory.save(msgspec.to_builtins(self))
 
     def learn(self, environments: list[Environment], now: dt.datetime) -> None:
-        self.seen = now.isoformat()
+        self.seen = now
         self.ids = {environment.name: environment.id for environment in environments if environment.name}
 
     def has_all(self, names: Sequence[str], since: dt.datetime | None = None) -> bool:
-        fresh = since is None or (self.seen is not None and dt.datetime.fromisoformat(self.seen) >= since)
+        fresh = since is None or (self.seen is not None and self.seen >= since)
         return fresh and all(self.id_of(name) for name in names)
 
     def id_of(self, name: str) -> str | None:

@@ -38,7 +38,7 @@ MARGIN = 1 / 60
 
 @dataclass(frozen=True)
 class Place:
-    """Leave to make one call now.
+    """A place that was waited for.
 
     Attributes:
         waited: Seconds that were spent waiting for it.
@@ -48,13 +48,13 @@ class Place:
     holder: str
     waited: float
 
-    def sent(self) -> None:
-        """Say that the request has left this moment: the place counts as used now.
+    def use(self) -> None:
+        """Say that the request leaves at this moment; to be called right before it does.
 
-        The gateway counts a call when it arrives, and connecting can take seconds. Without this word the
-        place counts as used when it was granted.
+        The gateway counts a call when it arrives, and connecting can take seconds, so only now does the place
+        count as used. If connecting took so long that others took it for used long ago, this waits again.
         """
-        self.limiter.record_use(self.holder)
+        self.limiter.wait(self.holder)
 
 
 @dataclass
@@ -102,25 +102,27 @@ class FileRateLimiter:
         """
         came = self._clock()
         holder = uuid.uuid4().hex
-        while (wait := self._wait(holder)) > 0:
-            self._sleep(wait)
+        self.wait(holder)
         return Place(self, holder, waited=self._clock() - came)
 
-    def record_use(self, holder: str) -> None:
-        """Move the holder's use to the present."""
-        with self._uses() as uses:
-            for use in uses:
-                if use.holder == holder:
-                    use.at = self._clock()
+    def wait(self, holder: str) -> None:
+        """Sleep until the holder's place, which then counts as used."""
+        while (seconds := self._ask(holder)) > 0:
+            self._sleep(seconds)
 
-    def _wait(self, holder: str) -> float:
-        """Return how long the holder has still to wait; at 0 the place counts as used now.
+    def _ask(self, holder: str) -> float:
+        """Return how long the holder has still to wait; at 0 its place counts as used now.
 
-        Asked again after each sleep: the use before it may have come later than it was put down for.
+        Asked again after each sleep: a use before it may have come later than it was put down for.
         """
         with self._uses() as uses:
             now = self._clock()
             index = next((i for i, use in enumerate(uses) if use.holder == holder), len(uses))
+            following = index + self.calls
+            if following < len(uses) and uses[following].at <= now:
+                # It comes so late that the one behind it has gone ahead, who took the place for wasted.
+                uses[index].holder = ""
+                index = len(uses)
             if index == len(uses):
                 ahead = self._free_at(uses, index) - now
                 if ahead > MAX_WAIT:
@@ -140,19 +142,18 @@ class FileRateLimiter:
     def _uses(self) -> Iterator[list[_Use]]:
         """Lock the file, yield the list, and write back what became of it."""
         try:
-            descriptor = _open_shared(self.path)
+            with os.fdopen(_open_shared(self.path), "r+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                uses = self._read(file.read())
+                yield uses
+                content = json.dumps([[use.at, use.holder] for use in uses]).encode()
+                file.seek(0)
+                file.write(content)
+                file.truncate()
         except OSError as error:
             raise ConfigurationError(
-                "rate limit", f"cannot open {self.path} ({error.strerror}): make it writable, or set TMPDIR"
+                "rate limit", f"cannot use {self.path} ({error.strerror}): make it writable, or set TMPDIR"
             ) from error
-        with os.fdopen(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            uses = self._read(file.read())
-            yield uses
-            content = json.dumps([[use.at, use.holder] for use in uses]).encode()
-            file.seek(0)
-            file.write(content)
-            file.truncate()
 
     def _read(self, content: bytes) -> list[_Use]:
         now = self._clock()

@@ -25,7 +25,9 @@ RETENTION = dt.timedelta(days=14)
 SETTLE = dt.timedelta(minutes=5)
 """How long after its end a window is left alone, because data arrives late: by how much is unpublished."""
 
-_TIME_WITH_OFFSET = re.compile(r"[T ]\d{2}(:?\d{2}){0,2}([.,]\d+)?\s*(Z|[+-]\d{2}(:?\d{2})?)$", re.IGNORECASE)
+_TIME_WITH_OFFSET = re.compile(
+    r"[T ]\d{2}(:?\d{2}){0,2}([.,]\d+)?\s*(Z|[+-]\d{2}(:?[0-5]\d)?)$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +60,7 @@ class Window:
         return cls(end - length, end)
 
     def __str__(self) -> str:
-        return f"{iso(self.start)}/{iso(self.end)}"
+        return f"{iso(self.start)}/{iso(self.end)}".replace(".000Z", "Z")
 
     def split(self) -> Iterator[Window]:
         """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
@@ -107,7 +109,7 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     if isinstance(value, str):
         try:
             parsed = pendulum.parse(value.strip())
-        except ValueError:  # pendulum's ParserError is one
+        except (ValueError, OverflowError):  # pendulum's ParserError is a ValueError
             raise ConfigurationError(field, f"{value!r} is not a time; {example}") from None
         if not isinstance(parsed, pendulum.DateTime):
             raise ConfigurationError(field, f"{value!r} is not a moment in time; {example}")
@@ -119,7 +121,10 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
         parsed = pendulum.instance(value)
     else:
         raise ConfigurationError(field, f"{value!r} is not a time; {example}")
-    moment = parsed.in_timezone("UTC")
+    try:
+        moment = parsed.in_timezone("UTC")
+    except OverflowError:
+        raise ConfigurationError(field, f"{value} is not a time that UTC has; {example}") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,9 +11,11 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_forge.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-__all__ = ["Extras", "find_connection"]
+__all__ = ["Extras", "find_connection", "host_of", "naming"]
 
 
 def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str) -> Connection:
@@ -31,12 +34,39 @@ def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str
         ) from None
 
 
+def host_of(connection: Connection) -> str:
+    """Return the Connection's host, which is a whole URL; empty where there is none.
+
+    Raises:
+        ConfigurationError: The port is in a field of its own, where nothing would read it.
+    """
+    if connection.port:
+        raise ConfigurationError(
+            f"{connection.conn_id}: port", "is not used: write it into the host, as in https://host:4318"
+        )
+    return (connection.host or "").strip()
+
+
+@contextlib.contextmanager
+def naming(conn_id: str) -> Iterator[None]:
+    """Put the Connection's id before the field's name, in errors of what knows nothing of Connections."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if error.field.startswith(f"{conn_id}: "):
+            raise
+        raise ConfigurationError(f"{conn_id}: {error.field}", error.problem) from None
+
+
 class Extras:
     """The extra fields of a Connection. An empty text counts as left out: forms send those."""
 
     def __init__(self, connection: Connection) -> None:
         self._conn_id = connection.conn_id
-        self._extra: dict[str, Any] = connection.extra_dejson
+        extra: Any = connection.extra_dejson
+        if not isinstance(extra, dict):
+            self.refuse("extra", "is not a JSON object")
+        self._extra: dict[str, Any] = extra
 
     def get(self, field: str, default: Any = None) -> Any:
         """Return the field as it is."""
@@ -62,7 +92,7 @@ class Extras:
         value = self.get(field, default)
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 < number < math.inf:
             self.refuse(field, f"{value!r} is not a number above 0")

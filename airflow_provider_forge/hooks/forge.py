@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.hooks.extras import Extras, find_connection
+from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.http import check_url
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["ForgeMetricsHook"]
 
 GATEWAY_URL = "https://api.atlassian.com/graphql"
+
+_PORTS = {"http": 80, "https": 443}
 
 
 class ForgeMetricsHook(BaseHook):
@@ -97,8 +99,12 @@ class ForgeMetricsHook(BaseHook):
 
         window = Window(parse_time("start", start), parse_time("end", end))
         extras = Extras(self._conn())
-        labels = parse_metrics(metrics or extras.get("metrics", DEFAULT_METRICS))
-        wanted = parse_list("environments", environments or extras.get("environments", "production"))
+        # An empty text is what an unset template leaves; an empty list is a mistake.
+        if metrics is None or metrics == "":
+            metrics = extras.get("metrics", DEFAULT_METRICS)
+        if environments is None or environments == "":
+            environments = extras.get("environments", "production")
+        labels, wanted = parse_metrics(metrics), parse_list("environments", environments)
         client = self.get_conn()
         app_id = self.app_id
         client.check(window)
@@ -156,9 +162,13 @@ class ForgeMetricsHook(BaseHook):
             extras.refuse(
                 "password", "is missing: make an API token at https://id.atlassian.com/manage/api-tokens"
             )
+        if token != token.strip():
+            extras.refuse("password", "has white space at its ends: paste the API token without")
         # Airflow masks the password, but not what HTTP Basic makes of it.
         mask_secret(base64.b64encode(f"{email}:{token}".encode()).decode())
-        account = hashlib.sha256(f"{email.lower()}\n{url}".encode()).hexdigest()[:32]
+        parts = urllib.parse.urlsplit(url)
+        gateway = f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
+        account = hashlib.sha256(f"{email.lower()}\n{gateway}".encode()).hexdigest()[:32]
         limiter = FileRateLimiter(
             Path(tempfile.gettempdir()) / "airflow-provider-forge" / f"{account}.json",
             calls=extras.whole_number("rate_limit_calls", 5),
@@ -167,7 +177,7 @@ class ForgeMetricsHook(BaseHook):
         return GatewayClient(url, email, token, limiter=limiter, timeout=extras.number("timeout", 60))
 
     def _url(self) -> str:
-        url = (self._conn().host or GATEWAY_URL).strip()
+        url = host_of(self._conn()) or GATEWAY_URL
         check_url(f"{self.forge_conn_id}: host", url)
         return url
 

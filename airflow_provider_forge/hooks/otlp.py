@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from airflow_provider_forge.hooks.extras import Extras, find_connection
+from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -51,7 +51,9 @@ class OtlpHook(BaseHook):
         """
         from airflow_provider_forge.otlp.client import OtlpClient
 
-        return OtlpClient(self.endpoint())
+        endpoint = self.endpoint()
+        with naming(self.otlp_conn_id):
+            return OtlpClient(endpoint)
 
     def endpoint(self) -> Endpoint:
         """Return where the Connection points to.
@@ -59,21 +61,19 @@ class OtlpHook(BaseHook):
         Raises:
             ConfigurationError: A field of the Connection is missing or wrong.
         """
-        from airflow_provider_forge.exceptions import ConfigurationError
         from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
 
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
-        try:
-            endpoint = self._endpoint(connection) if connection.host else endpoint_from_environ(os.environ)
-        except ConfigurationError as error:
-            if error.field.startswith(f"{self.otlp_conn_id}: "):
-                raise
-            raise ConfigurationError(f"{self.otlp_conn_id}: {error.field}", error.problem) from None
+        with naming(self.otlp_conn_id):
+            host = host_of(connection)
+            endpoint = self._endpoint(host, connection) if host else endpoint_from_environ(os.environ)
         for value in endpoint.headers.values():
             mask_secret(value)
+            # Receivers like to repeat a token, but not the scheme before it.
+            mask_secret(value.partition(" ")[2] or value)
         return endpoint
 
-    def _endpoint(self, connection: Any) -> Endpoint:
+    def _endpoint(self, host: str, connection: Any) -> Endpoint:
         from airflow_provider_forge.otlp.endpoint import (
             COMPRESSIONS,
             DEFAULT_TIMEOUT,
@@ -84,7 +84,7 @@ class OtlpHook(BaseHook):
 
         extras = Extras(connection)
         return Endpoint(
-            url=metrics_url(connection.host.strip()),
+            url=metrics_url(host),
             headers=self._headers(connection.password, extras),
             protocol=extras.choice("protocol", PROTOCOLS, PROTOCOLS[0]),
             compression=extras.choice("compression", COMPRESSIONS, COMPRESSIONS[0]),
@@ -98,7 +98,8 @@ class OtlpHook(BaseHook):
         headers = extras.get("headers", {})
         if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
             extras.refuse("headers", "is not an object of names and texts")
-        if secret:
-            name = extras.text("auth_header")
-            return {**headers, **({name: secret} if name else {"Authorization": f"Bearer {secret}"})}
-        return dict(headers)
+        if not secret:
+            return dict(headers)
+        own = extras.text("auth_header")
+        name, value = (own, secret) if own else ("Authorization", f"Bearer {secret}")
+        return {**{key: text for key, text in headers.items() if key.lower() != name.lower()}, name: value}

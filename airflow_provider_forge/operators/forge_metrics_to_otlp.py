@@ -35,7 +35,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     The interval is the one given, else the run's data interval, else (a manual run without a logical date)
     the last settled quarter hour before the run. It returns a summary::
 
-        {"window": "2026-11-23T05:00:00.000Z/2026-11-23T05:15:00.000Z", "calls": 1, "points": 812,
+        {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 1, "points": 812,
          "sent": 812, "rejected": 0, "expired": 0, "request_ids": ["…"]}
 
     Errors that trying again cannot mend fail the task without a retry: bad input, refused credentials, a
@@ -126,7 +126,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         check_attributes(self.resource_attributes or {})
         interval = self._interval(context)
         windows, expired = self._windows(interval, pendulum.now("UTC"))
-        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id)
+        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
         points = 0
         request_ids = []
         with OtlpHook(self.otlp_conn_id).get_conn() as receiver:

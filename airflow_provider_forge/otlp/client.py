@@ -65,10 +65,12 @@ class OtlpClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._secrets = tuple(
-            part for value in endpoint.headers.values() for part in (value, value.rpartition(" ")[2])
+            part for value in endpoint.headers.values() for part in (value, value.partition(" ")[2])
         )
         self._client = httpx.Client(
-            headers={"User-Agent": USER_AGENT, **endpoint.headers},
+            # In lower case, so that a User-Agent of the user's replaces ours instead of going out beside it.
+            headers={"user-agent": USER_AGENT}
+            | {key.lower(): value for key, value in endpoint.headers.items()},
             timeout=endpoint.timeout,
             verify=endpoint.ssl_context(),
         )
@@ -146,30 +148,37 @@ class OtlpClient:
 def _partial_success(response: httpx.Response) -> _PartialSuccess | None:
     """Read an answer of 2xx; None where it is a page for people, not an answer to OTLP.
 
-    Receivers in the wild also answer with nothing, with null, or with an empty message in either encoding.
+    Receivers in the wild also answer with nothing, with null, with an empty message in either encoding, and
+    without saying which: the body itself tells.
     """
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "text/html":
+    kind = response.headers.get("content-type", "").lower()
+    if "html" in kind:
         return None
-    if kind == "application/x-protobuf":
-        try:
-            partial = ExportMetricsServiceResponse.FromString(response.content).partial_success
-        except DecodeError:
-            log.warning("Took an answer as success that says it is protobuf and is not")
-            return _PartialSuccess()
-        return _PartialSuccess(partial.rejected_data_points, partial.error_message)
     content = _json(response)
-    found = content.get("partialSuccess") if isinstance(content, dict) else None
-    if not isinstance(found, dict):
+    if isinstance(content, dict):
+        found = content.get("partialSuccess")
+        found = found if isinstance(found, dict) else {}
+        return _PartialSuccess(_count(found.get("rejectedDataPoints")), str(found.get("errorMessage") or ""))
+    try:
+        partial = ExportMetricsServiceResponse.FromString(response.content).partial_success
+    except DecodeError:
+        if "protobuf" in kind:
+            log.warning("Took an answer as success that says it is protobuf and is not")
         return _PartialSuccess()
-    rejected = str(found.get("rejectedDataPoints") or 0)
-    message = str(found.get("errorMessage") or "")
-    return _PartialSuccess(int(rejected) if rejected.isdecimal() else 0, message)
+    return _PartialSuccess(partial.rejected_data_points, partial.error_message)
+
+
+def _count(value: Any) -> int:
+    """Return a 64-bit integer of protobuf's JSON: a number or text, also with a fraction of zero."""
+    try:
+        return int(float(value or 0))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _message(response: httpx.Response) -> str:
     """Return a failed answer's words: a `google.rpc.Status` in JSON or protobuf, or plain text."""
-    kind = response.headers.get("content-type", "")
+    kind = response.headers.get("content-type", "").lower()
     if "html" in kind:
         return ""
     content = _json(response)

@@ -75,7 +75,7 @@ class Identity:
 
     def resource(self, source: Json, app_id: str | None, environment_id: str | None) -> Json:
         """Return the resource of the points of one app and environment."""
-        app = (app_id or self.app_id).rsplit("/", 1)[-1]
+        app = app_id or self.app_id
         ours = {
             "service.name": self.service_name or f"forge-app-{app}",
             "service.namespace": SERVICE_NAMESPACE,
@@ -87,26 +87,30 @@ class Identity:
             ours["service.instance.id"] = ours["atlassian.forge.environment.id"] = environment_id
             if name := self.environments.get(environment_id):
                 ours["deployment.environment.name"] = name
-        values = {key: any_value(value) for key, value in ours.items()}
-        values.update(
-            {str(entry.get("key")): object_at(entry, "value") for entry in entries(source, "attributes")}
-        )
-        values.update({key: any_value(value) for key, value in self.attributes.items()})
-        return {**source, "attributes": [{"key": key, "value": values[key]} for key in sorted(values)]}
+        named = _attributes(ours) | {str(entry.get("key")): entry for entry in entries(source, "attributes")}
+        named |= _attributes(self.attributes)
+        return {**source, "attributes": [named[key] for key in sorted(named)]}
+
+
+def _attributes(values: Mapping[str, Any]) -> dict[str, Json]:
+    return {key: {"key": key, "value": any_value(value)} for key, value in values.items()}
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
     """Refuse resource attributes that OTLP cannot hold.
 
     Raises:
-        ConfigurationError: A value is no text, number, boolean or list of such.
+        ConfigurationError: A key is not text, or a value is no text, number, boolean or list of such.
     """
     for key, value in attributes.items():
+        if not isinstance(key, str) or not key:
+            raise ConfigurationError("resource_attributes", f"{key!r} is no name for an attribute")
         try:
             any_value(value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigurationError(
-                "resource_attributes", f"{key!r} is a {error}; give text, a number, true, false or a list"
+                "resource_attributes",
+                f"{key!r} is {error}; give text, a number of 64 bits, true, false or a list",
             ) from None
 
 
@@ -162,8 +166,13 @@ def _by_origin(metric: Json) -> dict[tuple[str | None, str | None], list[Json]]:
         # A kind of metric from after this was written: its points can't be told apart, but must not be lost.
         groups[None, None] = []
     for point in points_of(metric):
-        groups[attribute(point, "appId"), attribute(point, "environmentId")].append(point)
+        groups[_id(point, "appId"), _id(point, "environmentId")].append(point)
     return groups
+
+
+def _id(point: Json, key: str) -> str | None:
+    """Return the UUID in an attribute that holds a UUID or an ARI; None where it holds nothing."""
+    return (attribute(point, key) or "").rpartition("/")[2] or None
 
 
 class _Merged:
@@ -177,9 +186,10 @@ class _Merged:
         shell = {**metric, kind: {**metric[kind], "dataPoints": []}} if kind else metric
         _, scopes = self._resources.setdefault(canonical(resource), (resource, {}))
         _, metrics = scopes.setdefault(canonical(scope), (scope, {}))
-        merged = metrics.setdefault(canonical(shell), shell)
-        if kind:
-            merged[kind]["dataPoints"].extend(points)
+        if kind is None:
+            metrics[b"%d" % len(metrics)] = shell
+        else:
+            metrics.setdefault(canonical(shell), shell)[kind]["dataPoints"].extend(points)
 
     def resource_metrics(self) -> list[Json]:
         return [

@@ -6,7 +6,7 @@ import base64
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from google.protobuf import json_format
@@ -22,6 +22,9 @@ from airflow_provider_forge.otlp.model import (
     nanoseconds,
     points_of,
 )
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
 
 __all__ = ["Export", "encode"]
 
@@ -81,19 +84,35 @@ def encode(resource_metrics: list[Json], protocol: str, *, verbatim: bytes | Non
 def _protobuf(resource_metrics: list[Json]) -> bytes:
     request = {"resourceMetrics": [_with_base64_ids(entry) for entry in resource_metrics]}
     message = ExportMetricsServiceRequest()
+    unknown: set[str] = set()
     try:
-        json_format.ParseDict(request, message)
-    except json_format.ParseError as error:
-        # Either a field from after this was written, which OTLP says to ignore, or no OTLP at all.
-        message.Clear()
-        try:
-            json_format.ParseDict(request, message, ignore_unknown_fields=True)
-        except json_format.ParseError as malformed:
-            raise MalformedOtlp(f"resourceMetrics is not OTLP/JSON: {malformed}") from malformed
+        json_format.ParseDict(_known(request, message.DESCRIPTOR, unknown), message)
+    except (json_format.ParseError, RecursionError) as error:
+        raise MalformedOtlp(f"resourceMetrics is not OTLP/JSON: {error}") from error
+    if unknown:
         log.warning(
-            "Sent without a field that protobuf has no place for; protocol http/json keeps it: %s", error
+            "Protobuf has no place for %s: sent without; protocol http/json keeps it",
+            ", ".join(sorted(unknown)),
         )
     return message.SerializeToString()
+
+
+def _known(value: Any, descriptor: Descriptor | None, unknown: set[str]) -> Any:
+    """Return the value without fields that this version of OTLP lacks, which OTLP says to ignore.
+
+    The JSON reader's own way of ignoring them also ignores text that stands where a message belongs.
+    """
+    if isinstance(value, list):
+        return [_known(entry, descriptor, unknown) for entry in value]
+    if not isinstance(value, dict) or descriptor is None:
+        return value
+    fields = {name: field for field in descriptor.fields for name in (field.json_name, field.name)}
+    unknown.update(f"{descriptor.name}.{name}" for name in value.keys() - fields)
+    return {
+        name: _known(entry, fields[name].message_type, unknown)
+        for name, entry in value.items()
+        if name in fields
+    }
 
 
 def _with_base64_ids(resource_metrics: Json) -> Json:

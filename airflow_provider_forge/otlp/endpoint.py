@@ -70,10 +70,14 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         check_url("host", self.url)
+        seen = set()
         for name, value in self.headers.items():
+            if name.lower() in seen:
+                raise ConfigurationError("headers", f"{name!r} is there twice, in another spelling")
+            seen.add(name.lower())
             if not _HEADER_NAME.fullmatch(name) or name.lower() in _OURS:
                 raise ConfigurationError("headers", f"{name!r} is not the name of a header that may be set")
-            if not value.isascii() or not value.isprintable():
+            if not value.isascii() or not value.isprintable() or value != value.strip():
                 raise ConfigurationError(
                     "headers", f"the value of {name!r} has characters a header cannot have"
                 )
@@ -102,7 +106,7 @@ class Endpoint:
             raise ConfigurationError("ca_file", f"{self.ca_file} cannot be read: {error}") from error
         if self.cert_file:
             try:
-                context.load_cert_chain(self.cert_file, self.key_file)
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
             except (ssl.SSLError, OSError) as error:
                 raise ConfigurationError(
                     "cert_file", f"{self.cert_file} and {self.key_file} cannot be used: {error}"

@@ -6,6 +6,7 @@ seen yet passes through as it came.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -127,31 +128,38 @@ def any_value(value: Any) -> Json:
 
     Raises:
         TypeError: OTLP has no such type.
+        ValueError: It is no number that OTLP/JSON can hold.
     """
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, str):
         return {"stringValue": value}
     if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("too large a number")
         return {"intValue": str(value)}
     if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("no finite number")
         return {"doubleValue": value}
     if isinstance(value, (list, tuple)):
         return {"arrayValue": {"values": [any_value(entry) for entry in value]}}
-    raise TypeError(type(value).__name__)
+    raise TypeError(f"of type {type(value).__name__}")
 
 
 def nanoseconds(point: Json, field: str) -> int:
     """Return a time field, in nanoseconds since the epoch; 0 where it is left out.
 
     Raises:
-        MalformedOtlp: It is no whole number.
+        MalformedOtlp: It is no whole number of 64 bits.
     """
     value = point.get(field)
-    try:
-        return int(value or 0)
-    except (TypeError, ValueError):
-        raise MalformedOtlp(f"{field} is {value!r}, not nanoseconds") from None
+    if value is None:
+        return 0
+    whole = value.isascii() and value.isdecimal() if isinstance(value, str) else type(value) is int
+    if not whole or not 0 <= int(value) < 2**64:
+        raise MalformedOtlp(f"{field} is {value!r}, not nanoseconds since the epoch")
+    return int(value)
 
 
 def canonical(value: Json) -> bytes:

@@ -59,7 +59,7 @@ def find_oddities(resource_metrics: list[Json]) -> Oddities:
     deltas: set[bytes] = set()
     for metric in metrics_of(resource_metrics):
         name, kind = str(metric.get("name")), kind_of(metric)
-        forms[name].add((kind, str(metric.get("unit"))))
+        forms[name].add((kind, str(metric.get("unit") or "")))
         for point in points_of(metric):
             key = _series(name, point)
             series[key].append(point)
@@ -78,8 +78,8 @@ def find_oddities(resource_metrics: list[Json]) -> Oddities:
 
 
 def _series(name: str, point: Json) -> bytes:
-    pairs = sorted((str(entry.get("key")), entry.get("value")) for entry in entries(point, "attributes"))
-    return canonical({"name": name, "attributes": pairs})
+    pairs = sorted(canonical(entry) for entry in entries(point, "attributes"))
+    return b"\n".join([name.encode(), *pairs])
 
 
 def _overlapping(points: list[Json], *, delta: bool) -> Iterator[bool]:

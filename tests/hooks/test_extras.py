@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.hooks.extras import Extras, find_connection
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+
+
+@pytest.fixture
+def extras_of(monkeypatch):
+    """Read the extras of a Connection that has these."""
+
+    def extras_of(extra) -> Extras:
+        monkeypatch.setenv("AIRFLOW_CONN_MY_FORGE", json.dumps({"conn_type": "forge", "extra": extra}))
+        return Extras(find_connection(ForgeMetricsHook, "forge_conn_id", "my_forge", "Atlassian Forge"))
+
+    return extras_of
+
+
+def refused(read, *arguments) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        read(*arguments)
+    return caught.value
+
+
+def test_a_connection_that_is_not_there_is_named_with_what_to_do():
+    error = refused(find_connection, ForgeMetricsHook, "forge_conn_id", "my_forge", "Atlassian Forge")
+    assert error.field == "forge_conn_id"
+    for words in ("'my_forge'", "'Atlassian Forge'", "Admin, Connections", "AIRFLOW_CONN_MY_FORGE"):
+        assert words in str(error)
+
+
+@pytest.mark.parametrize("left_out", [{}, {"field": None}, {"field": ""}])
+def test_an_empty_field_counts_as_left_out_because_forms_send_those(extras_of, left_out):
+    extras = extras_of(left_out)
+    assert extras.get("field") is None
+    assert extras.get("field", "default") == "default"
+    assert extras.text("field", "default") == "default"
+    assert extras.text("field") is None
+    assert extras.choice("field", ("a", "b"), "b") == "b"
+    assert extras.number("field", 2.5) == 2.5
+    assert extras.whole_number("field", 5) == 5
+
+
+@pytest.mark.parametrize("no_extra", [None, "", {}])
+def test_a_connection_needs_no_extra(extras_of, no_extra):
+    assert extras_of(no_extra).get("field", "default") == "default"
+
+
+@pytest.mark.parametrize("no_object", ["[1]", '"text"', "5", "true"])
+def test_an_extra_that_is_no_object_is_refused(extras_of, no_object):
+    error = refused(lambda: extras_of(no_object).get("field"))
+    assert "my_forge" in error.field
+    assert "extra" in error.field
+
+
+def test_a_field_is_returned_as_it_is(extras_of):
+    assert extras_of({"field": [0, False, {"a": ""}]}).get("field") == [0, False, {"a": ""}]
+    assert extras_of({"field": 0}).get("field", 5) == 0
+    assert extras_of({"field": []}).get("field", ["default"]) == []
+
+
+def test_text_has_no_white_space_around_it(extras_of):
+    assert extras_of({"field": "  some text\n"}).text("field") == "some text"
+
+
+@pytest.mark.parametrize("wrong", [5, True, ["text"], {"a": "text"}])
+def test_what_is_not_text_is_refused(extras_of, wrong):
+    error = refused(extras_of({"field": wrong}).text, "field")
+    assert error.field == "my_forge: field"
+    assert "is not text" in error.problem
+
+
+@pytest.mark.parametrize("wrong", ["c", "A", "a,b"])
+def test_a_choice_is_one_of_those_there_are(extras_of, wrong):
+    assert extras_of({"field": " a "}).choice("field", ("a", "b"), "b") == "a"
+    error = refused(extras_of({"field": wrong}).choice, "field", ("a", "b"), "b")
+    assert error.field == "my_forge: field"
+    assert f"{wrong!r} is not one of a, b" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [(5, 5.0), (0.5, 0.5), ("2.5", 2.5), (" 7 ", 7.0), ("1e2", 100.0)]
+)
+def test_a_number_may_be_written_as_text(extras_of, given, number):
+    assert extras_of({"field": given}).number("field", 1) == number
+
+
+BAD_NUMBERS = [
+    0,
+    -1,
+    "0",
+    "-0.5",
+    "NaN",
+    "inf",
+    "-inf",
+    "1e999",
+    "five",
+    "5s",
+    True,
+    False,
+    [],
+    [5],
+    {},
+    10**400,
+]
+
+
+@pytest.mark.parametrize("wrong", BAD_NUMBERS, ids=lambda value: str(value)[:10])
+@pytest.mark.parametrize("kind", ["number", "whole_number"])
+def test_a_number_is_finite_and_above_zero(extras_of, kind, wrong):
+    error = refused(getattr(extras_of({"field": wrong}), kind), "field", 1)
+    assert error.field == "my_forge: field"
+    assert "is not a number above 0" in error.problem
+
+
+def test_a_whole_number_has_no_fraction(extras_of):
+    assert extras_of({"field": "5.0"}).whole_number("field", 1) == 5
+    error = refused(extras_of({"field": 5.5}).whole_number, "field", 1)
+    assert error.field == "my_forge: field"
+    assert "5.5 is not a whole number" in error.problem
+
+
+def test_a_refusal_names_connection_and_field(extras_of):
+    error = refused(extras_of({}).refuse, "password", "is missing")
+    assert str(error) == "my_forge: password: is missing"

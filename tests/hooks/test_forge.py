@@ -1,0 +1,495 @@
+"""The hook as a task uses it: a Connection in, calls to a stand-in gateway, typed answers and errors out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import subprocess
+import sys
+import traceback
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_forge.exceptions import (
+    AccessForbidden,
+    BrokenAnswer,
+    ConfigurationError,
+    CredentialsRefused,
+    ForgeError,
+    GatewayUnavailable,
+    QueryRefused,
+    RateLimited,
+    WindowExpired,
+)
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.hooks import forge as forge_module
+from airflow_provider_forge.hooks import memory as memory_module
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
+
+APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
+OTHER_APP = "11111111-2222-4333-8444-555555555555"
+PRODUCTION = "8cb293d5-be08-47ae-a75c-95b89da5ad1d"
+EMAIL, TOKEN = "dev@example.com", "c4n4ry-t0ken-of-the-account"
+BASIC = base64.b64encode(f"{EMAIL}:{TOKEN}".encode()).decode()
+LEFT_OUT = object()
+
+
+@pytest.fixture
+def gateway():
+    with SandboxGateway(Scenario(), email=EMAIL, api_token=TOKEN, rate_limit_calls=None) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def connection(gateway, monkeypatch):
+    """Set the Connection `forge_default`: that of the gateway, but for the fields given."""
+
+    def connection(extra=None, conn_id: str = "forge_default", **fields) -> None:
+        default = {"host": gateway.url, "login": EMAIL, "password": TOKEN}
+        fields = {"conn_type": "forge", **default, **fields}
+        if not isinstance(extra, str):
+            extra = {"app_id": gateway.app_id, "rate_limit_calls": 100, **(extra or {})}
+            extra = {name: value for name, value in extra.items() if value is not LEFT_OUT}
+        fields = {name: value for name, value in fields.items() if value is not LEFT_OUT}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({**fields, "extra": extra}))
+
+    connection()
+    return connection
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Airflow Variables, which can be set only with an Airflow around: here they last as long as a test."""
+    stored: dict[str, str] = {}
+
+    class Variable:
+        @staticmethod
+        def get(key, default):
+            return stored.get(key, default)
+
+        @staticmethod
+        def set(key, value, description):
+            stored[key] = value
+
+    monkeypatch.setattr(memory_module, "Variable", Variable)
+    return stored
+
+
+@pytest.fixture
+def window():
+    return Window.last_settled(datetime.now(timezone.utc))
+
+
+@pytest.fixture
+def fetch(connection, variables, window):
+    """Fetch the last settled window as a task does: with a hook of its own."""
+    return lambda **options: ForgeMetricsHook().fetch(window.start, window.end, **options)
+
+
+def assert_tells_no_secret(text: str) -> None:
+    assert TOKEN not in text
+    assert BASIC not in text
+
+
+# What it fetches
+
+
+def test_the_connection_says_whose_metrics_are_fetched_and_from_where(fetch, gateway, window):
+    answer = fetch()
+    look_up, call = gateway.calls
+    assert (look_up.operation, call.operation) == ("app", "appMetrics")
+    assert call.app_id == gateway.app_id
+    assert (call.start, call.end) == (window.start, window.end)
+    assert call.environments == (PRODUCTION,)
+    assert call.metrics == DEFAULT_METRICS
+    assert (answer.app_id, answer.window, answer.metrics) == (APP, window, DEFAULT_METRICS)
+    assert [(each.id, each.name) for each in answer.environments] == [(PRODUCTION, "production")]
+    assert answer.request_id == call.request_id
+    assert json.loads(answer.resource_metrics)
+
+
+@pytest.mark.parametrize("environments", [["production", "default"], "production, default"])
+@pytest.mark.parametrize("metrics", [["FORGE_API_REQUEST_COUNT"], "FORGE_API_REQUEST_COUNT,"])
+@pytest.mark.parametrize("where", ["arguments", "extras"])
+def test_environments_and_metrics_are_lists_or_text_in_arguments_or_extras(
+    connection, fetch, gateway, environments, metrics, where
+):
+    wanted = {"environments": environments, "metrics": metrics}
+    if where == "extras":
+        connection(wanted)
+    answer = fetch(**(wanted if where == "arguments" else {}))
+    development = next(each.id for each in gateway.environments if each.key == "default")
+    assert [each.name for each in answer.environments] == ["production", "development"]
+    assert gateway.calls[-1].environments == (PRODUCTION, development)
+    assert gateway.calls[-1].metrics == ("FORGE_API_REQUEST_COUNT",)
+    assert [call.operation for call in gateway.calls] == ["app", "appMetrics"]
+
+
+def test_arguments_win_over_the_connection(connection, variables, gateway, window):
+    connection({"environments": "nonsense", "metrics": "NONSENSE", "app_id": OTHER_APP})
+    wanted = {"environments": "production", "metrics": "FORGE_API_REQUEST_COUNT"}
+    answer = ForgeMetricsHook(app_id=APP).fetch(window.start, window.end, **wanted)
+    assert answer.app_id == APP
+    assert gateway.calls[-1].environments == (PRODUCTION,)
+    assert gateway.calls[-1].metrics == ("FORGE_API_REQUEST_COUNT",)
+
+
+def test_an_unknown_label_is_passed_on_as_it_is(fetch, gateway):
+    with pytest.raises(QueryRefused, match="Check the metrics"):
+        fetch(metrics=["FORGE_METRIC_OF_2031"])
+    assert [call.outcome for call in gateway.calls] == ["ok", "invalid"]
+
+
+@pytest.mark.parametrize(
+    "app_id", [OTHER_APP, f"  {OTHER_APP.upper()} ", f"ari:cloud:ecosystem::app/{OTHER_APP}"]
+)
+@pytest.mark.parametrize("where", ["argument", "extra"])
+def test_the_app_is_the_hooks_or_the_connections(connection, variables, gateway, window, app_id, where):
+    connection({"app_id": app_id if where == "extra" else APP})
+    hook = ForgeMetricsHook(app_id=app_id if where == "argument" else None)
+    assert hook.fetch(window.start, window.end).app_id == OTHER_APP
+    assert {call.app_id for call in gateway.calls} == {f"ari:cloud:ecosystem::app/{OTHER_APP}"}
+
+
+def test_times_may_be_text(connection, variables, gateway, window):
+    ForgeMetricsHook().fetch(window.start.isoformat(), window.end.in_timezone("Asia/Kathmandu").isoformat())
+    assert (gateway.calls[-1].start, gateway.calls[-1].end) == (window.start, window.end)
+
+
+def test_another_connection_is_another_account(connection, variables, gateway, window):
+    connection(conn_id="forge_2", password="wrong")
+    with pytest.raises(CredentialsRefused):
+        ForgeMetricsHook("forge_2").fetch(window.start, window.end)
+    ForgeMetricsHook(forge_conn_id="forge_default").fetch(window.start, window.end)
+
+
+def test_without_a_host_it_is_atlassians(connection):
+    for host in (LEFT_OUT, "", None):
+        connection(host=host)
+        assert ForgeMetricsHook()._url() == "https://api.atlassian.com/graphql"
+
+
+@pytest.mark.parametrize(("extra", "name"), [({}, None), ({"service_name": " My app "}, "My app")])
+def test_the_connection_may_name_the_service(connection, extra, name):
+    connection(extra)
+    assert ForgeMetricsHook().service_name == name
+
+
+# Bad input: each is refused before any call for metrics, by the name of the field
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        (lambda start, end: (end, start), "end", "is not after the start"),
+        (lambda start, end: (start, start), "end", "is not after the start"),
+        (lambda start, end: (start, end + MINUTE), "end", "15 minutes"),
+        (lambda start, end: (start.naive(), end), "start", "has no UTC offset"),
+        (lambda start, end: (start, end.naive().isoformat()), "end", "has no UTC offset"),
+        (lambda start, end: ("yesterday", end), "start", "is not a time"),
+        (lambda start, end: (start, "{{ data_interval_end }}"), "end", "is not a time"),
+        (lambda start, end: (None, end), "start", "is not a time"),
+        (lambda start, end: (start, 1763874900), "end", "is not a time"),
+        (lambda start, end: ("0001-01-01T00:00:00+14:00", end), "start", "is not a time"),
+    ],
+)
+def test_bad_times(connection, gateway, window, change, field, words):
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        ForgeMetricsHook().fetch(*change(window.start, window.end))
+    assert caught.value.field == field
+    assert gateway.calls == []
+
+
+def test_a_window_from_more_than_14_days_ago(connection, gateway):
+    start = datetime.now(timezone.utc) - timedelta(days=14, seconds=1)
+    with pytest.raises(WindowExpired, match="14 days"):
+        ForgeMetricsHook().fetch(start, start + timedelta(minutes=15))
+    assert gateway.calls == []
+
+
+BAD_FIELDS = [
+    ({"login": LEFT_OUT}, "forge_default: login", "email of the Atlassian account"),
+    ({"login": ""}, "forge_default: login", "email of the Atlassian account"),
+    ({"password": LEFT_OUT}, "forge_default: password", "id.atlassian.com/manage/api-tokens"),
+    ({"password": ""}, "forge_default: password", "id.atlassian.com/manage/api-tokens"),
+    ({"password": "token\n"}, "forge_default: password", "white space"),
+    ({"port": 443}, "forge_default: port", "write it into the host"),
+    ({"host": "api.atlassian.com"}, "forge_default: host", "not an http"),
+    ({"host": "ftp://example.com"}, "forge_default: host", "not an http"),
+    ({"host": "https://host:99999"}, "forge_default: host", "not a URL"),
+    ({"host": "https://host/?key=1"}, "forge_default: host", "query"),
+    ({"host": "https://gateway..example/graphql"}, "forge_default: host", "URL"),
+    ({"extra": {"app_id": LEFT_OUT}}, "app_id", "extra app_id of forge_default"),
+    ({"extra": {"app_id": " "}}, "app_id", "extra app_id of forge_default"),
+    ({"extra": {"app_id": "my-app"}}, "app_id", "ari:cloud:ecosystem::app/<uuid>"),
+    ({"extra": {"app_id": f"ari:cloud:ecosystem::app/{APP[:-1]}"}}, "app_id", "<uuid>"),
+    ({"extra": {"app_id": 5}}, "forge_default: app_id", "is not text"),
+    ({"extra": {"environments": []}}, "environments", "is empty"),
+    ({"extra": {"environments": " , "}}, "environments", "is empty"),
+    ({"extra": {"environments": {"production": True}}}, "environments", "comma-separated"),
+    ({"extra": {"metrics": []}}, "metrics", "is empty"),
+    ({"extra": {"metrics": "FORGE API"}}, "metrics", "'FORGE API' is not a metric label"),
+    ({"extra": {"timeout": 0}}, "forge_default: timeout", "number above 0"),
+    ({"extra": {"timeout": "soon"}}, "forge_default: timeout", "number above 0"),
+    ({"extra": {"rate_limit_calls": 0}}, "forge_default: rate_limit_calls", "number above 0"),
+    ({"extra": {"rate_limit_calls": 2.5}}, "forge_default: rate_limit_calls", "whole number"),
+    ({"extra": {"rate_limit_seconds": -60}}, "forge_default: rate_limit_seconds", "number above 0"),
+    ({"extra": {"rate_limit_seconds": "NaN"}}, "forge_default: rate_limit_seconds", "number above 0"),
+    ({"extra": '["app_id"]'}, "forge_default: extra", "object"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field", "words"), BAD_FIELDS)
+def test_a_bad_field_of_the_connection(connection, fetch, gateway, fields, field, words):
+    connection(**fields)
+    with pytest.raises(ConfigurationError) as caught:
+        fetch()
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert_tells_no_secret("".join(traceback.format_exception(caught.value)))
+    assert gateway.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "words"),
+    [
+        # An empty list is a mistake in the DAG, not a wish for the default: nobody means "no environment".
+        ({"environments": []}, "environments", "is empty"),
+        ({"metrics": []}, "metrics", "is empty"),
+        ({"metrics": ()}, "metrics", "is empty"),
+        ({"environments": ["", " "]}, "environments", "is empty"),
+        ({"environments": 5}, "environments", "comma-separated"),
+        ({"environments": ["production", 5]}, "environments", "comma-separated"),
+        ({"metrics": ["FORGE-API"]}, "metrics", "'FORGE-API' is not a metric label"),
+        ({"environments": f"ari:cloud:ecosystem::environment/{APP}"}, "environments", "is malformed"),
+        (
+            {"environments": f"ari:cloud:ecosystem::environment/{OTHER_APP}/{PRODUCTION}"},
+            "environments",
+            "is not of the app",
+        ),
+    ],
+)
+def test_a_bad_argument(fetch, gateway, arguments, field, words):
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        fetch(**arguments)
+    assert caught.value.field == field
+    assert gateway.calls == []
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_text_is_what_an_unset_template_leaves_and_means_the_default(fetch, gateway, empty):
+    answer = fetch(environments=empty, metrics=empty)
+    assert [each.name for each in answer.environments] == ["production"]
+    assert answer.metrics == DEFAULT_METRICS
+
+
+def test_an_unknown_environment_costs_a_look_up_but_no_call_for_metrics(fetch, gateway):
+    with pytest.raises(ConfigurationError) as caught:
+        fetch(environments=["production", "prodution"])
+    assert caught.value.field == "environments"
+    assert "'prodution'" in str(caught.value)
+    assert "there are: development, feature-x, production, staging" in str(caught.value)
+    assert [call.operation for call in gateway.calls] == ["app"]
+
+
+def test_a_connection_that_is_not_there(window):
+    with pytest.raises(ConfigurationError, match="there is no Connection 'forge_9'") as caught:
+        ForgeMetricsHook("forge_9").fetch(window.start, window.end)
+    assert caught.value.field == "forge_conn_id"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        f"https://{EMAIL}:{TOKEN}@api.atlassian.com/graphql",
+        f"https://dev:{TOKEN}@api.atlassian.com/graphql",
+        f"//dev:{TOKEN}@api.atlassian.com",
+        f"dev:{TOKEN}@api.atlassian.com/graphql",
+        f"{EMAIL}:{TOKEN}@api.atlassian.com/graphql",
+        f"https://api.atlassian.com/graphql?token={TOKEN}",
+        f"https://api.atlassian.com/graphql#{TOKEN}",
+    ],
+)
+def test_a_host_with_credentials_in_it_is_not_repeated(connection, fetch, gateway, host):
+    connection(host=host)
+    with pytest.raises(ConfigurationError) as caught:
+        fetch()
+    assert caught.value.field == "forge_default: host"
+    assert_tells_no_secret("".join(traceback.format_exception(caught.value)) + repr(caught.value))
+    assert gateway.calls == []
+
+
+# Failures of the gateway: each channel once; all their forms are in tests/gateway/test_client.py
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault("status", status=401), CredentialsRefused),
+        (Fault("errors", status_code=403), AccessForbidden),
+        (Fault("rate_limited", operation="appMetrics"), RateLimited),
+        (Fault("query_error", status_code=400), QueryRefused),
+        (Fault("html", status=502), GatewayUnavailable),
+        (Fault("null", level="ecosystem", operation="appMetrics"), BrokenAnswer),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+@pytest.mark.parametrize("environments", ["production", PRODUCTION])
+def test_a_failure_is_one_typed_error_with_a_request_id(fetch, gateway, fault, kind, environments, caplog):
+    caplog.set_level(logging.DEBUG)
+    gateway.add_fault(fault)
+    with pytest.raises(ForgeError) as caught:
+        fetch(environments=environments)
+    assert type(caught.value) is kind
+    assert caught.value.request_id == gateway.calls[-1].request_id
+    assert_tells_no_secret("".join(traceback.format_exception(caught.value)) + repr(caught.value))
+    assert_tells_no_secret(caplog.text)
+
+
+def test_nothing_secret_or_bulky_is_logged_on_success(fetch, gateway, caplog):
+    caplog.set_level(logging.DEBUG)
+    answer = fetch(environments=["production", PRODUCTION])
+    assert_tells_no_secret(caplog.text)
+    assert answer.resource_metrics.decode()[:200] not in caplog.text
+
+
+def test_airflow_is_told_to_mask_what_http_basic_makes_of_the_token(connection, monkeypatch):
+    masked: list[str] = []
+    monkeypatch.setattr(forge_module, "mask_secret", masked.append)
+    ForgeMetricsHook().get_conn()
+    assert BASIC in masked
+
+
+# Looked-up environments are remembered
+
+
+def test_a_name_is_looked_up_once_for_all_tasks(fetch, gateway):
+    for _ in range(3):
+        fetch(environments="staging")
+    fetch(environments="default")
+    assert [call.operation for call in gateway.calls] == ["app", *["appMetrics"] * 4]
+
+
+def test_a_renamed_environment_keeps_the_name_that_its_id_was_exported_with(fetch, gateway):
+    first = fetch(environments=PRODUCTION).environments
+    gateway.rename_environment(PRODUCTION, "renamed")
+    assert fetch(environments=PRODUCTION).environments == first
+    assert first[0].name == "production"
+
+
+def test_an_id_whose_look_up_failed_is_exported_without_a_name_for_good(fetch, gateway):
+    gateway.add_fault(Fault("status", status=500, operation="app"))
+    first = fetch(environments=PRODUCTION).environments
+    gateway.clear_faults()
+    assert first[0].name is None
+    assert fetch(environments=PRODUCTION).environments == first
+    assert [call.operation for call in gateway.calls] == ["app", "appMetrics", "appMetrics"]
+
+
+def test_apps_and_gateways_have_memories_of_their_own(connection, variables, gateway, window):
+    ForgeMetricsHook().fetch(window.start, window.end)
+    ForgeMetricsHook(app_id=OTHER_APP).fetch(window.start, window.end)
+    with SandboxGateway(email=EMAIL, api_token=TOKEN) as another:
+        connection(host=another.url)
+        ForgeMetricsHook().fetch(window.start, window.end)
+        assert [call.operation for call in another.calls] == ["app", "appMetrics"]
+    assert [call.operation for call in gateway.calls] == ["app", "appMetrics"] * 2
+    assert len(variables) == 3
+    assert all(key.startswith("forge_environments_") for key in variables)
+    assert_tells_no_secret(json.dumps(variables))
+
+
+def test_outside_of_a_task_nothing_is_remembered_and_nothing_breaks(connection, gateway, window):
+    for _ in range(2):
+        ForgeMetricsHook().fetch(window.start, window.end)
+    assert [call.operation for call in gateway.calls] == ["app", "appMetrics"] * 2
+
+
+# One budget for an account
+
+
+def limiter_of(hook: ForgeMetricsHook):
+    return hook.get_conn()._limiter
+
+
+def test_every_call_takes_a_place_look_ups_too(fetch, gateway, tmp_path):
+    fetch()
+    fetch()
+    (file,) = (tmp_path / "airflow-provider-forge").iterdir()
+    assert len(json.loads(file.read_bytes())) == len(gateway.calls) == 3
+
+
+def test_the_limit_is_the_connections(connection):
+    connection()
+    connection({"rate_limit_calls": LEFT_OUT})
+    default = limiter_of(ForgeMetricsHook())
+    assert (default.calls, default.period) == (5, 61.0)
+    connection({"rate_limit_calls": "7", "rate_limit_seconds": 30})
+    changed = limiter_of(ForgeMetricsHook())
+    assert (changed.calls, changed.period) == (7, 30.5)
+    assert changed.path == default.path, "it is the same account's budget"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({}, {"login": EMAIL.upper()}, True),
+        ({}, {"extra": {"app_id": OTHER_APP, "environments": "staging"}}, True),
+        ({}, {"password": "another-token-of-the-account"}, True),
+        ({"host": LEFT_OUT}, {"host": "https://api.atlassian.com/graphql"}, True),
+        # Written differently, but the same gateway counts the calls.
+        ({"host": LEFT_OUT}, {"host": "https://API.Atlassian.com/graphql"}, True),
+        ({"host": LEFT_OUT}, {"host": "https://api.atlassian.com/graphql/"}, True),
+        ({"host": LEFT_OUT}, {"host": "https://api.atlassian.com:443/graphql"}, True),
+        ({}, {"login": "someone-else@example.com"}, False),
+        ({}, {"host": "https://api.atlassian-us-gov-mod.com/graphql"}, False),
+    ],
+)
+def test_an_account_at_a_gateway_has_one_file_whatever_the_connection(connection, one, other, same):
+    connection(**one)
+    first = limiter_of(ForgeMetricsHook()).path
+    connection(conn_id="forge_2", **other)
+    second = limiter_of(ForgeMetricsHook("forge_2")).path
+    assert (first == second) == same
+    assert EMAIL not in str(first)
+
+
+# What parsing a DAG file may do
+
+CONSTRUCT = """
+import sys
+from airflow.providers.common.compat.sdk import BaseHook, Variable, mask_secret
+before = set(sys.modules)
+
+def forbid(event, arguments):
+    if event.startswith(("socket.", "subprocess.", "os.mkdir")):
+        raise AssertionError(f"{event} {arguments}")
+    if event == "open" and (set(str(arguments[1])) & set("wax+") or not arguments[0]):
+        raise AssertionError(f"{event} {arguments}")
+
+sys.dont_write_bytecode = True
+sys.addaudithook(forbid)
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+ForgeMetricsHook()
+ForgeMetricsHook("nowhere", app_id="nonsense")
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def test_importing_and_making_a_hook_does_no_io_and_imports_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", CONSTRUCT], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    imported = done.stdout.split()
+    assert "airflow_provider_forge" in imported
+    assert not {"httpx", "msgspec", "google", "opentelemetry", "graphql"} & set(imported)
+
+
+def test_fields_of_the_connection_are_checked_when_a_task_runs_not_before(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", "nonsense")
+    ForgeMetricsHook(app_id="nonsense")

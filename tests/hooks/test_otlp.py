@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import re
+import traceback
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.hooks import otlp
+from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.otlp.encode import encode
+from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.sandbox import OtlpSink
+
+CANARY = "hunter2-canary"
+HOST = "https://collector:4318"
+URL = f"{HOST}/v1/metrics"
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Sets the Connection `otlp_default`, and returns its hook."""
+
+    def connect(host: str | None = HOST, password: str | None = None, port=None, **extra) -> OtlpHook:
+        connection = {"conn_type": "otlp", "host": host, "password": password, "port": port, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_OTLP_DEFAULT", json.dumps(connection))
+        return OtlpHook()
+
+    return connect
+
+
+@pytest.fixture
+def masked(monkeypatch) -> list[str]:
+    """What Airflow is told to mask."""
+    masked: list[str] = []
+    monkeypatch.setattr(otlp, "mask_secret", masked.append)
+    return masked
+
+
+def refusal(hook: OtlpHook) -> ConfigurationError:
+    """Return the error; whatever it is, the canary is nowhere in it."""
+    with pytest.raises(ConfigurationError) as refused:
+        hook.get_conn()
+    assert CANARY not in "".join(traceback.format_exception(refused.value))
+    return refused.value
+
+
+def test_airflow_knows_it():
+    assert issubclass(OtlpHook, BaseHook)
+    assert (OtlpHook.conn_type, OtlpHook.conn_name_attr) == ("otlp", "otlp_conn_id")
+    assert OtlpHook.default_conn_name == "otlp_default"
+    assert OtlpHook().otlp_conn_id == "otlp_default"
+    assert OtlpHook("other").otlp_conn_id == "other"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        (HOST, URL),
+        (f" {HOST}/ ", URL),
+        (URL, URL),
+        ("http://vm:8428/opentelemetry/v1/metrics", "http://vm:8428/opentelemetry/v1/metrics"),
+    ],
+)
+def test_host(connect, host, url):
+    assert connect(host).endpoint() == Endpoint(url)
+
+
+def test_another_connection(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "otlp", "host": "http://other"}))
+    assert OtlpHook("other").endpoint().url == "http://other/v1/metrics"
+
+
+def test_a_connection_as_a_url(monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_OTLP_DEFAULT", "otlp://:s%2Fcret@https%3A%2F%2Fcollector%3A4318/?timeout=5"
+    )
+    endpoint = OtlpHook().endpoint()
+    assert (endpoint.url, endpoint.timeout) == (URL, 5)
+    assert endpoint.headers == {"Authorization": "Bearer s/cret"}
+
+
+def test_every_field(connect, tmp_path):
+    files = {name: str(tmp_path / name) for name in ("ca_file", "cert_file", "key_file")}
+    for name in files:
+        (tmp_path / name).touch()
+    hook = connect(
+        password="secret",
+        auth_header="X-Api-Key",
+        headers={"X-Scope-OrgID": "tenant"},
+        protocol="http/json",
+        compression="none",
+        timeout=2.5,
+        **files,
+    )
+    headers = {"X-Scope-OrgID": "tenant", "X-Api-Key": "secret"}
+    assert hook.endpoint() == Endpoint(
+        URL, headers=headers, protocol="http/json", compression="none", timeout=2.5, **files
+    )
+
+
+def test_the_fields_of_an_empty_form_count_as_left_out(connect):
+    names = (
+        "auth_header",
+        "headers",
+        "protocol",
+        "compression",
+        "timeout",
+        "ca_file",
+        "cert_file",
+        "key_file",
+    )
+    for empty in ("", None):
+        assert connect(password="", **dict.fromkeys(names, empty)).endpoint() == Endpoint(URL)
+
+
+@pytest.mark.parametrize(
+    ("password", "extra", "headers"),
+    [
+        (None, {}, {}),
+        ("secret", {}, {"Authorization": "Bearer secret"}),
+        ("secret", {"auth_header": "X-Api-Key"}, {"X-Api-Key": "secret"}),
+        ("Api-Token secret", {"auth_header": "Authorization"}, {"Authorization": "Api-Token secret"}),
+        (None, {"auth_header": "X-Api-Key"}, {}),
+        (None, {"headers": {"Authorization": "Basic x"}}, {"Authorization": "Basic x"}),
+        ("secret", {"headers": {"X-Scope": "a"}}, {"X-Scope": "a", "Authorization": "Bearer secret"}),
+        # Where both say the same header, the password does.
+        ("secret", {"headers": {"Authorization": "Basic x"}}, {"Authorization": "Bearer secret"}),
+        ("secret", {"headers": {"authorization": "Basic x"}}, {"Authorization": "Bearer secret"}),
+    ],
+)
+def test_headers(connect, password, extra, headers):
+    assert connect(password=password, **extra).endpoint().headers == headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "problem"),
+    [
+        ({"host": "collector:4318"}, "host", "not an http"),
+        ({"host": "http://collector:4317"}, "host", "gRPC.*4318"),
+        ({"host": "https://collector/v1/traces"}, "host", "another signal"),
+        ({"host": f"https://user:{CANARY}@collector"}, "host", "password"),
+        ({"host": " "}, "host", "URL"),
+        ({"port": 4318}, "port", "write it into the host"),
+        ({"password": f"{CANARY}\n"}, "headers", "'Authorization'"),
+        ({"password": f"{CANARY} "}, "headers", "'Authorization'"),
+        ({"password": CANARY, "auth_header": "X Api Key"}, "headers", "'X Api Key'"),
+        ({"password": CANARY, "auth_header": ["X"]}, "auth_header", "not text"),
+        ({"headers": f"X: {CANARY}"}, "headers", "object"),
+        ({"headers": [CANARY]}, "headers", "object"),
+        ({"headers": {"X": 1}}, "headers", "object"),
+        ({"headers": {"X": None}}, "headers", "object"),
+        ({"headers": {"Content-Type": CANARY}}, "headers", "'Content-Type'"),
+        ({"headers": {"X": f"ü{CANARY}"}}, "headers", "'X'"),
+        ({"protocol": "grpc"}, "protocol", "'grpc' is not one of http/protobuf, http/json"),
+        ({"protocol": 1}, "protocol", "not text"),
+        ({"compression": "zstd"}, "compression", "'zstd' is not one of gzip, none"),
+        ({"timeout": "soon"}, "timeout", "'soon' is not a number above 0"),
+        ({"timeout": 0}, "timeout", "number above 0"),
+        ({"timeout": -1}, "timeout", "number above 0"),
+        ({"timeout": True}, "timeout", "number above 0"),
+        ({"timeout": "nan"}, "timeout", "number above 0"),
+        ({"timeout": [1]}, "timeout", "number above 0"),
+        ({"ca_file": "missing.pem"}, "ca_file", r"no file missing\.pem"),
+        ({"cert_file": "missing.pem"}, "cert_file", r"no file missing\.pem"),
+        ({"key_file": __file__}, "cert_file", "missing beside key_file"),
+        ({"ca_file": __file__}, "ca_file", r"test_otlp\.py"),
+        ({"cert_file": __file__}, "cert_file", r"test_otlp\.py"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_connection(connect, fields, field, problem):
+    error = refusal(connect(**fields))
+    assert error.field == f"otlp_default: {field}"
+    assert str(error).startswith(f"otlp_default: {field}: ")
+    assert re.search(problem, error.problem)
+
+
+def test_the_connection_that_is_named_is_the_one_that_was_asked_for(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps({"conn_type": "otlp", "host": "collector"}))
+    assert refusal(OtlpHook("mine")).field == "mine: host"
+
+
+def test_a_missing_connection_is_named_with_what_to_do():
+    error = refusal(OtlpHook("not_there"))
+    assert error.field == "otlp_conn_id"
+    assert "'not_there'" in str(error)
+    assert "AIRFLOW_CONN_NOT_THERE" in str(error)
+
+
+@pytest.fixture
+def otel(monkeypatch):
+    """Sets standard variables."""
+
+    def otel(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+
+    return otel
+
+
+@pytest.mark.parametrize("host", [None, ""])
+def test_without_a_host_the_standard_variables_say_everything(connect, otel, host):
+    otel(ENDPOINT="http://standard:4318", HEADERS="a=b", PROTOCOL="http/json", TIMEOUT="1500")
+    expected = Endpoint(
+        "http://standard:4318/v1/metrics", headers={"a": "b"}, protocol="http/json", timeout=1.5
+    )
+    assert connect(host).endpoint() == expected
+
+
+def test_with_a_host_they_say_nothing(connect, otel):
+    otel(
+        ENDPOINT="http://standard:4317",
+        METRICS_ENDPOINT="http://standard/other",
+        HEADERS="a=b",
+        METRICS_HEADERS="nonsense",
+        PROTOCOL="grpc",
+        COMPRESSION="nonsense",
+        TIMEOUT="nonsense",
+        CERTIFICATE="missing.pem",
+    )
+    assert connect().endpoint() == Endpoint(URL)
+
+
+def test_without_either_the_error_says_what_to_give(connect):
+    error = refusal(connect(None))
+    assert error.field == "otlp_default: host"
+    assert "https://host:4318" in str(error)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("variables", "field"),
+    [
+        ({"ENDPOINT": "http://standard:4317"}, "host"),
+        ({"TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
+        ({"HEADERS": CANARY}, "OTEL_EXPORTER_OTLP_HEADERS"),
+        ({"PROTOCOL": "grpc"}, "protocol"),
+    ],
+)
+def test_a_bad_variable_is_named_with_the_connection_too(connect, otel, variables, field):
+    otel(**{"ENDPOINT": "http://standard:4318", **variables})
+    assert refusal(connect(None)).field == f"otlp_default: {field}"
+
+
+def test_all_header_values_are_masked_in_airflows_logs(connect, masked):
+    connect(password="secret", headers={"X-Api-Key": CANARY}).get_conn().close()
+    assert {"Bearer secret", CANARY} <= set(masked)
+
+
+def test_those_of_the_standard_variables_too(connect, otel, masked):
+    otel(ENDPOINT="http://standard:4318", HEADERS=f"X-Api-Key={CANARY},Authorization=Bearer%20{CANARY}2")
+    connect(None).get_conn().close()
+    # The token is a secret without the word in front of it, too.
+    assert {CANARY, f"Bearer {CANARY}2", f"{CANARY}2"} <= set(masked)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+def test_it_sends(connect, protocol):
+    with OtlpSink() as sink:
+        hook = connect(sink.url, "secret", auth_header="X-Api-Key", protocol=protocol)
+        with hook.get_conn() as client:
+            client.export(encode([{"scopeMetrics": []}], protocol))
+        (request,) = sink.requests
+    assert request.headers["x-api-key"] == "secret"
+    assert "authorization" not in request.headers

@@ -1,0 +1,516 @@
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import ipaddress
+import logging
+import socket
+import ssl
+import traceback
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.any_pb2 import Any as AnyMessage
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+from airflow_provider_forge import __version__
+from airflow_provider_forge.exceptions import ExportRefused, ForgeError, PointsRejected, ReceiverUnavailable
+from airflow_provider_forge.otlp.client import OtlpClient
+from airflow_provider_forge.otlp.encode import Export, encode
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
+from airflow_provider_forge.sandbox import Fault
+from tests.otlp.building import entry, gauge, metric, point
+
+CANARY = "hunter2-canary"
+JSON = {"Content-Type": "application/json"}
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+
+
+def an_export(protocol: str = HTTP_PROTOBUF) -> Export:
+    """Return a request with three points, from 05:00 to 05:01 UTC."""
+    times = ({"timeUnixNano": "1795410000000000000"}, {"timeUnixNano": "1795410060000000000"})
+    metrics = (
+        metric("forge_api_request_count", *(point(**time) for time in times)),
+        gauge("cpu", point(**times[0])),
+    )
+    return encode([entry(*metrics)], protocol)
+
+
+def send(url: str, protocol: str = HTTP_PROTOBUF, **settings) -> None:
+    """Send it as bearer of the canary."""
+    settings = {"headers": {"Authorization": f"Bearer {CANARY}"}, **settings}
+    with OtlpClient(Endpoint(metrics_url(url), protocol=protocol, **settings)) as client:
+        client.export(an_export(protocol))
+
+
+def failure(url: str, kind: type[ForgeError], protocol: str = HTTP_PROTOBUF, **settings) -> ForgeError:
+    """Send it, and return the error; whatever it is, the canary is nowhere in it."""
+    with pytest.raises(kind) as raised:
+        send(url, protocol, **settings)
+    assert type(raised.value) is kind
+    assert CANARY not in "".join(traceback.format_exception(raised.value))
+    return raised.value
+
+
+def partial_success(rejected: int = 0, message: str = "") -> bytes:
+    answer = ExportMetricsServiceResponse()
+    answer.partial_success.rejected_data_points = rejected
+    answer.partial_success.error_message = message
+    return answer.SerializeToString()
+
+
+# ---- what is sent
+
+
+@pytest.mark.parametrize(
+    ("protocol", "content_type"), [(HTTP_JSON, "application/json"), (HTTP_PROTOBUF, "application/x-protobuf")]
+)
+@pytest.mark.parametrize(("compression", "encoding"), [("gzip", "gzip"), ("none", None)])
+def test_a_request(start_receiver, protocol, content_type, compression, encoding):
+    receiver = start_receiver()
+    send(f"{receiver.url}/otlp", protocol, compression=compression)
+    ((path, headers, body),) = receiver.requests
+    assert path == "/otlp/v1/metrics"
+    assert headers.get_all("Content-Type") == [content_type]
+    assert headers.get_all("Content-Encoding", [None]) == [encoding]
+    assert headers.get_all("User-Agent") == [f"airflow-provider-forge/{__version__}"]
+    assert headers.get_all("Authorization") == [f"Bearer {CANARY}"]
+    assert (gzip.decompress(body) if encoding else body) == an_export(protocol).body
+
+
+def test_headers_of_the_user(start_receiver):
+    receiver = start_receiver()
+    send(receiver.url, headers={"X-Api-Key": CANARY, "X-Scope-OrgID": "tenant", "user-agent": "mine/1"})
+    ((_, headers, _),) = receiver.requests
+    assert headers.get_all("X-Api-Key") == [CANARY]
+    assert headers.get_all("X-Scope-OrgID") == ["tenant"]
+    assert headers.get_all("User-Agent") == ["mine/1"]
+    assert "Authorization" not in headers
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_the_sink_takes_all_points(sink, protocol, compression):
+    send(sink.url, protocol, compression=compression)
+    (request,) = sink.requests
+    assert request.body == an_export(protocol).body
+    assert request.content_encoding == ("gzip" if compression == "gzip" else "")
+    assert sink.summary() == {**sink.summary(), "requests": 1, "points": 3, "refused": 0, "rejected": 0}
+
+
+def test_one_client_sends_many_requests(sink):
+    with OtlpClient(Endpoint(metrics_url(sink.url))) as client:
+        for _ in range(3):
+            client.export(an_export())
+    assert len(sink.requests) == 3
+
+
+# ---- success
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (JSON, b"{}"),
+        (JSON, b'{"partialSuccess":{}}'),
+        (JSON, b'{"partialSuccess":null}'),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":"0","errorMessage":""}}'),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":0}}'),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":null,"errorMessage":null}}'),
+        ({"Content-Type": "application/json; charset=utf-8"}, b" {} "),
+        (JSON, b""),
+        (JSON, b"\n\x00"),
+        (JSON, b"null"),
+        (JSON, b"[]"),
+        (PROTOBUF, b""),
+        (PROTOBUF, b"\n\x00"),
+        (PROTOBUF, b"\n\x02\x08\x00"),
+        ({}, b""),
+        ({}, b"\n\x00"),
+        ({"Content-Type": "text/plain"}, b"OK"),
+        ({"Content-Type": "text/plain; charset=utf-8"}, b"\n\x00"),
+    ],
+)
+def test_success(start_receiver, caplog, status, headers, body):
+    receiver = start_receiver(status, body, headers)
+    send(receiver.url)
+    assert len(receiver.requests) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_success_without_a_body(start_receiver):
+    send(start_receiver(204).url)
+
+
+def test_a_success_that_is_not_the_protobuf_it_says_is_worth_a_warning(start_receiver, caplog):
+    send(start_receiver(200, b"\xff\xff", PROTOBUF).url)
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "protobuf" in record.getMessage()
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/html; charset=utf-8", "Text/HTML"])
+def test_a_page_of_html_is_no_success(start_receiver, content_type):
+    page = f"<html>Log in, {CANARY}</html>".encode()
+    error = failure(start_receiver(200, page, {"Content-Type": content_type}).url, ExportRefused)
+    assert "HTML" in str(error)
+    assert "host" in str(error)
+
+
+# ---- partial success
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"too old"}}'),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":2,"errorMessage":"too old"}}'),
+        # JSON knows no whole numbers, and protobuf's JSON takes these.
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":2.0,"errorMessage":"too old"}}'),
+        ({}, b'{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"too old"}}'),
+        (PROTOBUF, partial_success(2, "too old")),
+        ({"Content-Type": "application/x-protobuf; proto=x"}, partial_success(2, "too old")),
+    ],
+)
+def test_rejected_points(start_receiver, protocol, headers, body):
+    receiver = start_receiver(200, body, headers)
+    error = failure(receiver.url, PointsRejected, protocol)
+    assert error.rejected == 2
+    assert "rejected 2 of 3 points" in str(error)
+    assert "too old" in str(error)
+    assert "forge_api_request_count, cpu" in str(error)
+    assert "from 2026-11-23T05:00:00Z to 2026-11-23T05:01:00Z" in str(error)
+    assert len(receiver.requests) == 1
+
+
+# Go's server guesses a content type where the receiver sets none.
+@pytest.mark.parametrize("content_type", [{}, {"Content-Type": "application/octet-stream"}])
+def test_points_rejected_in_protobuf_that_does_not_say_so(start_receiver, content_type):
+    error = failure(start_receiver(200, partial_success(2, "too old"), content_type).url, PointsRejected)
+    assert error.rejected == 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_points_rejected_by_the_sink(sink, protocol):
+    sink.add_fault(Fault("partial_success", rejected=1, message=f"not for {CANARY}"))
+    error = failure(sink.url, PointsRejected, protocol)
+    assert error.rejected == 1
+    assert "not for ***" in str(error)
+    assert sink.summary()["points"] == 2
+
+
+def test_rejected_without_a_word(start_receiver):
+    error = failure(start_receiver(200, partial_success(3), PROTOBUF).url, PointsRejected)
+    assert "rejected 3 of 3 points (it did not say why)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (JSON, b'{"partialSuccess":{"errorMessage":"use gzip, hunter2-canary"}}'),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":"0","errorMessage":"use gzip, hunter2-canary"}}'),
+        (PROTOBUF, partial_success(0, f"use gzip, {CANARY}")),
+    ],
+)
+def test_a_message_without_rejected_points_is_a_warning(start_receiver, caplog, headers, body):
+    send(start_receiver(200, body, headers).url)
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "use gzip, ***" in record.getMessage()
+    assert CANARY not in caplog.text
+
+
+# ---- failure that is final
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (301, "host"),
+        (302, "host"),
+        (307, "host"),
+        (308, "host"),
+        (400, "protocol"),
+        (401, "password.*auth_header"),
+        (403, "password.*auth_header"),
+        (404, "path.*host"),
+        (405, "path.*host"),
+        (408, "log"),
+        (413, "shorter windows"),
+        (415, "protocol"),
+        (418, "log"),
+        (500, "log"),
+        (501, "log"),
+        (505, "log"),
+    ],
+)
+@pytest.mark.parametrize("wait", [{}, {"Retry-After": "1"}])
+def test_final(start_receiver, status, remedy, wait):
+    elsewhere = start_receiver()
+    location = {"Location": f"{elsewhere.url}/v1/metrics"} if status < 400 else {}
+    receiver = start_receiver(status, b"", {**location, **wait})
+    error = failure(receiver.url, ExportRefused)
+    assert receiver.url.removeprefix("http://") in str(error)
+    assert f"answered {status}" in str(error)
+    _, _, said = str(error).partition("forbids to try again: ")
+    assert all(word in said for word in remedy.split(".*"))
+    # Nobody else is shown the metrics or the secret.
+    assert (len(receiver.requests), elsewhere.requests) == (1, [])
+
+
+@pytest.mark.parametrize("status", [304, 300])
+def test_any_other_redirect_is_no_success_either(start_receiver, status):
+    failure(start_receiver(status).url, ExportRefused)
+
+
+def test_a_body_too_large_for_the_sink(sink):
+    sink.add_fault(Fault("status", status=413))
+    failure(sink.url, ExportRefused)
+    assert sink.points == []
+
+
+# ---- failure that passes
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "30"}, 30.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": ""}, None),
+    ],
+)
+def test_retryable(start_receiver, status, headers, seconds):
+    receiver = start_receiver(status, b"", headers)
+    error = failure(receiver.url, ReceiverUnavailable)
+    assert error.retry_after == seconds
+    assert f"answered {status}" in str(error)
+    assert len(receiver.requests) == 1
+
+
+def test_retry_after_may_be_a_date_to_come(start_receiver):
+    error = failure(
+        start_receiver(503, b"", {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}).url, ReceiverUnavailable
+    )
+    ahead = dt.datetime(2100, 12, 31, 23, 59, 59, tzinfo=dt.timezone.utc) - dt.datetime.now(dt.timezone.utc)
+    # Whatever time this took, it was less than a day.
+    assert 0 <= error.retry_after - ahead.total_seconds() < 86_400
+
+
+@pytest.mark.parametrize(
+    ("fault", "stored"),
+    [
+        (Fault("hang"), 0),
+        (Fault("hang_after"), 3),
+        (Fault("reset_before"), 0),
+        (Fault("reset_after"), 3),
+    ],
+)
+def test_no_answer(sink, fault, stored):
+    sink.add_fault(fault)
+    error = failure(sink.url, ReceiverUnavailable, timeout=0.3 if fault.kind.startswith("hang") else 30)
+    assert "No answer from 127.0.0.1" in str(error)
+    assert error.retry_after is None
+    assert len(sink.points) == stored
+
+
+@pytest.mark.parametrize("kind", ["truncate", "reset_mid_body"])
+def test_half_an_answer_is_none(sink, kind):
+    sink.add_fault(Fault(kind))
+    failure(sink.url, ReceiverUnavailable, HTTP_JSON)
+
+
+def test_connection_refused():
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        error = failure(f"http://127.0.0.1:{nobody_listens.getsockname()[1]}", ReceiverUnavailable)
+    assert "ConnectError" in str(error)
+
+
+def test_after_a_failure_the_client_is_as_good_as_new(sink):
+    sink.add_fault(Fault("reset_before", max_times=1))
+    sink.add_fault(Fault("status", status=503, max_times=1))
+    with OtlpClient(Endpoint(metrics_url(sink.url))) as client:
+        for _ in range(2):
+            with pytest.raises(ReceiverUnavailable):
+                client.export(an_export())
+        client.export(an_export())
+    assert len(sink.points) == 3
+
+
+# ---- a receiver's words
+
+
+def status_message(text: str) -> bytes:
+    """Return a `google.rpc.Status`, written by hand: code 3, the message, and details."""
+    details = AnyMessage(type_url="type.googleapis.com/x", value=b"\x00\xff").SerializeToString()
+    said = text.encode()
+    return bytes((0x08, 3, 0x12, len(said))) + said + bytes((0x1A, len(details))) + details
+
+
+@pytest.mark.parametrize("kind", [(400, ExportRefused), (503, ReceiverUnavailable)])
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (JSON, b'{"code":3,"message":"bad unit"}'),
+        ({"Content-Type": "application/json; charset=utf-8"}, b'{"message":"bad unit","details":[]}'),
+        (JSON, b'{"error":"bad unit"}'),
+        (PROTOBUF, status_message("bad unit")),
+        ({"Content-Type": "text/plain"}, b"bad\r\n\tunit"),
+        ({}, b"bad unit"),
+    ],
+)
+def test_what_the_receiver_says_is_in_the_error(start_receiver, kind, headers, body):
+    status, error = kind
+    assert "bad unit" in str(failure(start_receiver(status, body, headers).url, error))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Type": "text/html"}, b"<html>many words</html>"),
+        (JSON, b"{}"),
+        (JSON, b"null"),
+        (JSON, b'{"message":null}'),
+        ({}, b"\xff\xfe\x00"),
+        (PROTOBUF, b"\xff" * 50),
+    ],
+)
+def test_where_it_says_nothing_of_use_the_status_is_enough(start_receiver, headers, body):
+    error = failure(start_receiver(400, body, headers).url, ExportRefused)
+    assert "answered 400" in str(error)
+    assert "many words" not in str(error)
+    assert str(error).isprintable()
+
+
+def test_many_words_are_cut(start_receiver):
+    error = failure(start_receiver(400, b"word " * 10_000).url, ExportRefused)
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("status", [400, 401, 503])
+@pytest.mark.parametrize("echo", [CANARY, f"Bearer {CANARY}", f"'{CANARY}'", "x" * 295 + CANARY])
+@pytest.mark.parametrize(
+    "headers_and_body",
+    [
+        lambda echo: (JSON, b'{"message":"token %b is bad"}' % echo.encode()),
+        lambda echo: (JSON, b'{"error":{"token":"%b"}}' % echo.encode()),
+        lambda echo: ({"Content-Type": "text/plain"}, b"Authorization: %b" % echo.encode()),
+        lambda echo: (PROTOBUF, status_message(f"{echo:.100} is bad")),
+    ],
+)
+def test_a_receiver_that_repeats_the_secret(start_receiver, headers_and_body, echo, status):
+    headers, body = headers_and_body(echo)
+    kind = ReceiverUnavailable if status == 503 else ExportRefused
+    failure(start_receiver(status, body, headers).url, kind)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Api-Key": CANARY},
+        {"Authorization": f"Basic {CANARY}"},
+        {"Authorization": f"Api-Token {CANARY} and more"},
+        {"X-Scope": "tenant", "X-Other": f"a {CANARY}"},
+    ],
+)
+def test_every_header_is_a_secret(start_receiver, headers):
+    failure(start_receiver(400, b"no: %b and more" % CANARY.encode()).url, ExportRefused, headers=headers)
+
+
+# ---- TLS
+
+
+def make_certificate(path, name: str) -> str:
+    """Write a self-signed certificate for this machine, with its key, into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    file = path / f"{name}.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> dict[str, str]:
+    path = tmp_path_factory.mktemp("certificates")
+    return {name: make_certificate(path, name) for name in ("receiver", "exporter", "stranger")}
+
+
+@pytest.fixture
+def server_tls(certificates) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates["receiver"])
+    return context
+
+
+def test_a_self_signed_certificate_that_is_trusted(start_receiver, server_tls, certificates):
+    receiver = start_receiver(tls=server_tls)
+    send(receiver.url, ca_file=certificates["receiver"])
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("trusted", [None, "stranger"])
+def test_a_self_signed_certificate_that_is_not(start_receiver, server_tls, certificates, trusted):
+    receiver = start_receiver(tls=server_tls)
+    error = failure(receiver.url, ReceiverUnavailable, ca_file=certificates.get(trusted))
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+    assert receiver.requests == []
+
+
+def test_a_certificate_for_another_name(start_receiver, server_tls, certificates):
+    receiver = start_receiver(tls=server_tls)
+    url = receiver.url.replace("127.0.0.1", "localhost")
+    error = failure(url, ReceiverUnavailable, ca_file=certificates["receiver"])
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_a_client_certificate(start_receiver, server_tls, certificates, with_key):
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    server_tls.load_verify_locations(certificates["exporter"])
+    receiver = start_receiver(tls=server_tls)
+    exporter = certificates["exporter"]
+    send(
+        receiver.url,
+        ca_file=certificates["receiver"],
+        cert_file=exporter,
+        key_file=exporter if with_key else None,
+    )
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("shown", [None, "stranger"])
+def test_a_client_certificate_that_is_missing_or_wrong(start_receiver, server_tls, certificates, shown):
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    server_tls.load_verify_locations(certificates["exporter"])
+    receiver = start_receiver(tls=server_tls)
+    failure(
+        receiver.url,
+        ReceiverUnavailable,
+        ca_file=certificates["receiver"],
+        cert_file=certificates.get(shown),
+    )
+    assert receiver.requests == []

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import ssl
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.otlp.endpoint import Endpoint, endpoint_from_environ, metrics_url
+from tests.otlp.building import exhaustively
+
+CANARY = "hunter2-canary"
+URL = "https://collector:4318/v1/metrics"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("https://collector:4318", "https://collector:4318/v1/metrics"),
+        ("https://collector:4318/", "https://collector:4318/v1/metrics"),
+        ("http://collector", "http://collector/v1/metrics"),
+        ("https://collector:4318/v1/metrics", "https://collector:4318/v1/metrics"),
+        ("https://collector:4318/v1/metrics/", "https://collector:4318/v1/metrics"),
+        ("https://gateway/otlp", "https://gateway/otlp/v1/metrics"),
+        ("https://gateway/otlp/", "https://gateway/otlp/v1/metrics"),
+        ("http://vm:8428/opentelemetry", "http://vm:8428/opentelemetry/v1/metrics"),
+        ("http://vm:8428/opentelemetry/v1/metrics", "http://vm:8428/opentelemetry/v1/metrics"),
+        ("http://prom:9090/api/v1/otlp", "http://prom:9090/api/v1/otlp/v1/metrics"),
+        ("http://prom:9090/api/v1/otlp/v1/metrics", "http://prom:9090/api/v1/otlp/v1/metrics"),
+        ("http://[::1]:4318", "http://[::1]:4318/v1/metrics"),
+        ("http://127.0.0.1:43170", "http://127.0.0.1:43170/v1/metrics"),
+        # `v1/metrics` within a longer word is a prefix like any other.
+        ("https://gateway/my-v1/metrics", "https://gateway/my-v1/metrics/v1/metrics"),
+    ],
+)
+def test_a_base_url_gets_the_path_of_metrics_and_a_full_one_keeps_it(host, url):
+    assert metrics_url(host) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("http://collector:4317", "gRPC.*4318"),
+        ("http://collector:4317/v1/metrics", "gRPC.*4318"),
+        ("https://collector:4318/v1/traces", "/v1/traces takes another signal.*/v1/metrics"),
+        ("https://collector:4318/v1/traces/", "another signal"),
+        ("https://collector/otlp/v1/logs", "another signal"),
+        ("https://collector/v1development/profiles", "another signal"),
+        ("collector", "is not an http"),
+        ("collector:4318", "is not an http"),
+        ("//collector:4318", "is not an http"),
+        ("grpc://collector:4318", "is not an http"),
+        ("https://", "is not an http"),
+        ("https:///v1/metrics", "is not an http"),
+        ("", "is not an http"),
+        (" ", "is not an http"),
+        ("https://collector:0", "is not an http"),
+        ("https://collector:99999", "is not a URL"),
+        ("https://collector:port", "is not a URL"),
+        ("https://[::1", "is not a URL"),
+        ("https://collector\n:4318", "URL"),
+        ("https://bad host:4318", "URL"),
+        ("https://[v1.x]", "URL"),
+        ("https://ex\u2024ample", "URL"),
+        ("https://collector?key=value", "query"),
+        ("https://collector/#there", "fragment"),
+    ],
+)
+def test_what_is_no_endpoint_for_metrics(host, problem):
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        metrics_url(host)
+    assert refused.value.field == "host"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        f"https://user:{CANARY}@collector:4318",
+        f"https://{CANARY}@collector:4318",
+        f"grpc://user:{CANARY}@collector:4317",
+        f"https://user:{CANARY}@collector:99999",
+        f"https://collector:4318/?api-key={CANARY}",
+        f"https://collector:4318/#{CANARY}",
+        f"user:{CANARY}@collector:4318",
+        f"https:/user:{CANARY}@collector:4318",
+        f"collector:4318?api-key={CANARY}",
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(host):
+    with pytest.raises(ConfigurationError) as refused:
+        metrics_url(host)
+    assert CANARY not in str(refused.value)
+    assert "password" in str(refused.value) or "URL" in str(refused.value)
+
+
+@exhaustively
+@given(host=st.text(st.characters(codec="utf-8"), max_size=12))
+def test_what_is_taken_can_be_sent_to(host):
+    try:
+        url = metrics_url(f"https://{host}")
+    except ConfigurationError:
+        return
+    assert httpx.URL(url).host
+
+
+def test_an_endpoint_needs_no_more_than_a_url():
+    endpoint = Endpoint(URL)
+    assert (endpoint.protocol, endpoint.compression, endpoint.timeout) == ("http/protobuf", "gzip", 30.0)
+    assert not endpoint.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("protocol", "grpc", "'grpc' is not one of http/protobuf, http/json"),
+        ("protocol", "", "'' is not one of"),
+        ("protocol", "HTTP/JSON", "is not one of"),
+        ("compression", "zstd", "'zstd' is not one of gzip, none"),
+        ("compression", "", "is not one of"),
+    ],
+)
+def test_unknown_choices(name, value, problem):
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        Endpoint(URL, **{name: value})
+    assert refused.value.field == name
+
+
+@pytest.mark.parametrize("name", ["X-Api-Key", "x_scope", "a", "!#$%&'*+.^_`|~0-9"])
+@pytest.mark.parametrize("value", ["", "value", "a b", "Bearer a=,;/+\"'"])
+def test_headers(name, value):
+    assert Endpoint(URL, headers={name: value}).headers == {name: value}
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a:", "a\n", "ä", "Content-Type", "content-encoding", "Host", "CONTENT-LENGTH"]
+)
+def test_names_that_no_header_can_have(name):
+    with pytest.raises(ConfigurationError, match="not the name of a header") as refused:
+        Endpoint(URL, headers={name: CANARY})
+    assert refused.value.field == "headers"
+    assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"{CANARY}\r\nX: y",
+        f"{CANARY}\n",
+        f"{CANARY}\0",
+        f"ü{CANARY}",
+        f"{CANARY} ",
+        f" {CANARY}",
+        f"{CANARY}\t",
+    ],
+)
+def test_values_that_no_header_can_have_are_refused_and_not_repeated(value):
+    with pytest.raises(ConfigurationError, match="'X-Api-Key'") as refused:
+        Endpoint(URL, headers={"X-Api-Key": value})
+    assert refused.value.field == "headers"
+    assert CANARY not in str(refused.value)
+
+
+def test_a_header_is_named_once_whatever_its_case():
+    with pytest.raises(ConfigurationError, match=r"(?i)authorization"):
+        Endpoint(URL, headers={"Authorization": "a", "authorization": "b"})
+
+
+def test_header_values_are_not_in_the_repr():
+    assert CANARY not in repr(Endpoint(URL, headers={"X-Api-Key": CANARY}))
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file"])
+def test_a_file_that_is_not_there(name, tmp_path):
+    missing = str(tmp_path / "missing.pem")
+    with pytest.raises(ConfigurationError, match=r"missing\.pem") as refused:
+        Endpoint(URL, **{name: missing})
+    assert refused.value.field == name
+
+
+def test_a_key_that_is_not_there_or_has_no_certificate(tmp_path):
+    certificate = tmp_path / "cert.pem"
+    certificate.touch()
+    with pytest.raises(ConfigurationError, match=r"^key_file: .*missing\.pem"):
+        Endpoint(URL, cert_file=str(certificate), key_file=str(tmp_path / "missing.pem"))
+    with pytest.raises(ConfigurationError, match=r"^cert_file: is missing"):
+        Endpoint(URL, key_file=str(certificate))
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file"])
+@pytest.mark.parametrize("content", ["", "no certificate", "-----BEGIN CERTIFICATE-----\n"])
+def test_a_file_that_holds_something_else(name, content, tmp_path):
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text(content)
+    endpoint = Endpoint(URL, **{name: str(wrong)})
+    with pytest.raises(ConfigurationError, match=r"wrong\.pem") as refused:
+        endpoint.ssl_context()
+    assert refused.value.field == name
+
+
+def test_certificates_are_checked():
+    context = Endpoint(URL).ssl_context()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+OTEL = "OTEL_EXPORTER_OTLP_"
+BASE = {f"{OTEL}ENDPOINT": "https://collector:4318"}
+
+
+def of(**environ: str) -> Endpoint:
+    """Return the endpoint of these variables, beside the base URL."""
+    return endpoint_from_environ({**BASE, **{OTEL + name: value for name, value in environ.items()}})
+
+
+def test_the_base_url_alone():
+    assert of() == Endpoint("https://collector:4318/v1/metrics")
+
+
+def test_every_variable(tmp_path):
+    for name in ("ca", "cert", "key"):
+        (tmp_path / name).touch()
+    settings = {
+        "PROTOCOL": "http/json",
+        "COMPRESSION": "none",
+        "TIMEOUT": "1500",
+        "HEADERS": "api-key=a",
+        "CERTIFICATE": str(tmp_path / "ca"),
+        "CLIENT_CERTIFICATE": str(tmp_path / "cert"),
+        "CLIENT_KEY": str(tmp_path / "key"),
+    }
+    everything = Endpoint(
+        url=URL,
+        headers={"api-key": "a"},
+        protocol="http/json",
+        compression="none",
+        timeout=1.5,
+        ca_file=str(tmp_path / "ca"),
+        cert_file=str(tmp_path / "cert"),
+        key_file=str(tmp_path / "key"),
+    )
+    assert of(**settings) == everything
+    # The same by the variables for metrics, which win over the general ones.
+    for_metrics = {f"METRICS_{name}": value for name, value in settings.items()}
+    nonsense = dict.fromkeys(settings, "nonsense")
+    assert of(**for_metrics) == everything
+    assert of(**for_metrics, **nonsense) == everything
+
+
+def test_an_empty_variable_is_as_good_as_none():
+    names = ("ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT", "CERTIFICATE", "CLIENT_KEY")
+    assert of(**{f"METRICS_{name}": " " for name in names}) == of()
+    assert of(METRICS_TIMEOUT="", TIMEOUT="1500").timeout == 1.5
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://vm/opentelemetry/api/v1/push",
+        "https://vm/v1/metrics/",
+        "https://vm",
+        "https://vm/",
+        "https://vm/v1/metrics",
+    ],
+)
+def test_the_endpoint_for_metrics_is_taken_as_it_is_and_wins(url):
+    assert of(METRICS_ENDPOINT=url).url == url
+    assert endpoint_from_environ({f"{OTEL}METRICS_ENDPOINT": url}).url == url
+
+
+@pytest.mark.parametrize("name", ["ENDPOINT", "METRICS_ENDPOINT"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://collector:4317",
+        "https://collector/v1/traces",
+        "collector:4318",
+        f"https://u:{CANARY}@collector",
+    ],
+)
+def test_either_endpoint_is_checked(name, url):
+    with pytest.raises(ConfigurationError) as refused:
+        endpoint_from_environ({OTEL + name: url})
+    assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {f"{OTEL}ENDPOINT": ""}, {f"{OTEL}TRACES_ENDPOINT": "https://collector"}]
+)
+def test_without_an_endpoint_the_error_says_what_to_give(environ):
+    with pytest.raises(ConfigurationError, match=f"{OTEL}ENDPOINT") as refused:
+        endpoint_from_environ(environ)
+    assert refused.value.field == "host"
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"),
+    [
+        ("a=1", {"a": "1"}),
+        ("a=1,b=2", {"a": "1", "b": "2"}),
+        (" a = 1 , b = 2 ,", {"a": "1", "b": "2"}),
+        ("a=", {"a": ""}),
+        ("a=b=c==", {"a": "b=c=="}),
+        ("Authorization=Basic%20dTpw", {"Authorization": "Basic dTpw"}),
+        ("Authorization=Bearer x", {"Authorization": "Bearer x"}),
+        ("a=1%2C2%3D%25", {"a": "1,2=%"}),
+        # Form encoding is not percent encoding.
+        ("a=1+2", {"a": "1+2"}),
+    ],
+)
+def test_headers_from_the_environment(text, headers):
+    assert of(HEADERS=text).headers == headers
+
+
+@pytest.mark.parametrize(
+    "text", [f"{CANARY}", f"a=1,{CANARY}", f"={CANARY}", f"a b={CANARY}", f"a=%0A{CANARY}"]
+)
+def test_nonsense_headers_are_refused_and_not_repeated(text):
+    with pytest.raises(ConfigurationError, match=r"(?i)headers") as refused:
+        of(HEADERS=text)
+    assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(("milliseconds", "seconds"), [("1", 0.001), ("10000", 10.0), ("2500.5", 2.5005)])
+def test_time_outs_are_in_milliseconds(milliseconds, seconds):
+    assert of(TIMEOUT=milliseconds).timeout == seconds
+
+
+@pytest.mark.parametrize("nonsense", ["0", "-1", "soon", "10s", "nan", "inf", "1e999"])
+def test_nonsense_time_outs(nonsense):
+    with pytest.raises(ConfigurationError, match=f"{OTEL}TIMEOUT.*milliseconds"):
+        of(TIMEOUT=nonsense)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("PROTOCOL", "grpc", "protocol"),
+        ("COMPRESSION", "deflate", "compression"),
+        ("CERTIFICATE", "missing.pem", "ca_file"),
+        ("CLIENT_CERTIFICATE", "missing.pem", "cert_file"),
+        ("CLIENT_KEY", "missing.pem", "cert_file"),
+    ],
+)
+def test_nonsense_in_other_variables_names_the_field_and_the_value(name, value, field):
+    with pytest.raises(ConfigurationError) as refused:
+        of(**{name: value})
+    assert refused.value.field == field

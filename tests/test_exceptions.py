@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import pytest
+
+from airflow_provider_forge import exceptions
+from airflow_provider_forge.exceptions import (
+    ConfigurationError,
+    FinalError,
+    ForgeError,
+    PointsRejected,
+    RetryableError,
+)
+
+CLASSES = [getattr(exceptions, name) for name in exceptions.__all__]
+LEAVES = [cls for cls in CLASSES if not cls.__subclasses__()]
+
+
+def _subclasses(cls: type) -> set[type]:
+    direct = set(cls.__subclasses__())
+    return direct.union(*map(_subclasses, direct))
+
+
+def one_of(cls: type[ForgeError]) -> ForgeError:
+    """An error with every attribute that its class has."""
+    if cls is ConfigurationError:
+        return cls("app_id", "is missing")
+    if cls is PointsRejected:
+        return cls("rejected", rejected=3)
+    if issubclass(cls, RetryableError):
+        return cls("failed", retry_after=7.5, request_id="abc-123")
+    return cls("failed", request_id="abc-123")
+
+
+def test_every_error_class_of_the_module_is_exported():
+    defined = {each.__name__ for each in (ForgeError, *_subclasses(ForgeError))}
+    assert defined == set(exceptions.__all__)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    drawn, ancestors = {}, []
+    for line in re.findall(r"^ {4}((?:[│├└─ ]* )?[A-Z]\w+)", exceptions.__doc__, re.MULTILINE):
+        name = line.split()[-1]
+        depth = (len(line) - len(name)) // 4
+        ancestors[depth:] = [name]
+        drawn[name] = ancestors[depth - 1] if depth else "Exception"
+    assert drawn == {cls.__name__: cls.__bases__[0].__name__ for cls in CLASSES}
+
+
+@pytest.mark.parametrize("cls", LEAVES)
+def test_every_error_is_either_final_or_retryable(cls):
+    assert issubclass(cls, FinalError) != issubclass(cls, RetryableError)
+    assert hasattr(one_of(cls), "retry_after") == issubclass(cls, RetryableError)
+
+
+def test_a_configuration_error_is_a_value_error_that_names_its_field():
+    error = ConfigurationError("app_id", "is missing")
+    assert isinstance(error, ValueError)
+    assert (str(error), error.field, error.problem) == ("app_id: is missing", "app_id", "is missing")
+
+
+def test_a_message_ends_with_the_request_id_where_there_is_one():
+    assert str(ForgeError("It failed", request_id="abc-123")) == "It failed (request id abc-123)"
+    assert str(ForgeError("It failed")) == "It failed"
+    assert ForgeError("It failed").request_id is None
+    assert RetryableError("It failed").retry_after is None
+
+
+# Airflow sends errors from process to process; deepcopy goes the same way.
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    "round_trip", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy]
+)
+def test_an_error_survives_pickling_with_all_it_says(cls, round_trip):
+    error = one_of(cls)
+    back = round_trip(error)
+    assert type(back) is cls
+    assert vars(back) == vars(error)
+    assert (str(back), repr(back), back.args) == (str(error), repr(error), error.args)

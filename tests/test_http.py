@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+
+import httpx
+import pytest
+
+from airflow_provider_forge import __version__
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.http import USER_AGENT, check_url, quote, retry_after
+
+NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
+
+
+def test_the_user_agent_is_ours_with_the_version():
+    assert f"airflow-provider-forge/{__version__}" == USER_AGENT
+
+
+WHEN = [
+    ("30", 30),
+    ("0", 0),
+    (" 30 ", 30),
+    ("Mon, 10 May 2021 11:00:00 GMT", 30),
+    ("Monday, 10-May-21 11:00:00 GMT", 30),
+    ("Mon, 10 May 2021 13:00:00 +0200", 30),
+    ("2021-05-10T11:00Z", 30),
+    ("2021-05-10T11:00:00Z", 30),
+    ("2021-05-10T11:00:00.500Z", 30.5),
+    ("2021-05-10T13:00+02:00", 30),
+    # Without an offset it is taken for UTC.
+    ("2021-05-10T11:00", 30),
+    # A time that has passed: come back at once.
+    ("2021-05-10T10:59Z", 0),
+    ("Mon, 10 May 2021 10:00:00 GMT", 0),
+]
+
+
+@pytest.mark.parametrize("header", ["Retry-After", "X-RateLimit-Reset"])
+@pytest.mark.parametrize(("value", "seconds"), WHEN)
+def test_when_to_come_back_in_every_form(header, value, seconds):
+    assert retry_after(httpx.Headers({header: value}), NOW) == seconds
+
+
+def test_a_reset_can_be_an_epoch():
+    assert retry_after({"x-ratelimit-reset": str(int(NOW.timestamp()) + 30)}, NOW) == 30
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        *("", " ", "soon", "-5", "1.5", "²", "Z", "Mon, 99 May 2021 11:00:00 GMT", "2021-13-10T11:00Z"),
+        # The standard library raises OverflowError for this offset.
+        "Mon, 10 May 2021 11:00:00 +9999999999999",
+    ],
+)
+def test_nonsense_says_nothing(nonsense):
+    assert retry_after({"retry-after": nonsense}, NOW) is None
+    assert retry_after({"retry-after": nonsense, "x-ratelimit-reset": "7"}, NOW) == 7
+
+
+def test_whatever_the_header_says_the_wait_is_a_number_to_calculate_with():
+    seconds = retry_after({"retry-after": "9" * 400}, NOW)
+    assert seconds is None or math.isfinite(seconds)
+
+
+def test_retry_after_wins_over_the_reset():
+    assert retry_after({"retry-after": "3", "x-ratelimit-reset": "7"}, NOW) == 3
+
+
+def test_no_header_says_nothing():
+    assert retry_after({}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "quoted"),
+    [
+        ("It failed", "It failed"),
+        ("two\nlines,\ta tab \x1b[31mand  colour", "two lines, a tab [31mand colour"),
+        ("your token s3cr3t-t0ken is bad", "your token *** is bad"),
+        ("s3cr3t-t0kens3cr3t-t0ken", "******"),
+        ("x" * 301, "x" * 300 + "…"),
+        ("x" * 300, "x" * 300),
+        ("", ""),
+    ],
+)
+def test_a_server_is_quoted_in_one_short_line_without_secrets(said, quoted):
+    assert quote(said, ["s3cr3t-t0ken"]) == quoted
+
+
+def test_a_secret_is_taken_out_before_the_quotation_is_cut():
+    assert "s3cr3t" not in quote("x" * 295 + "s3cr3t-t0ken", ["s3cr3t-t0ken"])
+
+
+@pytest.mark.parametrize("secret", ["", "a"])
+def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
+    assert quote("a banana", [secret]) == "a banana"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://api.atlassian.com/graphql", "api.atlassian.com"),
+        ("http://127.0.0.1:8080", "127.0.0.1"),
+        ("http://[::1]:4318/v1/metrics", "::1"),
+        ("HTTPS://Example.com", "example.com"),
+        ("http://bücher.example/graphql", "bücher.example"),
+    ],
+)
+def test_a_url_is_taken_apart(url, host):
+    assert check_url("host", url).hostname == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "api.atlassian.com", "/graphql", "http://", "http:///graphql", "ftp://example.com"),
+        *("http://host:0", "http://host:99999", "http://host:port", "http://[::1", "http://[zz]/"),
+        *("http://ho st/", "http://ho\nst/", "http://host/?key=1", "http://host/#part"),
+        # Names that no resolver takes: found only when the call is made, and as a UnicodeError.
+        *("http://a..b/", f"http://{'a' * 70}.example/", "http://xn--/", "http://\u0661.example/"),
+    ],
+)
+def test_a_bad_url_is_refused_by_field_name(url):
+    with pytest.raises(ConfigurationError) as caught:
+        check_url("forge_default: host", url)
+    assert caught.value.field == "forge_default: host"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://dev@example.com:s3cr3t-t0ken@host/graphql",
+        "https://s3cr3t-t0ken@host/graphql",
+        "//dev:s3cr3t-t0ken@host",
+        # Without a scheme, or with a broken one, the credentials are no part of the network location.
+        "dev:s3cr3t-t0ken@host/graphql",
+        "https:dev:s3cr3t-t0ken@host/graphql",
+        "https:/dev:s3cr3t-t0ken@host/graphql",
+        "ftp://dev:s3cr3t-t0ken@host",
+        "https://dev:s3cr3t-t0ken/more@host/graphql",
+        "https://dev:s3cr3t-t0ken#more@host/graphql",
+        "https://host/?token=s3cr3t-t0ken",
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(url):
+    with pytest.raises(ConfigurationError) as caught:
+        check_url("host", url)
+    assert "s3cr3t-t0ken" not in str(caught.value) + repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
