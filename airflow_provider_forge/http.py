@@ -47,7 +47,9 @@ def _seconds(value: str, now: dt.datetime) -> float | None:
     if value.isascii() and value.isdecimal():
         number = float(value)
         # X-RateLimit-Reset is an epoch on many gateways; nobody asks for a wait of thirty years.
-        number = number - now.timestamp() if number > _EPOCH_FROM else number
+        if number > _EPOCH_FROM:
+            milliseconds = number > _EPOCH_FROM * 1000
+            number = (number / 1000 if milliseconds else number) - now.timestamp()
         return number if math.isfinite(number) else None
     moment = _http_date(value) or _iso_time(value)
     return None if moment is None else (moment - now).total_seconds()

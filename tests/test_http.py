@@ -42,8 +42,10 @@ def test_when_to_come_back_in_every_form(header, value, seconds):
     assert retry_after(httpx.Headers({header: value}), NOW) == seconds
 
 
-def test_a_reset_can_be_an_epoch():
-    assert retry_after({"x-ratelimit-reset": str(int(NOW.timestamp()) + 30)}, NOW) == 30
+@pytest.mark.parametrize("per_second", [1, 1000])
+def test_a_reset_can_be_an_epoch(per_second):
+    reset = str((int(NOW.timestamp()) + 30) * per_second)
+    assert retry_after({"x-ratelimit-reset": reset}, NOW) == 30
 
 
 @pytest.mark.parametrize(

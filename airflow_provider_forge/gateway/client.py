@@ -173,7 +173,7 @@ class GatewayClient:
         """
         self.check(window)
         ids = [environment.id for environment in environments]
-        call = self._call(APP_METRICS, app_metrics_variables(app_id, window, ids, metrics))
+        call = self._call(APP_METRICS, app_metrics_variables(app_id, window, ids, metrics), window)
         return AppMetrics(
             app_id=app_id,
             window=window,
@@ -219,8 +219,10 @@ class GatewayClient:
                 answer.broken("a page of environments whose end is no beginning of the next")
             after = page.pageInfo.endCursor
 
-    def _call(self, document: str, variables: dict[str, Any]) -> _Call:
+    def _call(self, document: str, variables: dict[str, Any], window: Window | None = None) -> _Call:
         place = self._limiter.acquire()
+        if window:
+            self.check(window)  # it may have expired meanwhile
 
         def trace(event: str, _: Any) -> None:
             if event.endswith("send_request_headers.started"):

@@ -35,6 +35,9 @@ MAX_WAIT = 60.0
 MARGIN = 1 / 60
 """Part of `seconds` that is added to it, because a request takes time to arrive, and that time varies."""
 
+LEAST_MARGIN = 0.1
+"""The same in seconds, for short ones: a busy machine may need that long between two lines of code."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -90,7 +93,7 @@ class FileRateLimiter:
     ) -> None:
         self.path = path
         self.calls = calls
-        self.period = seconds * (1 + MARGIN)
+        self.period = seconds + max(seconds * MARGIN, LEAST_MARGIN)
         self._clock = clock
         self._sleep = sleep
 

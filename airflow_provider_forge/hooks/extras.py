@@ -58,6 +58,9 @@ def naming(conn_id: str) -> Iterator[None]:
         raise ConfigurationError(f"{conn_id}: {error.field}", error.problem) from None
 
 
+_MOST = 24 * 60 * 60
+
+
 class Extras:
     """The extra fields of a Connection. An empty text counts as left out: forms send those."""
 
@@ -88,14 +91,14 @@ class Extras:
         return str(value)
 
     def number(self, field: str, default: float) -> float:
-        """Return a finite number above 0."""
+        """Return a number above 0, and no more than there are seconds in a day."""
         value = self.get(field, default)
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not 0 < number < math.inf:
-            self.refuse(field, f"{value!r} is not a number above 0")
+        if not 0 < number <= _MOST:
+            self.refuse(field, f"{value!r} is not a number above 0 and up to {_MOST}")
         return number
 
     def whole_number(self, field: str, default: int) -> int:

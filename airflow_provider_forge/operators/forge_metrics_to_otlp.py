@@ -10,6 +10,7 @@ from airflow_provider_forge.exceptions import (
     BrokenAnswer,
     ConfigurationError,
     FinalError,
+    WindowExpired,
     WindowNotOver,
 )
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
@@ -131,16 +132,25 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         request_ids = []
         with OtlpHook(self.otlp_conn_id).get_conn() as receiver:
             for window in windows:
-                metrics = forge.fetch(window.start, window.end, self.environments, self.metrics)
+                try:
+                    metrics = forge.fetch(window.start, window.end, self.environments, self.metrics)
+                except WindowExpired as error:  # while it waited for the rate limit
+                    if self.on_expired == "fail":
+                        raise
+                    self.log.warning("Left out: %s", error)
+                    expired += 1
+                    continue
                 export = self._export(metrics, forge.service_name, receiver.endpoint.protocol)
                 if export.metrics:
                     receiver.export(export)
                 self._tell(metrics, export)
                 points += export.points
                 request_ids.append(metrics.request_id)
+        if not request_ids:
+            raise AirflowSkipException(f"All of {interval} is older than the 14 days that Atlassian keeps")
         return {
             "window": str(interval),
-            "calls": len(windows),
+            "calls": len(request_ids),
             "points": points,
             "sent": points,
             "rejected": 0,
@@ -183,8 +193,6 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         expired = len(windows) - len(alive)
         if expired and self.on_expired == "fail":
             raise too_old(f"The interval {interval}", now)
-        if not alive:
-            raise AirflowSkipException(f"All of {interval} is older than the 14 days that Atlassian keeps")
         if expired:
             self.log.warning("Left out %d windows older than the 14 days that Atlassian keeps", expired)
         return alive, expired

@@ -550,6 +550,16 @@ def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):
     assert limiter.events == ["acquired"]
 
 
+def test_a_window_that_expires_while_it_waits_is_not_asked_for(connect, gateway, clock, window):
+    limiter = CountingLimiter()
+    acquire = limiter.acquire
+    limiter.acquire = lambda: clock.advance(days=15) or acquire()
+    with pytest.raises(WindowExpired):
+        connect(gateway, limiter=limiter).app_metrics(APP, window, [PRODUCTION], [COUNT])
+    assert limiter.events == ["acquired"]
+    assert gateway.calls == []
+
+
 def test_what_is_refused_beforehand_takes_no_place(connect, gateway, clock, window):
     limiter = CountingLimiter()
     clock.advance(days=15)
