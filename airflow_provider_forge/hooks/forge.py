@@ -9,10 +9,11 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
+from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.http import check_url
 

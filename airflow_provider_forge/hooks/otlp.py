@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
+from airflow_provider_forge.hooks.masking import mask_secret
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient

@@ -464,7 +464,7 @@ def test_an_account_at_a_gateway_has_one_file_whatever_the_connection(connection
 
 CONSTRUCT = """
 import sys
-from airflow.providers.common.compat.sdk import BaseHook, Variable, mask_secret
+from airflow.providers.common.compat.sdk import BaseHook, Variable
 before = set(sys.modules)
 
 def forbid(event, arguments):

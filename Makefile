@@ -1,0 +1,47 @@
+# Everything happens in .venv; PYTHON chooses the interpreter that makes it (3.10 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Two stamps, because the demo needs no development tools.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint venv build clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an OTLP sink; Ctrl-C ends it
+	@$(BIN)/python -m demo
+
+test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and one end-to-end run
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(INSTALLED_DEV) ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m long
+
+lint: $(INSTALLED_DEV) ## Check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+venv: $(INSTALLED_DEV) ## Make .venv with the package (editable) and the development tools
+
+build: $(INSTALLED_DEV) ## Build the wheel and the source distribution into dist/
+	$(BIN)/python -m build
+
+clean: ## Remove everything that these commands have made, .venv too
+	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
+	$(PIP) install --editable ".[sandbox]"
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --group dev
+	@touch $@

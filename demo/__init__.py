@@ -1,0 +1,1 @@
+"""The demo, and the standalone Airflow that it shares with the end-to-end tests."""

@@ -1,0 +1,122 @@
+"""A standalone Airflow in a directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from demo.api import AirflowApi
+from demo.processes import ManagedProcess, clean_environment, free_ports
+from demo.waiting import wait_for
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+START_TIMEOUT = 180.0
+LOG_TAIL = 4000
+
+
+def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
+    """Return the environment of an Airflow whose files all lie in `home`; makes the directories.
+
+    Args:
+        home: Becomes AIRFLOW_HOME.
+        settings: More variables; they win.
+    """
+    dags_folder, temporary = home / "dags", home / "tmp"
+    for directory in (dags_folder, temporary):
+        directory.mkdir(parents=True, exist_ok=True)
+    return {
+        **clean_environment(),
+        # `airflow standalone` starts its parts by the name `airflow`.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        # The rate limiter of each Airflow keeps its files there, so two Airflows don't wait for each other.
+        "TMPDIR": str(temporary),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # By default Airflow keeps 32 idle workers.
+        "AIRFLOW__CORE__PARALLELISM": "6",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        **settings,
+    }
+
+
+class StandaloneAirflow:
+    """`airflow standalone`: healthy inside the `with` block, and gone with all its processes after it.
+
+    Args:
+        home: Its AIRFLOW_HOME; DAG files belong into `home / "dags"`.
+        settings: More environment variables.
+    """
+
+    username = "admin"
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home = home
+        port, worker_logs, triggerer_logs = free_ports(3)
+        self.url = f"http://127.0.0.1:{port}"
+        listening = {
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(triggerer_logs),
+        }
+        self.env = airflow_environment(home, **listening, **settings)
+        self.dags_folder = home / "dags"
+        self.log_file = home / "standalone.log"
+
+    def __enter__(self) -> StandaloneAirflow:
+        command = [sys.executable, "-m", "airflow", "standalone"]
+        self.process = ManagedProcess(command, env=self.env, log_file=self.log_file)
+        try:
+            wait_for(self._is_healthy, timeout=START_TIMEOUT, what=f"Airflow, see {self.log_file}")
+            self.api = AirflowApi(self.url, self.username, self.password)
+        except BaseException:
+            self.process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.api.close()
+        self.process.stop()
+
+    @property
+    def password(self) -> str:
+        """The password that Airflow has made up for `username`."""
+        passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
+        return str(passwords[self.username])
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 120.0) -> None:
+        """Wait until a DAG has been parsed.
+
+        Raises:
+            RuntimeError: A DAG file cannot be imported.
+        """
+
+        def is_parsed() -> bool:
+            if errors := self.api.import_errors():
+                raise RuntimeError("\n".join(error["stack_trace"] for error in errors))
+            return self.api.has_dag(dag_id)
+
+        wait_for(is_parsed, timeout=timeout, what=f"the DAG {dag_id} to be parsed", every=0.5)
+
+    def _is_healthy(self) -> bool:
+        if self.process.returncode is not None:
+            status, log = self.process.returncode, self.process.log()
+            raise RuntimeError(f"airflow standalone ended with status {status}:\n{log[-LOG_TAIL:]}")
+        try:
+            answer = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10.0, trust_env=False)
+        except httpx.TransportError:
+            return False
+        health = answer.json() if answer.is_success else {}
+        return all(health.get(name, {}).get("status") == "healthy" for name in COMPONENTS)

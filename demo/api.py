@@ -1,0 +1,125 @@
+"""The part of Airflow's REST API that the demo and the tests use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Json = dict[str, Any]
+PAGE = 100
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that the REST API writes as `text`."""
+    # Python 3.10 does not know the Z.
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+class AirflowApi:
+    """A client of one Airflow, logged in as a user of the simple auth manager.
+
+    Args:
+        url: Where the API server answers.
+        username: The user's name.
+        password: The user's password.
+    """
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
+        answer = self.client.post("/auth/token", json={"username": username, "password": password})
+        self.token: str = answer.raise_for_status().json()["access_token"]
+        self.client.headers["Authorization"] = f"Bearer {self.token}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """Return the JSON answer to `GET /api/v2/<path>`."""
+        return self._json(self.client.get(f"/api/v2/{path}", params=params))
+
+    def send(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Send `body` to `/api/v2/<path>` and return the JSON answer."""
+        return self._json(self.client.request(method, f"/api/v2/{path}", json=body))
+
+    def create_connection(self, conn_id: str, conn_type: str, **fields: Any) -> Json:
+        """Create a Connection; `fields` as in REST: host, login, password, extra (a string)."""
+        return self.send("POST", "connections", {"connection_id": conn_id, "conn_type": conn_type, **fields})
+
+    def import_errors(self) -> list[Json]:
+        """Return the DAG files that could not be imported."""
+        return self.get("importErrors")["import_errors"]
+
+    def has_dag(self, dag_id: str) -> bool:
+        """Say whether the DAG has been parsed."""
+        return self.client.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
+
+    def pause(self, dag_id: str, paused: bool = True) -> Json:
+        """Pause or unpause a DAG."""
+        return self.send("PATCH", f"dags/{dag_id}", {"is_paused": paused})
+
+    def trigger(self, dag_id: str, logical_date: datetime | None = None, conf: Json | None = None) -> str:
+        """Start a manual run and return its run id."""
+        body = {"logical_date": logical_date and logical_date.isoformat(), "conf": conf or {}}
+        return self.send("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"]
+
+    def run(self, dag_id: str, run_id: str) -> Json:
+        """Return one run."""
+        return self.get(f"dags/{dag_id}/dagRuns/{run_id}")
+
+    def runs(self, dag_id: str, **filters: Any) -> list[Json]:
+        """Return all runs, oldest first, that match REST's filters such as `state` and `run_type`."""
+        return self._pages(f"dags/{dag_id}/dagRuns", "dag_runs", order_by="run_after", **filters)
+
+    def count_runs(self, dag_id: str, **filters: Any) -> int:
+        """Return how many runs match."""
+        return self.get(f"dags/{dag_id}/dagRuns", limit=1, **filters)["total_entries"]
+
+    def backfill(self, dag_id: str, start: datetime, end: datetime, reprocess: str = "none") -> int:
+        """Start a backfill and return its id; `reprocess` is none, failed or completed."""
+        dates = {"from_date": start.isoformat(), "to_date": end.isoformat()}
+        body = {"dag_id": dag_id, **dates, "reprocess_behavior": reprocess}
+        return self.send("POST", "backfills", body)["id"]
+
+    def backfill_is_complete(self, backfill_id: int) -> bool:
+        """Say whether all runs of a backfill have ended."""
+        return self.get(f"backfills/{backfill_id}")["completed_at"] is not None
+
+    def task_instances(self, dag_id: str, run_id: str = "~") -> list[Json]:
+        """Return the task instances of a run, or of all runs, with their rendered fields."""
+        return self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+
+    def count_task_instances(self, dag_id: str, **filters: Any) -> int:
+        """Return how many task instances of all runs match."""
+        return self.get(f"dags/{dag_id}/dagRuns/~/taskInstances", limit=1, **filters)["total_entries"]
+
+    def task_log(self, ti: Mapping[str, Any]) -> str:
+        """Return the log of a task instance's last try, as the UI shows it."""
+        path = f"dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/{ti['task_id']}"
+        answer = self.client.get(f"/api/v2/{path}/logs/{ti['try_number']}", params={"full_content": True})
+        return answer.raise_for_status().text
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return an XCom's value."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.get(path, deserialize=True)["value"]
+
+    def _pages(self, path: str, key: str, **params: Any) -> list[Json]:
+        found: list[Json] = []
+        while True:
+            page = self.get(path, limit=PAGE, offset=len(found), **params)
+            found += page[key]
+            if not page[key] or len(found) >= page["total_entries"]:
+                return found
+
+    @staticmethod
+    def _json(answer: httpx.Response) -> Any:
+        if answer.is_error:
+            request = answer.request
+            raise RuntimeError(f"{request.method} {request.url}: {answer.status_code} {answer.text[:2000]}")
+        return answer.json()

@@ -1,0 +1,105 @@
+"""How far the demo has come, asked from Airflow and from the sink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from demo.api import parse_time
+from demo.dagfile import DAG_ID, TASK_ID
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.sandbox import OtlpSink
+    from demo.api import AirflowApi
+
+WINDOW = timedelta(minutes=15)
+SETTLE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counts of windows and points at one moment.
+
+    Args:
+        due: Windows that are over and settled, delivered or not.
+        delivered: Windows that have arrived.
+        retrying: Windows whose last try has failed.
+        failed: Windows that Airflow has given up.
+        points: Data points that the sink has received, or that a real collector has accepted.
+        newest: End of the newest window delivered; None before the first.
+    """
+
+    due: int = 0
+    delivered: int = 0
+    retrying: int = 0
+    failed: int = 0
+    points: int = 0
+    newest: datetime | None = None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """What is worth a new line: the points change at other moments than the windows."""
+        return self.delivered, self.retrying, self.failed
+
+    @property
+    def parts(self) -> list[str]:
+        """The progress in words."""
+        newest = f", the newest until {self.newest:%Y-%m-%d %H:%M} UTC" if self.newest else ""
+        parts = [
+            f"{self.delivered} of {self.due} windows delivered{newest}",
+            f"{self.points:,} points received",
+        ]
+        if self.retrying:
+            parts.append(f"{self.retrying} windows failed and will be tried again")
+        if self.failed:
+            parts.append(f"{self.failed} windows failed for good, see their logs in Airflow")
+        return parts
+
+    def __str__(self) -> str:
+        return "; ".join(self.parts)
+
+
+class ProgressMeter:
+    """Reads the progress.
+
+    Args:
+        api: Airflow's REST API.
+        sink: The sink; None with a real collector, whose points are summed up from the tasks' summaries.
+    """
+
+    def __init__(self, api: AirflowApi, sink: OtlpSink | None) -> None:
+        self._api = api
+        self._sink = sink
+        self._sent: dict[str, int] = {}
+        self._first: datetime | None = None
+
+    def read(self) -> Progress:
+        """Return the progress as it is now."""
+        newest = self._newest_runs()
+        ends = [parse_time(run["data_interval_end"]) for run in newest if run["data_interval_end"]]
+        return Progress(
+            due=self._due(datetime.now(timezone.utc)),
+            delivered=self._api.count_runs(DAG_ID, state="success"),
+            retrying=self._api.count_task_instances(DAG_ID, state="up_for_retry"),
+            failed=self._api.count_runs(DAG_ID, state="failed"),
+            points=self._sink.summary()["points"] if self._sink else self._sum_of_sent(newest),
+            newest=max(ends, default=None),
+        )
+
+    def _newest_runs(self) -> list[dict]:
+        path = f"dags/{DAG_ID}/dagRuns"
+        return self._api.get(path, state="success", order_by="-end_date", limit=50)["dag_runs"]
+
+    def _due(self, now: datetime) -> int:
+        if self._first is None:
+            runs = self._api.get(f"dags/{DAG_ID}/dagRuns", order_by="logical_date", limit=1)["dag_runs"]
+            if not runs or not runs[0]["data_interval_start"]:
+                return 0
+            self._first = parse_time(runs[0]["data_interval_start"])
+        return (now - SETTLE - self._first) // WINDOW
+
+    def _sum_of_sent(self, runs: list[dict]) -> int:
+        for run_id in {run["dag_run_id"] for run in runs} - self._sent.keys():
+            self._sent[run_id] = self._api.xcom(DAG_ID, run_id, TASK_ID)["sent"]
+        return sum(self._sent.values())

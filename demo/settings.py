@@ -1,0 +1,68 @@
+"""What the demo talks to: stand-ins, unless the environment names the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The names that Atlassian's own command line tool uses, and the app.
+CREDENTIALS = ("FORGE_EMAIL", "FORGE_API_TOKEN", "FORGE_APP_ID")
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+HOURS = "DEMO_HOURS"
+MOST_HOURS = 14 * 24 - 1
+
+
+class SettingsError(Exception):
+    """The environment is contradictory; the message says what to set."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The demo's settings.
+
+    Args:
+        credentials: Email, API token and app id for the real gateway; None for the stand-in.
+        collector: The OTLP endpoint of a real collector; None for the stand-in.
+        otlp_environment: The variables that describe the real collector, if there is one.
+        hours: How far back catchup goes.
+    """
+
+    credentials: tuple[str, str, str] | None
+    collector: str | None
+    otlp_environment: Mapping[str, str]
+    hours: int
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: FORGE_* is set in part, or DEMO_HOURS is not a number of hours within 14 days.
+        """
+        missing = [name for name in CREDENTIALS if not environ.get(name)]
+        if missing and len(missing) < len(CREDENTIALS):
+            raise SettingsError(
+                f"{', '.join(missing)} is not set. For the real gateway set all of "
+                f"{', '.join(CREDENTIALS)}; for the stand-in gateway set none of them."
+            )
+        hours = environ.get(HOURS, "24")
+        if not hours.isdecimal() or not 1 <= int(hours) <= MOST_HOURS:
+            raise SettingsError(f"{HOURS} must be a whole number from 1 to {MOST_HOURS}, not {hours!r}.")
+        email, api_token, app_id = (environ.get(name, "") for name in CREDENTIALS)
+        collector = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
+        otlp = {name: value for name, value in environ.items() if name.startswith("OTEL_EXPORTER_OTLP_")}
+        return cls(
+            credentials=None if missing else (email, api_token, app_id),
+            collector=collector,
+            otlp_environment=otlp if collector else {},
+            hours=int(hours),
+        )
+
+    @property
+    def name(self) -> str:
+        """A directory name: runs of the demo against different partners keep apart."""
+        gateway = "atlassian" if self.credentials else "sandbox"
+        return f"{gateway}-to-{'collector' if self.collector else 'sink'}"

@@ -1,0 +1,54 @@
+"""What all tests share: no settings from outside, no files outside, and no silent skips on request."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from demo.processes import FOREIGN_PREFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+# The continuous integration sets this: there, a skipped test is a test that nobody has run.
+NO_SKIP = bool(os.environ.get("FORGE_TESTS_NO_SKIP"))
+
+# Airflow reads its settings and makes its home when it is imported, which is before any fixture.
+for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
+    del os.environ[name]
+_home = tempfile.TemporaryDirectory(prefix="forge-tests-airflow-")
+os.environ["AIRFLOW_HOME"] = _home.name
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+def pytest_unconfigure() -> None:
+    _home.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def private_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a rate limiter of its own: its files are in the temporary directory."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _without_skip((yield))
+
+
+def _without_skip(report):
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        *_, reason = report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nA skip counts as a failure because FORGE_TESTS_NO_SKIP is set."
+    return report

@@ -1,0 +1,47 @@
+"""Run `dag.test()` for every window that a DAG's schedule has in a period.
+
+A program of its own, because Airflow reads its settings, and the system its clock and time zone, only once:
+
+    python run_dag.py dags/forge_metrics.py 2026-03-29T00:00+01:00 2026-03-29T05:00+02:00
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pendulum
+from airflow.dag_processing.dagbag import DagBag
+from airflow.timetables.base import TimeRestriction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from airflow.sdk import DAG
+
+
+def logical_dates(dag: DAG, earliest: str, latest: str) -> Iterator[datetime]:
+    restriction = TimeRestriction(pendulum.parse(earliest), pendulum.parse(latest), catchup=True)
+    interval = None
+    while info := dag.timetable.next_dagrun_info(
+        last_automated_data_interval=interval, restriction=restriction
+    ):
+        if info.run_after > pendulum.now("UTC"):
+            return
+        interval = info.data_interval
+        yield info.logical_date
+
+
+def main(file: str, earliest: str, latest: str) -> None:
+    bag = DagBag(file)
+    if bag.import_errors:
+        raise RuntimeError(bag.import_errors)
+    [dag] = bag.dags.values()
+    runs = [dag.test(logical_date=date) for date in logical_dates(dag, earliest, latest)]
+    print(json.dumps({run.logical_date.isoformat(): str(run.state) for run in runs}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,53 @@
+"""The shipped DAG file, unchanged: it runs in `dag.test()`, and parsing it touches no network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from demo.airflow import airflow_environment
+from demo.dagfile import DAG_ID, SHIPPED
+from tests.e2e.dag_runs import connections, run_dag
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARSE_WITHOUT_SOCKETS = """
+import socket, sys
+from airflow.dag_processing.dagbag import DagBag
+
+class Refused(socket.socket):
+    def __init__(self, *args, **kwargs):
+        raise AssertionError("parsing a DAG file opened a socket")
+
+socket.socket = socket.create_connection = socket.getaddrinfo = Refused
+bag = DagBag(sys.argv[1])
+assert not bag.import_errors, bag.import_errors
+print(*bag.dags)
+"""
+
+
+def test_dag_test_delivers_a_window(home: Path) -> None:
+    start = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    end = start + timedelta(minutes=15)
+    with SandboxGateway() as gateway, OtlpSink() as sink:
+        states = run_dag(home, start.isoformat(), start.isoformat(), **connections(gateway, sink.url))
+
+    assert states == {start.isoformat(): "success"}
+    generated = gateway.generated(start, end, environments=["production"], metrics=DEFAULT_METRICS)
+    assert generated
+    assert Counter(sink.points) == Counter(generated)
+
+
+def test_parsing_opens_no_socket(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARSE_WITHOUT_SOCKETS, str(SHIPPED)]
+    env = airflow_environment(tmp_path)
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == DAG_ID

@@ -1,0 +1,150 @@
+"""The main job in a real Airflow: catchup, a backfill, manual runs and live windows, each point once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_forge.gateway.windows import floor
+from demo.api import parse_time
+from demo.dagfile import DAG_ID
+from demo.waiting import wait_for
+from tests.e2e.deployment import (
+    CATCHUP,
+    MINUTE,
+    RATE_CALLS,
+    RATE_SECONDS,
+    Deployment,
+    Run,
+    interval_start,
+)
+
+pytestmark = pytest.mark.timeout(600)
+
+QUARTER, SETTLE = timedelta(minutes=15), timedelta(minutes=5)
+BY_CATCHUP = 20
+
+
+@dataclass(frozen=True)
+class ManualRuns:
+    """Manual runs, by the logical date they were given."""
+
+    aligned: Run
+    unaligned: Run
+    undated: Run
+
+
+@pytest.fixture(scope="module")
+def catching_up(deployment: Deployment) -> Deployment:
+    """Wait until catchup has delivered most of its windows."""
+    wait_for(lambda: deployment.successes(run_type="scheduled") >= BY_CATCHUP, timeout=300, what="catchup")
+    return deployment
+
+
+@pytest.fixture(scope="module")
+def backfilled(catching_up: Deployment) -> Deployment:
+    """Backfill what is missing in the whole period of catchup, while that goes on."""
+    api, first = catching_up.airflow.api, catching_up.first
+    backfill_id = api.backfill(DAG_ID, first, first + CATCHUP)
+    wait_for(lambda: api.backfill_is_complete(backfill_id), timeout=180, what="the backfill")
+    return catching_up
+
+
+@pytest.fixture(scope="module")
+def manual(backfilled: Deployment) -> ManualRuns:
+    """Run windows that nothing else asks for, and one without any date."""
+    api, first = backfilled.airflow.api, backfilled.first
+    run_ids = [
+        api.trigger(DAG_ID, first - 30 * MINUTE),
+        api.trigger(DAG_ID, first - 40 * MINUTE + timedelta(seconds=30)),
+        api.trigger(DAG_ID),
+    ]
+    runs = [backfilled.finished(run_id) for run_id in run_ids]
+    assert [run["state"] for run in runs] == ["success"] * len(runs)
+    return ManualRuns(*runs)
+
+
+@pytest.fixture(scope="module")
+def advanced(backfilled: Deployment, manual: ManualRuns) -> Deployment:
+    """Take the schedule's next logical date for a manual run, and wait for the schedule to go past it."""
+    next_date = floor(datetime.now(timezone.utc), MINUTE)
+    backfilled.airflow.api.trigger(DAG_ID, next_date)
+    later = (next_date + MINUTE).isoformat()
+    wait_for(
+        lambda: backfilled.successes(run_type="scheduled", logical_date_gte=later),
+        timeout=300,
+        what="a live window after the manual runs",
+    )
+    return backfilled
+
+
+def test_a_backfill_runs_only_the_windows_that_are_missing(backfilled: Deployment) -> None:
+    assert backfilled.airflow.api.count_runs(DAG_ID, run_type="backfill") > 0
+    assert_each_minute_has_one_run(backfilled)
+
+
+def test_an_aligned_manual_run_covers_the_window_that_begins_there(
+    backfilled: Deployment, manual: ManualRuns
+) -> None:
+    start = backfilled.first - 30 * MINUTE
+    assert backfilled.window_asked_for(manual.aligned) == (start, start + MINUTE)
+
+
+def test_an_unaligned_manual_run_covers_the_last_settled_window(
+    backfilled: Deployment, manual: ManualRuns
+) -> None:
+    end = backfilled.first - 40 * MINUTE
+    assert backfilled.window_asked_for(manual.unaligned) == (end - MINUTE, end)
+
+
+def test_a_manual_run_without_a_date_covers_the_last_settled_quarter_hour(
+    backfilled: Deployment, manual: ManualRuns
+) -> None:
+    start, end = backfilled.window_asked_for(manual.undated)
+
+    settled = parse_time(manual.undated["run_after"]) - SETTLE
+    assert manual.undated["logical_date"] is None
+    assert end - start == QUARTER
+    assert end.minute % 15 == end.second == 0
+    assert end <= settled < end + QUARTER
+
+
+def test_the_schedule_goes_past_a_manual_run_that_has_taken_its_next_date(advanced: Deployment) -> None:
+    assert_each_minute_has_one_run(advanced)
+
+
+def test_every_window_is_asked_for_once(advanced: Deployment) -> None:
+    asked = Counter((call.start, call.end) for call in advanced.metrics_calls())
+
+    assert set(asked.values()) == {1}
+
+
+def test_every_generated_point_arrives_once(advanced: Deployment, manual: ManualRuns) -> None:
+    """Compared with what there is, not with what was asked for: a window that is left out shows."""
+    until = advanced.delivered_until()
+    windows = [(advanced.first, until)]
+    windows += [advanced.window_asked_for(run) for run in (manual.aligned, manual.unaligned, manual.undated)]
+    expected = Counter(point for window in windows for point in advanced.generated(*window))
+
+    received = Counter(advanced.sink.points)
+    # Live windows go on arriving.
+    received -= Counter(advanced.generated(until, datetime.now(timezone.utc)))
+
+    assert expected
+    assert received == expected
+
+
+def test_no_call_goes_beyond_the_limit(advanced: Deployment) -> None:
+    gateway = advanced.gateway
+
+    assert len(advanced.metrics_calls()) > CATCHUP // MINUTE
+    assert gateway.over_limit(RATE_CALLS, RATE_SECONDS) == 0
+    assert gateway.violations == 0
+
+
+def assert_each_minute_has_one_run(deployment: Deployment) -> None:
+    starts = sorted(map(interval_start, deployment.dated_runs()))
+    assert starts == [deployment.first + n * MINUTE for n in range(len(starts))]
