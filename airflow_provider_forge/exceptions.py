@@ -12,7 +12,6 @@
     │   ├── ExportRefused          receiver: the request is refused, and would be again
     │   └── PointsRejected         receiver: it took the request and rejected points of it
     └── RetryableError             trying again later may help; `retry_after` says when
-        ├── WindowNotOver          the window ends in the future
         ├── RateLimited            Atlassian: too many calls by this account
         ├── GatewayUnavailable     Atlassian: server error, time-out, broken connection
         ├── BrokenAnswer           Atlassian: an answer that is not what was asked for
@@ -41,7 +40,6 @@ __all__ = [
     "ReceiverUnavailable",
     "RetryableError",
     "WindowExpired",
-    "WindowNotOver",
 ]
 
 
@@ -138,10 +136,6 @@ class RetryableError(ForgeError):
     ) -> None:
         super().__init__(message, request_id=request_id)
         self.retry_after = retry_after
-
-
-class WindowNotOver(RetryableError):
-    """The window ends in the future: what it would deliver now would be incomplete."""
 
 
 class RateLimited(RetryableError):

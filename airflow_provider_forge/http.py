@@ -18,15 +18,15 @@ __all__ = ["USER_AGENT", "check_url", "quote", "retry_after"]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
-_EXAMPLE = "https://host:4318"
 _QUOTE = 300
 _SHORTEST_SECRET = 6
 _HEADERS = ("retry-after", "x-ratelimit-reset")
 _EPOCH_FROM = 1e9
+_LONGEST = 24 * 60 * 60.0
 
 
 def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
-    """Return the seconds after which to ask again, 0 or more; None where the headers don't say.
+    """Return the seconds after which to ask again, 0 to a day; None where the headers don't say.
 
     `Retry-After` wins over `X-RateLimit-Reset`. Each may hold seconds, an HTTP-date (RFC 9110), or, on
     Atlassian's gateway, an ISO 8601 time, with or without seconds: `2021-05-10T11:00Z`.
@@ -39,7 +39,7 @@ def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
         value = headers.get(name, "").strip()
         seconds = _seconds(value, now) if value else None
         if seconds is not None:
-            return max(0.0, seconds)
+            return min(max(0.0, seconds), _LONGEST)
     return None
 
 
@@ -81,8 +81,13 @@ def quote(text: str, secrets: Iterable[str]) -> str:
     return line if len(line) <= _QUOTE else line[:_QUOTE] + "…"
 
 
-def check_url(field: str, url: str) -> urllib.parse.SplitResult:
+def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult:
     """Return the parts of an absolute http or https URL that carries no credentials.
+
+    Args:
+        field: What the URL is called, for the error.
+        url: The URL.
+        example: A good one, for the error.
 
     Raises:
         ConfigurationError: It is no such URL. The message never repeats credentials.
@@ -98,7 +103,7 @@ def check_url(field: str, url: str) -> urllib.parse.SplitResult:
         # As the look-up of the host's address does it, which otherwise fails when a call is made.
         (parts.hostname or "").encode("idna")
     except (ValueError, httpx.InvalidURL):
-        raise ConfigurationError(field, f"{shown}is not a URL; give one such as {_EXAMPLE}") from None
+        raise ConfigurationError(field, f"{shown}is not a URL; give one such as {example}") from None
     if "@" in parts.netloc:
         raise ConfigurationError(field, "carries credentials; put the secret into the Connection's password")
     if (
@@ -108,7 +113,7 @@ def check_url(field: str, url: str) -> urllib.parse.SplitResult:
         or not url.isprintable()
         or " " in url
     ):
-        raise ConfigurationError(field, f"{shown}is not an http(s) URL; give one such as {_EXAMPLE}")
+        raise ConfigurationError(field, f"{shown}is not an http(s) URL; give one such as {example}")
     if parts.query or parts.fragment:
         raise ConfigurationError(
             field, "has a query or a fragment; put keys into the password or the headers"

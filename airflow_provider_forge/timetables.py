@@ -25,6 +25,10 @@ _HOUR = dt.timedelta(hours=1)
 _MINUTE = dt.timedelta(minutes=1)
 
 
+def _words(duration: dt.timedelta) -> str:
+    return pendulum.duration(seconds=duration.total_seconds()).in_words(locale="en") or "0 seconds"
+
+
 def _utc_now() -> pendulum.DateTime:
     return pendulum.now("UTC")
 
@@ -55,6 +59,9 @@ class ForgeMetricsTimetable(Timetable):
         *,
         clock: Callable[[], pendulum.DateTime] = _utc_now,
     ) -> None:
+        for name, value in (("interval", interval), ("retention", retention), ("settle", settle)):
+            if not isinstance(value, dt.timedelta):
+                raise ConfigurationError(name, f"{value!r} is not a timedelta")
         if interval < _MINUTE or interval % _MINUTE or _HOUR % interval:
             raise ConfigurationError(
                 "interval", f"{interval} is not a whole part of an hour, in whole minutes"
@@ -67,7 +74,9 @@ class ForgeMetricsTimetable(Timetable):
         self.retention = retention
         self.settle = settle
         self._clock = clock
-        self.description = f"Every {interval // _MINUTE} minutes, {settle // _MINUTE} minutes later"
+        self.description = (
+            f"Intervals of {_words(interval)}, each run {_words(settle)} after its interval's end"
+        )
 
     @property
     def summary(self) -> str:

@@ -1,8 +1,8 @@
 """Forge app metrics to OTLP: one run for each quarter hour, from 14 days ago until now.
 
-Copy this file into your DAGs folder, or import nothing and write your own: it is all there is to it.
-It needs two Connections, `forge_default` and `otlp_default`. Unpause the DAG, and catchup delivers the last
-14 days, oldest first. For a gap: Backfill, "Missing Runs" or "Missing and Errored Runs".
+Copy this file into your DAGs folder: it is all there is to it, meant to be read and changed. It needs two
+Connections, `forge_default` and `otlp_default`. Unpause the DAG, and catchup delivers the last 14 days,
+oldest first. For a gap: Backfill, "Missing Runs" or "Missing and Errored Runs".
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ for dag_id, app in APPS.items():
         start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
         catchup=True,
         max_active_runs=8,
-        default_args={"retries": 5, "retry_delay": timedelta(minutes=3)},
+        default_args={"retries": 10, "retry_delay": timedelta(minutes=5)},
         tags=["forge", "otlp", "metrics"],
         doc_md=__doc__,
     ):
         ForgeMetricsToOtlpOperator(
             task_id="export",
-            # Empty for a manual run without a logical date: it takes the last settled quarter hour.
+            # The run's data interval; empty for a manual run without a logical date, which takes the last
+            # settled quarter hour.
             interval_start="{{ data_interval_start | default('', true) }}",
             interval_end="{{ data_interval_end | default('', true) }}",
             # Of all runs, backfills included: more would only wait for the rate limit.
             max_active_tis_per_dag=3,
-            execution_timeout=timedelta(minutes=15),
+            execution_timeout=timedelta(hours=1),
             **app,
         )

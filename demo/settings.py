@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,17 +43,24 @@ class Settings:
         """Read the settings.
 
         Raises:
-            SettingsError: FORGE_* is set in part, or DEMO_HOURS is not a number of hours within 14 days.
+            SettingsError: FORGE_* is set in part, an OTEL_EXPORTER_OTLP_* variable cannot be used, or
+            DEMO_HOURS is not a number of hours within 14 days.
         """
         missing = [name for name in CREDENTIALS if not environ.get(name)]
         if missing and len(missing) < len(CREDENTIALS):
             raise SettingsError(
-                f"{', '.join(missing)} is not set. For the real gateway set all of "
+                f"{', '.join(missing)} not set. For the real gateway set all of "
                 f"{', '.join(CREDENTIALS)}; for the stand-in gateway set none of them."
             )
         hours = environ.get(HOURS, "24")
         if not hours.isdecimal() or not 1 <= int(hours) <= MOST_HOURS:
             raise SettingsError(f"{HOURS} must be a whole number from 1 to {MOST_HOURS}, not {hours!r}.")
+        collector = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
+        if collector:
+            try:
+                endpoint_from_environ(environ)
+            except ConfigurationError as error:
+                raise SettingsError(f"{error}.") from None
         email, api_token, app_id = (environ.get(name, "") for name in CREDENTIALS)
         collector = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
         otlp = {name: value for name, value in environ.items() if name.startswith("OTEL_EXPORTER_OTLP_")}

@@ -10,6 +10,7 @@ from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.http import USER_AGENT, check_url, quote, retry_after
 
+EXAMPLE = "https://host:4318"
 NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
 
 
@@ -110,7 +111,7 @@ def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
     ],
 )
 def test_a_url_is_taken_apart(url, host):
-    assert check_url("host", url).hostname == host
+    assert check_url("host", url, example=EXAMPLE).hostname == host
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_url_is_taken_apart(url, host):
 )
 def test_a_bad_url_is_refused_by_field_name(url):
     with pytest.raises(ConfigurationError) as caught:
-        check_url("forge_default: host", url)
+        check_url("forge_default: host", url, example=EXAMPLE)
     assert caught.value.field == "forge_default: host"
 
 
@@ -147,7 +148,7 @@ def test_a_bad_url_is_refused_by_field_name(url):
 )
 def test_credentials_in_a_url_are_refused_and_not_repeated(url):
     with pytest.raises(ConfigurationError) as caught:
-        check_url("host", url)
+        check_url("host", url, example=EXAMPLE)
     assert "s3cr3t-t0ken" not in str(caught.value) + repr(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None

@@ -49,7 +49,3 @@ def test_its_metadata_says_what_it_is(wheel):
     assert f"Version: {version}" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Dist: apache-airflow<4,>=3.0" in metadata
-
-
-def test_the_dag_is_short_enough_to_be_read():
-    assert len((ROOT / "dags" / "forge_metrics.py").read_text().splitlines()) <= 60

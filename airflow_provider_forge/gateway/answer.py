@@ -96,8 +96,8 @@ class Answer:
     def broken(self, what: str) -> NoReturn:
         """Raise the error for an answer without the data that was asked for."""
         raise BrokenAnswer(
-            f"The gateway gave {what}. It is asked again; should that not end, look at the app's metrics in"
-            " Atlassian's developer console and at https://developer.status.atlassian.com",
+            f"The gateway gave {what}. It is asked again; should that not end, check the Forge"
+            " Connection's host, and look at the app's metrics in Atlassian's developer console",
             request_id=self.request_id,
         )
 
@@ -215,8 +215,8 @@ def _statuses(failures: list[Any]) -> Iterator[int]:
 
 
 def _status(extension: dict[str, Any]) -> int | None:
-    code = extension.get("statusCode")
-    if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()):
+    code = str(extension.get("statusCode"))
+    if re.fullmatch("[45][0-9]{2}", code):
         return int(code)
     for key in ("errorType", "classification"):
         kind = re.sub("[^A-Z]", "", str(extension.get(key)).upper())

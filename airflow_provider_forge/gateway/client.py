@@ -26,7 +26,7 @@ from airflow_provider_forge.gateway.query import (
     app_metrics_variables,
 )
 from airflow_provider_forge.gateway.windows import LONGEST, too_old
-from airflow_provider_forge.http import USER_AGENT
+from airflow_provider_forge.http import USER_AGENT, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -245,8 +245,9 @@ class GatewayClient:
                 response.read()
         except httpx.RequestError as error:
             raise GatewayUnavailable(
-                f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}: {error}). It is asked"
-                " again; should that not end, check the Forge Connection's host, timeout and network",
+                f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}:"
+                f" {quote(str(error), self._secrets)}). It is asked again; should that not end, check the"
+                " Forge Connection's host, timeout and network",
                 request_id=request_id_in(response.headers) if response else None,
             ) from error
         elapsed = time.monotonic() - started

@@ -150,8 +150,8 @@ class EnvironmentDirectory:
         if not all(uuid in known.ids.values() for uuid in uuids):
             try:
                 known.learn(self._look_up(), self._clock())
-            except CredentialsRefused:
-                raise
+            except (ConfigurationError, CredentialsRefused):
+                raise  # no answer of the gateway's about these environments
             except ForgeError as error:
                 log.warning("Exported without a name for good: environments %s: %s", ", ".join(uuids), error)
         name_of = {uuid: name for name, uuid in known.ids.items()}

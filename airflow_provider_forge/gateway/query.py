@@ -60,7 +60,6 @@ query Ecosystem($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {
 ENVIRONMENTS = """
 query Environments($appId: ID!, $after: String) {
   app(id: $appId) {
-    name
     environmentsPage(first: 100, after: $after) {
       nodes {
         id

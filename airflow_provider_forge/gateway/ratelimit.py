@@ -4,7 +4,8 @@ The gateway counts calls per account, so a limiter in one process is no limiter.
 budget stand in one list, oldest first, those yet to come included. With `calls` per `seconds` allowed, no use
 may come sooner than `seconds` after the use `calls` places before it: as each place of the list keeps that
 distance, no span of `seconds` can hold more than `calls` uses. Who comes is put at the end of the list and
-sleeps until its moment: first come, first served. A process that dies wastes one place and nothing else.
+sleeps until its moment: first come, first served, among those who need not wait longer than a minute. A
+process that dies wastes one place and nothing else.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def host_of(connection: Connection) -> str:
     """
     if connection.port:
         raise ConfigurationError(
-            f"{connection.conn_id}: port", "is not used: write it into the host, as in https://host:4318"
+            f"{connection.conn_id}: port", "is not used: write it into the host, which is a whole URL"
         )
     return (connection.host or "").strip()
 
@@ -69,7 +69,14 @@ class Extras:
         extra: Any = connection.extra_dejson
         if not isinstance(extra, dict):
             self.refuse("extra", "is not a JSON object")
+        if connection.extra and not extra and connection.extra.strip() not in ("{}", "null"):
+            # Airflow logs that it cannot read it, and goes on without.
+            self.refuse("extra", "is not JSON")
         self._extra: dict[str, Any] = extra
+
+    def __bool__(self) -> bool:
+        """Tell whether any field is set."""
+        return any(value is not None and value != "" for value in self._extra.values())
 
     def get(self, field: str, default: Any = None) -> Any:
         """Return the field as it is."""

@@ -179,7 +179,7 @@ class ForgeMetricsHook(BaseHook):
 
     def _url(self) -> str:
         url = host_of(self._conn()) or GATEWAY_URL
-        check_url(f"{self.forge_conn_id}: host", url)
+        check_url(f"{self.forge_conn_id}: host", url, example=GATEWAY_URL)
         return url
 
     def _directory(self) -> EnvironmentDirectory:

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from airflow.providers.common.compat.sdk import Variable
+from airflow.sdk.exceptions import AirflowRuntimeError
 
 __all__ = ["VariableMemory"]
 
@@ -27,17 +28,25 @@ class VariableMemory:
         """Return the object; an empty one where there is none, or where someone has damaged it."""
         try:
             content = json.loads(Variable.get(self.key, default=None) or "{}")
+        except ImportError as error:  # Airflow 3.0's way of saying that there is no supervisor to ask
+            log.debug("Nothing is remembered outside of a task: %s", error)
+            return {}
         except ValueError:
+            log.warning("The Variable %s is damaged: taken for empty", self.key)
             return {}
         return content if isinstance(content, dict) else {}
 
     def save(self, content: dict[str, Any]) -> None:
-        """Keep the object; outside of a task, where Variables can't be set, it is forgotten."""
+        """Keep the object. Where Airflow can't, delivery goes on, and it is looked up again the next time."""
         try:
             Variable.set(
                 self.key,
                 json.dumps(content),
                 description="Environments of a Forge app, looked up by airflow-provider-forge",
             )
-        except ImportError as error:  # Airflow's way of saying that there is no supervisor to ask
+        except ImportError as error:  # no supervisor: this is not a task
             log.debug("Not remembered outside of a task: %s", error)
+        except AirflowRuntimeError as error:
+            log.warning(
+                "The Variable %s cannot be set, so environments are looked up again: %s", self.key, error
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
 from airflow_provider_forge.hooks.masking import mask_secret
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
 __all__ = ["OtlpHook"]
+
+_NAME_OF_SECRET = re.compile("auth|cookie|credential|key|pass|secret|session|sig|token", re.IGNORECASE)
 
 
 class OtlpHook(BaseHook):
@@ -67,11 +71,19 @@ class OtlpHook(BaseHook):
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         with naming(self.otlp_conn_id):
             host = host_of(connection)
+            if not host and (connection.password or Extras(connection)):
+                raise ConfigurationError(
+                    "host",
+                    "is missing beside other fields; without a host, the variables OTEL_EXPORTER_OTLP_* say"
+                    " everything, and the other fields are to be empty",
+                )
             endpoint = self._endpoint(host, connection) if host else endpoint_from_environ(os.environ)
-        for value in endpoint.headers.values():
-            mask_secret(value)
-            # Receivers like to repeat a token, but not the scheme before it.
-            mask_secret(value.partition(" ")[2] or value)
+        for name, value in endpoint.headers.items():
+            # Not all of them: to mask "production" would make every log unreadable.
+            if _NAME_OF_SECRET.search(name):
+                mask_secret(value)
+                # Receivers like to repeat a token, but not the scheme before it.
+                mask_secret(value.partition(" ")[2] or value)
         return endpoint
 
     def _endpoint(self, host: str, connection: Any) -> Endpoint:

@@ -10,8 +10,8 @@ from airflow_provider_forge.exceptions import (
     BrokenAnswer,
     ConfigurationError,
     FinalError,
+    PointsRejected,
     WindowExpired,
-    WindowNotOver,
 )
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping, Sequence
 
-    import pendulum
     from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.gateway.windows import Window
+    from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.encode import Export
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
@@ -39,7 +40,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 1, "points": 812,
          "sent": 812, "rejected": 0, "expired": 0, "request_ids": ["…"]}
 
-    Errors that trying again cannot mend fail the task without a retry: bad input, refused credentials, a
+    A task that comes before its interval has settled is deferred until then, which uses up no retry. Errors
+    that trying again cannot mend fail the task without a retry: bad input, refused credentials, a
     refused query, an expired window, rejected points. All others leave it to Airflow's retries.
 
     Args:
@@ -107,95 +109,85 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.on_expired = on_expired
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the task.
+        """Run the task; defer it until the interval has settled, should it be too early.
 
         Raises:
             AirflowFailException: An error that trying again cannot mend.
             AirflowSkipException: All of the interval is older than 14 days, and `on_expired` is `skip`.
             RetryableError: Anything else that went wrong.
         """
-        try:
-            return self._execute(context)
-        except FinalError as error:
-            raise AirflowFailException(str(error)) from error
-
-    def _execute(self, context: Context) -> dict[str, Any]:
         import pendulum
 
+        from airflow_provider_forge.operators.interval import find_interval, settled_at
+
+        try:
+            interval = find_interval(context, self.interval_start, self.interval_end)
+            settled = settled_at(interval, context, now := pendulum.now("UTC"))
+            if settled > now:
+                self.log.info("%s has settled at %s: deferred until then", interval, settled)
+                self.defer(trigger=_wake_at(settled), method_name="resume")
+            return self._deliver(interval, now)
+        except FinalError as error:
+            # The message says it all; a second traceback would only bury it.
+            raise AirflowFailException(str(error)) from None
+
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Go on after a deferral."""
+        return self.execute(context)
+
+    def _deliver(self, interval: Window, now: dt.datetime) -> dict[str, Any]:
+        from airflow_provider_forge.operators.interval import windows_alive
         from airflow_provider_forge.otlp.conform import check_attributes
 
         check_attributes(self.resource_attributes or {})
-        interval = self._interval(context)
-        windows, expired = self._windows(interval, pendulum.now("UTC"))
+        windows, expired = windows_alive(interval, now, self.on_expired)
+        delivered: list[tuple[AppMetrics, Export]] = []
+        rejections: list[PointsRejected] = []
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
-        points = 0
-        request_ids = []
         with OtlpHook(self.otlp_conn_id).get_conn() as receiver:
             for window in windows:
                 try:
-                    metrics = forge.fetch(window.start, window.end, self.environments, self.metrics)
+                    delivered.append(self._deliver_window(window, forge, receiver))
+                except PointsRejected as rejection:
+                    # OTLP forbids to send them again, and they must not hold back later windows.
+                    self.log.warning("%s", rejection)
+                    rejections.append(rejection)
                 except WindowExpired as error:  # while it waited for the rate limit
                     if self.on_expired == "fail":
                         raise
                     self.log.warning("Left out: %s", error)
                     expired += 1
-                    continue
-                export = self._export(metrics, forge.service_name, receiver.endpoint.protocol)
-                if export.metrics:
-                    receiver.export(export)
-                self._tell(metrics, export)
-                points += export.points
-                request_ids.append(metrics.request_id)
-        if not request_ids:
+        if rejections:
+            raise _all_of(rejections)
+        if expired and not delivered:
             raise AirflowSkipException(f"All of {interval} is older than the 14 days that Atlassian keeps")
+        points = sum(export.points for _, export in delivered)
         return {
             "window": str(interval),
-            "calls": len(request_ids),
+            "calls": len(delivered),
             "points": points,
             "sent": points,
             "rejected": 0,
             "expired": expired,
-            "request_ids": request_ids,
+            "request_ids": [metrics.request_id for metrics, _ in delivered],
         }
 
-    def _interval(self, context: Context) -> Window:
-        """Return what the run is to deliver; only here does it matter what kind of run it is."""
-        from airflow_provider_forge.gateway.windows import Window, parse_time
-
-        start, end = self.interval_start or None, self.interval_end or None
-        if start is not None and end is not None:
-            return Window(parse_time("interval_start", start), parse_time("interval_end", end))
-        if start is not None or end is not None:
-            missing, given = ("interval_end", "start") if start is not None else ("interval_start", "end")
-            raise ConfigurationError(missing, f"is missing beside interval_{given}")
-        start, end = context.get("data_interval_start"), context.get("data_interval_end")
-        if start is None or end is None:
-            return Window.last_settled(context["dag_run"].run_after)
-        if start == end:
-            raise ConfigurationError(
-                "schedule",
-                "gives the run an empty data interval, as cron texts do: use ForgeMetricsTimetable()",
-            )
-        return Window(start, end)
-
-    def _windows(self, interval: Window, now: pendulum.DateTime) -> tuple[list[Window], int]:
-        """Return the windows to ask for, oldest first, and how many are left out because they expired."""
-        from airflow_provider_forge.gateway.windows import too_old
-
-        if interval.end > now:
-            raise WindowNotOver(
-                f"The window {interval} is not over: what it would deliver now would be incomplete. It is"
-                " tried again; should that not help, set this machine's clock",
-                retry_after=(interval.end - now).total_seconds(),
-            )
-        windows = list(interval.split())
-        alive = [window for window in windows if not window.expired(now)]
-        expired = len(windows) - len(alive)
-        if expired and self.on_expired == "fail":
-            raise too_old(f"The interval {interval}", now)
-        if expired:
-            self.log.warning("Left out %d windows older than the 14 days that Atlassian keeps", expired)
-        return alive, expired
+    def _deliver_window(
+        self, window: Window, forge: ForgeMetricsHook, receiver: OtlpClient
+    ) -> tuple[AppMetrics, Export]:
+        metrics = forge.fetch(window.start, window.end, self.environments, self.metrics)
+        export = self._export(metrics, forge.service_name, receiver.endpoint.protocol)
+        if export.metrics:
+            receiver.export(export)
+        self.log.info(
+            "%s: %d points sent (call %.2f s, waited %.1f s for the rate limit, request id %s)",
+            window,
+            export.points,
+            metrics.elapsed,
+            metrics.waited,
+            metrics.request_id,
+        )
+        return metrics, export
 
     def _export(self, metrics: AppMetrics, service_name: str | None, protocol: str) -> Export:
         """Make the request to the receiver out of the gateway's answer."""
@@ -224,12 +216,17 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
                 request_id=metrics.request_id,
             ) from error
 
-    def _tell(self, metrics: AppMetrics, export: Export) -> None:
-        self.log.info(
-            "%s: %d points sent (call %.2f s, waited %.1f s for the rate limit, request id %s)",
-            metrics.window,
-            export.points,
-            metrics.elapsed,
-            metrics.waited,
-            metrics.request_id,
-        )
+
+def _wake_at(moment: dt.datetime) -> BaseTrigger:
+    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+    return DateTimeTrigger(moment)
+
+
+def _all_of(rejections: list[PointsRejected]) -> PointsRejected:
+    if len(rejections) == 1:
+        return rejections[0]
+    return PointsRejected(
+        " | ".join(rejection.message for rejection in rejections),
+        rejected=sum(rejection.rejected for rejection in rejections),
+    )

@@ -105,7 +105,7 @@ class OtlpClient:
         except httpx.RequestError as error:
             raise ReceiverUnavailable(
                 f"No answer from {self._host()} ({type(error).__name__}: {quote(str(error), self._secrets)})."
-                " It is tried again; should that not end, check the OTLP Connection's host, and the way there"
+                " It is tried again; should that not end, check the OTLP Connection's host and the network"
             ) from error
         if not response.is_success:
             raise self._failure(response)

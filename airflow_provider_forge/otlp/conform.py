@@ -14,8 +14,9 @@ changelog.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.otlp.model import (
@@ -29,9 +30,6 @@ from airflow_provider_forge.otlp.model import (
     object_at,
     points_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["MAPPING_VERSION", "Identity", "check_attributes", "conform"]
 
@@ -102,6 +100,8 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: A key is not text, or a value is no text, number, boolean or list of such.
     """
+    if not isinstance(attributes, Mapping):
+        raise ConfigurationError("resource_attributes", "is not an object of names and values")
     for key, value in attributes.items():
         if not isinstance(key, str) or not key:
             raise ConfigurationError("resource_attributes", f"{key!r} is no name for an attribute")

@@ -34,6 +34,7 @@ COMPRESSIONS = ("gzip", "none")
 DEFAULT_TIMEOUT = 30.0
 """Seconds."""
 
+_EXAMPLE = "https://host:4318"
 _METRICS_PATH = "/v1/metrics"
 _OTHER_SIGNALS = ("/v1/traces", "/v1/logs", "/v1development/profiles")
 _GRPC_PORT = 4317
@@ -69,7 +70,7 @@ class Endpoint:
     key_file: str | None = None
 
     def __post_init__(self) -> None:
-        check_url("host", self.url)
+        check_url("host", self.url, example=_EXAMPLE)
         seen = set()
         for name, value in self.headers.items():
             if name.lower() in seen:
@@ -120,7 +121,7 @@ def metrics_url(endpoint: str) -> str:
     Raises:
         ConfigurationError: It is no http(s) URL, the port of gRPC, or the URL of another signal.
     """
-    parts = check_url("host", endpoint)
+    parts = check_url("host", endpoint, example=_EXAMPLE)
     path = parts.path.rstrip("/")
     if parts.port == _GRPC_PORT:
         raise ConfigurationError(
@@ -144,40 +145,66 @@ def endpoint_from_environ(environ: Mapping[str, str]) -> Endpoint:
     Raises:
         ConfigurationError: No endpoint is set, or a variable's value is wrong.
     """
-
-    def setting(name: str, default: str | None = None) -> str | None:
-        for key in (f"OTEL_EXPORTER_OTLP_METRICS_{name}", f"OTEL_EXPORTER_OTLP_{name}"):
-            if value := environ.get(key, "").strip():
-                return value
-        return default
-
-    as_is = environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()
-    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
-    if not as_is and not base:
+    settings = _Environment(environ)
+    if not settings.get("ENDPOINT"):
         raise ConfigurationError(
             "host",
-            "no endpoint: give the receiver's URL, such as https://host:4318, or set"
-            " OTEL_EXPORTER_OTLP_ENDPOINT",
+            f"no endpoint: give the receiver's URL, such as {_EXAMPLE}, or set OTEL_EXPORTER_OTLP_ENDPOINT",
         )
-    if as_is:
-        metrics_url(as_is)
-    timeout = setting("TIMEOUT", str(DEFAULT_TIMEOUT * 1000)) or ""
     try:
-        seconds = float(timeout) / 1000
+        return Endpoint(
+            url=settings.url(),
+            headers=_headers(settings.get("HEADERS")),
+            protocol=settings.get("PROTOCOL", HTTP_PROTOBUF),
+            compression=settings.get("COMPRESSION", "gzip"),
+            timeout=_seconds(settings.get("TIMEOUT", str(DEFAULT_TIMEOUT * 1000))),
+            ca_file=settings.get("CERTIFICATE") or None,
+            cert_file=settings.get("CLIENT_CERTIFICATE") or None,
+            key_file=settings.get("CLIENT_KEY") or None,
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(settings.name(_VARIABLES[error.field]), error.problem) from None
+
+
+_VARIABLES = {
+    "host": "ENDPOINT",
+    "headers": "HEADERS",
+    "protocol": "PROTOCOL",
+    "compression": "COMPRESSION",
+    "timeout": "TIMEOUT",
+    "ca_file": "CERTIFICATE",
+    "cert_file": "CLIENT_CERTIFICATE",
+    "key_file": "CLIENT_KEY",
+}
+"""The fields of an endpoint, by the end of the variable that sets them."""
+
+
+class _Environment:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def name(self, setting: str) -> str:
+        """Return the variable that sets it: the one for metrics, else the general one."""
+        own = f"OTEL_EXPORTER_OTLP_METRICS_{setting}"
+        return own if self._environ.get(own, "").strip() else f"OTEL_EXPORTER_OTLP_{setting}"
+
+    def get(self, setting: str, default: str = "") -> str:
+        return self._environ.get(self.name(setting), "").strip() or default
+
+    def url(self) -> str:
+        """Return where to post to: the endpoint for metrics as it is, or the general one with the path."""
+        url = metrics_url(self.get("ENDPOINT"))
+        return self.get("ENDPOINT") if "METRICS" in self.name("ENDPOINT") else url
+
+
+def _seconds(milliseconds: str) -> float:
+    try:
+        seconds = float(milliseconds) / 1000
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise ConfigurationError("OTEL_EXPORTER_OTLP_TIMEOUT", f"{timeout!r} is not a number of milliseconds")
-    return Endpoint(
-        url=as_is or metrics_url(base),
-        headers=_headers(setting("HEADERS", "") or ""),
-        protocol=setting("PROTOCOL", HTTP_PROTOBUF) or "",
-        compression=setting("COMPRESSION", "gzip") or "",
-        timeout=seconds,
-        ca_file=setting("CERTIFICATE"),
-        cert_file=setting("CLIENT_CERTIFICATE"),
-        key_file=setting("CLIENT_KEY"),
-    )
+        raise ConfigurationError("timeout", f"{milliseconds!r} is not a number of milliseconds")
+    return seconds
 
 
 def _headers(text: str) -> dict[str, str]:
@@ -185,8 +212,6 @@ def _headers(text: str) -> dict[str, str]:
     for pair in filter(None, (entry.strip() for entry in text.split(","))):
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigurationError(
-                "OTEL_EXPORTER_OTLP_HEADERS", "is not a list of name=value, with commas between"
-            )
+            raise ConfigurationError("headers", "is not a list of name=value, with commas between")
         headers[urllib.parse.unquote(name.strip())] = urllib.parse.unquote(value.strip())
     return headers

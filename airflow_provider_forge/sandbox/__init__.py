@@ -13,6 +13,13 @@ Everything generated is a pure function of (seed, app, environment, minute). Nee
 
 from __future__ import annotations
 
+try:
+    import graphql as _graphql  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "The sandbox needs graphql-core: install airflow-provider-forge with its extra `sandbox`"
+    ) from None
+
 from airflow_provider_forge.sandbox.environments import Environment
 from airflow_provider_forge.sandbox.faults import Fault
 from airflow_provider_forge.sandbox.gateway import SandboxGateway

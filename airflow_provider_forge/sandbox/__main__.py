@@ -131,6 +131,7 @@ def _text(description: dict[str, Any]) -> str:
     lines = [
         f"Gateway       {description['gateway_url']}",
         f"OTLP sink     {description['sink_url']}",
+        f"What came     {description['sink_url']}/sandbox/summary",
         f"Email         {description['email']}",
         f"API token     {description['api_token']}",
         f"App id        {description['app_id']}",

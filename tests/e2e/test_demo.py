@@ -45,8 +45,13 @@ def test_the_real_partners_are_taken_from_the_environment() -> None:
 @pytest.mark.parametrize("missing", REAL)
 def test_half_set_credentials_are_refused(missing: str) -> None:
     environment = {name: value for name, value in REAL.items() if name != missing}
-    with pytest.raises(SettingsError, match=f"^{missing} is not set"):
+    with pytest.raises(SettingsError, match=f"^{missing} not set"):
         Settings.from_environment(environment)
+
+
+def test_a_collector_that_cannot_be_used_is_refused_before_anything_starts() -> None:
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_ENDPOINT: port 4317 is OTLP over gRPC"):
+        Settings.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"})
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "1.5", "336", "many"])

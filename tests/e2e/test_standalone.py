@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import accumulate
 
 import pytest
 
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 
 QUARTER, SETTLE = timedelta(minutes=15), timedelta(minutes=5)
 BY_CATCHUP = 20
+MOST_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def manual(backfilled: Deployment) -> ManualRuns:
 def advanced(backfilled: Deployment, manual: ManualRuns) -> Deployment:
     """Take the schedule's next logical date for a manual run, and wait for the schedule to go past it."""
     next_date = floor(datetime.now(timezone.utc), MINUTE)
-    backfilled.airflow.api.trigger(DAG_ID, next_date)
+    run_id = backfilled.airflow.api.trigger(DAG_ID, next_date)
+    # It waits until its window is over.
+    assert backfilled.finished(run_id)["state"] == "success"
     later = (next_date + MINUTE).isoformat()
     wait_for(
         lambda: backfilled.successes(run_type="scheduled", logical_date_gte=later),
@@ -143,6 +147,16 @@ def test_no_call_goes_beyond_the_limit(advanced: Deployment) -> None:
     assert len(advanced.metrics_calls()) > CATCHUP // MINUTE
     assert gateway.over_limit(RATE_CALLS, RATE_SECONDS) == 0
     assert gateway.violations == 0
+
+
+def test_no_more_than_three_tasks_run_at_once(advanced: Deployment) -> None:
+    """Whatever kind of run they are of: more would only wait for the rate limit."""
+    tasks = advanced.airflow.api.task_instances(DAG_ID)
+    moments = [(parse_time(task["start_date"]), 1) for task in tasks if task["end_date"]]
+    moments += [(parse_time(task["end_date"]), -1) for task in tasks if task["end_date"]]
+    running = list(accumulate(change for _, change in sorted(moments)))
+
+    assert max(running) == MOST_AT_ONCE
 
 
 def assert_each_minute_has_one_run(deployment: Deployment) -> None:

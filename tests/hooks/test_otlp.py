@@ -233,10 +233,10 @@ def test_without_either_the_error_says_what_to_give(connect):
 @pytest.mark.parametrize(
     ("variables", "field"),
     [
-        ({"ENDPOINT": "http://standard:4317"}, "host"),
+        ({"ENDPOINT": "http://standard:4317"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ({"TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
         ({"HEADERS": CANARY}, "OTEL_EXPORTER_OTLP_HEADERS"),
-        ({"PROTOCOL": "grpc"}, "protocol"),
+        ({"PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
     ],
 )
 def test_a_bad_variable_is_named_with_the_connection_too(connect, otel, variables, field):
@@ -244,9 +244,16 @@ def test_a_bad_variable_is_named_with_the_connection_too(connect, otel, variable
     assert refusal(connect(None)).field == f"otlp_default: {field}"
 
 
-def test_all_header_values_are_masked_in_airflows_logs(connect, masked):
-    connect(password="secret", headers={"X-Api-Key": CANARY}).get_conn().close()
+@pytest.mark.parametrize("fields", [{"password": CANARY}, {"protocol": "http/json"}])
+def test_fields_that_nothing_would_read_are_refused(connect, otel, fields):
+    otel(ENDPOINT="http://standard:4318")
+    assert refusal(connect(None, **fields)).field == "otlp_default: host"
+
+
+def test_secret_header_values_are_masked_in_airflows_logs_and_no_others(connect, masked):
+    connect(password="secret", headers={"X-Api-Key": CANARY, "X-Env": "production"}).get_conn().close()
     assert {"Bearer secret", CANARY} <= set(masked)
+    assert "production" not in masked
 
 
 def test_those_of_the_standard_variables_too(connect, otel, masked):

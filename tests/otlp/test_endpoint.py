@@ -334,16 +334,19 @@ def test_nonsense_time_outs(nonsense):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "field"),
+    ("name", "value", "named"),
     [
-        ("PROTOCOL", "grpc", "protocol"),
-        ("COMPRESSION", "deflate", "compression"),
-        ("CERTIFICATE", "missing.pem", "ca_file"),
-        ("CLIENT_CERTIFICATE", "missing.pem", "cert_file"),
-        ("CLIENT_KEY", "missing.pem", "cert_file"),
+        ("PROTOCOL", "grpc", "PROTOCOL"),
+        ("METRICS_PROTOCOL", "grpc", "METRICS_PROTOCOL"),
+        ("COMPRESSION", "deflate", "COMPRESSION"),
+        ("CERTIFICATE", "missing.pem", "CERTIFICATE"),
+        ("CLIENT_CERTIFICATE", "missing.pem", "CLIENT_CERTIFICATE"),
+        ("CLIENT_KEY", "missing.pem", "CLIENT_CERTIFICATE"),
+        ("ENDPOINT", "http://collector:4317", "ENDPOINT"),
+        ("METRICS_ENDPOINT", "http://collector:4317", "METRICS_ENDPOINT"),
     ],
 )
-def test_nonsense_in_other_variables_names_the_field_and_the_value(name, value, field):
+def test_nonsense_in_other_variables_names_the_variable_and_the_value(name, value, named):
     with pytest.raises(ConfigurationError) as refused:
         of(**{name: value})
-    assert refused.value.field == field
+    assert refused.value.field == OTEL + named

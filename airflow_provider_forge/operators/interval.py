@@ -1,0 +1,86 @@
+"""Which interval a task delivers, and which windows of it can still be had."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.windows import (
+    LONGEST,
+    RETENTION,
+    Window,
+    ceil,
+    floor,
+    parse_time,
+    too_old,
+)
+
+if TYPE_CHECKING:
+    import pendulum
+    from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["find_interval", "settled_at", "windows_alive"]
+
+FURTHEST = dt.timedelta(hours=2)
+"""An interval that ends further ahead is a mistake, not one to wait for: a schedule's are an hour at most."""
+
+
+def find_interval(context: Context, start: dt.datetime | str | None, end: dt.datetime | str | None) -> Window:
+    """Return what the task is to deliver: what was given, else what the run says.
+
+    Args:
+        context: Of the task; a manual run without a logical date has no data interval in it.
+        start: The operator's `interval_start`; None or empty text where it was not given.
+        end: Its `interval_end`, likewise.
+
+    Raises:
+        ConfigurationError: A time is malformed, only one is given, or there is nothing between them.
+    """
+    start, end = start or None, end or None
+    if start is None and end is None:
+        start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is None and end is None:
+        return Window.last_settled(context["dag_run"].run_after)
+    if start is None:
+        raise ConfigurationError("interval_start", "is missing beside interval_end")
+    if end is None:
+        raise ConfigurationError("interval_end", "is missing beside interval_start")
+    first, last = parse_time("interval_start", start), parse_time("interval_end", end)
+    if first == last:
+        raise ConfigurationError(
+            "interval_end",
+            f"{end} is interval_start too. If that is the run's data interval, the DAG's schedule is a cron"
+            " text: use ForgeMetricsTimetable()",
+        )
+    if last < first:
+        raise ConfigurationError("interval_end", f"{end} is before interval_start, {start}")
+    return Window(first, last)
+
+
+def settled_at(interval: Window, context: Context, now: dt.datetime) -> pendulum.DateTime:
+    """Return when the interval's data has arrived, as far as the DAG's timetable allows for.
+
+    Raises:
+        ConfigurationError: That is too far ahead to be meant.
+    """
+    dag = context.get("dag")
+    settle = getattr(dag.timetable, "settle", dt.timedelta(0)) if dag else dt.timedelta(0)
+    if interval.end > now + FURTHEST:
+        raise ConfigurationError("interval_end", f"{interval.end} is in the future")
+    return interval.end + settle
+
+
+def windows_alive(interval: Window, now: dt.datetime, on_expired: str) -> tuple[list[Window], int]:
+    """Return the windows to ask for, oldest first, and how many are too old and left out.
+
+    Raises:
+        WindowExpired: Some are too old, and `on_expired` is `fail`.
+    """
+    if not interval.expired(now):
+        return list(interval.split()), 0
+    if on_expired == "fail":
+        raise too_old(f"The interval {interval}", now)
+    edge = min(ceil(now - RETENTION, LONGEST), ceil(interval.end, LONGEST))
+    expired = round((edge - floor(interval.start, LONGEST)).total_seconds() / LONGEST.total_seconds())
+    return list(Window(edge, interval.end).split()) if edge < interval.end else [], expired

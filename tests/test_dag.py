@@ -1,0 +1,57 @@
+"""The DAG that people copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+SHIPPED = Path(__file__).parent.parent / "dags" / "forge_metrics.py"
+
+
+@pytest.fixture
+def parse(tmp_path):
+    def parse(source: str):
+        path = tmp_path / "forge_metrics.py"
+        path.write_text(source)
+        bag = DagBag(path)
+        assert bag.import_errors == {}
+        return bag.dags
+
+    return parse
+
+
+def test_it_is_one_dag_with_one_task_that_fills_in_what_is_missing(parse):
+    (dag,) = parse(SHIPPED.read_text()).values()
+    assert (dag.dag_id, dag.catchup) == ("forge_metrics", True)
+    assert dag.timetable.serialize() == ForgeMetricsTimetable().serialize()
+    (task,) = dag.tasks
+    assert isinstance(task, ForgeMetricsToOtlpOperator)
+    assert (task.task_id, task.forge_conn_id, task.otlp_conn_id) == (
+        "export",
+        "forge_default",
+        "otlp_default",
+    )
+
+
+def test_at_most_three_tasks_of_all_its_runs_wait_for_the_rate_limit(parse):
+    (dag,) = parse(SHIPPED.read_text()).values()
+    # max_active_runs and pools would not do: backfills ignore the one, and nobody makes the other.
+    assert [task.max_active_tis_per_dag for task in dag.tasks] == [3]
+
+
+def test_a_second_app_is_one_more_line_and_a_dag_of_its_own(parse):
+    line = '    "forge_metrics_other": {"app_id": "ari:cloud:ecosystem::app/other"},\n'
+    before, opening, after = SHIPPED.read_text().partition("APPS = {\n")
+    dags = parse(before + opening + line + after)
+    assert sorted(dags) == ["forge_metrics", "forge_metrics_other"]
+    (task,) = dags["forge_metrics_other"].tasks
+    assert (task.app_id, task.forge_conn_id) == ("ari:cloud:ecosystem::app/other", "forge_default")
+
+
+def test_it_is_short_enough_to_be_read():
+    assert len(SHIPPED.read_text().splitlines()) <= 60
