@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.encode import Export
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
+
+
+class _Delivered(NamedTuple):
+    """What is left of a window once it is delivered: a long interval has many, and each can be large."""
+
+    points: int
+    request_id: str | None
 
 
 class ForgeMetricsToOtlpOperator(BaseOperator):
@@ -141,7 +148,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
         check_attributes(self.resource_attributes or {})
         windows, expired = windows_alive(interval, now, self.on_expired)
-        delivered: list[tuple[AppMetrics, Export]] = []
+        delivered: list[_Delivered] = []
         rejections: list[PointsRejected] = []
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
         with OtlpHook(self.otlp_conn_id).get_conn() as receiver:
@@ -161,7 +168,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             raise _all_of(rejections)
         if expired and not delivered:
             raise AirflowSkipException(f"All of {interval} is older than the 14 days that Atlassian keeps")
-        points = sum(export.points for _, export in delivered)
+        points = sum(window.points for window in delivered)
         return {
             "window": str(interval),
             "calls": len(delivered),
@@ -169,12 +176,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             "sent": points,
             "rejected": 0,
             "expired": expired,
-            "request_ids": [metrics.request_id for metrics, _ in delivered],
+            "request_ids": [window.request_id for window in delivered],
         }
 
-    def _deliver_window(
-        self, window: Window, forge: ForgeMetricsHook, receiver: OtlpClient
-    ) -> tuple[AppMetrics, Export]:
+    def _deliver_window(self, window: Window, forge: ForgeMetricsHook, receiver: OtlpClient) -> _Delivered:
         metrics = forge.fetch(window.start, window.end, self.environments, self.metrics)
         export = self._export(metrics, forge.service_name, receiver.endpoint.protocol)
         if export.metrics:
@@ -187,7 +192,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             metrics.waited,
             metrics.request_id,
         )
-        return metrics, export
+        return _Delivered(export.points, metrics.request_id)
 
     def _export(self, metrics: AppMetrics, service_name: str | None, protocol: str) -> Export:
         """Make the request to the receiver out of the gateway's answer."""

@@ -12,7 +12,7 @@ from airflow_provider_forge.sandbox.streams import stream
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["GATEWAY_KINDS", "SINK_KINDS", "Fault", "FaultPlan"]
+__all__ = ["GATEWAY_KINDS", "SINK_KINDS", "CanMisbehave", "Fault", "FaultPlan"]
 
 _TRANSPORT_KINDS = {
     "status",
@@ -225,3 +225,22 @@ class FaultPlan:
                 return None
             picked.used += 1
             return picked.fault
+
+
+class CanMisbehave:
+    """A server that takes faults; it keeps its plan in `_faults`."""
+
+    _faults: FaultPlan
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The rules of misbehaviour in force."""
+        return self._faults.current()
+
+    def add_fault(self, fault: Fault) -> None:
+        """Misbehave by this rule, too; ValueError if the fault is not of a kind that this server can do."""
+        self._faults.add(fault)
+
+    def clear_faults(self) -> None:
+        """Behave."""
+        self._faults.clear()

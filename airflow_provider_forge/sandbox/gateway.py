@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.sandbox import control, encode, schema
 from airflow_provider_forge.sandbox.catalogue import METRICS, Sample
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP, Directory, Environment, app_uuid
-from airflow_provider_forge.sandbox.faults import GATEWAY_KINDS, Fault, FaultPlan
+from airflow_provider_forge.sandbox.faults import GATEWAY_KINDS, CanMisbehave, FaultPlan
 from airflow_provider_forge.sandbox.limits import RateLimiter, over_limit
 from airflow_provider_forge.sandbox.misbehaviour import fault_headers, misbehave, spoil
 from airflow_provider_forge.sandbox.points import Point, points_of
@@ -40,7 +40,7 @@ _USER_AGENT_OF_A_LIBRARY = re.compile(
 _SERVED_DESPITE = frozenset({"slow", "duplicate_points", "empty"})
 
 
-class SandboxGateway(LocalServer):
+class SandboxGateway(CanMisbehave, LocalServer):
     """A gateway on a port of this machine that enforces the real schema, headers and limits.
 
     Args:
@@ -124,19 +124,6 @@ class SandboxGateway(LocalServer):
         times = [call.received_at for call in self.calls if call.outcome != "unauthorized"]
         limit = self.rate_limit_calls if calls is None else calls
         return over_limit(times, limit, seconds or self.rate_limit_seconds) if limit else 0
-
-    @property
-    def faults(self) -> list[Fault]:
-        """The rules of misbehaviour in force."""
-        return self._faults.current()
-
-    def add_fault(self, fault: Fault) -> None:
-        """Misbehave by this rule, too; ValueError if the fault is not one of a gateway."""
-        self._faults.add(fault)
-
-    def clear_faults(self) -> None:
-        """Behave."""
-        self._faults.clear()
 
     def generated(
         self,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import threading
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
@@ -17,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from airflow_provider_forge.sandbox import control
-from airflow_provider_forge.sandbox.faults import SINK_KINDS, Fault, FaultPlan
+from airflow_provider_forge.sandbox.faults import SINK_KINDS, CanMisbehave, Fault, FaultPlan
 from airflow_provider_forge.sandbox.misbehaviour import fault_headers, misbehave
 from airflow_provider_forge.sandbox.points import Point, points_of
 from airflow_provider_forge.sandbox.server import LocalServer, Reply, Request
@@ -95,7 +97,7 @@ class _RefusedError(Exception):
         super().__init__(message)
 
 
-class OtlpSink(LocalServer):
+class OtlpSink(CanMisbehave, LocalServer):
     """An OTLP/HTTP endpoint for metrics: protobuf and JSON, plain and gzip, nothing but what OTLP says.
 
     Args:
@@ -149,19 +151,6 @@ class OtlpSink(LocalServer):
             self._kept.clear()
             self._counts = dict.fromkeys(self._counts, 0)
 
-    @property
-    def faults(self) -> list[Fault]:
-        """The rules of misbehaviour in force."""
-        return self._faults.current()
-
-    def add_fault(self, fault: Fault) -> None:
-        """Misbehave by this rule, too; ValueError if the fault is not one of a sink."""
-        self._faults.add(fault)
-
-    def clear_faults(self) -> None:
-        """Behave."""
-        self._faults.clear()
-
     def respond(self, request: Request) -> Reply:
         """Take in metrics, or answer the control plane."""
         if request.path != _PATH:
@@ -194,7 +183,7 @@ class OtlpSink(LocalServer):
             if len(body) > self._max_body_bytes:
                 raise _RefusedError(400, f"{len(body)} bytes are more than {self._max_body_bytes}")
             return body, _decoded(content_type, body)
-        except (OSError, EOFError, zlib.error, DecodeError, ParseError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, DecodeError, ParseError, TypeError, ValueError) as error:
             raise _RefusedError(400, f"the body cannot be read: {error}") from error
 
     def _keep(
@@ -221,10 +210,21 @@ class OtlpSink(LocalServer):
 def _decoded(content_type: str, body: bytes) -> ExportMetricsServiceRequest:
     message = ExportMetricsServiceRequest()
     if content_type == _JSON:
-        Parse(body, message, ignore_unknown_fields=True)
+        content = json.loads(body, object_hook=_ids_in_base64)
+        if not isinstance(content, dict):
+            raise TypeError("it is no JSON object")
+        ParseDict(content, message, ignore_unknown_fields=True)
     else:
         message.ParseFromString(body)
     return message
+
+
+def _ids_in_base64(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the same with an exemplar's ids as protobuf's JSON has them: OTLP's has them in hex."""
+    for name in ("traceId", "spanId"):
+        if name in value:
+            value[name] = base64.b64encode(bytes.fromhex(value[name])).decode()
+    return value
 
 
 def _rejected(fault: Fault | None) -> int:

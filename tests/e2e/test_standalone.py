@@ -149,6 +149,13 @@ def test_no_call_goes_beyond_the_limit(advanced: Deployment) -> None:
     assert gateway.violations == 0
 
 
+def test_environments_are_looked_up_once_and_remembered_by_all_tasks(advanced: Deployment) -> None:
+    looked_up = [call for call in advanced.gateway.calls if call.operation == "app"]
+
+    # The first tasks start together, before any of them can know.
+    assert 1 <= len(looked_up) <= MOST_AT_ONCE
+
+
 def test_no_more_than_three_tasks_run_at_once(advanced: Deployment) -> None:
     """Whatever kind of run they are of: more would only wait for the rate limit."""
     tasks = advanced.airflow.api.task_instances(DAG_ID)

@@ -38,6 +38,20 @@ def test_protobuf_and_json_plain_and_gzip_give_the_same_points(http, sink):
     assert Counter(sink.points) == Counter(points_of(request.resource_metrics) * 4)
 
 
+def test_exemplars_have_their_ids_in_hex_in_json(http, sink):
+    exemplar = {"asInt": "1", "traceId": "0102030405060708090a0b0c0d0e0f10", "spanId": "0102030405060708"}
+    metric = {"name": "m", "sum": {"dataPoints": [{"asInt": "1", "exemplars": [exemplar]}]}}
+    body = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}
+    assert http.post(f"{sink.url}/v1/metrics", json=body).status_code == 200
+    (point,) = sink.points
+    assert point.data().exemplars[0].trace_id == bytes(range(1, 17))
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"5", b'{"resourceMetrics":[{"traceId":5}]}', b"\xff"])
+def test_json_that_is_no_otlp_is_refused(http, sink, body):
+    assert http.post(f"{sink.url}/v1/metrics", content=body, headers=JSON).status_code == 400
+
+
 def test_a_body_may_come_in_chunks(http, sink):
     body = export_request().SerializeToString()
     response = http.post(
