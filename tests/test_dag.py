@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ModuleNotFoundError:  # Airflow 3.0 and 3.1
+    from airflow.models.dagbag import DagBag
 
 SHIPPED = Path(__file__).parent.parent / "dags" / "forge_metrics.py"
 
