@@ -158,9 +158,14 @@ def test_environments_are_looked_up_once_and_remembered_by_all_tasks(advanced: D
 
 def test_no_more_than_three_tasks_run_at_once(advanced: Deployment) -> None:
     """Whatever kind of run they are of: more would only wait for the rate limit."""
-    tasks = advanced.airflow.api.task_instances(DAG_ID)
-    moments = [(parse_time(task["start_date"]), 1) for task in tasks if task["end_date"]]
-    moments += [(parse_time(task["end_date"]), -1) for task in tasks if task["end_date"]]
+    tasks = [
+        task
+        for task in advanced.airflow.api.task_instances(DAG_ID)
+        # A manual run's task may have been deferred in between.
+        if task["end_date"] and not task["dag_run_id"].startswith("manual__")
+    ]
+    moments = [(parse_time(task["start_date"]), 1) for task in tasks]
+    moments += [(parse_time(task["end_date"]), -1) for task in tasks]
     running = list(accumulate(change for _, change in sorted(moments)))
 
     assert max(running) == MOST_AT_ONCE

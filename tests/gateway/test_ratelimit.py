@@ -498,11 +498,16 @@ for _ in range(int(turns)):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "turns"), [(1.0, 2), pytest.param(3.0, 8, marks=[pytest.mark.long, pytest.mark.timeout(180)])]
+    ("allowed", "seconds", "turns"),
+    [
+        # A busy machine may take a tenth of a second between two lines, so the short run keeps more distance.
+        (1.0, 1.25, 2),
+        pytest.param(3.0, 3.0, 8, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
+    ],
 )
-def test_eight_processes_at_once_never_exceed_the_limit(tmp_path, seconds, turns):
+def test_eight_processes_at_once_never_exceed_the_limit(tmp_path, allowed, seconds, turns):
     calls, processes = 5, 8
-    with SandboxGateway(rate_limit_calls=calls, rate_limit_seconds=seconds) as gateway:
+    with SandboxGateway(rate_limit_calls=calls, rate_limit_seconds=allowed) as gateway:
         arguments = (gateway.url, gateway.email, gateway.api_token, gateway.app_id.rpartition("/")[2])
         limit = (tmp_path / "account.json", calls, seconds, turns)
         command = [sys.executable, "-c", CONTESTANT, *map(str, (*arguments, *limit))]
