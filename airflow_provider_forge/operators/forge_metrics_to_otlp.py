@@ -123,6 +123,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             AirflowSkipException: All of the interval is older than 14 days, and `on_expired` is `skip`.
             RetryableError: Anything else that went wrong.
         """
+        return self._run(context, wait_until_settled=True)
+
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
+        return self._run(context, wait_until_settled=False)
+
+    def _run(self, context: Context, *, wait_until_settled: bool) -> dict[str, Any]:
         import pendulum
 
         from airflow_provider_forge.operators.interval import find_interval, settled_at
@@ -130,17 +137,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         try:
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
-            if settled > now:
+            if wait_until_settled and settled > now:
                 self.log.info("%s has settled at %s: deferred until then", interval, settled)
                 self.defer(trigger=_wake_at(settled), method_name="resume")
             return self._deliver(interval, now)
         except FinalError as error:
             # The message says it all; a second traceback would only bury it.
             raise AirflowFailException(str(error)) from None
-
-    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
-        """Go on after a deferral."""
-        return self.execute(context)
 
     def _deliver(self, interval: Window, now: dt.datetime) -> dict[str, Any]:
         from airflow_provider_forge.operators.interval import windows_alive

@@ -191,13 +191,10 @@ def test_a_run_before_its_interval_has_settled_is_deferred_until_then(gateway, s
     assert gateway.calls == []
 
 
-def test_a_deferred_run_goes_on_and_waits_again_where_it_woke_too_early(gateway, sink, connect):
+def test_a_deferred_run_goes_on_though_this_machines_clock_be_slow(gateway, sink, connect):
     connect(gateway, sink)
-    operator = ForgeMetricsToOtlpOperator(task_id="export")
-    with pytest.raises(TaskDeferred):
-        operator.resume(too_early(1))
-    assert operator.resume(too_early(-5.1))["calls"] == 2
-    assert sink.points
+    summary = ForgeMetricsToOtlpOperator(task_id="export").resume(too_early(-1), event="woken")
+    assert summary["points"] == len(sink.points) > 0
 
 
 def test_an_interval_far_in_the_future_is_a_mistake(gateway, sink, connect):

@@ -1,0 +1,49 @@
+"""What the README says of the code, where the code can be asked."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.otlp.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("documented", [ForgeMetricsToOtlpOperator, ForgeMetricsTimetable])
+def test_every_argument_is_in_the_options(documented):
+    section = README.partition(f"### `{documented.__name__}`")[2].partition("\n#")[0]
+    arguments = set(inspect.signature(documented.__init__).parameters) - {"self", "kwargs", "clock"}
+    assert len(arguments) >= 3
+    assert arguments <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_every_extra_that_the_hooks_read_is_in_the_options():
+    for name in ("forge", "otlp"):
+        source = (ROOT / "airflow_provider_forge" / "hooks" / f"{name}.py").read_text()
+        read = set(re.findall(r'extras\.(?:get|text|choice|number|whole_number)\("(\w+)"', source))
+        section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
+        assert read
+        assert read <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_it_describes_the_mapping_that_is_made():
+    assert f"mapping version {MAPPING_VERSION};" in README
+    assert SCOPE_NAME in README
+    assert SCHEMA_URL.rpartition("/")[2] in README
+
+
+def test_its_files_and_anchors_exist():
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("http"):
+            assert (ROOT / target).exists()
