@@ -100,6 +100,8 @@ class ManagedProcess:
         with suppress(TimeoutError):
             wait_for(lambda: not self.members(), timeout=patience, what="the processes to end")
         wait_for(self._killed, timeout=10.0, what="the killed processes to be gone")
+        # It may have died after the last look at its exit status, and a zombie is no living member.
+        self._popen.wait(timeout=10.0)
 
     def _killed(self) -> bool:
         self._signal_all(signal.SIGKILL)

@@ -113,3 +113,11 @@ def airflow_processes(directory: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def test_a_process_that_ends_by_itself_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = ManagedProcess(["true"], env=clean_environment(), log_file=tmp_path / "true.log")
+    # As when it ends between the look at its exit status and the list of the living.
+    monkeypatch.setattr(process, "members", list)
+    process.stop()
+    assert process._popen.returncode == 0
