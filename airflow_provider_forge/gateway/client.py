@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.windows import Window
 
 __all__ = ["AppMetrics", "GatewayClient"]
-
-log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds; a gateway that does not take a connection by then will not."""
@@ -128,6 +125,9 @@ class GatewayClient:
         limiter: Shares the account's budget of calls.
         timeout: Seconds that the gateway may stay silent.
         clock: Returns the present, aware; it decides which windows are older than the gateway's 14 days.
+
+    Attributes:
+        secrets: What must appear nowhere: the token, and what HTTP Basic makes of it.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class GatewayClient:
     ) -> None:
         self._url = url
         self._auth = httpx.BasicAuth(email, api_token)
-        self._secrets = (api_token, base64.b64encode(f"{email}:{api_token}".encode()).decode())
+        self.secrets = (api_token, base64.b64encode(f"{email}:{api_token}".encode()).decode())
         self._limiter = limiter
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         self._clock = clock
@@ -246,12 +246,12 @@ class GatewayClient:
         except httpx.RequestError as error:
             raise GatewayUnavailable(
                 f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}:"
-                f" {quote(str(error), self._secrets)}). It is asked again; should that not end, check the"
+                f" {quote(str(error), self.secrets)}). It is asked again; should that not end, check the"
                 " Forge Connection's host, timeout and network",
                 request_id=request_id_in(response.headers) if response else None,
             ) from error
         elapsed = time.monotonic() - started
-        answer = read_answer(response, now=self._clock(), secrets=self._secrets)
+        answer = read_answer(response, now=self._clock(), secrets=self.secrets)
         return _Call(answer, elapsed, place.waited)
 
 

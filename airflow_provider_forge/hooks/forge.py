@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import tempfile
 import urllib.parse
@@ -108,6 +107,7 @@ class ForgeMetricsHook(BaseHook):
         labels, wanted = parse_metrics(metrics), parse_list("environments", environments)
         client = self.get_conn()
         app_id = self.app_id
+        # Before environments are looked up for it, which costs a call.
         client.check(window)
         return client.app_metrics(app_id, window, self._directory().find(wanted), labels)
 
@@ -165,27 +165,32 @@ class ForgeMetricsHook(BaseHook):
             )
         if token != token.strip():
             extras.refuse("password", "has white space at its ends: paste the API token without")
-        # Airflow masks the password, but not what HTTP Basic makes of it.
-        mask_secret(base64.b64encode(f"{email}:{token}".encode()).decode())
-        parts = urllib.parse.urlsplit(url)
-        gateway = f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
-        account = hashlib.sha256(f"{email.lower()}\n{gateway}".encode()).hexdigest()[:32]
+        account = hashlib.sha256(f"{email.lower()}\n{self._gateway()}".encode()).hexdigest()[:32]
         limiter = FileRateLimiter(
             Path(tempfile.gettempdir()) / "airflow-provider-forge" / f"{account}.json",
             calls=extras.whole_number("rate_limit_calls", 5),
             seconds=extras.number("rate_limit_seconds", 60),
         )
-        return GatewayClient(url, email, token, limiter=limiter, timeout=extras.number("timeout", 60))
+        client = GatewayClient(url, email, token, limiter=limiter, timeout=extras.number("timeout", 60))
+        # Airflow masks the password itself, but not what HTTP Basic makes of it.
+        for secret in client.secrets:
+            mask_secret(secret)
+        return client
 
     def _url(self) -> str:
         url = host_of(self._conn()) or GATEWAY_URL
         check_url(f"{self.forge_conn_id}: host", url, example=GATEWAY_URL)
         return url
 
+    def _gateway(self) -> str:
+        """Return the gateway's host, with an unusual port: the same however the URL is written."""
+        parts = urllib.parse.urlsplit(self._url())
+        usual = parts.port in (None, _PORTS[parts.scheme])
+        return str(parts.hostname) if usual else f"{parts.hostname}:{parts.port}"
+
     def _directory(self) -> EnvironmentDirectory:
         from airflow_provider_forge.gateway.environments import EnvironmentDirectory
 
         app_id, client = self.app_id, self.get_conn()
-        gateway = urllib.parse.urlsplit(self._url()).netloc
-        memory = VariableMemory(f"forge_environments_{app_id}_{gateway}")
+        memory = VariableMemory(f"forge_environments_{app_id}_{self._gateway()}")
         return EnvironmentDirectory(app_id, lambda: client.environments(app_id), memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from airflow_provider_forge.otlp.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Oddities", "find_oddities"]
 
@@ -68,10 +68,9 @@ def find_oddities(resource_metrics: list[Json]) -> Oddities:
     duplicates = overlaps = 0
     for key, points in series.items():
         if len(points) > 1:
-            distinct = Counter(canonical(point) for point in points)
-            duplicates += distinct.total() - len(distinct)
-            unique = {canonical(point): point for point in points}.values()
-            overlaps += sum(_overlapping(list(unique), delta=key in deltas))
+            distinct = {canonical(point): point for point in points}
+            duplicates += len(points) - len(distinct)
+            overlaps += sum(_overlapping(distinct.values(), delta=key in deltas))
     return Oddities(
         duplicates, overlaps, tuple(sorted(name for name, seen in forms.items() if len(seen) > 1))
     )
@@ -82,7 +81,7 @@ def _series(name: str, point: Json) -> bytes:
     return b"\n".join([name.encode(), *pairs])
 
 
-def _overlapping(points: list[Json], *, delta: bool) -> Iterator[bool]:
+def _overlapping(points: Iterable[Json], *, delta: bool) -> Iterator[bool]:
     """Yield for each point, in the order of time, whether it overlaps the ones before it.
 
     The points of a cumulative sum all begin at its start, and those of a gauge nowhere: there only a time

@@ -460,6 +460,16 @@ def test_an_account_at_a_gateway_has_one_file_whatever_the_connection(connection
     assert EMAIL not in str(first)
 
 
+@pytest.mark.parametrize(
+    "host", ["https://API.Atlassian.com/graphql", "https://api.atlassian.com:443/graphql/", LEFT_OUT]
+)
+def test_a_gateway_is_one_memory_however_its_url_is_written(connection, host):
+    """Otherwise how an environment is called would be settled anew, and its series could fork."""
+    connection(host=host)
+    key = ForgeMetricsHook()._directory()._memory.key
+    assert key == f"forge_environments_{APP}_api.atlassian.com"
+
+
 # What parsing a DAG file may do
 
 CONSTRUCT = """
