@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.gateway.windows import LONGEST, SETTLE
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID
 
 if TYPE_CHECKING:
     from airflow_provider_forge.sandbox import OtlpSink
     from demo.api import AirflowApi
-
-WINDOW = timedelta(minutes=15)
-SETTLE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class ProgressMeter:
             if not runs or not runs[0]["data_interval_start"]:
                 return 0
             self._first = parse_time(runs[0]["data_interval_start"])
-        return (now - SETTLE - self._first) // WINDOW
+        return (now - SETTLE - self._first) // LONGEST
 
     def _sum_of_sent(self, runs: list[dict]) -> int:
         for run_id in {run["dag_run_id"] for run in runs} - self._sent.keys():

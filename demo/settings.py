@@ -62,7 +62,6 @@ class Settings:
             except ConfigurationError as error:
                 raise SettingsError(f"{error}.") from None
         email, api_token, app_id = (environ.get(name, "") for name in CREDENTIALS)
-        collector = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
         otlp = {name: value for name, value in environ.items() if name.startswith("OTEL_EXPORTER_OTLP_")}
         return cls(
             credentials=None if missing else (email, api_token, app_id),
