@@ -10,12 +10,18 @@
     │   ├── QueryRefused           Atlassian: the query itself is refused
     │   ├── WindowExpired          the window is older than the gateway keeps metrics
     │   ├── ExportRefused          receiver: the request is refused, and would be again
-    │   └── PointsRejected         receiver: it took the request and rejected points of it
+    │   │   └── RequestTooLarge    receiver: the request is larger than it takes
+    │   ├── PointsRejected         receiver: it took the request and rejected points of it
+    │   ├── DeliveryAmbiguous      points may be there already, and `on_ambiguous` is `fail`
+    │   └── PointsChanged          Atlassian changed delivered points, and `on_changed` is `fail`
     └── RetryableError             trying again later may help; `retry_after` says when
         ├── RateLimited            Atlassian: too many calls by this account
         ├── GatewayUnavailable     Atlassian: server error, time-out, broken connection
         ├── BrokenAnswer           Atlassian: an answer that is not what was asked for
-        └── ReceiverUnavailable    receiver: busy, time-out, broken connection
+        ├── WindowTooLarge         Atlassian: the window is too much for one answer
+        ├── ReceiverUnavailable    receiver: busy, time-out, broken connection
+        ├── LedgerUnavailable      the record of deliveries cannot be read or written
+        └── DeliveryBusy           another task delivers the same window at this moment
 
 Each message says what happened and what to do about it, and ends with the request id where there is one.
 No message carries a credential, a header or a body.
@@ -30,16 +36,22 @@ __all__ = [
     "BrokenAnswer",
     "ConfigurationError",
     "CredentialsRefused",
+    "DeliveryAmbiguous",
+    "DeliveryBusy",
     "ExportRefused",
     "FinalError",
     "ForgeError",
     "GatewayUnavailable",
+    "LedgerUnavailable",
+    "PointsChanged",
     "PointsRejected",
     "QueryRefused",
     "RateLimited",
     "ReceiverUnavailable",
+    "RequestTooLarge",
     "RetryableError",
     "WindowExpired",
+    "WindowTooLarge",
 ]
 
 
@@ -106,7 +118,22 @@ class WindowExpired(FinalError):
 
 
 class ExportRefused(FinalError):
-    """The receiver refused the request with a status that OTLP forbids to retry."""
+    """The receiver refused the request with a status that OTLP forbids to retry.
+
+    Args:
+        message: What happened, and what to do about it.
+        status: The HTTP status that refused it; None where no status did.
+        maybe_stored: Whether the receiver may have stored the points all the same.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, maybe_stored: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.maybe_stored = maybe_stored
+
+
+class RequestTooLarge(ExportRefused):
+    """The request is larger than the receiver takes: it may take parts of it."""
 
 
 class PointsRejected(FinalError):
@@ -120,6 +147,14 @@ class PointsRejected(FinalError):
     def __init__(self, message: str, *, rejected: int) -> None:
         super().__init__(message)
         self.rejected = rejected
+
+
+class DeliveryAmbiguous(FinalError):
+    """Points may have reached the receiver before, and `on_ambiguous` is `fail`."""
+
+
+class PointsChanged(FinalError):
+    """Atlassian now gives other values for points already delivered, and `on_changed` is `fail`."""
 
 
 class RetryableError(ForgeError):
@@ -150,5 +185,27 @@ class BrokenAnswer(RetryableError):
     """The gateway's answer is not what was asked for: not JSON, cut off, or null where data should be."""
 
 
+class WindowTooLarge(RetryableError):
+    """The window is too much for one answer of the gateway's: it may answer for halves of it."""
+
+
 class ReceiverUnavailable(RetryableError):
-    """The receiver is busy or cannot be reached."""
+    """The receiver is busy or cannot be reached.
+
+    Args:
+        message: What happened, and what to do about it.
+        retry_after: Seconds to wait before trying again; None where nothing was said.
+        maybe_stored: Whether the receiver may have stored the points all the same.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, maybe_stored: bool = False) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.maybe_stored = maybe_stored
+
+
+class LedgerUnavailable(RetryableError):
+    """The record of deliveries cannot be read or written."""
+
+
+class DeliveryBusy(RetryableError):
+    """Another task delivers the same window at this moment."""

@@ -1,23 +1,27 @@
-"""A standalone Airflow in a directory of its own."""
+"""An Airflow in a directory of its own, on free ports of this machine."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 
-from demo.api import AirflowApi
+from demo.api import AirflowApi, parse_time
 from demo.processes import ManagedProcess, clean_environment, free_ports
 from demo.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import TracebackType
 
-COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+    from typing_extensions import Self
+
+COMPONENTS = ("scheduler", "triggerer", "dag_processor")
 START_TIMEOUT = 180.0
 LOG_TAIL = 4000
 
@@ -48,14 +52,15 @@ def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
     }
 
 
-class StandaloneAirflow:
-    """`airflow standalone`: healthy inside the `with` block, and gone with all its processes after it.
+class LocalAirflow:
+    """An Airflow out of `commands`: healthy inside the `with` block, gone with all its processes after it.
 
     Args:
         home: Its AIRFLOW_HOME; DAG files belong into `home / "dags"`.
         settings: More environment variables.
     """
 
+    commands: tuple[str, ...]
     username = "admin"
 
     def __init__(self, home: Path, **settings: str) -> None:
@@ -71,16 +76,17 @@ class StandaloneAirflow:
         }
         self.env = airflow_environment(home, **listening, **settings)
         self.dags_folder = home / "dags"
-        self.log_file = home / "standalone.log"
+        self.processes: dict[str, ManagedProcess] = {}
 
-    def __enter__(self) -> StandaloneAirflow:
-        command = [sys.executable, "-m", "airflow", "standalone"]
-        self.process = ManagedProcess(command, env=self.env, log_file=self.log_file)
+    def __enter__(self) -> Self:
+        began = datetime.now(timezone.utc)
         try:
-            wait_for(self._is_healthy, timeout=START_TIMEOUT, what=f"Airflow, see {self.log_file}")
+            for name in self.commands:
+                self.launch(name)
+            self.wait_until_healthy(since=began)
             self.api = AirflowApi(self.url, self.username, self.password)
         except BaseException:
-            self.process.stop()
+            self._stop_all()
             raise
         return self
 
@@ -88,13 +94,30 @@ class StandaloneAirflow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.api.close()
-        self.process.stop()
+        self._stop_all()
 
     @property
     def password(self) -> str:
         """The password that Airflow has made up for `username`."""
         passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
         return str(passwords[self.username])
+
+    def launch(self, name: str) -> None:
+        """Start one of the commands, without waiting for it."""
+        command = [sys.executable, "-m", "airflow", name]
+        self.processes[name] = ManagedProcess(command, env=self.env, log_file=self.home / f"{name}.log")
+
+    def wait_until_healthy(self, since: datetime, components: Collection[str] = COMPONENTS) -> None:
+        """Wait until the API server answers and these components have shown signs of life after `since`.
+
+        Raises:
+            RuntimeError: A command has ended.
+        """
+        wait_for(
+            lambda: self._is_healthy(since, components),
+            timeout=START_TIMEOUT,
+            what=f"Airflow, see the logs in {self.home}",
+        )
 
     def wait_for_dag(self, dag_id: str, timeout: float = 120.0) -> None:
         """Wait until a DAG has been parsed.
@@ -110,13 +133,27 @@ class StandaloneAirflow:
 
         wait_for(is_parsed, timeout=timeout, what=f"the DAG {dag_id} to be parsed", every=0.5)
 
-    def _is_healthy(self) -> bool:
-        if self.process.returncode is not None:
-            status, log = self.process.returncode, self.process.log()
-            raise RuntimeError(f"airflow standalone ended with status {status}:\n{log[-LOG_TAIL:]}")
+    def _is_healthy(self, since: datetime, components: Collection[str]) -> bool:
+        for name, process in self.processes.items():
+            if process.returncode is not None:
+                status, log = process.returncode, process.log()
+                raise RuntimeError(f"airflow {name} ended with status {status}:\n{log[-LOG_TAIL:]}")
         try:
             answer = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10.0, trust_env=False)
         except httpx.TransportError:
             return False
-        health = answer.json() if answer.is_success else {}
-        return all(health.get(name, {}).get("status") == "healthy" for name in COMPONENTS)
+        if not answer.is_success:
+            return False
+        # For half a minute Airflow calls a component healthy that has died.
+        beats = [answer.json()[name][f"latest_{name}_heartbeat"] for name in components]
+        return all(beat and parse_time(beat) > since for beat in beats)
+
+    def _stop_all(self) -> None:
+        for process in self.processes.values():
+            process.stop()
+
+
+class StandaloneAirflow(LocalAirflow):
+    """`airflow standalone`."""
+
+    commands = ("standalone",)

@@ -68,6 +68,15 @@ class AirflowApi:
         body = {"logical_date": logical_date and logical_date.isoformat(), "conf": conf or {}}
         return self.send("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"]
 
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Have the tasks of a run run again, whatever became of them."""
+        body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False}
+        self.send("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def delete_dag(self, dag_id: str) -> None:
+        """Delete all that Airflow knows of a DAG; it comes back if its file is still there."""
+        self.client.delete(f"/api/v2/dags/{dag_id}").raise_for_status()
+
     def run(self, dag_id: str, run_id: str) -> Json:
         """Return one run."""
         return self.get(f"dags/{dag_id}/dagRuns/{run_id}")
@@ -90,6 +99,11 @@ class AirflowApi:
         """Say whether all runs of a backfill have ended."""
         return self.get(f"backfills/{backfill_id}")["completed_at"] is not None
 
+    def asset_events(self, name: str) -> list[Json]:
+        """Return all events of the asset with that name."""
+        [asset] = [asset for asset in self._pages("assets", "assets") if asset["name"] == name]
+        return self._pages("assets/events", "asset_events", asset_id=asset["id"])
+
     def task_instances(self, dag_id: str, run_id: str = "~") -> list[Json]:
         """Return the task instances of a run, or of all runs, with their rendered fields."""
         return self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
@@ -108,6 +122,16 @@ class AirflowApi:
         """Return an XCom's value."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.get(path, deserialize=True)["value"]
+
+    def assets(self, *, only_active: bool = True) -> dict[str, int]:
+        """Return the ids of all assets by their names; of the active ones, or also of those no DAG has."""
+        found = self._pages("assets", "assets", only_active=only_active)
+        return {asset["name"]: asset["id"] for asset in found}
+
+    def asset_state(self, asset_id: int) -> Json:
+        """Return what tasks keep with an asset, by key."""
+        entries = self._pages(f"assets/{asset_id}/state-store", "asset_state_store")
+        return {entry["key"]: entry["value"] for entry in entries}
 
     def _pages(self, path: str, key: str, **params: Any) -> list[Json]:
         found: list[Json] = []

@@ -1,4 +1,4 @@
-"""The shipped DAG file in another DAGs folder, if need be with a faster timetable."""
+"""The shipped DAG file in another DAGs folder, if need be with a faster timetable and faster retries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
 SHIPPED = Path(__file__).parents[1] / "dags" / "forge_metrics.py"
@@ -14,20 +15,47 @@ DAG_ID = "forge_metrics"
 TASK_ID = "export"
 
 _TIMETABLE = re.compile(r"\bForgeMetricsTimetable\(\)")
+_END_OF_APP = re.compile(r'(?<="otlp_default")(?=\})')
+_RETRY_DELAY = re.compile(r'(?<="retry_delay": )timedelta\([^)]*\)')
 
 
-def install_dag(dags_folder: Path, **timetable: timedelta) -> Path:
-    """Copy the shipped DAG file; `timetable` are arguments for its ForgeMetricsTimetable."""
+def install_dag(
+    dags_folder: Path,
+    *,
+    retry_delay: timedelta | None = None,
+    operator: Mapping[str, object] | None = None,
+    **timetable: timedelta,
+) -> Path:
+    """Copy the shipped DAG file.
+
+    Args:
+        dags_folder: Where to; it is made where missing.
+        retry_delay: In the place of the shipped one.
+        operator: More arguments of the operator, with values whose repr is code.
+        timetable: Arguments for its ForgeMetricsTimetable.
+    """
     source = SHIPPED.read_text()
     if timetable:
-        arguments = ", ".join(
-            f"{name}=timedelta(seconds={value.total_seconds():g})" for name, value in timetable.items()
-        )
-        source, count = _TIMETABLE.subn(f"ForgeMetricsTimetable({arguments})", source)
-        # With nothing replaced, the DAG would set out to run 14 days of windows.
-        if count != 1:
-            raise ValueError(f"{SHIPPED} has {count} matches of {_TIMETABLE.pattern!r}, not one")
+        arguments = ", ".join(f"{name}={_code(value)}" for name, value in timetable.items())
+        source = _replace(_TIMETABLE, f"ForgeMetricsTimetable({arguments})", source)
+    if operator:
+        more = "".join(f", {name!r}: {value!r}" for name, value in operator.items())
+        source = _replace(_END_OF_APP, more, source)
+    if retry_delay is not None:
+        source = _replace(_RETRY_DELAY, _code(retry_delay), source)
     dags_folder.mkdir(parents=True, exist_ok=True)
     target = dags_folder / SHIPPED.name
     target.write_text(source)
     return target
+
+
+def _code(duration: timedelta) -> str:
+    return f"timedelta(seconds={duration.total_seconds():g})"
+
+
+def _replace(pattern: re.Pattern[str], replacement: str, source: str) -> str:
+    source, count = pattern.subn(replacement, source)
+    # With nothing replaced, the DAG would set out to run 14 days of windows.
+    if count != 1:
+        raise ValueError(f"{SHIPPED} has {count} matches of {pattern.pattern!r}, not one")
+    return source

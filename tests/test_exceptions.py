@@ -9,9 +9,12 @@ import pytest
 from airflow_provider_forge import exceptions
 from airflow_provider_forge.exceptions import (
     ConfigurationError,
+    ExportRefused,
     FinalError,
     ForgeError,
     PointsRejected,
+    ReceiverUnavailable,
+    RequestTooLarge,
     RetryableError,
 )
 
@@ -30,6 +33,10 @@ def one_of(cls: type[ForgeError]) -> ForgeError:
         return cls("app_id", "is missing")
     if cls is PointsRejected:
         return cls("rejected", rejected=3)
+    if issubclass(cls, ExportRefused):
+        return cls("refused", status=413, maybe_stored=True)
+    if cls is ReceiverUnavailable:
+        return cls("failed", retry_after=7.5, maybe_stored=True)
     if issubclass(cls, RetryableError):
         return cls("failed", retry_after=7.5, request_id="abc-123")
     return cls("failed", request_id="abc-123")
@@ -67,6 +74,12 @@ def test_a_message_ends_with_the_request_id_where_there_is_one():
     assert str(ForgeError("It failed")) == "It failed"
     assert ForgeError("It failed").request_id is None
     assert RetryableError("It failed").retry_after is None
+
+
+def test_unless_it_is_said_nothing_was_stored_and_no_status_refused_it():
+    for cls in (ExportRefused, RequestTooLarge):
+        assert (cls("refused").status, cls("refused").maybe_stored) == (None, False)
+    assert ReceiverUnavailable("failed").maybe_stored is False
 
 
 # Airflow sends errors from process to process; deepcopy goes the same way.

@@ -12,13 +12,14 @@ NAME = PACKAGE.name
 
 # What each room may know of.
 BELOW = {
-    "gateway": {"exceptions", "gateway", "http"},
+    "gateway": {"exceptions", "files", "gateway", "http"},
     "otlp": {"exceptions", "http", "otlp"},
+    "delivery": {"delivery", "exceptions", "files", "otlp"},
     "sandbox": {"sandbox"},
-    "hooks": {"exceptions", "gateway", "hooks", "http", "otlp"},
-    "operators": {"exceptions", "gateway", "hooks", "operators", "otlp"},
+    "hooks": {"delivery", "exceptions", "gateway", "hooks", "http", "otlp"},
+    "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
 }
-WITHOUT_AIRFLOW = ("gateway", "otlp", "sandbox")
+WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "sandbox")
 
 
 def imported(path: Path) -> set[str]:

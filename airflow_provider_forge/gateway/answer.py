@@ -21,6 +21,7 @@ from airflow_provider_forge.exceptions import (
     GatewayUnavailable,
     QueryRefused,
     RateLimited,
+    WindowTooLarge,
 )
 from airflow_provider_forge.http import quote, retry_after
 
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["Answer", "read_answer", "request_id_in"]
+__all__ = ["HALVES", "Answer", "read_answer", "request_id_in"]
+
+HALVES = (
+    "Its halves are asked for; where even a minute is too much, ask for fewer environments or metrics at a"
+    " time, raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
+)
+"""What is done about a window that is too much, and what to do where that does not help."""
 
 _STATUS_OF_TYPE = {
     "ACCESSDENIED": 403,
@@ -60,6 +67,11 @@ _STATUS_OF_TYPE = {
 }
 """For an error that has no status code: its `errorType` or `classification`, capitals only."""
 
+_TOO_LARGE = {408, 413, 504}
+_TOO_LARGE_TYPE = re.compile("COMPLEX|EXECUTIONABORTED|TIMEDOUT|TIMEOUT|TOOLARGE")
+"""Part of a type that says the same, whatever the status: servers give a query too complex a 400, too.
+`ExecutionAborted` is what graphql-java makes of one."""
+
 
 class _Envelope(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"null")
@@ -81,6 +93,7 @@ class Answer:
     _response: httpx.Response
     _now: dt.datetime
     _secrets: tuple[str, ...]
+    _of_window: bool
 
     def decode(self, kind: Any) -> Any:
         """Read `data` as a type of msgspec's.
@@ -104,16 +117,21 @@ class Answer:
     def fail(self, message: str | None, extensions: Any) -> NoReturn:
         """Raise the error that a `QueryError` in the data stands for."""
         failure = {"message": message, "extensions": extensions}
-        raise _error([failure], self._response, self.request_id, self._now, self._secrets)
+        raise _error(
+            [failure], self._response, self.request_id, self._now, self._secrets, of_window=self._of_window
+        )
 
 
-def read_answer(response: httpx.Response, *, now: dt.datetime, secrets: Iterable[str]) -> Answer:
+def read_answer(
+    response: httpx.Response, *, now: dt.datetime, secrets: Iterable[str], of_window: bool
+) -> Answer:
     """Check the HTTP status and the top-level errors of a response that was read whole.
 
     Args:
         response: The gateway's response.
         now: The present, against which times in headers are read.
         secrets: What must not appear in an error should the gateway repeat it.
+        of_window: Whether a window was asked for, so that there is less to ask for should it be too much.
 
     Raises:
         ForgeError: Some channel reports a failure.
@@ -125,7 +143,7 @@ def read_answer(response: httpx.Response, *, now: dt.datetime, secrets: Iterable
     if failures and not isinstance(failures, list):
         failures = [failures]
     if failures or not response.is_success:
-        raise _error(failures or [], response, request_id, now, secrets)
+        raise _error(failures or [], response, request_id, now, secrets, of_window=of_window)
     if envelope is None:
         kind = response.headers.get("content-type", "no content type")
         raise BrokenAnswer(
@@ -133,7 +151,7 @@ def read_answer(response: httpx.Response, *, now: dt.datetime, secrets: Iterable
             " asked again; should that not end, check the Connection's host",
             request_id=request_id,
         )
-    return Answer(envelope.data, request_id, response, now, secrets)
+    return Answer(envelope.data, request_id, response, now, secrets, of_window)
 
 
 def _decode(response: httpx.Response) -> _Envelope | None:
@@ -162,6 +180,8 @@ def _error(
     request_id: str | None,
     now: dt.datetime,
     secrets: tuple[str, ...],
+    *,
+    of_window: bool,
 ) -> ForgeError:
     statuses = set(_statuses(failures))
     if not response.is_success:
@@ -187,6 +207,12 @@ def _error(
             retry_after=retry_after(response.headers, now),
             request_id=request_id,
         )
+    if of_window and (statuses & _TOO_LARGE or any(map(_TOO_LARGE_TYPE.search, _types(failures)))):
+        return WindowTooLarge(
+            f"The gateway failed{said}: the window may be too much for one answer. {HALVES}",
+            retry_after=retry_after(response.headers, now),
+            request_id=request_id,
+        )
     return _other_error(said, statuses, response, request_id, now)
 
 
@@ -206,20 +232,35 @@ def _other_error(
     )
 
 
-def _statuses(failures: list[Any]) -> Iterator[int]:
+def _extensions(failures: list[Any]) -> Iterator[dict[str, Any]]:
     for failure in failures:
         extensions = failure.get("extensions") if isinstance(failure, dict) else None
         for extension in extensions if isinstance(extensions, list) else [extensions]:
-            if isinstance(extension, dict) and (status := _status(extension)):
-                yield status
+            if isinstance(extension, dict):
+                yield extension
+
+
+def _types_of(extension: dict[str, Any]) -> list[str]:
+    """Return its type, then its classification, in one spelling: capitals only."""
+    return [re.sub("[^A-Z]", "", str(extension.get(key)).upper()) for key in ("errorType", "classification")]
+
+
+def _types(failures: list[Any]) -> Iterator[str]:
+    for extension in _extensions(failures):
+        yield from _types_of(extension)
+
+
+def _statuses(failures: list[Any]) -> Iterator[int]:
+    for extension in _extensions(failures):
+        if status := _status(extension):
+            yield status
 
 
 def _status(extension: dict[str, Any]) -> int | None:
     code = str(extension.get("statusCode"))
     if re.fullmatch("[45][0-9]{2}", code):
         return int(code)
-    for key in ("errorType", "classification"):
-        kind = re.sub("[^A-Z]", "", str(extension.get(key)).upper())
+    for kind in _types_of(extension):
         if kind in _STATUS_OF_TYPE:
             return _STATUS_OF_TYPE[kind]
     return None

@@ -14,9 +14,11 @@ import msgspec
 from airflow_provider_forge.exceptions import (
     AccessForbidden,
     ConfigurationError,
+    ForgeError,
     GatewayUnavailable,
+    WindowTooLarge,
 )
-from airflow_provider_forge.gateway.answer import Answer, read_answer, request_id_in
+from airflow_provider_forge.gateway.answer import HALVES, Answer, read_answer, request_id_in
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.query import (
     APP_METRICS,
@@ -169,6 +171,7 @@ class GatewayClient:
         Raises:
             ConfigurationError: The window is longer than 15 minutes; no call is made.
             WindowExpired: It begins more than 14 days ago; no call is made.
+            WindowTooLarge: It is too much for one answer: ask for its halves.
             ForgeError: The gateway cannot be reached or reports a failure.
         """
         self.check(window)
@@ -244,15 +247,28 @@ class GatewayClient:
             ):
                 response.read()
         except httpx.RequestError as error:
-            raise GatewayUnavailable(
-                f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}:"
-                f" {quote(str(error), self.secrets)}). It is asked again; should that not end, check the"
-                " Forge Connection's host, timeout and network",
-                request_id=request_id_in(response.headers) if response else None,
-            ) from error
+            request_id = request_id_in(response.headers) if response else None
+            raise self._no_answer(error, window, request_id) from error
         elapsed = time.monotonic() - started
-        answer = read_answer(response, now=self._clock(), secrets=self.secrets)
+        answer = read_answer(response, now=self._clock(), secrets=self.secrets, of_window=window is not None)
         return _Call(answer, elapsed, place.waited)
+
+    def _no_answer(
+        self, error: httpx.RequestError, window: Window | None, request_id: str | None
+    ) -> ForgeError:
+        what = (
+            f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}:"
+            f" {quote(str(error), self.secrets)})"
+        )
+        if window and isinstance(error, httpx.ReadTimeout):
+            return WindowTooLarge(
+                f"{what}: the window may be too much for one answer. {HALVES}", request_id=request_id
+            )
+        return GatewayUnavailable(
+            f"{what}. It is asked again; should that not end, check the Forge Connection's host, timeout and"
+            " network",
+            request_id=request_id,
+        )
 
 
 def _resource_metrics(answer: Answer) -> bytes:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.files import open_shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +147,7 @@ class FileRateLimiter:
     def _uses(self) -> Iterator[list[_Use]]:
         """Lock the file, yield the list, and write back what became of it."""
         try:
-            with os.fdopen(_open_shared(self.path), "r+b", buffering=0) as file:
+            with os.fdopen(open_shared(self.path), "r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 uses = self._read(file.read())
                 yield uses
@@ -173,23 +174,3 @@ class FileRateLimiter:
         while len(uses) > self.calls and uses[0].at + self.period <= now:
             del uses[0]
         return uses
-
-
-def _open_shared(path: Path) -> int:
-    """Open a file for reading and writing that every user of the machine may use; make it where missing."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(path, flags)
-    if not path.parent.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.parent.chmod(0o1777)
-    # Made under another name and linked, so that nobody ever meets it with the wrong mode.
-    fresh = path.with_name(f".{uuid.uuid4().hex}")
-    os.close(os.open(fresh, flags | os.O_CREAT | os.O_EXCL))
-    try:
-        fresh.chmod(0o666)
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
-    finally:
-        fresh.unlink()
-    return os.open(path, flags)

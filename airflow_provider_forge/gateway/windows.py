@@ -25,6 +25,9 @@ RETENTION = dt.timedelta(days=14)
 SETTLE = dt.timedelta(minutes=5)
 """How long after its end a window is left alone, because data arrives late: by how much is unpublished."""
 
+MINUTE = dt.timedelta(minutes=1)
+RESOLUTION = dt.timedelta(milliseconds=1)
+
 _TIME_WITH_OFFSET = re.compile(
     r"[T ]\d{2}(:?\d{2}){0,2}([.,]\d+)?\s*(Z|[+-]\d{2}(:?[0-5]\d)?)$", re.IGNORECASE
 )
@@ -69,6 +72,18 @@ class Window:
             end = min(floor(start, LONGEST) + LONGEST, self.end)
             yield Window(start, end)
             start = end
+
+    def shifted(self, by: dt.timedelta) -> Window:
+        """Return a window of the same length, so much later."""
+        return Window(self.start + by, self.end + by)
+
+    def halves(self) -> tuple[Window, ...]:
+        """Return two halves, cut at a whole minute; nothing for a minute, or less."""
+        length = self.end - self.start
+        if length <= MINUTE:
+            return ()
+        middle = max(floor(self.start + length / 2, MINUTE), ceil(self.start + RESOLUTION, MINUTE))
+        return Window(self.start, middle), Window(middle, self.end)
 
     def expired(self, now: dt.datetime) -> bool:
         """Tell whether the window begins before the gateway's retention does."""

@@ -74,9 +74,9 @@ class Extras:
             self.refuse("extra", "is not JSON")
         self._extra: dict[str, Any] = extra
 
-    def __bool__(self) -> bool:
-        """Tell whether any field is set."""
-        return any(value is not None and value != "" for value in self._extra.values())
+    def names(self) -> set[str]:
+        """Return the names of the fields that are set."""
+        return {field for field in self._extra if self.get(field) is not None}
 
     def get(self, field: str, default: Any = None) -> Any:
         """Return the field as it is."""
@@ -97,20 +97,20 @@ class Extras:
             self.refuse(field, f"{value!r} is not one of {', '.join(choices)}")
         return str(value)
 
-    def number(self, field: str, default: float) -> float:
-        """Return a number above 0, and no more than there are seconds in a day."""
+    def number(self, field: str, default: float, most: float = _MOST) -> float:
+        """Return a number above 0 and up to `most`, which is the seconds of a day."""
         value = self.get(field, default)
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not 0 < number <= _MOST:
-            self.refuse(field, f"{value!r} is not a number above 0 and up to {_MOST}")
+        if not 0 < number <= most:
+            self.refuse(field, f"{value!r} is not a number above 0 and up to {most}")
         return number
 
-    def whole_number(self, field: str, default: int) -> int:
-        """Return a whole number above 0."""
-        number = self.number(field, default)
+    def whole_number(self, field: str, default: int, most: int = _MOST) -> int:
+        """Return a whole number above 0 and up to `most`."""
+        number = self.number(field, default, most)
         if number != int(number):
             self.refuse(field, f"{number} is not a whole number")
         return int(number)

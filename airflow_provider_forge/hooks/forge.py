@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import urllib.parse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -14,6 +12,7 @@ from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
+from airflow_provider_forge.hooks.shared import shared_directory
 from airflow_provider_forge.http import check_url
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class ForgeMetricsHook(BaseHook):
             extras.refuse("password", "has white space at its ends: paste the API token without")
         account = hashlib.sha256(f"{email.lower()}\n{self._gateway()}".encode()).hexdigest()[:32]
         limiter = FileRateLimiter(
-            Path(tempfile.gettempdir()) / "airflow-provider-forge" / f"{account}.json",
+            shared_directory() / f"{account}.json",
             calls=extras.whole_number("rate_limit_calls", 5),
             seconds=extras.number("rate_limit_seconds", 60),
         )
@@ -192,5 +191,8 @@ class ForgeMetricsHook(BaseHook):
         from airflow_provider_forge.gateway.environments import EnvironmentDirectory
 
         app_id, client = self.app_id, self.get_conn()
-        memory = VariableMemory(f"forge_environments_{app_id}_{self._gateway()}")
+        memory = VariableMemory(
+            f"forge_environments_{app_id}_{self._gateway()}",
+            "Environments of a Forge app, looked up by airflow-provider-forge",
+        )
         return EnvironmentDirectory(app_id, lambda: client.environments(app_id), memory)

@@ -19,10 +19,12 @@ class VariableMemory:
 
     Args:
         key: The Variable's key.
+        description: What people read beside it.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, description: str) -> None:
         self.key = key
+        self.description = description
 
     def load(self) -> dict[str, Any]:
         """Return the object; an empty one where there is none, or where someone has damaged it."""
@@ -37,16 +39,10 @@ class VariableMemory:
         return content if isinstance(content, dict) else {}
 
     def save(self, content: dict[str, Any]) -> None:
-        """Keep the object. Where Airflow can't, delivery goes on, and it is looked up again the next time."""
+        """Keep the object. Where Airflow can't, delivery goes on without."""
         try:
-            Variable.set(
-                self.key,
-                json.dumps(content),
-                description="Environments of a Forge app, looked up by airflow-provider-forge",
-            )
+            Variable.set(self.key, json.dumps(content), description=self.description)
         except ImportError as error:  # no supervisor: this is not a task
             log.debug("Not remembered outside of a task: %s", error)
         except AirflowRuntimeError as error:
-            log.warning(
-                "The Variable %s cannot be set, so environments are looked up again: %s", self.key, error
-            )
+            log.warning("The Variable %s cannot be set: %s", self.key, error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpHook"]
 
+_OWN_SETTINGS = {"max_body_bytes", "max_compressed_bytes", "max_age", "ledger_url"}
+"""What this provider does with the endpoint, wherever the endpoint comes from."""
+
+_URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
+# Whatever is between the colon and the last @: a secret may hold slashes.
+_PASSWORD_IN_URL = re.compile("://[^/@]*:.*@")
+
 _NAME_OF_SECRET = re.compile("auth|cookie|credential|key|pass|secret|session|sig|token", re.IGNORECASE)
 
 
@@ -28,11 +36,13 @@ class OtlpHook(BaseHook):
 
     ==================== ==============================================================================
     host                 base URL, to which `/v1/metrics` is added, or a full metrics URL; without one, the
-                         standard `OTEL_EXPORTER_OTLP_*` variables say everything
+                         standard `OTEL_EXPORTER_OTLP_*` variables say everything but this provider's own
+                         settings: the last four extras
     password             secret, sent as ``Authorization: Bearer …`` or in the header `auth_header`
     extra                ``auth_header``, ``headers`` (object), ``protocol`` (``http/protobuf`` or
                          ``http/json``), ``compression`` (``gzip`` or ``none``), ``timeout`` (seconds, 30),
-                         ``ca_file``, ``cert_file``, ``key_file``
+                         ``ca_file``, ``cert_file``, ``key_file``; ``max_body_bytes`` (4 MiB),
+                         ``max_compressed_bytes``, ``max_age`` (such as ``48h``, or ``none``), ``ledger_url``
     ==================== ==============================================================================
 
     Args:
@@ -71,13 +81,19 @@ class OtlpHook(BaseHook):
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         with naming(self.otlp_conn_id):
             host = host_of(connection)
-            if not host and (connection.password or Extras(connection)):
+            extras = Extras(connection)
+            if not host and (unread := _unread(connection.password, extras)):
                 raise ConfigurationError(
                     "host",
-                    "is missing beside other fields; without a host, the variables OTEL_EXPORTER_OTLP_* say"
-                    " everything, and the other fields are to be empty",
+                    f"is missing beside {', '.join(unread)}; without a host, the variables"
+                    " OTEL_EXPORTER_OTLP_* say everything about the receiver, and these are to be empty",
                 )
-            endpoint = self._endpoint(host, connection) if host else endpoint_from_environ(os.environ)
+            endpoint = (
+                self._endpoint(host, connection.password, extras)
+                if host
+                else endpoint_from_environ(os.environ)
+            )
+            endpoint = self._with_own_settings(endpoint, extras)
         for name, value in endpoint.headers.items():
             # Not all of them: to mask "production" would make every log unreadable.
             if _NAME_OF_SECRET.search(name):
@@ -86,7 +102,42 @@ class OtlpHook(BaseHook):
                 mask_secret(value.partition(" ")[2] or value)
         return endpoint
 
-    def _endpoint(self, host: str, connection: Any) -> Endpoint:
+    @property
+    def ledger_url(self) -> str | None:
+        """Where the record of deliveries is kept, as a URL of fsspec's; None where the Connection says none.
+
+        Raises:
+            ConfigurationError: It is no such URL, or carries a password.
+        """
+        connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
+        extras = Extras(connection)
+        url = extras.text("ledger_url")
+        if url and _PASSWORD_IN_URL.search(url):
+            extras.refuse(
+                "ledger_url",
+                "carries a password; put it into a Connection and name that: s3://conn_id@bucket/path",
+            )
+        if url and not _URL.match(url):
+            # What is no URL may still hold a password.
+            shown = "" if "@" in url else f"{url!r} "
+            extras.refuse("ledger_url", f"{shown}is not a URL; give one such as s3://conn_id@bucket/path")
+        return url
+
+    def _with_own_settings(self, endpoint: Endpoint, extras: Extras) -> Endpoint:
+        from airflow_provider_forge.otlp.endpoint import MOST_BYTES, default_max_age, parse_max_age
+
+        compressed = extras.get("max_compressed_bytes")
+        max_age = extras.get("max_age")
+        return dataclasses.replace(
+            endpoint,
+            max_body_bytes=extras.whole_number("max_body_bytes", endpoint.max_body_bytes, MOST_BYTES),
+            max_compressed_bytes=(
+                None if compressed is None else extras.whole_number("max_compressed_bytes", 0, MOST_BYTES)
+            ),
+            max_age=default_max_age(endpoint.url) if max_age is None else parse_max_age(max_age),
+        )
+
+    def _endpoint(self, host: str, password: str | None, extras: Extras) -> Endpoint:
         from airflow_provider_forge.otlp.endpoint import (
             COMPRESSIONS,
             DEFAULT_TIMEOUT,
@@ -95,10 +146,9 @@ class OtlpHook(BaseHook):
             metrics_url,
         )
 
-        extras = Extras(connection)
         return Endpoint(
             url=metrics_url(host),
-            headers=self._headers(connection.password, extras),
+            headers=self._headers(password, extras),
             protocol=extras.choice("protocol", PROTOCOLS, PROTOCOLS[0]),
             compression=extras.choice("compression", COMPRESSIONS, COMPRESSIONS[0]),
             timeout=extras.number("timeout", DEFAULT_TIMEOUT),
@@ -116,3 +166,8 @@ class OtlpHook(BaseHook):
         own = extras.text("auth_header")
         name, value = (own, secret) if own else ("Authorization", f"Bearer {secret}")
         return {**{key: text for key, text in headers.items() if key.lower() != name.lower()}, name: value}
+
+
+def _unread(password: str | None, extras: Extras) -> list[str]:
+    """Return the names of the set fields that say something about the receiver."""
+    return ["password"] * bool(password) + sorted(extras.names() - _OWN_SETTINGS)

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import datetime as dt
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
-from airflow_provider_forge.exceptions import (
-    BrokenAnswer,
-    ConfigurationError,
-    FinalError,
-    PointsRejected,
-    WindowExpired,
-)
+from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, FinalError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-    from airflow_provider_forge.gateway.client import AppMetrics
+    from airflow_provider_forge.delivery.delivery import Policy
     from airflow_provider_forge.gateway.windows import Window
-    from airflow_provider_forge.otlp.client import OtlpClient
-    from airflow_provider_forge.otlp.encode import Export
+    from airflow_provider_forge.otlp.endpoint import Endpoint
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
-
-
-class _Delivered(NamedTuple):
-    """What is left of a window once it is delivered: a long interval has many, and each can be large."""
-
-    points: int
-    request_id: str | None
 
 
 class ForgeMetricsToOtlpOperator(BaseOperator):
     """Sends the metrics of one interval to an OTLP endpoint, oldest first, one gateway call per quarter hour.
 
     The interval is the one given, else the run's data interval, else (a manual run without a logical date)
-    the last settled quarter hour before the run. It returns a summary::
+    the last settled quarter hour before the run.
 
-        {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 1, "points": 812,
-         "sent": 812, "rejected": 0, "expired": 0, "request_ids": ["…"]}
+    What the receiver acknowledges is recorded, point by point. A re-run sends what is not on record and
+    nothing else, whatever windows it was first asked in. The record is kept at the OTLP Connection's
+    `ledger_url`, else (Airflow 3.3 and later) in the state store of the asset that stands for the pair of
+    Connections. The task has that asset as inlet and outlet; the event carries the summary, which is also
+    what the task returns::
 
-    A task that comes before its interval has settled is deferred until then, which uses up no retry. Errors
-    that trying again cannot mend fail the task without a retry: bad input, refused credentials, a
-    refused query, an expired window, rejected points. All others leave it to Airflow's retries.
+        {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 2, "empty": 0,
+         "points": 1630, "sent": 812, "unchanged": 818, "changed": 0, "ambiguous": 0, "rejected": 0,
+         "batches": 1, "expired": 0, "digested": False, "contended": False, "request_ids": ["…", "…"]}
+
+    A task that comes before its interval has settled is deferred until then, and one whose window another
+    task delivers at this moment until that is done; neither uses up a retry. Errors that trying again cannot
+    mend fail the task without a retry: bad input, refused credentials, a refused query, an expired window,
+    rejected points. All others leave it to Airflow's retries.
 
     Args:
         forge_conn_id: Connection to Atlassian's gateway.
@@ -65,10 +60,18 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             Templated.
         conform: Put right what Atlassian labels wrongly, and give each app and environment a resource with a
             stable identity. False passes Atlassian's metrics through as they are.
-        on_expired: What to do about windows that are older than Atlassian's 14 days: `fail`, or `skip` them.
+        on_expired: What to do about windows that are older than Atlassian's 14 days, or than the destination
+            keeps points: `fail`, or `skip` them.
+        on_changed: What to do about points that were delivered and now have another value: `skip` them with
+            a warning, `send` them again, or `fail` the task once everything else is delivered.
+        on_ambiguous: What to do about points that a former try sent without getting an answer: `resend` them
+            with a warning, because one duplicate is possible, or `fail` the task likewise.
+        resend: Send all points again, whatever is on record. Templated.
+        revisit_after: A live run (one whose interval ended no longer ago than this) also looks again at what
+            lies so far back, for points that came late. None not to.
 
     Raises:
-        ConfigurationError: `on_expired` or the combination of arguments is wrong.
+        ConfigurationError: An option or the combination of arguments is wrong.
     """
 
     template_fields: Sequence[str] = (
@@ -78,6 +81,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         "interval_start",
         "interval_end",
         "resource_attributes",
+        "resend",
     )
     template_fields_renderers = {"resource_attributes": "json"}  # noqa: RUF012 - as the base class has it
     ui_color = "#e9f2ff"
@@ -95,15 +99,22 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         resource_attributes: Mapping[str, Any] | None = None,
         conform: bool = True,
         on_expired: str = "fail",
+        on_changed: str = "skip",
+        on_ambiguous: str = "resend",
+        resend: bool | str = False,
+        revisit_after: dt.timedelta | None = dt.timedelta(hours=1),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_expired not in ("fail", "skip"):
-            raise ConfigurationError("on_expired", f"{on_expired!r} is neither 'fail' nor 'skip'")
+        _check_choice("on_expired", on_expired, "fail", "skip")
+        _check_choice("on_changed", on_changed, "skip", "send", "fail")
+        _check_choice("on_ambiguous", on_ambiguous, "resend", "fail")
         if resource_attributes and not conform:
             raise ConfigurationError(
                 "resource_attributes", "need conform=True: without it nothing is changed"
             )
+        if revisit_after is not None and revisit_after <= dt.timedelta(0):
+            raise ConfigurationError("revisit_after", f"{revisit_after} is not above 0; None switches it off")
         self.forge_conn_id = forge_conn_id
         self.otlp_conn_id = otlp_conn_id
         self.app_id = app_id
@@ -114,13 +125,21 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.resource_attributes = resource_attributes
         self.conform = conform
         self.on_expired = on_expired
+        self.on_changed = on_changed
+        self.on_ambiguous = on_ambiguous
+        self.resend = resend
+        self.revisit_after = revisit_after
+        self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
+        # An outlet alone loses what is kept with it whenever the DAG file cannot be imported for a minute.
+        self.inlets = [*self.inlets, self.asset]
+        self.outlets = [*self.outlets, self.asset]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the task; defer it until the interval has settled, should it be too early.
 
         Raises:
             AirflowFailException: An error that trying again cannot mend.
-            AirflowSkipException: All of the interval is older than 14 days, and `on_expired` is `skip`.
+            AirflowSkipException: All of the interval is too old, and `on_expired` is `skip`.
             RetryableError: Anything else that went wrong.
         """
         return self._run(context, wait_until_settled=True)
@@ -140,101 +159,77 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             if wait_until_settled and settled > now:
                 self.log.info("%s has settled at %s: deferred until then", interval, settled)
                 self.defer(trigger=_wake_at(settled), method_name="resume")
-            return self._deliver(interval, now)
+            return self._deliver(interval, now, context)
+        except DeliveryBusy as busy:
+            again = pendulum.now("UTC").add(seconds=busy.retry_after or 0)
+            self.log.info("%s: deferred until %s", busy, again)
+            self.defer(trigger=_wake_at(again), method_name="resume")
         except FinalError as error:
             # The message says it all; a second traceback would only bury it.
             raise AirflowFailException(str(error)) from None
 
-    def _deliver(self, interval: Window, now: dt.datetime) -> dict[str, Any]:
+    def _deliver(self, interval: Window, now: dt.datetime, context: Context) -> dict[str, Any]:
+        from airflow_provider_forge.hooks.ledger import find_store, open_ledger
+        from airflow_provider_forge.operators.exporter import Exporter
         from airflow_provider_forge.operators.interval import windows_alive
         from airflow_provider_forge.otlp.conform import check_attributes
 
         check_attributes(self.resource_attributes or {})
-        windows, expired = windows_alive(interval, now, self.on_expired)
-        delivered: list[_Delivered] = []
-        rejections: list[PointsRejected] = []
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
-        with OtlpHook(self.otlp_conn_id).get_conn() as receiver:
-            for window in windows:
-                try:
-                    delivered.append(self._deliver_window(window, forge, receiver))
-                except PointsRejected as rejection:
-                    # OTLP forbids to send them again, and they must not hold back later windows.
-                    self.log.warning("%s", rejection)
-                    rejections.append(rejection)
-                except WindowExpired as error:  # while it waited for the rate limit
-                    if self.on_expired == "fail":
-                        raise
-                    self.log.warning("Left out: %s", error)
-                    expired += 1
-        if rejections:
-            raise _all_of(rejections)
-        if expired and not delivered:
-            raise AirflowSkipException(f"All of {interval} is older than the 14 days that Atlassian keeps")
-        points = sum(window.points for window in delivered)
-        return {
-            "window": str(interval),
-            "calls": len(delivered),
-            "points": points,
-            "sent": points,
-            "rejected": 0,
-            "expired": expired,
-            "request_ids": [window.request_id for window in delivered],
-        }
-
-    def _deliver_window(self, window: Window, forge: ForgeMetricsHook, receiver: OtlpClient) -> _Delivered:
-        metrics = forge.fetch(window.start, window.end, self.environments, self.metrics)
-        export = self._export(metrics, forge.service_name, receiver.endpoint.protocol)
-        if export.metrics:
-            receiver.export(export)
-        self.log.info(
-            "%s: %d points sent (call %.2f s, waited %.1f s for the rate limit, request id %s)",
-            window,
-            export.points,
-            metrics.elapsed,
-            metrics.waited,
-            metrics.request_id,
-        )
-        return _Delivered(export.points, metrics.request_id)
-
-    def _export(self, metrics: AppMetrics, service_name: str | None, protocol: str) -> Export:
-        """Make the request to the receiver out of the gateway's answer."""
-        from airflow_provider_forge.otlp.conform import Identity, conform
-        from airflow_provider_forge.otlp.encode import encode
-        from airflow_provider_forge.otlp.model import MalformedOtlp, decode
-        from airflow_provider_forge.otlp.oddities import find_oddities
-
-        try:
-            resource_metrics = decode(metrics.resource_metrics)
-            if odd := str(find_oddities(resource_metrics)):
-                self.log.warning("%s: %s; sent as they are", metrics.window, odd)
-            if not self.conform:
-                return encode(resource_metrics, protocol, verbatim=metrics.resource_metrics)
-            identity = Identity(
-                metrics.app_id,
-                service_name,
-                {environment.id: environment.name for environment in metrics.environments},
+        otlp = OtlpHook(self.otlp_conn_id)
+        with otlp.get_conn() as receiver:
+            windows, expired = windows_alive(interval, now, self.on_expired, receiver.endpoint)
+            store = find_store(context, self.asset, otlp.ledger_url)
+            exporter = Exporter(
+                forge,
+                receiver,
+                open_ledger(store, forge.app_id, receiver.endpoint.destination),
+                self._policy(),
+                self.environments,
+                self.metrics,
                 self.resource_attributes or {},
+                conform=self.conform,
+                on_expired=self.on_expired,
             )
-            return encode(conform(resource_metrics, identity), protocol)
-        except MalformedOtlp as error:
-            raise BrokenAnswer(
-                f"The gateway's metrics for {metrics.window} are not OTLP ({error}). They are asked for"
-                " again; should that not end, please open an issue with airflow-provider-forge",
-                request_id=metrics.request_id,
-            ) from error
+            earlier = self._late_look(interval, now, receiver.endpoint) if store else []
+            summary = exporter.export([*windows, *earlier])
+        summary.check()
+        if (expired := expired + summary.expired) and not summary.calls:
+            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
+        result = {"window": str(interval), **summary.to_json(), "expired": expired}
+        self._tell(context, result)
+        return result
+
+    def _policy(self) -> Policy:
+        from airflow_provider_forge.delivery.delivery import Policy
+
+        # A template leaves text.
+        resend = str(self.resend or False).strip().lower()
+        _check_choice("resend", resend, "true", "false")
+        return Policy(resend=resend == "true", on_changed=self.on_changed, on_ambiguous=self.on_ambiguous)
+
+    def _late_look(self, interval: Window, now: dt.datetime, endpoint: Endpoint) -> list[Window]:
+        """Return what a live run looks at again: points may have come late."""
+        if self.revisit_after is None or self._policy().resend or now - interval.end > self.revisit_after:
+            return []
+        from airflow_provider_forge.operators.interval import windows_alive
+
+        earlier = interval.shifted(-self.revisit_after)
+        return windows_alive(earlier, now, "skip", endpoint)[0]
+
+    def _tell(self, context: Context, summary: dict[str, Any]) -> None:
+        """Put the summary into the asset's event; a mapped task has no asset unless it was given one."""
+        events = context.get("outlet_events")
+        if events is not None and self.asset in (context.get("outlets") or ()):
+            events[self.asset].extra = summary
+
+
+def _check_choice(field: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise ConfigurationError(field, f"{value!r} is not one of {', '.join(choices)}")
 
 
 def _wake_at(moment: dt.datetime) -> BaseTrigger:
     from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
     return DateTimeTrigger(moment)
-
-
-def _all_of(rejections: list[PointsRejected]) -> PointsRejected:
-    if len(rejections) == 1:
-        return rejections[0]
-    return PointsRejected(
-        " | ".join(rejection.message for rejection in rejections),
-        rejected=sum(rejection.rejected for rejection in rejections),
-    )

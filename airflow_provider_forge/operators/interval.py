@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 from airflow_provider_forge.gateway.windows import (
     LONGEST,
     RETENTION,
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["find_interval", "settled_at", "windows_alive"]
+    from airflow_provider_forge.otlp.endpoint import Endpoint
+
+__all__ = ["check_age", "find_interval", "settled_at", "windows_alive"]
 
 FURTHEST = dt.timedelta(hours=2)
 """An interval that ends further ahead is a mistake, not one to wait for: a schedule's are an hour at most."""
@@ -71,16 +73,34 @@ def settled_at(interval: Window, context: Context, now: dt.datetime) -> pendulum
     return interval.end + settle
 
 
-def windows_alive(interval: Window, now: dt.datetime, on_expired: str) -> tuple[list[Window], int]:
+def windows_alive(
+    interval: Window, now: dt.datetime, on_expired: str, endpoint: Endpoint
+) -> tuple[list[Window], int]:
     """Return the windows to ask for, oldest first, and how many are too old and left out.
 
     Raises:
-        WindowExpired: Some are too old, and `on_expired` is `fail`.
+        WindowExpired: Some are too old for the gateway or for the destination, and `on_expired` is `fail`.
     """
-    if not interval.expired(now):
+    keep = min(RETENTION, endpoint.max_age or RETENTION)
+    if interval.start >= now - keep:
         return list(interval.split()), 0
     if on_expired == "fail":
+        check_age(interval, endpoint, now)
         raise too_old(f"The interval {interval}", now)
-    edge = min(ceil(now - RETENTION, LONGEST), ceil(interval.end, LONGEST))
+    edge = min(ceil(now - keep, LONGEST), ceil(interval.end, LONGEST))
     expired = round((edge - floor(interval.start, LONGEST)).total_seconds() / LONGEST.total_seconds())
     return list(Window(edge, interval.end).split()) if edge < interval.end else [], expired
+
+
+def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
+    """Refuse a window that the destination would throw away, before it costs a call.
+
+    Raises:
+        WindowExpired: It begins longer ago than the destination keeps points.
+    """
+    if endpoint.max_age is not None and window.start < now - endpoint.max_age:
+        raise WindowExpired(
+            f"{window} begins before {now - endpoint.max_age:%Y-%m-%dT%H:%MZ}: the destination keeps nothing"
+            f" older than {endpoint.max_age}, so it is not asked for. {endpoint.age_remedy}, or set"
+            " on_expired='skip'"
+        )

@@ -17,7 +17,12 @@ import msgspec
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
-from airflow_provider_forge.exceptions import ExportRefused, PointsRejected, ReceiverUnavailable
+from airflow_provider_forge.exceptions import (
+    ExportRefused,
+    PointsRejected,
+    ReceiverUnavailable,
+    RequestTooLarge,
+)
 from airflow_provider_forge.http import USER_AGENT, quote, retry_after
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 
@@ -32,6 +37,7 @@ __all__ = ["OtlpClient"]
 log = logging.getLogger(__name__)
 
 _RETRYABLE = (429, 502, 503, 504)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _CONTENT_TYPES = {True: "application/json", False: "application/x-protobuf"}
 _REMEDIES = {
     400: "the receiver could not use the request: try the other protocol, or look at the receiver's log",
@@ -39,11 +45,15 @@ _REMEDIES = {
     403: "check the OTLP Connection's password and its extra auth_header",
     404: "check the path in the OTLP Connection's host: /v1/metrics is added to a base URL",
     405: "check the path in the OTLP Connection's host: /v1/metrics is added to a base URL",
-    413: "the receiver takes smaller requests only: raise its limit, or ask for shorter windows",
     415: "set the OTLP Connection's extra protocol to the one that the receiver takes",
 }
+_IN_PARTS = "It is sent in parts; where even single points are too large"
+
 GZIP_LEVEL = 6
 """Level 9 takes nine times as long for a request that is 7 % smaller."""
+
+SUSPICIOUS_BYTES = 1024 * 1024
+"""A Collector answers a body above its limit with 400, not 413; a smaller one is refused for what it says."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class OtlpClient:
 
         Raises:
             ReceiverUnavailable: The receiver is busy or did not answer; sending again may help.
+            RequestTooLarge: The request is larger than it takes, or than the endpoint says; parts may pass.
             ExportRefused: It refused the request; sending it again would not help.
             PointsRejected: It took the request but rejected points of it, or did not say so in OTLP.
         """
@@ -100,35 +111,55 @@ class OtlpClient:
         if self.endpoint.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        most = self.endpoint.max_compressed_bytes
+        if most is not None and len(body) > most:
+            raise RequestTooLarge(
+                f"Not sent to {self._host()}: {_size(export)} would go out as {len(body)} bytes, more than"
+                f" max_compressed_bytes ({most}). {_IN_PARTS}, raise that extra of the OTLP Connection"
+            )
         try:
             response = self._client.post(self.endpoint.url, content=body, headers=headers)
         except httpx.RequestError as error:
             raise ReceiverUnavailable(
                 f"No answer from {self._host()} ({type(error).__name__}: {quote(str(error), self._secrets)})."
-                " It is tried again; should that not end, check the OTLP Connection's host and the network"
+                " It is tried again; should that not end, check the OTLP Connection's host and the network",
+                maybe_stored=not isinstance(error, _NEVER_SENT),
             ) from error
         if not response.is_success:
-            raise self._failure(response)
+            raise self._failure(response, export)
         self._check_partial_success(response, export)
 
-    def _failure(self, response: httpx.Response) -> ExportRefused | ReceiverUnavailable:
+    def _failure(self, response: httpx.Response, export: Export) -> ExportRefused | ReceiverUnavailable:
         status = response.status_code
         said = quote(_message(response), self._secrets)
         what = f"{self._host()} answered {status}" + (f" ({said})" if said else "")
+        # With 503 a receiver says that it took nothing; the others may come from a proxy, or from a crash,
+        # after the points were stored.
+        maybe_stored = status >= 500 and status != 503
         if status in _RETRYABLE:
             wait = retry_after(response.headers, dt.datetime.now(dt.timezone.utc))
-            return ReceiverUnavailable(f"{what}. It is tried again", retry_after=wait)
+            return ReceiverUnavailable(
+                f"{what}. It is tried again", retry_after=wait, maybe_stored=maybe_stored
+            )
+        if status == 413 or (status == 400 and len(export.body) > SUSPICIOUS_BYTES):
+            return RequestTooLarge(
+                f"{what} to {_size(export)}. {_IN_PARTS}, raise the receiver's limit, or look at its log",
+                status=status,
+            )
         remedy = _REMEDIES.get(status, "look at the receiver's log")
         if response.has_redirect_location:
             remedy = "it moved: put its present URL into the OTLP Connection's host"
-        return ExportRefused(f"{what}, which OTLP forbids to try again: {remedy}")
+        return ExportRefused(
+            f"{what}, which OTLP forbids to try again: {remedy}", status=status, maybe_stored=maybe_stored
+        )
 
     def _check_partial_success(self, response: httpx.Response, export: Export) -> None:
         partial = _partial_success(response)
         if partial is None:
             raise ExportRefused(
                 f"{self._host()} answered {response.status_code} with a page of HTML, which is no answer to"
-                " OTLP, so nothing may have been stored: check the OTLP Connection's host"
+                " OTLP, so nothing may have been stored: check the OTLP Connection's host",
+                maybe_stored=True,
             )
         said = quote(partial.message, self._secrets)
         if partial.rejected:
@@ -166,6 +197,10 @@ def _partial_success(response: httpx.Response) -> _PartialSuccess | None:
             log.warning("Took an answer as success that says it is protobuf and is not")
         return _PartialSuccess()
     return _PartialSuccess(partial.rejected_data_points, partial.error_message)
+
+
+def _size(export: Export) -> str:
+    return f"the request (points: {export.points}, bytes: {len(export.body)})"
 
 
 def _count(value: Any) -> int:

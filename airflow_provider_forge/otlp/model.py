@@ -6,13 +6,14 @@ seen yet passes through as it came.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 __all__ = [
     "DELTA",
@@ -23,6 +24,7 @@ __all__ = [
     "attribute",
     "canonical",
     "count_points",
+    "data_points",
     "decode",
     "entries",
     "kind_of",
@@ -30,6 +32,7 @@ __all__ = [
     "nanoseconds",
     "object_at",
     "points_of",
+    "select",
 ]
 
 Json = dict[str, Any]
@@ -114,6 +117,44 @@ def count_points(resource_metrics: list[Json]) -> int:
     return sum(len(points_of(metric)) for metric in metrics_of(resource_metrics))
 
 
+def data_points(resource_metrics: list[Json]) -> Iterator[tuple[Json, Json | None]]:
+    """Yield each data point with its metric; a metric of a kind that is not known once, with None."""
+    for metric in metrics_of(resource_metrics):
+        if kind_of(metric) is None:
+            yield metric, None
+        for point in points_of(metric):
+            yield metric, point
+
+
+def select(resource_metrics: list[Json], chosen: Collection[int]) -> list[Json]:
+    """Return the same with no other points than those chosen, and without what then is empty.
+
+    Args:
+        resource_metrics: Decoded OTLP/JSON.
+        chosen: Numbers of points, counted from 0 in the order of `data_points`.
+    """
+    numbers = itertools.count()
+
+    def metrics_left(scope: Json) -> Iterator[Json]:
+        for metric in entries(scope, "metrics"):
+            if (kind := kind_of(metric)) is None:
+                if next(numbers) in chosen:
+                    yield metric
+            elif points := [point for point in points_of(metric) if next(numbers) in chosen]:
+                yield {**metric, kind: {**metric[kind], "dataPoints": points}}
+
+    def scopes_left(resource: Json) -> Iterator[Json]:
+        for scope in entries(resource, "scopeMetrics"):
+            if metrics := list(metrics_left(scope)):
+                yield {**scope, "metrics": metrics}
+
+    return [
+        {**resource, "scopeMetrics": scopes}
+        for resource in resource_metrics
+        if (scopes := list(scopes_left(resource)))
+    ]
+
+
 def attribute(owner: Json, key: str) -> str | None:
     """Return an attribute that is text; None where there is none, or it is not text."""
     for entry in entries(owner, "attributes"):
@@ -156,7 +197,11 @@ def nanoseconds(point: Json, field: str) -> int:
     value = point.get(field)
     if value is None:
         return 0
-    whole = value.isascii() and value.isdecimal() if isinstance(value, str) else type(value) is int
+    if isinstance(value, str):
+        # Python refuses to read numbers of thousands of digits.
+        whole = value.isascii() and value.isdecimal() and len(value) <= len(str(2**64))
+    else:
+        whole = type(value) is int
     if not whole or not 0 <= int(value) < 2**64:
         raise MalformedOtlp(f"{field} is {value!r}, not nanoseconds since the epoch")
     return int(value)

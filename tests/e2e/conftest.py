@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The shipped DAG with windows of a minute, unpaused, with both Connections."""
     home = tmp_path_factory.mktemp("airflow")
-    install_dag(home / "dags", interval=MINUTE, retention=CATCHUP, settle=timedelta(0))
+    # Windows of a minute, so all would look back.
+    faster = {"interval": MINUTE, "retention": CATCHUP, "settle": timedelta(0)}
+    install_dag(home / "dags", operator={"revisit_after": None}, **faster)
     shutil.copy(Path(__file__).with_name("failing_dag.py"), home / "dags")
     limit = {"rate_limit_calls": RATE_CALLS, "rate_limit_seconds": RATE_SECONDS}
     with (

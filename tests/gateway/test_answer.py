@@ -18,21 +18,24 @@ from airflow_provider_forge.exceptions import (
     GatewayUnavailable,
     QueryRefused,
     RateLimited,
+    WindowTooLarge,
 )
 from airflow_provider_forge.gateway.answer import Answer, read_answer
 
 NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
 
 
-def read(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+def read(
+    body: Any, status: int = 200, headers: dict[str, str] | None = None, *, of_window: bool = True
+) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx.Response(status, content=content, headers=headers)
-    return read_answer(response, now=NOW, secrets=["s3cr3t-t0ken"])
+    return read_answer(response, now=NOW, secrets=["s3cr3t-t0ken"], of_window=of_window)
 
 
-def failure(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> ForgeError:
+def failure(*arguments: Any, **options: Any) -> ForgeError:
     with pytest.raises(ForgeError) as caught:
-        read(body, status, headers)
+        read(*arguments, **options)
     return caught.value
 
 
@@ -92,7 +95,9 @@ def test_the_spelling_of_a_type_does_not_matter(error_type):
     assert type(failure(errors({"errorType": error_type}))) is RateLimited
 
 
-@pytest.mark.parametrize("message", ["401 Unauthorized", "Rate limit exceeded (429)", "Forbidden"])
+@pytest.mark.parametrize(
+    "message", ["401 Unauthorized", "Rate limit exceeded (429)", "Forbidden", "TIMEOUT", "query too complex"]
+)
 def test_the_text_of_a_message_decides_nothing(message):
     assert type(failure({"errors": [{"message": message}]})) is GatewayUnavailable
 
@@ -107,7 +112,12 @@ def test_the_text_of_a_message_decides_nothing(message):
         # Only where all parts are refused would asking again change nothing.
         ([400, 404], QueryRefused),
         ([400, 500], GatewayUnavailable),
-        ([400, 408], GatewayUnavailable),
+        ([408, 429], RateLimited),
+        ([413, 401], CredentialsRefused),
+        ([504, 403], AccessForbidden),
+        # What halves of the window might mend is said before what they would not.
+        ([400, 408], WindowTooLarge),
+        ([413, 500], WindowTooLarge),
     ],
 )
 def test_of_several_errors_the_gravest_counts(statuses, kind):
@@ -123,10 +133,61 @@ def test_of_several_errors_the_gravest_counts(statuses, kind):
         (400, 500, GatewayUnavailable),
         (400, 400, QueryRefused),
         (429, 500, RateLimited),
+        (413, 500, WindowTooLarge),
+        (500, 504, WindowTooLarge),
+        (408, 429, RateLimited),
     ],
 )
 def test_the_http_status_counts_beside_the_errors(http_status, status_code, kind):
     assert type(failure(errors({"statusCode": status_code}), http_status)) is kind
+
+
+TOO_LARGE = [
+    ({"statusCode": 408}, GatewayUnavailable),
+    ({"statusCode": 413}, QueryRefused),
+    ({"statusCode": "504"}, GatewayUnavailable),
+    ({"errorType": "TIMEOUT"}, GatewayUnavailable),
+    ({"errorType": "GATEWAY_TIMEOUT"}, GatewayUnavailable),
+    ({"errorType": "query-timed-out"}, GatewayUnavailable),
+    ({"errorType": "Request timed out"}, GatewayUnavailable),
+    ({"errorType": "ResponseTooLarge"}, GatewayUnavailable),
+    ({"errorType": "PAYLOAD_TOO_LARGE"}, GatewayUnavailable),
+    ({"errorType": "QUERY_TOO_COMPLEX"}, GatewayUnavailable),
+    ({"classification": "ExecutionAborted"}, GatewayUnavailable),
+    ({"classification": "MaxComplexityExceeded"}, GatewayUnavailable),
+    # Beside a status or another type, which the look-up of environments goes by.
+    ({"statusCode": 400, "errorType": "QUERY_TOO_COMPLEX"}, QueryRefused),
+    ({"statusCode": 500, "classification": "ExecutionAborted"}, GatewayUnavailable),
+    ({"errorType": "BAD_REQUEST", "classification": "ExecutionAborted"}, QueryRefused),
+]
+
+
+@pytest.mark.parametrize(("extensions", "of_look_up"), TOO_LARGE, ids=str)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_too_much_for_one_answer_is_told_by_status_or_type(extensions, of_look_up, as_list):
+    headers = {"x-request-id": "abc", "retry-after": "17"}
+    body = errors([None, extensions] if as_list else extensions)
+    error = failure(body, headers=headers)
+    assert type(error) is WindowTooLarge
+    assert (error.request_id, error.retry_after) == ("abc", 17)
+    assert type(failure(body, headers=headers, of_window=False)) is of_look_up
+
+
+@pytest.mark.parametrize(("extensions", "of_look_up"), TOO_LARGE, ids=str)
+def test_so_is_it_in_a_query_error(extensions, of_look_up):
+    for of_window, kind in ((True, WindowTooLarge), (False, of_look_up)):
+        answer = read({"data": 1}, headers={"x-request-id": "abc"}, of_window=of_window)
+        with pytest.raises(ForgeError) as caught:
+            answer.fail("no", [extensions])
+        assert type(caught.value) is kind
+        assert caught.value.request_id == "abc"
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_a_type_for_too_much_does_not_hide_what_is_graver(status):
+    kinds = {401: CredentialsRefused, 403: AccessForbidden, 429: RateLimited}
+    extensions = {"statusCode": status, "errorType": "QUERY_TOO_COMPLEX"}
+    assert type(failure(errors(extensions))) is kinds[status]
 
 
 def test_the_statuses_and_all_messages_are_in_the_error():

@@ -24,6 +24,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     RetryableError,
     WindowExpired,
+    WindowTooLarge,
 )
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.windows import Window, parse_time
@@ -152,6 +153,7 @@ REFUSED = ("metrics", "environments", "app_id", "times")
 HOST = ("host", "https://api.atlassian.com/graphql")
 TOO_MANY = ("too many calls", "rate_limit_calls")
 FAILED = ("It is asked again", "https://developer.status.atlassian.com")
+HALVES = ("halves", "fewer environments or metrics", "timeout", "https://developer.status.atlassian.com")
 
 
 @pytest.mark.parametrize("body", ["status", "html"])
@@ -164,12 +166,12 @@ FAILED = ("It is asked again", "https://developer.status.atlassian.com")
         (400, QueryRefused, REFUSED),
         (404, QueryRefused, HOST),
         (405, QueryRefused, HOST),
-        (413, QueryRefused, REFUSED),
-        (408, GatewayUnavailable, FAILED),
+        (408, WindowTooLarge, HALVES),
+        (413, WindowTooLarge, HALVES),
+        (504, WindowTooLarge, HALVES),
         (500, GatewayUnavailable, FAILED),
         (502, GatewayUnavailable, FAILED),
         (503, GatewayUnavailable, FAILED),
-        (504, GatewayUnavailable, FAILED),
     ],
 )
 def test_an_http_status(canary_gateway, fail, body, status, kind, words):
@@ -234,7 +236,7 @@ def test_a_look_up_over_the_limit_says_so_too(start_gateway, connect, clock, cha
     assert caught.value.retry_after == retry_after
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 503, 504])
 @pytest.mark.parametrize(
     ("headers", "retry_after"),
     [
@@ -255,10 +257,39 @@ def test_when_to_come_back_is_read_with_the_clients_clock(fail, status, headers,
 
 def test_a_gateway_that_stays_silent(fail):
     error = fail(Fault("hang"), timeout=0.2)
-    assert type(error) is GatewayUnavailable
-    assert "ReadTimeout" in error.message
-    for word in ("127.0.0.1", "It is asked again", "host, timeout and network"):
+    assert type(error) is WindowTooLarge
+    for word in ("ReadTimeout", "127.0.0.1", *HALVES):
         assert word in error.message
+
+
+def test_a_gateway_that_is_silent_about_long_windows_only(gateway, connect, window):
+    gateway.add_fault(Fault("hang", longer_than=450))
+    client = connect(gateway, timeout=0.5)
+    with pytest.raises(WindowTooLarge):
+        client.app_metrics(APP, window, [PRODUCTION], [COUNT])
+    half = Window(window.start, window.start + timedelta(minutes=7.5))
+    assert client.app_metrics(APP, half, [PRODUCTION], [COUNT]).resource_metrics != b"[]"
+
+
+TOO_MUCH_FOR_A_LOOK_UP = [
+    (Fault("hang"), GatewayUnavailable, ("ReadTimeout", "It is asked again", "host, timeout and network")),
+    (Fault("status", status=408), GatewayUnavailable, FAILED),
+    (Fault("status", status=413), QueryRefused, REFUSED),
+    (Fault("status", status=504), GatewayUnavailable, FAILED),
+    (Fault("errors", status_code=504), GatewayUnavailable, FAILED),
+    (Fault("errors", status_code=None, classification="ExecutionAborted"), GatewayUnavailable, FAILED),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"), TOO_MUCH_FOR_A_LOOK_UP, ids=lambda value: str(value)[:60]
+)
+def test_a_look_up_has_no_halves(gateway, connect, fault, kind, words):
+    gateway.add_fault(fault)
+    with pytest.raises(kind) as caught:
+        connect(gateway, timeout=0.5).environments(APP)
+    for word in words:
+        assert word in caught.value.message
 
 
 def test_a_gateway_that_is_not_there(fail, canary_gateway):
@@ -311,19 +342,23 @@ ERRORS = [
     ({"status_code": 400}, QueryRefused, REFUSED),
     ({"status_code": 404}, QueryRefused, REFUSED),
     ({"status_code": 500}, GatewayUnavailable, FAILED),
-    ({"status_code": 504}, GatewayUnavailable, FAILED),
+    ({"status_code": 408}, WindowTooLarge, HALVES),
+    ({"status_code": 413}, WindowTooLarge, HALVES),
+    ({"status_code": 504}, WindowTooLarge, HALVES),
     ({"error_type": "UNAUTHENTICATED"}, CredentialsRefused, CREDENTIALS),
     ({"error_type": "UNAUTHORIZED"}, CredentialsRefused, CREDENTIALS),
     ({"error_type": "FORBIDDEN"}, AccessForbidden, FORBIDDEN),
     ({"error_type": "RATE_LIMITED"}, RateLimited, TOO_MANY),
     ({"error_type": "BAD_REQUEST"}, QueryRefused, REFUSED),
-    ({"error_type": "TIMEOUT"}, GatewayUnavailable, FAILED),
+    ({"error_type": "TIMEOUT"}, WindowTooLarge, HALVES),
+    ({"error_type": "QUERY_TOO_COMPLEX", "status_code": 400}, WindowTooLarge, HALVES),
     ({"error_type": "A_TYPE_OF_2031"}, GatewayUnavailable, FAILED),
     ({"classification": "Unauthorized"}, CredentialsRefused, CREDENTIALS),
     ({"classification": "Forbidden"}, AccessForbidden, FORBIDDEN),
     ({"classification": "RateLimited"}, RateLimited, TOO_MANY),
     ({"classification": "ValidationError"}, QueryRefused, REFUSED),
     ({"classification": "DataFetchingException"}, GatewayUnavailable, FAILED),
+    ({"classification": "ExecutionAborted"}, WindowTooLarge, HALVES),
     ({}, GatewayUnavailable, FAILED),
     ({"message": None}, GatewayUnavailable, FAILED),
     ({"extensions": "empty"}, GatewayUnavailable, FAILED),

@@ -175,6 +175,81 @@ def test_floor_and_ceil_are_the_multiples_around_a_moment(moment, step):
     assert low.timestamp() % step.total_seconds() == high.timestamp() % step.total_seconds() == 0
 
 
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "middle"),
+    [
+        (at(5), at(5, 15), at(5, 7)),
+        (at(5), at(5, 2), at(5, 1)),
+        (at(5), at(5, 3), at(5, 1)),
+        (at(5, 14), at(5, 16), at(5, 15)),
+        # Unaligned: no more than a minute on one side of the only minute there is.
+        (at(5, 0, 30), at(5, 1, 40), at(5, 1)),
+        (at(5, 0, 59, 999000), at(5, 2), at(5, 1)),
+        (at(5), at(5, 1, 0, 1000), at(5, 1)),
+        (at(5, 0, 0, 1000), at(5, 1, 0, 2000), at(5, 1)),
+        (at(5, 0, 1), at(5, 1, 2), at(5, 1)),
+        (at(5, 3, 30), at(5, 7, 30), at(5, 5)),
+    ],
+)
+def test_halves_are_cut_at_a_whole_minute(start, end, middle):
+    assert Window(start, end).halves() == (Window(start, middle), Window(middle, end))
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (at(5), at(5, 1)),
+        (at(5, 0, 30), at(5, 1, 30)),
+        (at(5), at(5, 0, 0, 1000)),
+        (at(5, 0, 59, 500000), at(5, 1, 0, 500000)),
+    ],
+)
+def test_a_minute_has_no_halves(start, end):
+    assert Window(start, end).halves() == ()
+
+
+@settings(deadline=None, database=None)
+@given(start=MOMENTS, length=st.timedeltas(timedelta(milliseconds=2), timedelta(minutes=40)))
+def test_halves_of_halves_are_the_window_in_minutes(start, length):
+    """Down to where there are none: each cut is at another minute, so it comes to an end."""
+    window = Window(start, start + length)
+    parts = [window]
+    while any(part.halves() for part in parts):
+        halved = [half for part in parts for half in part.halves() or (part,)]
+        assert all(half.start < half.end for half in halved)
+        parts = halved
+    assert (parts[0].start, parts[-1].end) == (window.start, window.end)
+    assert all(one.end == other.start for one, other in pairwise(parts))
+    assert all(part.end - part.start <= MINUTE for part in parts)
+    assert all(part.end == floor(part.end, MINUTE) for part in parts[:-1])
+
+
+@settings(deadline=None, database=None)
+@given(start=MOMENTS, minutes=st.integers(2, 60))
+def test_halves_differ_by_no_more_than_a_cut_at_a_minute_takes(start, minutes):
+    for begin, most in ((floor(start, MINUTE), MINUTE), (start, 2 * MINUTE)):
+        one, other = Window(begin, begin + minutes * MINUTE).halves()
+        assert abs((one.end - one.start) - (other.end - other.start)) <= most
+
+
+@settings(deadline=None, database=None)
+@given(
+    start=MOMENTS,
+    length=st.timedeltas(timedelta(milliseconds=2), timedelta(hours=3)),
+    by=st.timedeltas(timedelta(days=-20), timedelta(days=20)),
+)
+def test_a_shifted_window_is_as_long_and_so_much_later(start, length, by):
+    by -= timedelta(microseconds=by.microseconds % 1000)
+    window = Window(start, start + length)
+    shifted = window.shifted(by)
+    assert (shifted.start, shifted.end) == (window.start + by, window.end + by)
+    assert (shifted.end - shifted.start).as_timedelta() == (window.end - window.start).as_timedelta()
+    assert shifted.shifted(-by) == window
+
+
 @pytest.mark.parametrize(
     ("before", "end"),
     [

@@ -124,6 +124,23 @@ def test_a_whole_number_has_no_fraction(extras_of):
     assert "5.5 is not a whole number" in error.problem
 
 
+@pytest.mark.parametrize("kind", ["number", "whole_number"])
+def test_a_number_is_no_more_than_the_seconds_of_a_day_or_the_most_that_is_allowed(extras_of, kind):
+    day = 24 * 60 * 60
+    assert getattr(extras_of({"field": day}), kind)("field", 1) == day
+    assert getattr(extras_of({"field": day + 1}), kind)("field", 1, day + 1) == day + 1
+    for most in (day, 7):
+        error = refused(getattr(extras_of({"field": most + 1}), kind), "field", 1, most)
+        assert error.problem.endswith(f"is not a number above 0 and up to {most}")
+    assert refused(getattr(extras_of({"field": day + 1}), kind), "field", 1)
+
+
+def test_the_names_are_those_of_the_fields_that_are_set(extras_of):
+    assert extras_of({}).names() == set()
+    fields = {"a": "", "b": None, "c": 0, "d": False, "e": "x", "f": []}
+    assert extras_of(fields).names() == {"c", "d", "e", "f"}
+
+
 def test_a_refusal_names_connection_and_field(extras_of):
     error = refused(extras_of({}).refuse, "password", "is missing")
     assert str(error) == "my_forge: password: is missing"

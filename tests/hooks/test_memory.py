@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_forge.hooks import memory as memory_module
 from airflow_provider_forge.hooks.memory import VariableMemory
@@ -33,35 +35,49 @@ def variables(monkeypatch):
 
 
 def test_what_is_saved_is_loaded_by_whoever_comes_next(variables):
-    VariableMemory("forge_a").save(CONTENT)
-    assert VariableMemory("forge_a").load() == CONTENT
-    assert VariableMemory("forge_b").load() == {}
+    VariableMemory("forge_a", "For tests").save(CONTENT)
+    assert VariableMemory("forge_a", "For tests").load() == CONTENT
+    assert VariableMemory("forge_b", "For tests").load() == {}
 
 
-def test_a_variable_says_where_it_comes_from(variables):
-    VariableMemory("forge_a").save(CONTENT)
-    assert json.loads(variables.stored["forge_a"]) == CONTENT
-    assert "airflow-provider-forge" in variables.descriptions["forge_a"]
+def test_a_variable_says_what_it_is_for(variables):
+    for key, description in (
+        ("forge_a", "Names of environments"),
+        ("forge_b", "Says that there is a ledger"),
+    ):
+        VariableMemory(key, description).save(CONTENT)
+        assert json.loads(variables.stored[key]) == CONTENT
+        assert variables.descriptions[key] == description
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "nonsense", "[1]", '"text"', "5", "null", '{"a": 1} {}'])
 def test_a_damaged_variable_is_an_empty_one(variables, damaged):
     variables.stored["forge_a"] = damaged
-    assert VariableMemory("forge_a").load() == {}
-    VariableMemory("forge_a").save(CONTENT)
-    assert VariableMemory("forge_a").load() == CONTENT
+    assert VariableMemory("forge_a", "For tests").load() == {}
+    VariableMemory("forge_a", "For tests").save(CONTENT)
+    assert VariableMemory("forge_a", "For tests").load() == CONTENT
 
 
 def test_airflows_own_variable_is_read(monkeypatch):
     monkeypatch.setenv("AIRFLOW_VAR_FORGE_A", json.dumps(CONTENT))
-    assert VariableMemory("forge_a").load() == CONTENT
+    assert VariableMemory("forge_a", "For tests").load() == CONTENT
 
 
 def test_outside_of_a_task_there_is_nothing_and_nothing_is_kept():
-    VariableMemory("forge_a").save(CONTENT)
-    assert VariableMemory("forge_a").load() == {}
+    VariableMemory("forge_a", "For tests").save(CONTENT)
+    assert VariableMemory("forge_a", "For tests").load() == {}
+
+
+def test_where_airflow_refuses_delivery_goes_on(variables, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.PERMISSION_DENIED))
+
+    monkeypatch.setattr(variables, "set", refuse)
+    VariableMemory("forge_a", "For tests").save(CONTENT)
+    assert "The Variable forge_a cannot be set: PERMISSION_DENIED" in caplog.text
 
 
 def test_making_a_memory_reads_nothing(monkeypatch):
     monkeypatch.setattr(memory_module, "Variable", None)
-    assert VariableMemory("forge_a").key == "forge_a"
+    memory = VariableMemory("forge_a", "For tests")
+    assert (memory.key, memory.description) == ("forge_a", "For tests")

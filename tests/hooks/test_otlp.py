@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
+from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
@@ -93,12 +94,25 @@ def test_every_field(connect, tmp_path):
         protocol="http/json",
         compression="none",
         timeout=2.5,
+        max_body_bytes=2**26,
+        max_compressed_bytes="1048576",
+        max_age="14d",
+        ledger_url="s3://aws_default@bucket/path",
         **files,
     )
     headers = {"X-Scope-OrgID": "tenant", "X-Api-Key": "secret"}
     assert hook.endpoint() == Endpoint(
-        URL, headers=headers, protocol="http/json", compression="none", timeout=2.5, **files
+        URL,
+        headers=headers,
+        protocol="http/json",
+        compression="none",
+        timeout=2.5,
+        max_body_bytes=64 * 1024 * 1024,
+        max_compressed_bytes=1024 * 1024,
+        max_age=timedelta(days=14),
+        **files,
     )
+    assert hook.ledger_url == "s3://aws_default@bucket/path"
 
 
 def test_the_fields_of_an_empty_form_count_as_left_out(connect):
@@ -111,9 +125,15 @@ def test_the_fields_of_an_empty_form_count_as_left_out(connect):
         "ca_file",
         "cert_file",
         "key_file",
+        "max_body_bytes",
+        "max_compressed_bytes",
+        "max_age",
+        "ledger_url",
     )
     for empty in ("", None):
-        assert connect(password="", **dict.fromkeys(names, empty)).endpoint() == Endpoint(URL)
+        hook = connect(password="", **dict.fromkeys(names, empty))
+        assert hook.endpoint() == Endpoint(URL)
+        assert hook.ledger_url is None
 
 
 @pytest.mark.parametrize(
@@ -163,6 +183,19 @@ def test_headers(connect, password, extra, headers):
         ({"timeout": True}, "timeout", "number above 0"),
         ({"timeout": "nan"}, "timeout", "number above 0"),
         ({"timeout": [1]}, "timeout", "number above 0"),
+        ({"max_body_bytes": 1023}, "max_body_bytes", "1023 is not .* 1024 to 67108864"),
+        ({"max_body_bytes": "4 MiB"}, "max_body_bytes", "'4 MiB' is not a number"),
+        ({"max_body_bytes": 1024.5}, "max_body_bytes", "not a whole number"),
+        ({"max_body_bytes": 2**26 + 1}, "max_body_bytes", "up to 67108864"),
+        ({"max_compressed_bytes": 1023}, "max_compressed_bytes", "1023 is not .* 1024 to 67108864"),
+        ({"max_compressed_bytes": 0}, "max_compressed_bytes", "number above 0 and up to 67108864"),
+        ({"max_compressed_bytes": True}, "max_compressed_bytes", "number above 0"),
+        ({"max_compressed_bytes": 2**26 + 1}, "max_compressed_bytes", "up to 67108864"),
+        ({"max_age": "soon"}, "max_age", "'soon' is no age: .* 48h .* 'none'"),
+        ({"max_age": 0}, "max_age", "above 0"),
+        ({"max_age": "0h"}, "max_age", "above 0"),
+        ({"max_age": False}, "max_age", "no age"),
+        ({"max_age": "4000d"}, "max_age", "up to 3650 days"),
         ({"ca_file": "missing.pem"}, "ca_file", r"no file missing\.pem"),
         ({"cert_file": "missing.pem"}, "cert_file", r"no file missing\.pem"),
         ({"key_file": __file__}, "cert_file", "missing beside key_file"),
@@ -244,10 +277,108 @@ def test_a_bad_variable_is_named_with_the_connection_too(connect, otel, variable
     assert refusal(connect(None)).field == f"otlp_default: {field}"
 
 
-@pytest.mark.parametrize("fields", [{"password": CANARY}, {"protocol": "http/json"}])
-def test_fields_that_nothing_would_read_are_refused(connect, otel, fields):
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"password": CANARY}, "password"),
+        ({"protocol": "http/json"}, "protocol"),
+        ({"max_age": "1h", "timeout": 5, "ca_file": "x"}, "ca_file, timeout;"),
+        ({"password": CANARY, "no_such_extra": 5}, "password, no_such_extra;"),
+    ],
+)
+def test_fields_that_nothing_would_read_are_refused(connect, otel, fields, named):
     otel(ENDPOINT="http://standard:4318")
-    assert refusal(connect(None, **fields)).field == "otlp_default: host"
+    error = refusal(connect(None, **fields))
+    assert error.field == "otlp_default: host"
+    assert f"is missing beside {named}" in error.problem
+
+
+# ---- this provider's own settings
+
+
+def test_its_own_settings_go_with_the_standard_variables_too(connect, otel):
+    otel(ENDPOINT="http://standard:4318", HEADERS="a=b", PROTOCOL="http/json")
+    hook = connect(
+        None, max_body_bytes=2048, max_compressed_bytes=1024, max_age="90m", ledger_url="file:///ledger"
+    )
+    assert hook.endpoint() == Endpoint(
+        "http://standard:4318/v1/metrics",
+        headers={"a": "b"},
+        protocol="http/json",
+        max_body_bytes=2048,
+        max_compressed_bytes=1024,
+        max_age=timedelta(minutes=90),
+    )
+    assert hook.ledger_url == "file:///ledger"
+
+
+@pytest.mark.parametrize("from_variables", [False, True])
+@pytest.mark.parametrize(
+    ("extra", "age"),
+    [
+        ({}, timedelta(hours=48)),
+        ({"max_age": "14d"}, timedelta(days=14)),
+        ({"max_age": 60}, timedelta(minutes=1)),
+        ({"max_age": "none"}, None),
+    ],
+)
+def test_a_known_host_has_an_age_unless_another_is_given(connect, otel, from_variables, extra, age):
+    host = "https://otlp.nr-data.net"
+    otel(ENDPOINT=host)
+    assert connect(None if from_variables else host, **extra).endpoint().max_age == age
+
+
+@pytest.mark.parametrize("extra", [{"max_age": "soon"}, {"max_body_bytes": 5}])
+def test_a_bad_one_is_named_beside_the_standard_variables_too(connect, otel, extra):
+    otel(ENDPOINT="http://standard:4318")
+    (field,) = extra
+    assert refusal(connect(None, **extra)).field == f"otlp_default: {field}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/path",
+        "s3://aws_default@bucket/path",
+        "s3://aws_default@bucket/a:b/c",
+        "gs://bucket",
+        "file:///var/lib/ledger",
+        "simplecache::s3://bucket/path",
+        "abfs://container@account.dfs.core.windows.net/path",
+        "sftp://host:2222/path",
+    ],
+)
+def test_where_the_ledger_is(connect, url):
+    assert connect(ledger_url=f" {url} ").ledger_url == url
+
+
+def test_without_a_word_there_is_no_ledger_url(connect):
+    assert connect().ledger_url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("/var/lib/ledger", "'/var/lib/ledger' is not a URL; .*s3://conn_id@bucket/path"),
+        ("bucket", "not a URL"),
+        ("s3:/bucket", "not a URL"),
+        ("s3://", "not a URL"),
+        ("://bucket", "not a URL"),
+        (f"user:{CANARY}@bucket/path", "is not a URL"),
+        (["s3://bucket"], "not text"),
+        (f"s3://key:{CANARY}@bucket/path", "password"),
+        (f"s3://:{CANARY}@bucket/path", "password"),
+        (f"s3://key:sec/{CANARY}/ret@bucket/path", "password"),
+        (f"s3://key:a@{CANARY}@bucket/path", "password"),
+        (f"simplecache::s3://key:{CANARY}@bucket/path", "password"),
+        (f"ftp://user:@{CANARY}/path", "password"),
+    ],
+)
+def test_a_ledger_url_that_is_none(connect, url, problem):
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        _ = connect(ledger_url=url).ledger_url
+    assert refused.value.field == "otlp_default: ledger_url"
+    assert CANARY not in "".join(traceback.format_exception(refused.value))
 
 
 def test_secret_header_values_are_masked_in_airflows_logs_and_no_others(connect, masked):

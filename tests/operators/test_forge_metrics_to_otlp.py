@@ -54,10 +54,17 @@ def test_every_point_of_the_window_arrives_once(gateway, sink, connect, protocol
     assert summary == {
         "window": str(QUARTER),
         "calls": 1,
+        "empty": 0,
         "points": len(sink.points),
         "sent": len(sink.points),
+        "unchanged": 0,
+        "changed": 0,
+        "ambiguous": 0,
         "rejected": 0,
+        "batches": 1,
         "expired": 0,
+        "digested": False,
+        "contended": False,
         "request_ids": [gateway.calls[-1].request_id],
     }
 
@@ -144,7 +151,7 @@ def test_an_expired_window_fails_for_good_before_any_call(gateway, sink, connect
 
 def test_an_expired_window_is_skipped_on_request(gateway, sink, connect):
     connect(gateway, sink)
-    with pytest.raises(AirflowSkipException, match="14 days"):
+    with pytest.raises(AirflowSkipException, match="too old"):
         run(EXPIRED, on_expired="skip")
     assert gateway.calls == []
 
@@ -229,6 +236,7 @@ def test_the_empty_interval_of_a_cron_schedule_is_named(gateway, sink, connect, 
             {"interval_start": "2026-11-23T05:00:00Z", "interval_end": "2026-11-23T04:00:00Z"},
             "interval_end: .*is before interval_start",
         ),
+        ({"resend": "maybe"}, "resend: 'maybe' is not one of true, false"),
         ({"resource_attributes": {"team": object()}}, "resource_attributes: 'team'"),
         ({"resource_attributes": "team=a"}, "resource_attributes: is not an object"),
     ],
@@ -270,6 +278,9 @@ def test_no_endpoint_fails_for_good_and_before_any_call(gateway, sink, connect, 
     ("arguments", "field"),
     [
         ({"on_expired": "ignore"}, "on_expired"),
+        ({"on_changed": "resend"}, "on_changed"),
+        ({"on_ambiguous": "skip"}, "on_ambiguous"),
+        ({"revisit_after": timedelta(0)}, "revisit_after"),
         ({"conform": False, "resource_attributes": {"team": "a"}}, "resource_attributes"),
     ],
 )
@@ -413,20 +424,21 @@ def test_environments_are_looked_up_once_for_many_windows(gateway, sink, connect
     assert [call.operation for call in gateway.calls] == ["app", "appMetrics", "appMetrics", "appMetrics"]
 
 
-def test_a_window_is_one_line_in_the_log(gateway, sink, connect, capsys):
+def test_a_window_is_one_line_in_the_log(gateway, sink, connect, caplog):
     connect(gateway, sink)
-    run()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "points sent" in line]
+    with caplog.at_level("INFO"):
+        run()
+    (line,) = [line for line in caplog.text.splitlines() if " sent, " in line]
     assert str(QUARTER) in line
     assert gateway.calls[-1].request_id in line
 
 
-def test_duplicates_are_sent_as_they_are_and_warned_about(gateway, sink, connect, capsys):
+def test_duplicates_are_sent_as_they_are_and_warned_about(gateway, sink, connect, caplog):
     connect(gateway, sink)
     gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))
     summary = run()
     assert summary["sent"] == 2 * generated(gateway, QUARTER).total()
-    assert "points came twice" in capsys.readouterr().out
+    assert "points came twice" in caplog.text
 
 
 def test_the_connections_are_not_templated():

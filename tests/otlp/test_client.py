@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import email.utils
 import gzip
 import ipaddress
 import logging
+import random
 import socket
 import ssl
 import traceback
@@ -17,11 +19,17 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from airflow_provider_forge import __version__
-from airflow_provider_forge.exceptions import ExportRefused, ForgeError, PointsRejected, ReceiverUnavailable
-from airflow_provider_forge.otlp.client import OtlpClient
+from airflow_provider_forge.exceptions import (
+    ExportRefused,
+    ForgeError,
+    PointsRejected,
+    ReceiverUnavailable,
+    RequestTooLarge,
+)
+from airflow_provider_forge.otlp.client import SUSPICIOUS_BYTES, OtlpClient
 from airflow_provider_forge.otlp.encode import Export, encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
-from airflow_provider_forge.sandbox import Fault
+from airflow_provider_forge.sandbox import Fault, OtlpSink
 from tests.otlp.building import entry, gauge, metric, point
 
 CANARY = "hunter2-canary"
@@ -39,11 +47,17 @@ def an_export(protocol: str = HTTP_PROTOBUF) -> Export:
     return encode([entry(*metrics)], protocol)
 
 
-def send(url: str, protocol: str = HTTP_PROTOBUF, **settings) -> None:
+def an_export_of(size: int) -> Export:
+    """Return a request of so many bytes, which compress well."""
+    frame = encode([entry(metric("x", point()), schemaUrl="")], HTTP_JSON).body
+    return encode([entry(metric("x", point()), schemaUrl="x" * (size - len(frame)))], HTTP_JSON)
+
+
+def send(url: str, protocol: str = HTTP_PROTOBUF, export: Export | None = None, **settings) -> None:
     """Send it as bearer of the canary."""
     settings = {"headers": {"Authorization": f"Bearer {CANARY}"}, **settings}
     with OtlpClient(Endpoint(metrics_url(url), protocol=protocol, **settings)) as client:
-        client.export(an_export(protocol))
+        client.export(export or an_export(protocol))
 
 
 def failure(url: str, kind: type[ForgeError], protocol: str = HTTP_PROTOBUF, **settings) -> ForgeError:
@@ -158,6 +172,7 @@ def test_a_page_of_html_is_no_success(start_receiver, content_type):
     error = failure(start_receiver(200, page, {"Content-Type": content_type}).url, ExportRefused)
     assert "HTML" in str(error)
     assert "host" in str(error)
+    assert (error.status, error.maybe_stored) == (None, True)
 
 
 # ---- partial success
@@ -239,7 +254,6 @@ def test_a_message_without_rejected_points_is_a_warning(start_receiver, caplog, 
         (404, "path.*host"),
         (405, "path.*host"),
         (408, "log"),
-        (413, "shorter windows"),
         (415, "protocol"),
         (418, "log"),
         (500, "log"),
@@ -255,6 +269,7 @@ def test_final(start_receiver, status, remedy, wait):
     error = failure(receiver.url, ExportRefused)
     assert receiver.url.removeprefix("http://") in str(error)
     assert f"answered {status}" in str(error)
+    assert (error.status, error.maybe_stored) == (status, status >= 500)
     _, _, said = str(error).partition("forbids to try again: ")
     assert all(word in said for word in remedy.split(".*"))
     # Nobody else is shown the metrics or the secret.
@@ -266,10 +281,73 @@ def test_any_other_redirect_is_no_success_either(start_receiver, status):
     failure(start_receiver(status).url, ExportRefused)
 
 
-def test_a_body_too_large_for_the_sink(sink):
+# ---- too large
+
+
+def test_a_request_that_is_too_large(sink):
     sink.add_fault(Fault("status", status=413))
-    failure(sink.url, ExportRefused)
+    error = failure(sink.url, RequestTooLarge)
+    assert (error.status, error.maybe_stored) == (413, False)
+    for words in ("answered 413", "points: 3, bytes: ", "even single points", "the receiver's limit"):
+        assert words in str(error)
     assert sink.points == []
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [(SUSPICIOUS_BYTES, ExportRefused), (SUSPICIOUS_BYTES + 1, RequestTooLarge)]
+)
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_400_to_a_large_body_is_a_collectors_word_for_too_large(start_receiver, size, kind, compression):
+    export = an_export_of(size)
+    assert len(export.body) == size
+    receiver = start_receiver(400, b"http: request body too large")
+    error = failure(receiver.url, kind, HTTP_JSON, export=export, compression=compression)
+    assert (error.status, error.maybe_stored) == (400, False)
+    assert ("single points" in str(error)) == (kind is RequestTooLarge)
+    assert "http: request body too large" in str(error)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 415, 500])
+def test_no_other_status_to_a_large_body_is_about_its_size(start_receiver, status):
+    export = an_export_of(SUSPICIOUS_BYTES + 1)
+    failure(start_receiver(status).url, ExportRefused, HTTP_JSON, export=export)
+
+
+def test_a_sink_with_a_limit_takes_what_is_no_larger():
+    limit = SUSPICIOUS_BYTES + 100
+    with OtlpSink(max_body_bytes=limit) as sink:
+        send(sink.url, HTTP_JSON, an_export_of(limit))
+        failure(sink.url, RequestTooLarge, HTTP_JSON, export=an_export_of(limit + 1))
+        assert len(sink.points) == 1
+
+
+def test_what_is_larger_than_the_endpoint_says_is_not_sent(sink):
+    settings = {"export": an_export_of(2000), "compression": "none", "max_compressed_bytes": 1999}
+    error = failure(sink.url, RequestTooLarge, HTTP_JSON, **settings)
+    assert (error.status, error.maybe_stored) == (None, False)
+    for words in (
+        "Not sent",
+        "points: 1, bytes: 2000",
+        "as 2000 bytes",
+        "max_compressed_bytes (1999)",
+        "even single points",
+    ):
+        assert words in str(error)
+    assert sink.summary()["requests"] == 0
+    send(sink.url, HTTP_JSON, **{**settings, "max_compressed_bytes": 2000})
+    assert len(sink.points) == 1
+
+
+def test_the_limit_is_of_the_bytes_after_compression(start_receiver):
+    noise = random.Random(1).randbytes(1024).hex()
+    export = encode([entry(metric("x", point()), schemaUrl=noise)], HTTP_JSON)
+    receiver = start_receiver()
+    send(receiver.url, HTTP_JSON, export)
+    ((_, _, body),) = receiver.requests
+    assert 1024 < len(body) < len(export.body)
+    failure(receiver.url, RequestTooLarge, HTTP_JSON, export=export, max_compressed_bytes=len(body) - 1)
+    send(receiver.url, HTTP_JSON, export, max_compressed_bytes=len(body))
+    assert len(receiver.requests) == 2
 
 
 # ---- failure that passes
@@ -291,6 +369,7 @@ def test_retryable(start_receiver, status, headers, seconds):
     receiver = start_receiver(status, b"", headers)
     error = failure(receiver.url, ReceiverUnavailable)
     assert error.retry_after == seconds
+    assert error.maybe_stored == (status in (502, 504))
     assert f"answered {status}" in str(error)
     assert len(receiver.requests) == 1
 
@@ -316,13 +395,14 @@ def test_no_answer(sink, fault, stored):
     error = failure(sink.url, ReceiverUnavailable, timeout=0.3 if fault.kind.startswith("hang") else 30)
     assert "No answer from 127.0.0.1" in str(error)
     assert error.retry_after is None
+    assert error.maybe_stored is True
     assert len(sink.points) == stored
 
 
 @pytest.mark.parametrize("kind", ["truncate", "reset_mid_body"])
 def test_half_an_answer_is_none(sink, kind):
     sink.add_fault(Fault(kind))
-    failure(sink.url, ReceiverUnavailable, HTTP_JSON)
+    assert failure(sink.url, ReceiverUnavailable, HTTP_JSON).maybe_stored is True
 
 
 def test_connection_refused():
@@ -330,6 +410,33 @@ def test_connection_refused():
         nobody_listens.bind(("127.0.0.1", 0))
         error = failure(f"http://127.0.0.1:{nobody_listens.getsockname()[1]}", ReceiverUnavailable)
     assert "ConnectError" in str(error)
+    assert error.maybe_stored is False
+
+
+def test_a_connection_that_nobody_takes():
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        with contextlib.ExitStack() as waiting:
+            # The kernel takes connections for it, until its queue is full.
+            for _ in range(4):
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(full.getsockname())
+            error = failure(f"http://127.0.0.1:{full.getsockname()[1]}", ReceiverUnavailable, timeout=0.3)
+    assert "ConnectTimeout" in str(error)
+    assert error.maybe_stored is False
+
+
+def test_a_proxy_that_lets_nothing_through(start_receiver, monkeypatch):
+    proxy = start_receiver()
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    error = failure("https://collector.example", ReceiverUnavailable)
+    assert "ProxyError" in str(error)
+    assert error.maybe_stored is False
+    assert proxy.requests == []
 
 
 def test_after_a_failure_the_client_is_as_good_as_new(sink):
@@ -476,6 +583,7 @@ def test_a_self_signed_certificate_that_is_not(start_receiver, server_tls, certi
     receiver = start_receiver(tls=server_tls)
     error = failure(receiver.url, ReceiverUnavailable, ca_file=certificates.get(trusted))
     assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+    assert error.maybe_stored is False
     assert receiver.requests == []
 
 

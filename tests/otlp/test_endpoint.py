@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import ssl
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -8,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.endpoint import Endpoint, endpoint_from_environ, metrics_url
+from airflow_provider_forge.otlp.endpoint import (
+    Endpoint,
+    default_max_age,
+    endpoint_from_environ,
+    metrics_url,
+    parse_max_age,
+)
 from tests.otlp.building import exhaustively
 
 CANARY = "hunter2-canary"
@@ -109,6 +117,8 @@ def test_an_endpoint_needs_no_more_than_a_url():
     endpoint = Endpoint(URL)
     assert (endpoint.protocol, endpoint.compression, endpoint.timeout) == ("http/protobuf", "gzip", 30.0)
     assert not endpoint.headers
+    assert (endpoint.max_body_bytes, endpoint.max_compressed_bytes) == (4 * 1024 * 1024, None)
+    assert endpoint.max_age is None
 
 
 @pytest.mark.parametrize(
@@ -203,6 +213,166 @@ def test_certificates_are_checked():
     context = Endpoint(URL).ssl_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+# ---- limits
+
+
+@pytest.mark.parametrize("name", ["max_body_bytes", "max_compressed_bytes"])
+def test_a_size_is_from_a_kibibyte_to_64_mebibytes(name):
+    for size in (1024, 64 * 1024 * 1024):
+        assert getattr(Endpoint(URL, **{name: size}), name) == size
+    for size in (-1, 0, 1023, 64 * 1024 * 1024 + 1):
+        with pytest.raises(ConfigurationError, match=f"^{name}: {size} is not.*1024 to 67108864") as refused:
+            Endpoint(URL, **{name: size})
+        assert refused.value.field == name
+
+
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(hours=-1), timedelta(days=3651), timedelta.max])
+def test_an_age_that_none_can_be(age):
+    with pytest.raises(ConfigurationError, match="above 0 and up to 3650 days") as refused:
+        Endpoint(URL, max_age=age)
+    assert refused.value.field == "max_age"
+
+
+@pytest.mark.parametrize(
+    ("given", "age"),
+    [
+        (3600, timedelta(hours=1)),
+        (0.5, timedelta(seconds=0.5)),
+        ("3600", timedelta(hours=1)),
+        (" 90.5 ", timedelta(seconds=90.5)),
+        ("45s", timedelta(seconds=45)),
+        ("90m", timedelta(minutes=90)),
+        ("1h", timedelta(hours=1)),
+        ("48H", timedelta(hours=48)),
+        ("14d", timedelta(days=14)),
+        ("1d12h", timedelta(hours=36)),
+        ("1h30m15s", timedelta(hours=1, minutes=30, seconds=15)),
+        ("PT1H", timedelta(hours=1)),
+        ("PT90M", timedelta(minutes=90)),
+        ("P14D", timedelta(days=14)),
+        ("p1dt12h", timedelta(hours=36)),
+        ("none", None),
+        (" None", None),
+    ],
+)
+def test_an_age_is_seconds_or_text(given, age):
+    assert parse_max_age(given) == age
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("", " ", "soon", "h", "1 h", "1x", "-1h", "1h2d", "1.5h", "1w", "h1", "1hh", "1e3", "nan", "inf"),
+        *("P", "PT", "P1M", "P1H", "1T2H", "P1Y", "no", "all", "9" * 400, "9" * 5000 + "d", "9" * 20 + "d"),
+        *(-1, float("nan"), float("inf"), True, False, [], ["1h"], {"hours": 1}),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_is_no_age(wrong):
+    with pytest.raises(ConfigurationError, match=r"48h.*'none'") as refused:
+        parse_max_age(wrong)
+    assert refused.value.field == "max_age"
+
+
+HOUR, TWO_DAYS = timedelta(hours=1), timedelta(hours=48)
+
+
+@pytest.mark.parametrize(
+    ("host", "age", "remedy"),
+    [
+        ("https://otlp.datadoghq.com", HOUR, "Historical Metrics.*'none'"),
+        ("https://otlp.us5.datadoghq.com:443", HOUR, "Historical Metrics.*'none'"),
+        ("https://OTLP.DatadogHQ.eu", HOUR, "Historical Metrics.*'none'"),
+        ("https://otlp.ddog-gov.com", HOUR, "no Historical Metrics"),
+        ("https://otlp.nr-data.net", TWO_DAYS, "New Relic"),
+        ("https://otlp.eu01.nr-data.net:4318", TWO_DAYS, "New Relic"),
+        ("https://abc12345.live.dynatrace.com/api/v2/otlp", HOUR, "Dynatrace"),
+        ("https://abc12345.apps.dynatrace.com/api/v2/otlp", HOUR, "Dynatrace"),
+        ("https://abc12345.sprint.dynatrace.com", HOUR, "Dynatrace"),
+        ("https://collector:4318", None, "raise.*max_age"),
+        ("https://notdatadoghq.com", None, "raise.*max_age"),
+        ("https://datadoghq.com.example", None, "raise.*max_age"),
+        ("https://collector/otlp.nr-data.net", None, "raise.*max_age"),
+        ("http://[::1]:4318", None, "raise.*max_age"),
+    ],
+)
+def test_how_old_points_may_be_where_it_is_known(host, age, remedy):
+    url = metrics_url(host)
+    assert default_max_age(url) == age
+    assert re.search(remedy, Endpoint(url, max_age=age).age_remedy)
+
+
+def test_an_age_of_the_users_own_is_mended_by_the_user():
+    assert "raise" in Endpoint("https://otlp.nr-data.net/v1/metrics", max_age=HOUR).age_remedy
+
+
+# ---- destinations
+
+
+def destination(url: str, **headers: str) -> str:
+    return Endpoint(
+        url, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    ).destination
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("https://collector/v1/metrics", "https://collector:443/v1/metrics"),
+        ("https://collector/v1/metrics", "https://collector:0443/v1/metrics/"),
+        ("https://collector/v1/metrics", "HTTPS://Collector/v1/metrics"),
+        ("http://collector/v1/metrics", "http://COLLECTOR:80/v1/metrics/"),
+        ("http://collector", "http://collector/"),
+        ("http://[2001:DB8::1]:80/x", "http://[2001:db8::1]/x/"),
+    ],
+)
+def test_two_spellings_of_one_destination(url, same):
+    assert destination(url) == destination(same)
+
+
+def test_what_makes_no_other_destination(tmp_path):
+    plain = destination(URL)
+    assert plain == URL
+    other = Endpoint(
+        URL,
+        headers={"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY},
+        protocol="http/json",
+        compression="none",
+        timeout=1.5,
+        max_body_bytes=1024,
+        max_compressed_bytes=1024,
+        max_age=HOUR,
+    )
+    assert other.destination == plain
+
+
+def test_what_makes_another_destination():
+    others = [
+        destination(URL),
+        destination("http://collector:4318/v1/metrics"),
+        destination("https://collector:4319/v1/metrics"),
+        destination("https://collector/v1/metrics"),
+        destination("http://collector:443/v1/metrics"),
+        destination("https://collector2:4318/v1/metrics"),
+        destination("https://collector:4318/V1/metrics"),
+        destination("https://collector:4318/otlp/v1/metrics"),
+        destination("https://[::1]:4318/v1/metrics"),
+        destination(URL, X_Scope_OrgID="a"),
+        destination(URL, X_Scope_OrgID="A"),
+        destination(URL, X_Scope_OrgID="a b"),
+        destination(URL, THANOS_TENANT="a"),
+        destination(URL, THANOS_TENANT="a", X_Scope_OrgID="b"),
+        destination(URL, X_Scope_OrgID="b&thanos-tenant=a"),
+        destination(URL, THANOS_TENANT="a&x-scope-orgid=b"),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_the_spelling_and_order_of_tenant_headers_do_not_matter():
+    one = destination(URL, X_Scope_OrgID="a", THANOS_TENANT="b")
+    assert one == destination(URL, thanos_tenant="b", x_scope_orgid="a")
 
 
 OTEL = "OTEL_EXPORTER_OTLP_"

@@ -1,0 +1,229 @@
+"""Cells: the ledger's entries, one for each aligned five minutes, whatever windows are asked for.
+
+A cell as JSON, with minutes counted from the cell's start and seconds likewise::
+
+    {"version": 1, "revision": 3, "writer": "9f1c…",
+     "acknowledged": {"forge_api_request_count": {"0": "<marks in base64>", "1": [5211, "<digest>"]}},
+     "in_flight": {…},
+     "asked": {"<selection>": [[0, 300, "delivered", 1795410000]]}}
+
+The marks of one metric and minute are sorted, which makes equal cells equal texts. Where there are too many
+for the store, a number and a digest stand for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_forge.delivery.fingerprints import MARK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["CELL_MINUTES", "CELL_SECONDS", "Asked", "Cell", "Digest", "Group", "Marks", "State"]
+
+CELL_MINUTES = 5
+CELL_SECONDS = 60 * CELL_MINUTES
+VERSION = 1
+
+_DIGEST_SIZE = 2 ** (8 * MARK_BYTES)
+
+Group = tuple[str, int]
+"""A metric's name and a minute, counted from the epoch."""
+
+
+class State(str, Enum):
+    """What became of a part of a cell that was asked for."""
+
+    DELIVERED = "delivered"
+    EMPTY = "empty"
+    """The gateway had nothing: no traffic, or not yet."""
+    REJECTED = "rejected"
+    """The receiver took the request and rejected points of it."""
+
+
+class Asked(NamedTuple):
+    """A part of a cell that was asked for, in seconds from its start, and when, in seconds of the epoch."""
+
+    start: float
+    end: float
+    state: State
+    at: int
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A number of marks and their sum: equal sets of marks have equal ones, in whatever order."""
+
+    count: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, marks: Iterable[bytes]) -> Digest:
+        """Return the digest of a multiset of marks."""
+        digest = cls()
+        for mark in marks:
+            digest = digest.plus(mark)
+        return digest
+
+    def plus(self, mark: bytes) -> Digest:
+        """Return the digest with one mark more."""
+        return Digest(self.count + 1, (self.total + int.from_bytes(mark, "big")) % _DIGEST_SIZE)
+
+
+Marks = dict[Group, "Counter[bytes] | Digest"]
+"""What is remembered of the points of each metric and minute: a multiset of marks, or its digest."""
+
+
+@dataclass
+class Cell:
+    """One entry.
+
+    Attributes:
+        acknowledged: What the destination has.
+        in_flight: What was on its way when this was written: no answer is known.
+        asked: What was asked for, by the selection of environments and metrics.
+        revision: How often it was written.
+        writer: By whom last.
+    """
+
+    acknowledged: Marks = field(default_factory=dict)
+    in_flight: Marks = field(default_factory=dict)
+    asked: dict[str, list[Asked]] = field(default_factory=dict)
+    revision: int = 0
+    writer: str = ""
+
+    @property
+    def digested(self) -> bool:
+        """Whether points are known by a digest only."""
+        return any(isinstance(marks, Digest) for marks in self.acknowledged.values())
+
+    def note(self, selection: str, asked: Asked) -> bool:
+        """Remember that a part was asked for, in the place of what it covers; tell whether that is news."""
+        parts = self.asked.get(selection, ())
+        if any(
+            part.start <= asked.start and asked.end <= part.end and part.state is asked.state
+            for part in parts
+        ):
+            return False
+        kept = []
+        for earlier in parts:
+            if earlier.start < asked.start:
+                kept.append(earlier._replace(end=min(earlier.end, asked.start)))
+            if earlier.end > asked.end:
+                kept.append(earlier._replace(start=max(earlier.start, asked.end)))
+        self.asked[selection] = sorted([*kept, asked])
+        return True
+
+    def merge(self, other: Cell) -> None:
+        """Add what another writer knows: each mark as often as the one has it who has it more often."""
+        for own, theirs in ((self.acknowledged, other.acknowledged), (self.in_flight, other.in_flight)):
+            for group, marks in theirs.items():
+                mine = own.get(group, Counter())
+                if isinstance(mine, Counter) and isinstance(marks, Counter):
+                    own[group] = mine | marks
+                else:
+                    # A digest cannot be added up: the one of more points stands.
+                    own[group] = max(mine, marks, key=_count)
+        for selection, parts in other.asked.items():
+            self.asked.setdefault(selection, parts)
+
+    def compress(self, largest: int, start: int) -> None:
+        """Put digests in the place of marks, those of the largest groups first, until it fits.
+
+        Args:
+            largest: Size of the JSON text as Python's own encoder writes it, in letters.
+            start: The cell's start, in minutes of the epoch.
+        """
+        excess = len(json.dumps(self.to_json(start))) - largest
+        groups = [
+            (marks.total(), group, which)
+            for which in (self.acknowledged, self.in_flight)
+            for group, marks in which.items()
+            if isinstance(marks, Counter)
+        ]
+        for count, group, which in sorted(groups, key=lambda entry: entry[:2], reverse=True):
+            saved = count * _LETTERS_PER_MARK - _LETTERS_PER_DIGEST
+            if excess <= 0 or saved <= 0:
+                return
+            marks = which[group]
+            which[group] = Digest.of(marks.elements() if isinstance(marks, Counter) else ())
+            excess -= saved
+
+    def to_json(self, start: int) -> dict[str, Any]:
+        """Return it as JSON; `start` is the cell's start, in minutes of the epoch."""
+        return {
+            "version": VERSION,
+            "revision": self.revision,
+            "writer": self.writer,
+            "acknowledged": _marks_to_json(self.acknowledged, start),
+            "in_flight": _marks_to_json(self.in_flight, start),
+            "asked": {key: [[*part] for part in parts] for key, parts in sorted(self.asked.items())},
+        }
+
+    @classmethod
+    def from_json(cls, content: Any, start: int) -> Cell:
+        """Read it back.
+
+        Raises:
+            ValueError: It is not what `to_json` writes.
+        """
+        try:
+            if content["version"] != VERSION:
+                raise ValueError(f"it is of version {content['version']}")
+            return cls(
+                acknowledged=_marks_from_json(content["acknowledged"], start),
+                in_flight=_marks_from_json(content["in_flight"], start),
+                asked={
+                    key: [
+                        Asked(float(first), float(last), State(state), int(at))
+                        for first, last, state, at in parts
+                    ]
+                    for key, parts in content["asked"].items()
+                },
+                revision=int(content["revision"]),
+                writer=str(content["writer"]),
+            )
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+_LETTERS_PER_MARK = MARK_BYTES * 4 // 3
+_LETTERS_PER_DIGEST = 2 * MARK_BYTES + 16
+
+
+def _count(marks: Counter[bytes] | Digest) -> int:
+    return marks.count if isinstance(marks, Digest) else marks.total()
+
+
+def _marks_to_json(marks: Marks, start: int) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = {}
+    for (metric, minute), group in sorted(marks.items()):
+        if isinstance(group, Digest):
+            content.setdefault(metric, {})[str(minute - start)] = [group.count, f"{group.total:x}"]
+        elif group:
+            packed = base64.b64encode(b"".join(sorted(group.elements()))).decode()
+            content.setdefault(metric, {})[str(minute - start)] = packed
+    return content
+
+
+def _marks_from_json(content: dict[str, dict[str, Any]], start: int) -> Marks:
+    marks: Marks = {}
+    for metric, minutes in content.items():
+        for offset, group in minutes.items():
+            minute = start + int(offset)
+            if isinstance(group, str):
+                packed = base64.b64decode(group, validate=True)
+                if len(packed) % MARK_BYTES:
+                    raise ValueError(f"{len(packed)} bytes are no marks")
+                size = range(0, len(packed), MARK_BYTES)
+                marks[metric, minute] = Counter(packed[at : at + MARK_BYTES] for at in size)
+            else:
+                count, total = group
+                marks[metric, minute] = Digest(int(count), int(total, 16))
+    return marks

@@ -1,0 +1,261 @@
+"""One answer's way to the receiver: what is not there yet, in batches, each recorded as it arrives."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.delivery.entries import Standing
+from airflow_provider_forge.exceptions import (
+    DeliveryAmbiguous,
+    ExportRefused,
+    FinalError,
+    PointsChanged,
+    PointsRejected,
+    ReceiverUnavailable,
+    RequestTooLarge,
+)
+from airflow_provider_forge.otlp.model import count_points, select
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Sequence
+
+    from airflow_provider_forge.delivery.fingerprints import Fingerprint
+    from airflow_provider_forge.delivery.ledger import Ledger, Page, Selection
+    from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.otlp.encode import Export
+    from airflow_provider_forge.otlp.model import Json
+
+__all__ = ["Answer", "Policy", "Report", "deliver"]
+
+log = logging.getLogger(__name__)
+
+HALVINGS = 8
+"""How often a request that the receiver finds too large is cut in two."""
+
+_BAD_REQUEST = 400
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do with points that are not simply new.
+
+    Attributes:
+        resend: Send all, whatever was acknowledged.
+        on_changed: What to do with points acknowledged with another value: `skip`, `send` or `fail`.
+        on_ambiguous: What to do with points that were sent with no answer known: `resend` or `fail`.
+    """
+
+    resend: bool = False
+    on_changed: str = "skip"
+    on_ambiguous: str = "resend"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the gateway gave for one window.
+
+    Attributes:
+        start: The window's first moment.
+        end: The first moment after it.
+        selection: What was asked for.
+        resource_metrics: Decoded OTLP/JSON.
+        points: Fingerprints of its points.
+        encode: Makes a request of some of it, or of all.
+    """
+
+    start: dt.datetime
+    end: dt.datetime
+    selection: Selection
+    resource_metrics: list[Json]
+    points: Sequence[Fingerprint]
+    encode: Callable[[list[Json]], Export]
+
+
+@dataclass
+class Report:
+    """What became of an answer's points.
+
+    Attributes:
+        points: Points in the answer.
+        sent: Points that the receiver has acknowledged now.
+        unchanged: Points that it had acknowledged before.
+        changed: Points that it had acknowledged with another value.
+        ambiguous: Points that it may have had before, with no answer known.
+        rejected: Points that it rejected of those sent.
+        batches: Requests that it acknowledged.
+        digested: Whether points are too many to be recorded one by one.
+        contended: Whether another task delivered the same minutes at the same time.
+        problems: What fails the task once everything else is delivered.
+    """
+
+    points: int = 0
+    sent: int = 0
+    unchanged: int = 0
+    changed: int = 0
+    ambiguous: int = 0
+    rejected: int = 0
+    batches: int = 0
+    digested: bool = False
+    contended: bool = False
+    problems: list[FinalError] = field(default_factory=list)
+
+
+def deliver(answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy) -> Report:
+    """Send what the receiver has not acknowledged yet, oldest first, and record what it acknowledges.
+
+    Raises:
+        DeliveryBusy: Another task delivers the same minutes at this moment.
+        LedgerUnavailable: The record cannot be read or written.
+        ReceiverUnavailable: The receiver is busy or did not answer.
+        ExportRefused: It refuses requests, whatever is in them.
+    """
+    with ledger.page(answer.points, answer.start, answer.end) as page:
+        return _Delivery(answer, receiver, page, policy).run()
+
+
+class _Delivery:
+    def __init__(self, answer: Answer, receiver: OtlpClient, page: Page, policy: Policy) -> None:
+        self._answer = answer
+        self._receiver = receiver
+        self._page = page
+        self._policy = policy
+        self._pending: set[int] = set()
+        self._rejected: set[int] = set()
+        self._refused: dict[str, ExportRefused] = {}
+        self._report = Report(
+            points=count_points(answer.resource_metrics),
+            unchanged=len(page.numbers(Standing.UNCHANGED)),
+            changed=len(page.numbers(Standing.CHANGED)),
+            ambiguous=len(page.numbers(Standing.AMBIGUOUS)),
+        )
+
+    def run(self) -> Report:
+        numbers = self._to_send()
+        self._pending |= {*numbers, *self._page.numbers(Standing.NEW, Standing.AMBIGUOUS)}
+        try:
+            self._send(numbers)
+        finally:
+            # Also when it failed half-way: what was acknowledged until then is never sent again.
+            self._page.conclude(
+                self._answer.selection,
+                self._answer.start,
+                self._answer.end,
+                open_points=self._pending,
+                rejected=self._rejected,
+            )
+            self._page.save()
+        self._page.tidy(self._answer.selection)
+        if self._refused:
+            self._report.problems.append(self._refusal())
+        self._report.digested = self._page.digested
+        self._report.contended = self._page.contended
+        if self._report.contended:
+            log.warning(
+                "Another task has delivered the same minutes at the same time, on a machine that shares no"
+                " lease with this one: points of both may have been sent twice"
+            )
+        return self._report
+
+    def _to_send(self) -> list[int]:
+        """Return the points to send; say what is done with those that are not simply new."""
+        policy, report = self._policy, self._report
+        if policy.resend:
+            return self._page.numbers(*Standing)
+        wanted = [Standing.NEW]
+        if report.changed:
+            told = f"{report.changed} points have other values now than those delivered"
+            if policy.on_changed == "send":
+                wanted.append(Standing.CHANGED)
+                log.warning("%s: sent again (on_changed='send')", told)
+            elif policy.on_changed == "skip":
+                log.warning("%s: not sent (on_changed='skip')", told)
+            else:
+                report.problems.append(
+                    PointsChanged(f"{told}. To send them, run it with on_changed='send' or resend=True")
+                )
+        if report.ambiguous:
+            told = f"{report.ambiguous} points were sent before, and whether they arrived is not known"
+            if policy.on_ambiguous == "resend":
+                wanted.append(Standing.AMBIGUOUS)
+                log.warning("%s: sent again, so one duplicate of each is possible", told)
+            else:
+                report.problems.append(
+                    DeliveryAmbiguous(
+                        f"{told}. Look for them at the receiver; to send them again, run it with"
+                        " on_ambiguous='resend' or resend=True"
+                    )
+                )
+        return self._page.numbers(*wanted)
+
+    def _send(self, numbers: list[int]) -> None:
+        todo = [(numbers, HALVINGS)] if numbers else []
+        while todo:
+            batch, halvings = todo.pop()
+            export = self._encode(batch)
+            parts = -(-len(export.body) // self._receiver.endpoint.max_body_bytes)
+            if parts > 1 and len(batch) > 1:
+                todo += [(part, halvings) for part in reversed(_cut(batch, parts))]
+                continue
+            try:
+                self._post(batch, export)
+            except RequestTooLarge:
+                if not halvings or len(batch) == 1:
+                    raise
+                todo += [(part, halvings - 1) for part in reversed(_cut(batch, 2))]
+            except ExportRefused as refusal:
+                if refusal.status != _BAD_REQUEST:
+                    raise
+                by_metric = self._by_metric(batch)
+                if len(by_metric) > 1:
+                    todo += [(part, halvings) for part in reversed(by_metric)]
+                else:
+                    self._refused[self._answer.points[batch[0]].metric] = refusal
+
+    def _post(self, batch: list[int], export: Export) -> None:
+        self._page.intend(batch)
+        self._page.save()
+        try:
+            self._receiver.export(export)
+        except PointsRejected as rejection:
+            # OTLP forbids to send them again, so they count as acknowledged.
+            log.warning("%s", rejection)
+            self._report.rejected += rejection.rejected
+            self._report.sent -= rejection.rejected
+            self._report.problems.append(rejection)
+            self._rejected.update(batch)
+        except (ExportRefused, ReceiverUnavailable) as error:
+            if not error.maybe_stored:
+                self._page.withdraw(batch)
+            raise
+        self._page.acknowledge(batch)
+        self._pending.difference_update(batch)
+        self._report.sent += export.points
+        self._report.batches += 1
+
+    def _encode(self, batch: list[int]) -> Export:
+        everything = len(batch) == len(self._answer.points)
+        source = self._answer.resource_metrics
+        return self._answer.encode(source if everything else select(source, set(batch)))
+
+    def _by_metric(self, batch: list[int]) -> list[list[int]]:
+        metrics: dict[str, list[int]] = {}
+        for number in batch:
+            metrics.setdefault(self._answer.points[number].metric, []).append(number)
+        return list(metrics.values())
+
+    def _refusal(self) -> ExportRefused:
+        first = next(iter(self._refused.values()))
+        if not self._report.batches:
+            return first
+        return ExportRefused(
+            f"The receiver refuses {', '.join(self._refused)}, and took everything else: {first.message}",
+            status=first.status,
+        )
+
+
+def _cut(batch: list[int], parts: int) -> list[list[int]]:
+    size = -(-len(batch) // parts)
+    return [batch[at : at + size] for at in range(0, len(batch), size)]

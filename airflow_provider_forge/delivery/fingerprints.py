@@ -1,0 +1,117 @@
+"""Fingerprints: what tells one data point from another, whatever window it was asked for in.
+
+Taken from Atlassian's points before `conform`, so that an upgrade or a changed option leaves them as they
+are, and from nothing else that can vary between two calls: not from the order of points or attributes, not
+from the resource or the scope, which are the gateway's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_forge.otlp.model import (
+    Json,
+    MalformedOtlp,
+    attribute,
+    canonical,
+    data_points,
+    entries,
+    nanoseconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["KEY_BYTES", "MARK_BYTES", "Fingerprint", "fingerprints"]
+
+KEY_BYTES = 8
+"""One point of a metric and minute taken for another: about once in 10^11 windows of 20,000 points."""
+
+VALUE_BYTES = 4
+"""A changed value not noticed: once in 4 * 10^9 changes."""
+
+MARK_BYTES = KEY_BYTES + VALUE_BYTES
+"""16 letters in base64, which is what a store of JSON takes."""
+
+_NANOSECONDS = 60 * 10**9
+_NOT_A_VALUE = ("attributes", "startTimeUnixNano", "timeUnixNano", "exemplars")
+# OTLP/JSON has whole numbers of 64 bits as text or as numbers, and fractions with or without their point.
+_WHOLE_NUMBERS = frozenset({"asInt", "count", "zeroCount", "bucketCounts"})
+_FRACTIONS = frozenset(
+    {"asDouble", "sum", "min", "max", "zeroThreshold", "explicitBounds", "quantile", "value"}
+)
+
+
+class Fingerprint(NamedTuple):
+    """What is remembered of a point.
+
+    Attributes:
+        metric: The metric's name.
+        minute: The minute that its time lies in, counted from the epoch.
+        mark: `KEY_BYTES` for metric, attributes, start and time, then `VALUE_BYTES` for its value.
+    """
+
+    metric: str
+    minute: int
+    mark: bytes
+
+    @property
+    def key(self) -> bytes:
+        """The part of the mark that does not depend on the value."""
+        return self.mark[:KEY_BYTES]
+
+
+def fingerprints(
+    resource_metrics: list[Json], *, environments: Iterable[str], minute: int
+) -> list[Fingerprint]:
+    """Return the fingerprints of all points, in the order of `data_points`.
+
+    Args:
+        resource_metrics: The gateway's answer, decoded.
+        environments: UUIDs of the environments that were asked for: they tell apart the points that don't
+            name one, as those of containers.
+        minute: That the window begins in; stands in for the time of points without one.
+
+    Raises:
+        MalformedOtlp: It is not OTLP/JSON.
+    """
+    asked = ",".join(sorted(environments)).encode()
+    return [_fingerprint(metric, point, asked, minute) for metric, point in data_points(resource_metrics)]
+
+
+def _fingerprint(metric: Json, point: Json | None, asked: bytes, minute: int) -> Fingerprint:
+    name = str(metric.get("name"))
+    if point is None:
+        return Fingerprint(name, minute, _hash(canonical(metric), KEY_BYTES) + bytes(VALUE_BYTES))
+    start, time = nanoseconds(point, "startTimeUnixNano"), nanoseconds(point, "timeUnixNano")
+    identity = [
+        name.encode(),
+        b"" if attribute(point, "environmentId") else asked,
+        # Without a time, one of another window is another point.
+        b"%d %d" % (start, time) if time else b"%d in %d" % (start, minute),
+        *sorted(canonical(entry) for entry in entries(point, "attributes")),
+    ]
+    value = {key: _plain(key, value) for key, value in point.items() if key not in _NOT_A_VALUE}
+    mark = _hash(b"\n".join(identity), KEY_BYTES) + _hash(canonical(value), VALUE_BYTES)
+    return Fingerprint(name, time // _NANOSECONDS if time else minute, mark)
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Return the one spelling of a value."""
+    if isinstance(value, dict):
+        return {inner: _plain(inner, entry) for inner, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(key, entry) for entry in value]
+    if key in _WHOLE_NUMBERS:
+        return str(value)
+    if key in _FRACTIONS and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise MalformedOtlp(f"{key} is {error}") from None
+    return value
+
+
+def _hash(content: bytes, size: int) -> bytes:
+    return hashlib.blake2b(content, digest_size=size).digest()

@@ -1,0 +1,122 @@
+"""Where Airflow keeps the ledger: in its asset state store, or wherever an fsspec URL points."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Asset
+
+from airflow_provider_forge.exceptions import LedgerUnavailable
+from airflow_provider_forge.hooks.memory import VariableMemory
+from airflow_provider_forge.hooks.shared import shared_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.delivery.stores import Store
+    from airflow_provider_forge.otlp.model import Json
+
+__all__ = ["delivery_asset", "find_store", "open_ledger"]
+
+log = logging.getLogger(__name__)
+
+LARGEST = 65_000
+"""Bytes: Airflow warns of values above 65,535 in its asset state store, and its REST API takes none."""
+
+
+def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
+    """Return the asset that stands for what two Connections deliver, and that the ledger hangs on."""
+    return Asset(
+        name=f"forge_metrics:{forge_conn_id}:{otlp_conn_id}",
+        uri=f"forge-metrics://{forge_conn_id}/{otlp_conn_id}",
+        group="forge_metrics",
+    )
+
+
+class AssetStore:
+    """Airflow's asset state store, as of 3.3.
+
+    Args:
+        accessor: The task's access to the rows of one asset.
+        name: What people call it.
+    """
+
+    def __init__(self, accessor: Any, name: str) -> None:
+        self._accessor = accessor
+        self.name = name
+        self.largest: int | None = LARGEST
+
+    def get(self, key: str) -> Json | None:
+        """Return the value; None where there is none."""
+        value = self._ask("get", key)
+        return value if isinstance(value, dict) else None
+
+    def set(self, key: str, value: Json) -> None:
+        """Put a value there."""
+        self._ask("set", key, value)
+
+    def delete(self, key: str) -> None:
+        """Take a value away."""
+        self._ask("delete", key)
+
+    def _ask(self, verb: str, *arguments: Any) -> Any:
+        from airflow.sdk.exceptions import AirflowRuntimeError
+
+        try:
+            return getattr(self._accessor, verb)(*arguments)
+        except AirflowRuntimeError as error:
+            raise LedgerUnavailable(
+                f"Airflow's asset state store did not {verb} an entry of {self.name} ({error}). It is tried"
+                " again; should that not end, look at the API server's log"
+            ) from error
+
+
+def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Store | None:
+    """Return the store that the user named, else the one of the asset; None where there is neither.
+
+    Args:
+        context: The task's.
+        asset: Which has to be one of the task's inlets or outlets.
+        url: Where the user wants the ledger; None for Airflow's own store.
+    """
+    from airflow_provider_forge.delivery.stores import ObjectStore
+
+    if url:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        return ObjectStore(ObjectStoragePath(url))
+    stores = context.get("asset_state_store")
+    try:
+        return AssetStore(stores[asset], f"the asset {asset.name}") if stores is not None else None
+    except KeyError:  # a mapped task has only the assets named in partial()
+        return None
+
+
+def open_ledger(store: Store | None, app_id: str, destination: str) -> Ledger:
+    """Open the ledger of one app and one destination; one that forgets, without a store.
+
+    Args:
+        store: Where it is kept.
+        app_id: UUID of the app.
+        destination: As an `Endpoint` tells it.
+    """
+    from airflow_provider_forge.delivery.leases import FileLeases
+    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.delivery.stores import TransientStore
+
+    where = hashlib.blake2b(destination.encode(), digest_size=8).hexdigest()
+    leases = FileLeases(shared_directory(), f"{app_id}-{where}")
+    if store is None:
+        log.warning(
+            "No record is kept of what is delivered, so a re-run sends its points again: Airflow before 3.3"
+            " has no place for it, a mapped task only where partial() names the asset as inlet and outlet."
+            " Set the OTLP Connection's extra ledger_url to have one"
+        )
+        return Ledger(TransientStore(), f"{app_id}/{where}", leases=leases)
+    sentinel = VariableMemory(
+        f"forge_ledger_{app_id}_{where}", f"Says that deliveries to {destination} are on record"
+    )
+    return Ledger(store, f"{app_id}/{where}", leases=leases, sentinel=sentinel)

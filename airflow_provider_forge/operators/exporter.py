@@ -1,0 +1,203 @@
+"""The line of one window: gateway, typed answer, what is still undelivered, conform, OTLP, ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.exceptions import (
+    BrokenAnswer,
+    FinalError,
+    WindowExpired,
+    WindowTooLarge,
+)
+from airflow_provider_forge.operators.interval import check_age
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from airflow_provider_forge.delivery.delivery import Answer, Policy, Report
+    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.gateway.client import AppMetrics
+    from airflow_provider_forge.gateway.windows import Window
+    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+    from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.otlp.encode import Export
+    from airflow_provider_forge.otlp.model import Json
+
+__all__ = ["Exporter", "Summary"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Summary:
+    """What became of several windows; the fields are those of `Report`, added up."""
+
+    calls: int = 0
+    empty: int = 0
+    points: int = 0
+    sent: int = 0
+    unchanged: int = 0
+    changed: int = 0
+    ambiguous: int = 0
+    rejected: int = 0
+    batches: int = 0
+    expired: int = 0
+    digested: bool = False
+    contended: bool = False
+    request_ids: list[str | None] = field(default_factory=list)
+    problems: list[FinalError] = field(default_factory=list)
+
+    def add(self, report: Report, request_id: str | None) -> None:
+        """Add a window."""
+        self.calls += 1
+        self.empty += not report.points
+        for name in ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches"):
+            setattr(self, name, getattr(self, name) + getattr(report, name))
+        self.digested |= report.digested
+        self.contended |= report.contended
+        self.request_ids.append(request_id)
+        self.problems += report.problems
+
+    def check(self) -> None:
+        """Raise what fails the task now that everything else is delivered.
+
+        Raises:
+            FinalError: There is something.
+        """
+        if len(self.problems) == 1:
+            raise self.problems[0]
+        if self.problems:
+            raise FinalError(" | ".join(problem.message for problem in self.problems))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers."""
+        return {name: value for name, value in vars(self).items() if name != "problems"}
+
+
+@dataclass
+class Exporter:
+    """Takes windows from one app to one receiver.
+
+    Attributes:
+        forge: The gateway.
+        receiver: The receiver.
+        ledger: What the receiver has.
+        policy: What to do with points that are not simply new.
+        environments: As `ForgeMetricsHook.fetch` takes them.
+        metrics: Likewise.
+        resource_attributes: The user's attributes for the resource.
+        conform: Whether to put right what Atlassian labels wrongly.
+        on_expired: `fail`, or `skip` what is too old.
+        now: Returns the present, aware.
+    """
+
+    forge: ForgeMetricsHook
+    receiver: OtlpClient
+    ledger: Ledger
+    policy: Policy
+    environments: str | Sequence[str] | None
+    metrics: str | Sequence[str] | None
+    resource_attributes: Mapping[str, Any]
+    conform: bool
+    on_expired: str
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
+
+    def export(self, windows: Iterable[Window]) -> Summary:
+        """Deliver windows one by one; one that is too much for the gateway in halves.
+
+        Raises:
+            RetryableError: The gateway, the receiver or the ledger failed.
+            FinalError: One of them refused.
+        """
+        summary = Summary()
+        todo = deque(windows)
+        while todo:
+            window = todo.popleft()
+            try:
+                check_age(window, self.receiver.endpoint, self.now())
+                self._export_window(window, summary)
+            except WindowTooLarge as error:
+                halves = window.halves()
+                if not halves:
+                    raise
+                log.warning("%s; asked again as two halves", error)
+                todo.extendleft(reversed(halves))
+            except WindowExpired as error:  # while others were delivered, or it waited for the rate limit
+                if self.on_expired == "fail":
+                    raise
+                log.warning("Left out: %s", error)
+                summary.expired += 1
+        return summary
+
+    def _export_window(self, window: Window, summary: Summary) -> None:
+        from airflow_provider_forge.delivery.delivery import deliver
+        from airflow_provider_forge.otlp.model import MalformedOtlp
+
+        metrics = self.forge.fetch(window.start, window.end, self.environments, self.metrics)
+        try:
+            answer = self._read(metrics)
+            report = deliver(answer, self.receiver, self.ledger, self.policy)
+        except MalformedOtlp as error:
+            raise BrokenAnswer(
+                f"The gateway's metrics for {window} are not OTLP ({error}). They are asked for again; should"
+                " that not end, please open an issue with airflow-provider-forge",
+                request_id=metrics.request_id,
+            ) from error
+        log.info(
+            "%s: %d points, %d sent, %d unchanged (call %.2f s, waited %.1f s for its turn, request id %s)",
+            window,
+            report.points,
+            report.sent,
+            report.unchanged,
+            metrics.elapsed,
+            metrics.waited,
+            metrics.request_id,
+        )
+        summary.add(report, metrics.request_id)
+
+    def _read(self, metrics: AppMetrics) -> Answer:
+        from airflow_provider_forge.delivery.delivery import Answer
+        from airflow_provider_forge.delivery.fingerprints import fingerprints
+        from airflow_provider_forge.delivery.ledger import Selection
+        from airflow_provider_forge.otlp.model import decode
+        from airflow_provider_forge.otlp.oddities import find_oddities
+
+        resource_metrics = decode(metrics.resource_metrics)
+        if odd := str(find_oddities(resource_metrics)):
+            log.warning("%s: %s; sent as they are", metrics.window, odd)
+        environments = [environment.id for environment in metrics.environments]
+        minute = int(metrics.window.start.timestamp() // 60)
+        return Answer(
+            metrics.window.start,
+            metrics.window.end,
+            Selection(environments, metrics.metrics),
+            resource_metrics,
+            fingerprints(resource_metrics, environments=environments, minute=minute),
+            self._encoder(metrics, resource_metrics),
+        )
+
+    def _encoder(self, metrics: AppMetrics, everything: list[Json]) -> Callable[[list[Json]], Export]:
+        """Return what makes a request out of some of an answer."""
+        from airflow_provider_forge.otlp.conform import Identity, conform
+        from airflow_provider_forge.otlp.encode import encode
+
+        protocol = self.receiver.endpoint.protocol
+        identity = Identity(
+            metrics.app_id,
+            self.forge.service_name,
+            {environment.id: environment.name for environment in metrics.environments},
+            self.resource_attributes,
+        )
+
+        def encode_some(resource_metrics: list[Json]) -> Export:
+            if self.conform:
+                return encode(conform(resource_metrics, identity), protocol)
+            verbatim = metrics.resource_metrics if resource_metrics is everything else None
+            return encode(resource_metrics, protocol, verbatim=verbatim)
+
+        return encode_some

@@ -1,0 +1,544 @@
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_forge.delivery.cells import (
+    CELL_MINUTES,
+    CELL_SECONDS,
+    Asked,
+    Cell,
+    Digest,
+    Group,
+    Marks,
+    State,
+)
+from airflow_provider_forge.delivery.fingerprints import MARK_BYTES
+from tests.otlp.building import any_json, exhaustively
+
+thoroughly = settings(exhaustively, max_examples=80)
+
+START = 29_923_500
+"""The cell that all these are of, in minutes of the epoch."""
+
+
+def mark(number: int) -> bytes:
+    return number.to_bytes(MARK_BYTES, "big")
+
+
+def text_of(cell: Cell, start: int = START) -> bytes:
+    return msgspec.json.encode(cell.to_json(start))
+
+
+def read(text: bytes, start: int = START) -> Cell:
+    return Cell.from_json(msgspec.json.decode(text), start)
+
+
+def size_of(cell: Cell) -> int:
+    """Return how large Airflow says that it is: its JSON has spaces and no letters but those of ASCII."""
+    return len(json.dumps(cell.to_json(START)))
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=6)
+MARKS = st.one_of(st.integers(0, 3).map(mark), st.binary(min_size=MARK_BYTES, max_size=MARK_BYTES))
+COUNTERS = st.lists(MARKS, min_size=1, max_size=6).map(Counter)
+DIGESTS = st.builds(Digest, st.integers(0, 10**6), st.integers(0, 2 ** (8 * MARK_BYTES) - 1))
+GROUPS: st.SearchStrategy[Group] = st.tuples(
+    st.one_of(st.sampled_from(("a", "b")), TEXTS), st.integers(START, START + CELL_MINUTES - 1)
+)
+TIMES = st.one_of(
+    st.integers(0, CELL_SECONDS * 1000).map(lambda time: time / 1000), st.sampled_from([0.0, 300.0])
+)
+ASKED = st.builds(
+    lambda times, state, at: Asked(*sorted(times), state, at),
+    st.lists(TIMES, min_size=2, max_size=2, unique=True),
+    st.sampled_from(State),
+    st.integers(0, 2**40),
+)
+
+
+def marks_of(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Marks]:
+    return st.dictionaries(GROUPS, st.one_of(*kinds), max_size=5)
+
+
+def cells(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Cell]:
+    return st.builds(
+        Cell,
+        acknowledged=marks_of(*kinds),
+        in_flight=marks_of(*kinds),
+        asked=st.dictionaries(TEXTS, st.lists(ASKED, min_size=1, max_size=3), max_size=3),
+        revision=st.integers(0, 2**40),
+        writer=TEXTS,
+    )
+
+
+ANY_CELL = cells(COUNTERS, DIGESTS)
+MARKED_CELL = cells(COUNTERS)
+
+
+# JSON
+
+
+@thoroughly
+@given(cell=ANY_CELL)
+def test_a_cell_is_read_as_it_was_written(cell):
+    assert read(text_of(cell)) == cell
+    # Airflow's store goes by another encoder and other spaces.
+    assert Cell.from_json(json.loads(json.dumps(cell.to_json(START))), START) == cell
+
+
+def test_this_is_what_it_looks_like():
+    """A ledger lives longer than a version of this package: what was written must be read."""
+    cell = Cell(
+        acknowledged={
+            ("count", START): Counter({mark(2): 1, mark(1): 2}),
+            ("count", START + 4): Digest(5211, 255),
+            ("errors", START + 1): Counter([mark(3)]),
+        },
+        in_flight={("count", START + 1): Counter([mark(4)])},
+        asked={"c0ffee": [Asked(0.0, 300.0, State.DELIVERED, 1795410000)]},
+        revision=3,
+        writer="9f1c",
+    )
+    assert json.loads(text_of(cell)) == {
+        "version": 1,
+        "revision": 3,
+        "writer": "9f1c",
+        "acknowledged": {
+            "count": {"0": "AAAAAAAAAAAAAAABAAAAAAAAAAAAAAABAAAAAAAAAAAAAAAC", "4": [5211, "ff"]},
+            "errors": {"1": "AAAAAAAAAAAAAAAD"},
+        },
+        "in_flight": {"count": {"1": "AAAAAAAAAAAAAAAE"}},
+        "asked": {"c0ffee": [[0.0, 300.0, "delivered", 1795410000]]},
+    }
+
+
+@thoroughly
+@given(cell=ANY_CELL, data=st.data())
+def test_equal_cells_are_equal_texts(cell, data):
+    def shuffled(mapping: dict) -> dict:
+        return dict(data.draw(st.permutations(list(mapping.items()))))
+
+    def shuffled_marks(marks: Marks) -> Marks:
+        return {
+            group: Counter(shuffled(some)) if isinstance(some, Counter) else some
+            for group, some in shuffled(marks).items()
+        }
+
+    twin = Cell(
+        acknowledged=shuffled_marks(cell.acknowledged),
+        in_flight=shuffled_marks(cell.in_flight),
+        asked=shuffled(cell.asked),
+        revision=cell.revision,
+        writer=cell.writer,
+    )
+    assert twin == cell
+    assert text_of(twin) == text_of(cell)
+
+
+@thoroughly
+@given(one=ANY_CELL, other=ANY_CELL)
+def test_different_cells_are_different_texts(one, other):
+    assert (text_of(one) == text_of(other)) == (one == other)
+
+
+@thoroughly
+@given(cell=ANY_CELL, later=st.integers(-START, 10**6))
+def test_the_text_does_not_tell_which_cell_it_is_of(cell, later):
+    def moved(marks: Marks) -> Marks:
+        return {(metric, minute + later): some for (metric, minute), some in marks.items()}
+
+    elsewhere = Cell(moved(cell.acknowledged), moved(cell.in_flight), cell.asked, cell.revision, cell.writer)
+    assert text_of(elsewhere, START + later) == text_of(cell)
+    assert read(text_of(cell), START + later) == elsewhere
+
+
+@pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
+def test_no_marks_leave_no_trace(field):
+    assert text_of(Cell(**{field: {("count", START): Counter()}})) == text_of(Cell())
+    assert read(text_of(Cell())) == Cell()
+
+
+@thoroughly
+@given(marks=st.lists(MARKS, min_size=1, max_size=50))
+def test_a_point_more_is_16_letters_more(marks):
+    def size(some: list[bytes]) -> int:
+        return len(text_of(Cell(acknowledged={("count", START): Counter(some)})))
+
+    assert size(marks) - size(marks[:1]) == 16 * (len(marks) - 1)
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """Return a cell as JSON with something else in one of its fields."""
+    cell = Cell(acknowledged={("count", START): Counter([mark(1)])}, revision=1, writer="w")
+    return {**cell.to_json(START), **changes}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(None, [], "cell", 5, {}, {"version": 1}),
+        *(content(version=version) for version in (0, 2, "1", None)),
+        *(content(revision=revision) for revision in (None, "x", [], {})),
+        *(content(acknowledged=marks) for marks in (None, [], "count", 5, {"count": None}, {"count": []})),
+        *(content(acknowledged={"count": {"x": "AAAAAAAAAAAAAAAD"}}),),
+        *(
+            content(in_flight={"count": {"0": group}})
+            for group in (
+                *(None, 5, 1.5, True, {}, [], [1], [1, 2], [1, "ff", 3], ["x", "ff"], [1, "x"], [None, "ff"]),
+                # Cut off, with a letter of no alphabet, and with bytes that are no whole mark.
+                *(
+                    "AAAAAAAAAAAAAAA",
+                    "AAAAAAAA!AAAAAAAA",
+                    "AAAAAAAAAAAAAAA\u00e9",
+                    "AAAA",
+                    "AAAAAAAAAAAAAAADAAAA",
+                ),
+            )
+        ),
+        *(content(asked=asked) for asked in (None, [], "c0ffee", {"c0ffee": None}, {"c0ffee": 5})),
+        *(
+            content(asked={"c0ffee": [part]})
+            for part in (
+                *(None, 5, [], [0.0, 300.0, "delivered"], [0.0, 300.0, "lost", 5], [0.0, 300.0, None, 5]),
+                *(["x", 300.0, "delivered", 5], [0.0, None, "delivered", 5], [[], {}, "delivered", 5]),
+                *([10**400, 300.0, "delivered", 5], [0.0, 300.0, "delivered", "soon"]),
+            )
+        ),
+    ],
+    ids=lambda damaged: json.dumps(damaged)[-60:],
+)
+def test_what_is_damaged_is_no_cell(damaged):
+    with pytest.raises(ValueError, match=r"\w"):
+        Cell.from_json(damaged, START)
+
+
+def test_a_cell_of_another_version_is_refused_by_its_number():
+    with pytest.raises(ValueError, match="version 2"):
+        Cell.from_json(content(version=2), START)
+
+
+@thoroughly
+@given(cell=ANY_CELL, other=any_json, data=st.data())
+def test_any_other_json_in_it_is_refused_or_can_be_worked_with(cell, other, data):
+    """What is read in spite of the damage must not fail later, where nobody expects it."""
+    root = {"": msgspec.json.decode(text_of(cell))}
+    holder, key = root, ""
+    while isinstance(holder[key], (dict, list)) and holder[key] and data.draw(st.integers(0, 9)):
+        holder = holder[key]
+        key = data.draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+    holder[key] = other
+    try:
+        found = Cell.from_json(root[""], START)
+    except ValueError:
+        return
+    for selection in (*found.asked, "c0ffee"):
+        found.note(selection, Asked(10.0, 20.0, State.DELIVERED, 5))
+    found.merge(copy.deepcopy(found))
+    found.compress(0, START)
+    assert read(text_of(found))
+
+
+# Digests
+
+
+@thoroughly
+@given(marks=st.lists(MARKS, max_size=8), data=st.data())
+def test_a_digest_knows_no_order(marks, data):
+    assert Digest.of(data.draw(st.permutations(marks))) == Digest.of(marks)
+    step_by_step = Digest()
+    for one in marks:
+        step_by_step = step_by_step.plus(one)
+    assert step_by_step == Digest.of(marks)
+    assert step_by_step.count == len(marks)
+
+
+HASHES = st.integers(0, 5).map(lambda number: hashlib.blake2b(mark(number), digest_size=MARK_BYTES).digest())
+
+
+@thoroughly
+@given(one=st.lists(HASHES, max_size=6), other=st.lists(HASHES, max_size=6))
+def test_other_marks_have_another_digest(one, other):
+    assert (Digest.of(one) == Digest.of(other)) == (Counter(one) == Counter(other))
+
+
+def test_a_digest_counts_how_often_a_mark_is_there():
+    assert Digest.of([mark(1)]) != Digest.of([mark(1), mark(1)])
+    assert Digest.of([mark(0)]) != Digest.of([])
+
+
+def test_a_digest_stays_as_small_as_a_mark():
+    largest = mark(2 ** (8 * MARK_BYTES) - 1)
+    assert Digest.of([largest] * 1000).total < 2 ** (8 * MARK_BYTES)
+    assert Digest.of([largest, mark(1)]) == Digest(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "digested"),
+    [
+        (Cell(), False),
+        (Cell(acknowledged={("a", START): Counter([mark(1)])}), False),
+        (Cell(acknowledged={("a", START): Digest(1, 1)}), True),
+        (Cell(acknowledged={("a", START): Counter([mark(1)]), ("b", START): Digest(1, 1)}), True),
+        # What was on its way is sent again or not, all of it: there is nothing to tell apart.
+        (Cell(in_flight={("a", START): Digest(1, 1)}), False),
+    ],
+)
+def test_it_says_whether_points_are_known_by_a_digest_only(cell, digested):
+    assert cell.digested is digested
+
+
+# Compressing
+
+
+@thoroughly
+@given(
+    cell=cells(st.lists(MARKS, min_size=1, max_size=20).map(Counter), DIGESTS), largest=st.integers(0, 1000)
+)
+def test_it_is_compressed_until_it_fits(cell, largest):
+    before = copy.deepcopy(cell)
+    cell.compress(largest, START)
+    left = []
+    for field in ("acknowledged", "in_flight"):
+        was, is_ = getattr(before, field), getattr(cell, field)
+        assert was.keys() == is_.keys()
+        for group, marks in was.items():
+            if is_[group] != marks:
+                assert is_[group] == Digest.of(marks.elements())
+            elif isinstance(marks, Counter):
+                left.append(marks.total())
+    assert size_of(cell) <= max(largest, size_of(before))
+    if size_of(cell) > largest:
+        assert max(left, default=0) <= 2, "what is left is shorter than its digest"
+
+
+def large_cell(*sizes: int) -> Cell:
+    """Return a cell with a metric for each number of points."""
+    numbers = iter(range(sum(sizes)))
+    return Cell(
+        acknowledged={
+            (f"metric_{which}", START): Counter(mark(next(numbers) << 64) for _ in range(size))
+            for which, size in enumerate(sizes)
+        }
+    )
+
+
+@pytest.mark.parametrize(("largest", "digested"), [(12000, 0), (9000, 1), (5500, 2), (2000, 3)])
+def test_the_largest_groups_go_first_and_no_more_than_needed(largest, digested):
+    cell = large_cell(100, 300, 50, 200)
+    cell.compress(largest, START)
+    by_size = [1, 3, 0, 2]
+    assert [isinstance(cell.acknowledged[f"metric_{which}", START], Digest) for which in by_size] == [
+        place < digested for place in range(4)
+    ]
+    assert size_of(cell) <= largest
+
+
+def test_what_fits_stays_as_it_is():
+    cell = large_cell(100, 300)
+    before = copy.deepcopy(cell)
+    cell.compress(size_of(cell), START)
+    assert cell == before
+    cell.compress(size_of(cell) - 1, START)
+    assert cell.digested
+
+
+def test_what_is_in_flight_is_compressed_as_well():
+    cell = Cell(in_flight=large_cell(500).acknowledged)
+    cell.compress(1000, START)
+    assert cell.in_flight["metric_0", START] == Digest.of(mark(number << 64) for number in range(500))
+    assert size_of(cell) <= 1000
+
+
+def test_compressing_never_makes_it_larger():
+    """A group of one or two marks is shorter than its digest."""
+    cell = large_cell(*[1] * 50)
+    before = size_of(cell)
+    cell.compress(before - 1, START)
+    assert size_of(cell) <= before
+
+
+# What was asked for
+
+
+def painted(parts: list[Asked]) -> dict[int, tuple[State, int]]:
+    """Return what became of each second, and when."""
+    found = {}
+    for part in parts:
+        for second in range(int(part.start), int(part.end)):
+            assert second not in found, "no two parts cover the same second"
+            found[second] = (part.state, part.at)
+    return found
+
+
+PARTS = st.lists(
+    st.tuples(st.sets(st.integers(0, 8), min_size=2, max_size=2).map(sorted), st.sampled_from(State)),
+    min_size=1,
+    max_size=10,
+)
+
+
+@thoroughly
+@given(parts=PARTS)
+def test_each_second_is_as_it_was_asked_for_last(parts):
+    cell, expected = Cell(), {}
+    for at, ((first, last), state) in enumerate(parts):
+        before = list(cell.asked.get("c0ffee", ()))
+        news = cell.note("c0ffee", Asked(float(first), float(last), state, at))
+        after = cell.asked["c0ffee"]
+        if news:
+            expected.update(dict.fromkeys(range(first, last), (state, at)))
+        else:
+            assert after == before
+            assert all(expected[second][0] is state for second in range(first, last))
+        assert painted(after) == expected
+        assert all(one.end <= other.start for one, other in pairwise(after)), "in order"
+        assert all(part.start < part.end for part in after), "nothing empty"
+
+
+D, E, R = State.DELIVERED, State.EMPTY, State.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "after"),
+    [
+        ([], (0, 300, D), [(0, 300, D, 2)]),
+        # Covering, covered, overlapping on either side, adjacent, apart.
+        ([(60, 120, E)], (0, 300, D), [(0, 300, D, 2)]),
+        ([(0, 60, E), (120, 180, R)], (0, 180, D), [(0, 180, D, 2)]),
+        ([(0, 300, E)], (60, 120, D), [(0, 60, E, 1), (60, 120, D, 2), (120, 300, E, 1)]),
+        ([(0, 120, D)], (60, 180, D), [(0, 60, D, 1), (60, 180, D, 2)]),
+        ([(60, 180, D)], (0, 120, D), [(0, 120, D, 2), (120, 180, D, 1)]),
+        ([(0, 60, D), (120, 180, D)], (30, 150, R), [(0, 30, D, 1), (30, 150, R, 2), (150, 180, D, 1)]),
+        ([(0, 60, D)], (60, 120, D), [(0, 60, D, 1), (60, 120, D, 2)]),
+        ([(60, 120, D)], (0, 60, D), [(0, 60, D, 2), (60, 120, D, 1)]),
+        ([(0, 60, D)], (180, 240, E), [(0, 60, D, 1), (180, 240, E, 2)]),
+        # The same part in another state, or with one end moved.
+        ([(0, 300, E)], (0, 300, D), [(0, 300, D, 2)]),
+        ([(0, 300, D)], (0, 300, E), [(0, 300, E, 2)]),
+        ([(0, 300, E)], (0, 120, D), [(0, 120, D, 2), (120, 300, E, 1)]),
+        ([(0, 300, E)], (120, 300, D), [(0, 120, E, 1), (120, 300, D, 2)]),
+    ],
+)
+def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
+    cell = Cell(asked={"c0ffee": [Asked(first, last, state, 1) for first, last, state in before]})
+    first, last, state = asked
+    assert cell.note("c0ffee", Asked(first, last, state, 2)) is True
+    assert cell.asked["c0ffee"] == [Asked(*part) for part in after]
+
+
+@pytest.mark.parametrize("part", [(0, 300), (0, 120), (60, 120), (120, 300)])
+@pytest.mark.parametrize("state", State)
+def test_what_is_known_is_no_news(part, state):
+    known = [Asked(0, 300, state, 1)]
+    cell = Cell(asked={"c0ffee": list(known)})
+    assert cell.note("c0ffee", Asked(*part, state, 2)) is False
+    assert cell.asked["c0ffee"] == known
+
+
+def test_each_selection_is_asked_for_on_its_own():
+    cell = Cell()
+    for selection in ("one", "other"):
+        assert cell.note(selection, Asked(0, 300, D, 1)) is True
+    assert cell.note("one", Asked(0, 300, E, 2)) is True
+    assert cell.asked == {"one": [Asked(0, 300, E, 2)], "other": [Asked(0, 300, D, 1)]}
+
+
+# Merging
+
+
+def merged(one: Cell, other: Cell) -> Cell:
+    cell = copy.deepcopy(one)
+    cell.merge(copy.deepcopy(other))
+    return cell
+
+
+def assert_all_in(cell: Cell, other: Cell) -> None:
+    for field in ("acknowledged", "in_flight"):
+        there = getattr(cell, field)
+        for group, marks in getattr(other, field).items():
+            assert marks <= there[group]
+
+
+@thoroughly
+@given(one=MARKED_CELL, other=MARKED_CELL, third=MARKED_CELL)
+def test_marks_are_merged_in_any_order_and_none_is_lost(one, other, third):
+    both = merged(one, other)
+    for field in ("acknowledged", "in_flight"):
+        assert getattr(both, field) == getattr(merged(other, one), field)
+        assert getattr(merged(both, third), field) == getattr(merged(one, merged(other, third)), field)
+        assert getattr(merged(both, other), field) == getattr(both, field)
+    assert_all_in(both, one)
+    assert_all_in(both, other)
+
+
+def test_each_mark_is_there_as_often_as_the_one_has_it_who_has_it_more_often():
+    """Two tasks that sent the same point know of one point, not of two."""
+    group = ("count", START)
+    one = Cell(acknowledged={group: Counter({mark(1): 2, mark(2): 1})})
+    other = Cell(acknowledged={group: Counter({mark(1): 1, mark(2): 3, mark(3): 1})})
+    assert merged(one, other).acknowledged == {group: Counter({mark(1): 2, mark(2): 3, mark(3): 1})}
+
+
+@thoroughly
+@given(one=ANY_CELL, other=ANY_CELL)
+def test_merging_takes_nothing_from_the_other(one, other):
+    before = copy.deepcopy(other)
+    one.merge(other)
+    assert one.acknowledged.keys() >= other.acknowledged.keys()
+    one.note("c0ffee", Asked(0.0, 300.0, D, 5))
+    for selection in before.asked:
+        one.note(selection, Asked(0.0, 300.0, D, 5))
+    assert other == before
+
+
+@pytest.mark.parametrize("own", [{}, {("count", START): Counter()}], ids=["nothing", "no marks"])
+@pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
+def test_a_digest_is_not_lost_where_there_are_no_marks(own, field):
+    """Who says that points are about to be sent writes an empty entry for what is acknowledged."""
+    digest = {("count", START): Digest(5211, 255)}
+    assert getattr(merged(Cell(**{field: own}), Cell(**{field: digest})), field) == digest
+    assert getattr(merged(Cell(**{field: digest}), Cell(**{field: own})), field) == digest
+
+
+@pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
+@pytest.mark.parametrize(
+    ("fewer", "more"),
+    [
+        (Counter([mark(1)]), Digest(2, 3)),
+        (Digest(1, 1), Counter([mark(1), mark(2)])),
+        (Digest(1, 1), Counter({mark(1): 2})),
+        (Digest(1, 9), Digest(2, 3)),
+    ],
+    ids=str,
+)
+def test_where_marks_cannot_be_told_apart_what_knows_of_more_points_stands(field, fewer, more):
+    one, other = ({("count", START): marks} for marks in (fewer, more))
+    assert getattr(merged(Cell(**{field: one}), Cell(**{field: other})), field) == other
+    assert getattr(merged(Cell(**{field: other}), Cell(**{field: one})), field) == other
+
+
+def test_what_another_has_asked_for_is_kept():
+    one = Cell(asked={"one": [Asked(0, 300, D, 1)]})
+    other = Cell(asked={"other": [Asked(0, 60, E, 2)]})
+    assert merged(one, other).asked == {**one.asked, **other.asked}
+
+
+def test_merging_leaves_the_revision_to_who_writes():
+    cell = merged(Cell(revision=3, writer="one"), Cell(revision=5, writer="other"))
+    assert (cell.revision, cell.writer) == (3, "one")
+
+
+def test_a_mark_in_the_text_is_the_mark():
+    packed = json.loads(text_of(Cell(acknowledged={("n", START): Counter([b"exactly 12 b"])})))
+    assert base64.b64decode(packed["acknowledged"]["n"]["0"]) == b"exactly 12 b"

@@ -1,0 +1,268 @@
+"""The operator with a record of deliveries: re-runs, late data, other cuts, and destinations that forget."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_provider_forge.delivery import leases
+from airflow_provider_forge.exceptions import ReceiverUnavailable
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.sandbox import Fault, OtlpSink
+
+NOW = pendulum.now("UTC")
+# Old enough for no late look, and for no point to be still to come.
+QUARTER = Window.last_settled(NOW.subtract(hours=3))
+LIVE = Window.last_settled(NOW)
+
+
+@pytest.fixture
+def recorded(connect, gateway, sink, tmp_path):
+    """Return a function that sets the Connections, with a ledger in a directory."""
+
+    def recorded(receiver=sink, **otlp):
+        connect(gateway, receiver, otlp={"ledger_url": f"file://{tmp_path}/ledger", **otlp})
+
+    recorded()
+    return recorded
+
+
+def run(window=QUARTER, **arguments):
+    context = {"dag_run": SimpleNamespace(run_after=pendulum.now("UTC"))}
+    context.update(data_interval_start=window.start, data_interval_end=window.end)
+    return ForgeMetricsToOtlpOperator(task_id="export", **arguments).execute(context)
+
+
+def generated(gateway, window):
+    arguments = {"environments": ["production"], "metrics": DEFAULT_METRICS}
+    return Counter(gateway.generated(window.start, window.end, **arguments))
+
+
+def test_a_re_run_sends_nothing_and_says_so(recorded, gateway, sink):
+    first = run()
+    again = run()
+    assert (again["sent"], again["unchanged"], again["batches"]) == (0, first["points"], 0)
+    assert Counter(sink.points) == generated(gateway, QUARTER)
+
+
+def test_other_cuts_send_each_point_once(recorded, gateway, sink):
+    start, end = QUARTER.start, QUARTER.end
+    minutes = [Window(start.add(minutes=5 * n), start.add(minutes=5 * n + 5)) for n in range(3)]
+    hour = Window(start.subtract(minutes=45), end)
+    for window in [*minutes, QUARTER, Window(start.subtract(seconds=437), end.subtract(seconds=100)), hour]:
+        run(window)
+    assert Counter(sink.points) == generated(gateway, hour)
+
+
+def test_an_option_or_a_version_that_changes_the_data_changes_nothing_of_what_is_on_record(recorded, sink):
+    run(resource_attributes={"team": "a"})
+    recorded(protocol="http/json", compression="none")
+    assert run(conform=False)["sent"] == 0
+
+
+def test_another_destination_starts_afresh_and_the_first_is_remembered(recorded, gateway, sink):
+    run()
+    with OtlpSink() as other:
+        recorded(other)
+        assert run()["sent"] == len(other.points) == len(sink.points)
+        recorded()
+        assert run()["sent"] == 0
+
+
+def test_resend_sends_all_again(recorded, sink):
+    points = run()["points"]
+    for spelling in ("True", "true", True):
+        assert run(resend=spelling)["sent"] == points
+    for spelling in ("False", "", False):
+        assert run(resend=spelling)["sent"] == 0
+
+
+def test_late_points_of_an_old_window_are_sent_alone(recorded, gateway, sink):
+    gateway.add_fault(Fault("empty", max_times=1, operation="appMetrics"))
+    empty = run()
+    assert (empty["points"], empty["empty"]) == (0, 1)
+    assert run()["sent"] == len(sink.points)
+    assert Counter(sink.points) == generated(gateway, QUARTER)
+
+
+def test_a_live_run_looks_again_at_what_lies_an_hour_back(recorded, gateway, sink):
+    earlier = LIVE.shifted(timedelta(hours=-1))
+    gateway.add_fault(Fault("empty", max_times=1, operation="appMetrics"))
+    run(earlier, revisit_after=None)
+    summary = run(LIVE)
+    assert summary["window"] == str(LIVE)
+    assert summary["calls"] == 2
+    assert Counter(sink.points) == generated(gateway, LIVE) + generated(gateway, earlier)
+
+
+@pytest.mark.parametrize(
+    ("window", "arguments"),
+    [
+        (QUARTER, {}),
+        (LIVE, {"revisit_after": None}),
+        (LIVE, {"resend": True}),
+        (LIVE, {"revisit_after": timedelta(seconds=1)}),
+    ],
+    ids=["backfill", "switched off", "resend", "not so live"],
+)
+def test_other_runs_do_not_look_back(recorded, gateway, window, arguments):
+    assert run(window, **arguments)["calls"] == 1
+
+
+def test_without_a_record_a_live_run_does_not_look_back(connect, gateway, sink, caplog):
+    connect(gateway, sink)
+    assert run(LIVE)["calls"] == 1
+    assert caplog.text.count("No record is kept of what is delivered") == 1
+
+
+def test_what_the_destination_would_throw_away_costs_no_call(recorded, gateway):
+    recorded(max_age="1h")
+    with pytest.raises(
+        AirflowFailException, match="the destination keeps nothing older than 1:00:00"
+    ) as failed:
+        run()
+    assert "max_age" in str(failed.value)
+    with pytest.raises(AirflowSkipException):
+        run(on_expired="skip")
+    assert gateway.calls == []
+
+
+def test_what_a_late_look_finds_too_old_for_the_destination_is_left_alone(recorded, gateway):
+    recorded(max_age="1h")
+    assert run(LIVE)["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=504, longer_than=240, operation="appMetrics"),
+        Fault("errors", status_code=413, longer_than=240, operation="appMetrics"),
+        Fault("errors", status_code=400, classification="ExecutionAborted", longer_than=240),
+    ],
+    ids=["time-out", "too large", "too complex"],
+)
+def test_a_window_that_is_too_much_is_asked_for_in_parts(recorded, gateway, sink, fault):
+    gateway.add_fault(fault)
+    summary = run()
+    assert summary["calls"] > 2
+    assert Counter(sink.points) == generated(gateway, QUARTER)
+    assert {call.start.second for call in gateway.calls if call.operation == "appMetrics"} == {0}
+
+
+def test_a_minute_that_is_too_much_is_an_error(recorded, gateway):
+    gateway.add_fault(Fault("status", status=504, operation="appMetrics"))
+    with pytest.raises(Exception, match="504"):
+        run()
+    lengths = [call.end - call.start for call in gateway.calls if call.operation == "appMetrics"]
+    assert min(lengths) == timedelta(minutes=1)
+
+
+def test_a_window_that_another_task_delivers_is_put_off_without_using_up_a_retry(
+    recorded, gateway, sink, monkeypatch
+):
+    monkeypatch.setitem(leases.FileLeases.__init__.__kwdefaults__, "patience", 0.05)
+    arrived, go_on = threading.Event(), threading.Event()
+    respond = sink.respond
+
+    def wait(request):
+        arrived.set()
+        go_on.wait(60)
+        return respond(request)
+
+    monkeypatch.setattr(sink, "respond", wait)
+    results = []
+    first = threading.Thread(target=lambda: results.append(run()))
+    first.start()
+    assert arrived.wait(60)
+    with pytest.raises(TaskDeferred) as deferred:
+        run()
+    assert deferred.value.method_name == "resume"
+    go_on.set()
+    first.join()
+    assert run()["sent"] == 0
+    assert Counter(sink.points) == generated(gateway, QUARTER)
+    assert [result["contended"] for result in results] == [False]
+
+
+def test_the_record_says_nothing_that_is_secret(recorded, gateway, tmp_path, variables):
+    run()
+    kept = [path.read_text() for path in (tmp_path / "ledger").rglob("*.json")] + list(variables.values())
+    assert len(kept) > 4
+    assert not any(gateway.api_token in text or gateway.email in text for text in kept)
+
+
+def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
+    run()
+    sent = len(sink.points)
+    for path in (tmp_path / "ledger").rglob("2*.json"):
+        path.write_text("{half")
+    with pytest.raises(Exception, match="record of deliveries cannot be read"):
+        run()
+    assert len(sink.points) == sent
+
+
+def test_a_lost_record_is_noticed_by_the_variable_that_says_there_was_one(
+    recorded, sink, tmp_path, variables
+):
+    run()
+    (key,) = [key for key in variables if key.startswith("forge_ledger_")]
+    assert json.loads(variables[key])["store"].endswith("/ledger")
+    (tmp_path / "ledger").rename(tmp_path / "elsewhere")
+    with pytest.raises(AirflowFailException, match="whether they arrived is not known"):
+        run(on_ambiguous="fail")
+    (tmp_path / "elsewhere").rename(tmp_path / "ledger2")
+    assert run()["ambiguous"] > 0
+
+
+def test_a_lost_acknowledgement_is_named(recorded, gateway, sink, caplog):
+    sink.add_fault(Fault("reset_after", first=1))
+    with pytest.raises(ReceiverUnavailable):
+        run()
+    with pytest.raises(AirflowFailException, match="on_ambiguous='resend'"):
+        run(on_ambiguous="fail")
+    summary = run()
+    assert summary["ambiguous"] == summary["sent"] == generated(gateway, QUARTER).total()
+    assert "one duplicate of each is possible" in caplog.text
+
+
+class TestAsset:
+    def test_it_is_inlet_and_outlet_beside_the_users(self):
+        from airflow.sdk import Asset
+
+        own = Asset("own")
+        task = ForgeMetricsToOtlpOperator(task_id="x", outlets=[own], otlp_conn_id="otlp_b")
+        assert task.inlets == [task.asset]
+        assert task.outlets == [own, task.asset]
+        assert task.asset.uri == "forge-metrics://forge_default/otlp_b"
+
+    def test_its_event_carries_the_summary(self, recorded):
+        event = SimpleNamespace(extra={})
+        task = ForgeMetricsToOtlpOperator(task_id="x")
+        interval = {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end}
+        context = {**interval, "outlets": task.outlets, "outlet_events": {task.asset: event}}
+        assert event.extra is not task.execute(context)
+        assert event.extra["sent"] > 0
+
+    def test_a_mapped_task_goes_without(self, connect, gateway, sink):
+        class NoSuchAsset:
+            def __getitem__(self, asset):
+                raise KeyError(asset)
+
+        connect(gateway, sink)
+        task = ForgeMetricsToOtlpOperator(task_id="x")
+        interval = {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end}
+        context = {**interval, "outlets": [], "outlet_events": {}, "asset_state_store": NoSuchAsset()}
+        assert task.execute(context)["sent"] == len(sink.points)
