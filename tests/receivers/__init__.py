@@ -1,0 +1,1 @@
+"""Receivers of OTLP that nobody here has written, for the end-to-end tests."""

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Build the receivers of the end-to-end tests from Go modules: build.sh [program…], by default all of them.
+# What is there already is left alone. Needs Go (Debian's golang-go is enough) and the Go module proxy.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/airflow-provider-forge
+programs=(otelcol prometheus promtool victoria-metrics)
+
+# Without cgo no C compiler is needed. A Go that is older than what a module asks for fetches that one.
+export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=auto GOWORK=off
+
+version_of() { awk -v name="$1" '$1 == name { print $2 }' "$here/versions.txt"; }
+
+# Go before 1.21 cannot switch to another one by itself, but it can fetch one as a module, which it checks
+# against Go's checksum database.
+use_recent_go() {
+    local version goroot module fetched
+    if ! command -v go >/dev/null; then
+        echo "Go is missing (Debian package golang-go)" >&2
+        exit 1
+    fi
+    [[ -z $(go env GOTOOLCHAIN) ]] || return 0
+    version=$(version_of go)
+    goroot=$cache/go-$version
+    if [[ ! -x $goroot/bin/go ]]; then
+        module=golang.org/toolchain@v0.0.1-go$version.$(go env GOOS)-$(go env GOARCH)
+        fetched=$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+        cp -r --no-preserve=mode "$fetched" "$work/go"
+        # A module can hold neither programs nor other modules; later Gos put this right in the same way.
+        chmod +x "$work"/go/bin/* "$work"/go/pkg/tool/*/*
+        find "$work/go/src" -name _go.mod -execdir mv {} go.mod ';'
+        mv -T "$work/go" "$goroot"
+    fi
+    PATH=$goroot/bin:$PATH
+}
+
+build_otelcol() {
+    cat >builder.yaml <<END
+dist:
+  name: otelcol
+  output_path: generated
+receivers:
+  - gomod: go.opentelemetry.io/collector/receiver/otlpreceiver v$1
+processors:
+  - gomod: go.opentelemetry.io/collector/processor/batchprocessor v$1
+exporters:
+  - gomod: go.opentelemetry.io/collector/exporter/debugexporter v$1
+  - gomod: go.opentelemetry.io/collector/exporter/otlphttpexporter v$1
+END
+    go run "go.opentelemetry.io/collector/cmd/builder@v$1" --config=builder.yaml
+    mv generated/otelcol otelcol
+}
+
+# As modules, version 3.16.0 is v0.316.0. Service discovery would be most of the program, and of the build.
+build_prometheus() { build_package github.com/prometheus/prometheus "v0.${1/./}" cmd/prometheus remove_all_sd; }
+build_promtool() { build_package github.com/prometheus/prometheus "v0.${1/./}" cmd/promtool remove_all_sd; }
+
+build_victoria-metrics() {
+    build_package github.com/VictoriaMetrics/VictoriaMetrics "v$1" app/victoria-metrics
+}
+
+# Required by a module of our own: `go install` refuses modules that replace others.
+build_package() {
+    local module=$1 version=$2 package=$3 tags=${4:-}
+    go mod init receivers
+    go get "$module@$version"
+    go build -mod=mod -tags="$tags" -ldflags="-s -w" -o "${package##*/}" "$module/$package"
+}
+
+finish() {
+    local status=$?
+    if [[ $status != 0 && -f $work/log ]]; then
+        tail -n 50 "$work/log" >&2
+    fi
+    rm -rf "$work"
+}
+
+mkdir -p "$cache"
+# Beside the finished programs, so that a program is moved there whole or not at all.
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap finish EXIT
+for program in "${@:-${programs[@]}}"; do
+    version=$(version_of "$program")
+    target=$cache/$program-$version/$program
+    if [[ -x $target ]]; then
+        continue
+    fi
+    echo "Building $program $version"
+    use_recent_go
+    mkdir "$work/$program" && cd "$work/$program"
+    "build_$program" "$version" >"$work/log" 2>&1
+    mkdir -p "${target%/*}"
+    mv -f "$program" "$target"
+done

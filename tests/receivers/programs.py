@@ -1,0 +1,20 @@
+"""The programs that `build.sh` builds, each in the version that `versions.txt` says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def program(name: str) -> str:
+    """Return the path of a program; skip the test if it has not been built."""
+    versions = dict(line.split() for line in (HERE / "versions.txt").read_text().splitlines())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-provider-forge"
+    path = cache / f"{name}-{versions[name]}" / name
+    if not path.exists():
+        pytest.skip(f"the program {name} {versions[name]} is missing (tests/receivers/build.sh builds it)")
+    return str(path)

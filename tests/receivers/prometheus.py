@@ -1,0 +1,64 @@
+"""A Prometheus that takes OTLP, set up as the README says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from demo.processes import free_ports
+from tests.receivers.receiver import Receiver
+from tests.receivers.totals import Total, Totals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIGURATION = """\
+storage:
+  tsdb:
+    out_of_order_time_window: 15d
+"""
+RANGE = "15d"
+
+
+class Prometheus(Receiver):
+    """A Prometheus that takes delta sums and histograms as they are.
+
+    Args:
+        directory: For its files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        [port] = free_ports(1)
+        configuration = directory / "prometheus.yml"
+        configuration.write_text(CONFIGURATION)
+        self._address = f"http://127.0.0.1:{port}"
+        options = [
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={directory / 'prometheus'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--web.enable-otlp-receiver",
+            "--enable-feature=otlp-native-delta-ingestion",
+        ]
+        url, health = f"{self._address}/api/v1/otlp", f"{self._address}/-/ready"
+        super().__init__("prometheus", options, directory=directory, url=url, health=health)
+
+    @staticmethod
+    def name_of(metric: str) -> str:
+        """Return its name for one of our metrics: it adds units, but none in braces, and marks counters."""
+        return metric + ("_milliseconds" if metric.endswith("_latency") else "_total")
+
+    def totals(self) -> Totals:
+        """Return the totals of all it holds, but for what it makes of resources."""
+        names = set(self._ask("label/__name__/values")) - {"target_info"}
+        return {name: Total(int(self._total("count", name)), self._total("sum", name)) for name in names}
+
+    def _total(self, function: str, name: str) -> float:
+        [answer] = self._ask("query", query=f"sum({function}_over_time({name}[{RANGE}]))")["result"]
+        _, value = answer["value"]
+        return float(value)
+
+    def _ask(self, what: str, **parameters: str) -> Any:
+        answer = httpx.get(f"{self._address}/api/v1/{what}", params=parameters, trust_env=False)
+        assert answer.is_success, answer.text
+        return answer.json()["data"]

@@ -1,0 +1,52 @@
+"""A single VictoriaMetrics: as it comes, without deduplication, it adds up what is sent twice."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import httpx
+
+from demo.processes import free_ports
+from tests.receivers.receiver import Receiver
+from tests.receivers.totals import Total, Totals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class VictoriaMetrics(Receiver):
+    """A VictoriaMetrics that keeps a month.
+
+    Args:
+        directory: For its files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        [port] = free_ports(1)
+        self._address = f"http://127.0.0.1:{port}"
+        options = [
+            f"-storageDataPath={directory / 'victoria-metrics'}",
+            f"-httpListenAddr=127.0.0.1:{port}",
+            "-retentionPeriod=1",
+            # For seconds, this cache hides series that have come after a search.
+            "-storage.cacheSizeIndexDBTagFilters=1",
+        ]
+        url, health = f"{self._address}/opentelemetry", f"{self._address}/health"
+        super().__init__("victoria-metrics", options, directory=directory, url=url, health=health)
+
+    def totals(self) -> Totals:
+        """Return the totals of all it holds."""
+        values: defaultdict[str, list[float]] = defaultdict(list)
+        for series in self._exported():
+            values[series["metric"]["__name__"]] += series["values"]
+        return {name: Total(len(numbers), sum(numbers)) for name, numbers in values.items()}
+
+    def _exported(self) -> list[dict]:
+        # What has just been taken cannot be read before it is flushed.
+        httpx.get(f"{self._address}/internal/force_flush", trust_env=False).raise_for_status()
+        everything = {"match[]": '{__name__!=""}', "start": "0"}
+        answer = httpx.get(f"{self._address}/api/v1/export", params=everything, trust_env=False)
+        assert answer.is_success, answer.text
+        return [json.loads(line) for line in answer.text.splitlines()]
