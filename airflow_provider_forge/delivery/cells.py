@@ -23,9 +23,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_forge.delivery.fingerprints import MARK_BYTES
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterable
 
-__all__ = ["CELL_MINUTES", "CELL_SECONDS", "Asked", "Cell", "Digest", "Group", "Marks", "State"]
+__all__ = [
+    "CELL_MINUTES",
+    "CELL_SECONDS",
+    "Asked",
+    "Cell",
+    "Digest",
+    "Group",
+    "Marks",
+    "State",
+    "cell_of",
+    "cells_between",
+]
 
 CELL_MINUTES = 5
 CELL_SECONDS = 60 * CELL_MINUTES
@@ -35,6 +47,16 @@ _DIGEST_SIZE = 2 ** (8 * MARK_BYTES)
 
 Group = tuple[str, int]
 """A metric's name and a minute, counted from the epoch."""
+
+
+def cell_of(moment: dt.datetime) -> int:
+    """Return the number of the cell that a moment lies in."""
+    return int(moment.timestamp() // CELL_SECONDS)
+
+
+def cells_between(start: dt.datetime, end: dt.datetime) -> range:
+    """Return the numbers of the cells that a window `[start, end)` touches."""
+    return range(cell_of(start), -int(-end.timestamp() // CELL_SECONDS))
 
 
 class State(str, Enum):
@@ -88,50 +110,40 @@ class Cell:
         acknowledged: What the destination has.
         in_flight: What was on its way when this was written: no answer is known.
         asked: What was asked for, by the selection of environments and metrics.
-        revision: How often it was written.
-        writer: By whom last.
+        version: How often it was written, and by whom last.
     """
 
     acknowledged: Marks = field(default_factory=dict)
     in_flight: Marks = field(default_factory=dict)
     asked: dict[str, list[Asked]] = field(default_factory=dict)
-    revision: int = 0
-    writer: str = ""
+    version: tuple[int, str] = (0, "")
 
     @property
     def digested(self) -> bool:
         """Whether points are known by a digest only."""
         return any(isinstance(marks, Digest) for marks in self.acknowledged.values())
 
-    def note(self, selection: str, asked: Asked) -> bool:
-        """Remember that a part was asked for, in the place of what it covers; tell whether that is news."""
-        parts = self.asked.get(selection, ())
-        if any(
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has ever written it."""
+        return not self.version[0]
+
+    def covers(self, selection: str, asked: Asked) -> bool:
+        """Tell whether it is known already that this part was asked for, with the same outcome."""
+        return any(
             part.start <= asked.start and asked.end <= part.end and part.state is asked.state
-            for part in parts
-        ):
-            return False
+            for part in self.asked.get(selection, ())
+        )
+
+    def note(self, selection: str, asked: Asked) -> None:
+        """Remember that a part was asked for; it takes the place of what it covers."""
         kept = []
-        for earlier in parts:
+        for earlier in self.asked.get(selection, ()):
             if earlier.start < asked.start:
                 kept.append(earlier._replace(end=min(earlier.end, asked.start)))
             if earlier.end > asked.end:
                 kept.append(earlier._replace(start=max(earlier.start, asked.end)))
         self.asked[selection] = sorted([*kept, asked])
-        return True
-
-    def merge(self, other: Cell) -> None:
-        """Add what another writer knows: each mark as often as the one has it who has it more often."""
-        for own, theirs in ((self.acknowledged, other.acknowledged), (self.in_flight, other.in_flight)):
-            for group, marks in theirs.items():
-                mine = own.get(group, Counter())
-                if isinstance(mine, Counter) and isinstance(marks, Counter):
-                    own[group] = mine | marks
-                else:
-                    # A digest cannot be added up: the one of more points stands.
-                    own[group] = max(mine, marks, key=_count)
-        for selection, parts in other.asked.items():
-            self.asked.setdefault(selection, parts)
 
     def compress(self, largest: int, start: int) -> None:
         """Put digests in the place of marks, those of the largest groups first, until it fits.
@@ -159,8 +171,8 @@ class Cell:
         """Return it as JSON; `start` is the cell's start, in minutes of the epoch."""
         return {
             "version": VERSION,
-            "revision": self.revision,
-            "writer": self.writer,
+            "revision": self.version[0],
+            "writer": self.version[1],
             "acknowledged": _marks_to_json(self.acknowledged, start),
             "in_flight": _marks_to_json(self.in_flight, start),
             "asked": {key: [[*part] for part in parts] for key, parts in sorted(self.asked.items())},
@@ -186,8 +198,7 @@ class Cell:
                     ]
                     for key, parts in content["asked"].items()
                 },
-                revision=int(content["revision"]),
-                writer=str(content["writer"]),
+                version=(int(content["revision"]), str(content["writer"])),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -195,10 +206,6 @@ class Cell:
 
 _LETTERS_PER_MARK = MARK_BYTES * 4 // 3
 _LETTERS_PER_DIGEST = 2 * MARK_BYTES + 16
-
-
-def _count(marks: Counter[bytes] | Digest) -> int:
-    return marks.count if isinstance(marks, Digest) else marks.total()
 
 
 def _marks_to_json(marks: Marks, start: int) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow_provider_forge.delivery.fingerprints import Fingerprint
-    from airflow_provider_forge.delivery.ledger import Ledger, Page, Selection
+    from airflow_provider_forge.delivery.ledger import Ledger, Selection
+    from airflow_provider_forge.delivery.page import Page
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.encode import Export
     from airflow_provider_forge.otlp.model import Json
@@ -201,10 +202,12 @@ class _Delivery:
                 continue
             try:
                 self._post(batch, export)
-            except RequestTooLarge:
-                if not halvings or len(batch) == 1:
+            except RequestTooLarge as refusal:
+                if len(batch) == 1:
+                    self._leave_out(batch, refusal)
+                elif not halvings:
                     raise
-                todo += [(part, halvings - 1) for part in reversed(_cut(batch, 2))]
+                todo += [(part, halvings - 1) for part in reversed(_cut(batch, 2)) if len(batch) > 1]
             except ExportRefused as refusal:
                 if refusal.status != _BAD_REQUEST:
                     raise
@@ -212,7 +215,7 @@ class _Delivery:
                 if len(by_metric) > 1:
                     todo += [(part, halvings) for part in reversed(by_metric)]
                 else:
-                    self._refused[self._answer.points[batch[0]].metric] = refusal
+                    self._leave_out(batch, refusal)
 
     def _post(self, batch: list[int], export: Export) -> None:
         self._page.intend(batch)
@@ -234,6 +237,12 @@ class _Delivery:
         self._pending.difference_update(batch)
         self._report.sent += export.points
         self._report.batches += 1
+
+    def _leave_out(self, batch: list[int], refusal: ExportRefused) -> None:
+        """Go on without what is refused by itself: it must not hold back the rest."""
+        metric = self._answer.points[batch[0]].metric
+        log.warning("%s: %d points are left out: %s", metric, len(batch), refusal)
+        self._refused[metric] = refusal
 
     def _encode(self, batch: list[int]) -> Export:
         everything = len(batch) == len(self._answer.points)

@@ -2,7 +2,7 @@
 
 Its store only puts and gets. So there is one entry for each aligned five minutes (see `cells`), whatever
 windows are asked for; who writes an entry holds its lease; and where a lease reaches only one machine, a
-writer sees by the revision that another one was there, and adds up what both know.
+writer sees by the version that another one was there, and goes on from what that one wrote.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import datetime as dt
 import hashlib
 import logging
 import uuid
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_forge.delivery.cells import CELL_MINUTES, CELL_SECONDS, Asked, Cell, State
-from airflow_provider_forge.delivery.entries import Entry, Standing
+from airflow_provider_forge.delivery.cells import (
+    CELL_MINUTES,
+    CELL_SECONDS,
+    Cell,
+    cell_of,
+    cells_between,
+)
+from airflow_provider_forge.delivery.page import Page
 from airflow_provider_forge.otlp.model import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from airflow_provider_forge.delivery.cells import Group
     from airflow_provider_forge.delivery.fingerprints import Fingerprint
     from airflow_provider_forge.delivery.leases import Leases
     from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.otlp.model import Json
 
-__all__ = ["Ledger", "Page", "Selection", "Sentinel"]
+__all__ = ["Ledger", "Selection", "Sentinel"]
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +107,7 @@ class Ledger:
             DeliveryBusy: Another task holds one of them.
             LedgerUnavailable: The store does not answer.
         """
-        span = range(_cell_of(start.timestamp()), _cell_of(end.timestamp() - 0.001) + 1)
-        cells = sorted({*span, *(point.minute // CELL_MINUTES for point in points)})
+        cells = sorted({*cells_between(start, end), *(point.minute // CELL_MINUTES for point in points)})
         with self._leases.hold(cells):
             lost_before = self._head().get("lost_before") or 0
             yield Page(self, points, {cell: self.load(cell) for cell in cells}, lost_before)
@@ -128,22 +131,16 @@ class Ledger:
             log.warning("The ledger's entry %s is damaged (%s): taken for empty", self._key(cell), error)
             return Cell()
 
-    def save(self, cell: int, content: Cell) -> bool:
-        """Write an entry; tell whether another task has written it since it was read.
+    def save(self, cell: int, content: Cell) -> None:
+        """Write an entry.
 
         Raises:
             LedgerUnavailable: The store does not take it.
         """
-        current = self.load(cell)
-        contended = current.revision != content.revision
-        if contended:
-            content.merge(current)
-        content.revision = max(content.revision, current.revision) + 1
-        content.writer = self._writer
+        content.version = (content.version[0] + 1, self._writer)
         if self.store.largest is not None:
             content.compress(self.store.largest, cell * CELL_MINUTES)
         self.store.set(self._key(cell), content.to_json(cell * CELL_MINUTES))
-        return contended
 
     def tidy(self, selection: Selection, cells: Collection[int]) -> None:
         """Remember what there is, and remove what is older than the gateway's points.
@@ -152,7 +149,7 @@ class Ledger:
             LedgerUnavailable: The store does not take it.
         """
         head = self._head()
-        horizon = _cell_of((self._now() - KEEP).timestamp())
+        horizon = cell_of(self._now() - KEEP)
         oldest = min([head["oldest"], *(cell for cell in cells if cell >= horizon)])
         removed = range(oldest, min(horizon, oldest + PRUNE_AT_ONCE))
         for cell in removed:
@@ -190,7 +187,7 @@ class Ledger:
             "version": 1,
             "begun": f"{now:%Y-%m-%dT%H:%M:%SZ}",
             "lost_before": now.timestamp() if before else None,
-            "oldest": _cell_of(now.timestamp()),
+            "oldest": cell_of(now),
             "selections": {},
         }
         self.store.set(self._head_key, head)
@@ -205,136 +202,3 @@ class Ledger:
     def _key(self, cell: int) -> str:
         start = dt.datetime.fromtimestamp(cell * CELL_SECONDS, dt.timezone.utc)
         return f"{self.name}/{start:%Y%m%dT%H%MZ}"
-
-
-def _cell_of(timestamp: float) -> int:
-    return int(timestamp // CELL_SECONDS)
-
-
-class Page:
-    """What the ledger says of the points of one answer, and what becomes of them.
-
-    Points go by their numbers in the answer. Nothing is written before `save`.
-
-    Args:
-        ledger: Whose page it is.
-        points: The answer's points.
-        cells: The entries they fall into, and those of the window.
-        lost_before: An entry that ended before this time of the epoch, and is empty, may have been lost.
-
-    Attributes:
-        contended: Whether another task wrote the same entries meanwhile.
-    """
-
-    def __init__(
-        self, ledger: Ledger, points: Sequence[Fingerprint], cells: Mapping[int, Cell], lost_before: float
-    ) -> None:
-        self._ledger = ledger
-        self._points = points
-        self._cells = cells
-        self._dirty: set[int] = set()
-        self.contended = False
-        groups: defaultdict[Group, dict[int, bytes]] = defaultdict(dict)
-        for number, point in enumerate(points):
-            groups[point.metric, point.minute][number] = point.mark
-        self._entries = {}
-        for group, marks in groups.items():
-            cell = cells[group[1] // CELL_MINUTES]
-            acknowledged = cell.acknowledged.get(group, Counter())
-            in_flight = cell.in_flight.get(group, Counter())
-            lost = not cell.revision and (group[1] + 1) * 60 <= lost_before
-            self._entries[group] = Entry(marks, acknowledged, in_flight, lost=lost)
-
-    def numbers(self, *standings: Standing) -> list[int]:
-        """Return the points that stand so, in the order in which they are to be sent: oldest first."""
-        found = [number for number, _ in enumerate(self._points) if self.standing(number) in standings]
-        return sorted(found, key=lambda number: (self._points[number].minute, *self._points[number]))
-
-    def standing(self, number: int) -> Standing:
-        """Return how a point stood before anything was sent."""
-        return self._entry(number).standings[number]
-
-    @property
-    def digested(self) -> bool:
-        """Whether some points on the page are known by a digest only."""
-        return any(cell.digested for cell in self._cells.values())
-
-    def intend(self, numbers: Iterable[int]) -> None:
-        """Say that these points are about to be sent."""
-        for entry, some in self._by_entry(numbers):
-            entry.intend(some)
-
-    def acknowledge(self, numbers: Iterable[int]) -> None:
-        """Say that the destination has these points."""
-        for entry, some in self._by_entry(numbers):
-            entry.acknowledge(some)
-
-    def withdraw(self, numbers: Iterable[int]) -> None:
-        """Say that the destination has not taken these points."""
-        for entry, some in self._by_entry(numbers):
-            entry.withdraw(some)
-
-    def conclude(
-        self,
-        selection: Selection,
-        start: dt.datetime,
-        end: dt.datetime,
-        *,
-        open_points: Iterable[int] = (),
-        rejected: Iterable[int] = (),
-    ) -> None:
-        """Note what became of the window; to be saved thereafter.
-
-        Args:
-            selection: What was asked for.
-            start: The window's first moment.
-            end: The first moment after it.
-            open_points: Points that are still to be delivered; their cells count as not delivered.
-            rejected: Points of requests of which the receiver has rejected some.
-        """
-        left_open, with_rejected = self._cells_of(open_points), self._cells_of(rejected)
-        filled = self._cells_of(range(len(self._points)))
-        for cell in range(_cell_of(start.timestamp()), _cell_of(end.timestamp() - 0.001) + 1):
-            if cell in left_open:
-                continue
-            state = State.REJECTED if cell in with_rejected else State.DELIVERED
-            first, last = (
-                min(max(moment.timestamp() - cell * CELL_SECONDS, 0.0), float(CELL_SECONDS))
-                for moment in (start, end)
-            )
-            asked = Asked(first, last, state if cell in filled else State.EMPTY, self._ledger.timestamp())
-            if self._cells[cell].note(selection.name, asked):
-                self._dirty.add(cell)
-
-    def save(self) -> None:
-        """Write the entries that have changed.
-
-        Raises:
-            LedgerUnavailable: The store does not take them.
-        """
-        for group, entry in self._entries.items():
-            cell = group[1] // CELL_MINUTES
-            if cell in self._dirty:
-                entry.write(group, self._cells[cell].acknowledged, self._cells[cell].in_flight)
-        for cell in sorted(self._dirty):
-            self.contended |= self._ledger.save(cell, self._cells[cell])
-        self._dirty.clear()
-
-    def tidy(self, selection: Selection) -> None:
-        """Remove entries that are too old to matter, and remember the selection."""
-        self._ledger.tidy(selection, self._cells)
-
-    def _entry(self, number: int) -> Entry:
-        point = self._points[number]
-        return self._entries[point.metric, point.minute]
-
-    def _by_entry(self, numbers: Iterable[int]) -> Iterator[tuple[Entry, list[int]]]:
-        groups: defaultdict[Group, list[int]] = defaultdict(list)
-        for number in numbers:
-            groups[self._points[number].metric, self._points[number].minute].append(number)
-        for group, some in groups.items():
-            self._dirty.add(group[1] // CELL_MINUTES)
-            yield self._entries[group], some
-
-    def _cells_of(self, numbers: Iterable[int]) -> set[int]:
-        return {self._points[number].minute // CELL_MINUTES for number in numbers}

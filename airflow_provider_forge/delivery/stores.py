@@ -104,8 +104,8 @@ class ObjectStore:
         content = msgspec.json.encode(value)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if getattr(path, "protocol", "") in ("", "file", "local"):
-                _replace(Path(str(getattr(path, "path", path))), content)
+            if isinstance(path, Path):
+                _replace(path, content)
             else:
                 path.write_bytes(content)
         except Exception as error:
@@ -122,7 +122,9 @@ class ObjectStore:
             raise self._unavailable("deleted", path, error) from error
 
     def _path(self, key: str) -> Any:
-        return self.root / f"{key}.json"
+        """Return the file of an entry; of a local one as pathlib has it, which can replace files."""
+        path = self.root / f"{key}.json"
+        return Path(path.path) if getattr(path, "protocol", "") in ("file", "local") else path
 
     def _unavailable(self, verb: str, path: Any, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(

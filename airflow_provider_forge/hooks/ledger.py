@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset
@@ -29,9 +30,10 @@ LARGEST = 65_000
 
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     """Return the asset that stands for what two Connections deliver, and that the ledger hangs on."""
+    forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
     return Asset(
-        name=f"forge_metrics:{forge_conn_id}:{otlp_conn_id}",
-        uri=f"forge-metrics://{forge_conn_id}/{otlp_conn_id}",
+        name=f"forge_metrics:{forge}:{otlp}",
+        uri=f"forge-metrics://{forge}/{otlp}",
         group="forge_metrics",
     )
 
@@ -63,14 +65,13 @@ class AssetStore:
         self._ask("delete", key)
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
-        from airflow.sdk.exceptions import AirflowRuntimeError
-
         try:
             return getattr(self._accessor, verb)(*arguments)
-        except AirflowRuntimeError as error:
+        except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
             raise LedgerUnavailable(
-                f"Airflow's asset state store did not {verb} an entry of {self.name} ({error}). It is tried"
-                " again; should that not end, look at the API server's log"
+                f"Airflow's asset state store did not {verb} an entry of {self.name}"
+                f" ({type(error).__name__}: {error}). It is tried again; should that not end, look at the"
+                " API server's log"
             ) from error
 
 

@@ -77,8 +77,7 @@ def cells(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Cell]:
         acknowledged=marks_of(*kinds),
         in_flight=marks_of(*kinds),
         asked=st.dictionaries(TEXTS, st.lists(ASKED, min_size=1, max_size=3), max_size=3),
-        revision=st.integers(0, 2**40),
-        writer=TEXTS,
+        version=st.tuples(st.integers(0, 2**40), TEXTS),
     )
 
 
@@ -107,8 +106,7 @@ def test_this_is_what_it_looks_like():
         },
         in_flight={("count", START + 1): Counter([mark(4)])},
         asked={"c0ffee": [Asked(0.0, 300.0, State.DELIVERED, 1795410000)]},
-        revision=3,
-        writer="9f1c",
+        version=(3, "9f1c"),
     )
     assert json.loads(text_of(cell)) == {
         "version": 1,
@@ -139,8 +137,7 @@ def test_equal_cells_are_equal_texts(cell, data):
         acknowledged=shuffled_marks(cell.acknowledged),
         in_flight=shuffled_marks(cell.in_flight),
         asked=shuffled(cell.asked),
-        revision=cell.revision,
-        writer=cell.writer,
+        version=cell.version,
     )
     assert twin == cell
     assert text_of(twin) == text_of(cell)
@@ -158,7 +155,7 @@ def test_the_text_does_not_tell_which_cell_it_is_of(cell, later):
     def moved(marks: Marks) -> Marks:
         return {(metric, minute + later): some for (metric, minute), some in marks.items()}
 
-    elsewhere = Cell(moved(cell.acknowledged), moved(cell.in_flight), cell.asked, cell.revision, cell.writer)
+    elsewhere = Cell(moved(cell.acknowledged), moved(cell.in_flight), cell.asked, cell.version)
     assert text_of(elsewhere, START + later) == text_of(cell)
     assert read(text_of(cell), START + later) == elsewhere
 
@@ -180,7 +177,7 @@ def test_a_point_more_is_16_letters_more(marks):
 
 def content(**changes: Any) -> dict[str, Any]:
     """Return a cell as JSON with something else in one of its fields."""
-    cell = Cell(acknowledged={("count", START): Counter([mark(1)])}, revision=1, writer="w")
+    cell = Cell(acknowledged={("count", START): Counter([mark(1)])}, version=(1, "w"))
     return {**cell.to_json(START), **changes}
 
 
@@ -244,7 +241,6 @@ def test_any_other_json_in_it_is_refused_or_can_be_worked_with(cell, other, data
         return
     for selection in (*found.asked, "c0ffee"):
         found.note(selection, Asked(10.0, 20.0, State.DELIVERED, 5))
-    found.merge(copy.deepcopy(found))
     found.compress(0, START)
     assert read(text_of(found))
 
@@ -394,7 +390,9 @@ def test_each_second_is_as_it_was_asked_for_last(parts):
     cell, expected = Cell(), {}
     for at, ((first, last), state) in enumerate(parts):
         before = list(cell.asked.get("c0ffee", ()))
-        news = cell.note("c0ffee", Asked(float(first), float(last), state, at))
+        part = Asked(float(first), float(last), state, at)
+        if news := not cell.covers("c0ffee", part):
+            cell.note("c0ffee", part)
         after = cell.asked["c0ffee"]
         if news:
             expected.update(dict.fromkeys(range(first, last), (state, at)))
@@ -433,110 +431,25 @@ D, E, R = State.DELIVERED, State.EMPTY, State.REJECTED
 def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
     cell = Cell(asked={"c0ffee": [Asked(first, last, state, 1) for first, last, state in before]})
     first, last, state = asked
-    assert cell.note("c0ffee", Asked(first, last, state, 2)) is True
+    assert not cell.covers("c0ffee", Asked(first, last, state, 2))
+    cell.note("c0ffee", Asked(first, last, state, 2))
     assert cell.asked["c0ffee"] == [Asked(*part) for part in after]
 
 
 @pytest.mark.parametrize("part", [(0, 300), (0, 120), (60, 120), (120, 300)])
 @pytest.mark.parametrize("state", State)
 def test_what_is_known_is_no_news(part, state):
-    known = [Asked(0, 300, state, 1)]
-    cell = Cell(asked={"c0ffee": list(known)})
-    assert cell.note("c0ffee", Asked(*part, state, 2)) is False
-    assert cell.asked["c0ffee"] == known
+    cell = Cell(asked={"c0ffee": [Asked(0, 300, state, 1)]})
+    assert cell.covers("c0ffee", Asked(*part, state, 2))
 
 
 def test_each_selection_is_asked_for_on_its_own():
     cell = Cell()
     for selection in ("one", "other"):
-        assert cell.note(selection, Asked(0, 300, D, 1)) is True
-    assert cell.note("one", Asked(0, 300, E, 2)) is True
+        assert not cell.covers(selection, Asked(0, 300, D, 1))
+        cell.note(selection, Asked(0, 300, D, 1))
+    cell.note("one", Asked(0, 300, E, 2))
     assert cell.asked == {"one": [Asked(0, 300, E, 2)], "other": [Asked(0, 300, D, 1)]}
-
-
-# Merging
-
-
-def merged(one: Cell, other: Cell) -> Cell:
-    cell = copy.deepcopy(one)
-    cell.merge(copy.deepcopy(other))
-    return cell
-
-
-def assert_all_in(cell: Cell, other: Cell) -> None:
-    for field in ("acknowledged", "in_flight"):
-        there = getattr(cell, field)
-        for group, marks in getattr(other, field).items():
-            assert marks <= there[group]
-
-
-@thoroughly
-@given(one=MARKED_CELL, other=MARKED_CELL, third=MARKED_CELL)
-def test_marks_are_merged_in_any_order_and_none_is_lost(one, other, third):
-    both = merged(one, other)
-    for field in ("acknowledged", "in_flight"):
-        assert getattr(both, field) == getattr(merged(other, one), field)
-        assert getattr(merged(both, third), field) == getattr(merged(one, merged(other, third)), field)
-        assert getattr(merged(both, other), field) == getattr(both, field)
-    assert_all_in(both, one)
-    assert_all_in(both, other)
-
-
-def test_each_mark_is_there_as_often_as_the_one_has_it_who_has_it_more_often():
-    """Two tasks that sent the same point know of one point, not of two."""
-    group = ("count", START)
-    one = Cell(acknowledged={group: Counter({mark(1): 2, mark(2): 1})})
-    other = Cell(acknowledged={group: Counter({mark(1): 1, mark(2): 3, mark(3): 1})})
-    assert merged(one, other).acknowledged == {group: Counter({mark(1): 2, mark(2): 3, mark(3): 1})}
-
-
-@thoroughly
-@given(one=ANY_CELL, other=ANY_CELL)
-def test_merging_takes_nothing_from_the_other(one, other):
-    before = copy.deepcopy(other)
-    one.merge(other)
-    assert one.acknowledged.keys() >= other.acknowledged.keys()
-    one.note("c0ffee", Asked(0.0, 300.0, D, 5))
-    for selection in before.asked:
-        one.note(selection, Asked(0.0, 300.0, D, 5))
-    assert other == before
-
-
-@pytest.mark.parametrize("own", [{}, {("count", START): Counter()}], ids=["nothing", "no marks"])
-@pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
-def test_a_digest_is_not_lost_where_there_are_no_marks(own, field):
-    """Who says that points are about to be sent writes an empty entry for what is acknowledged."""
-    digest = {("count", START): Digest(5211, 255)}
-    assert getattr(merged(Cell(**{field: own}), Cell(**{field: digest})), field) == digest
-    assert getattr(merged(Cell(**{field: digest}), Cell(**{field: own})), field) == digest
-
-
-@pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
-@pytest.mark.parametrize(
-    ("fewer", "more"),
-    [
-        (Counter([mark(1)]), Digest(2, 3)),
-        (Digest(1, 1), Counter([mark(1), mark(2)])),
-        (Digest(1, 1), Counter({mark(1): 2})),
-        (Digest(1, 9), Digest(2, 3)),
-    ],
-    ids=str,
-)
-def test_where_marks_cannot_be_told_apart_what_knows_of_more_points_stands(field, fewer, more):
-    one, other = ({("count", START): marks} for marks in (fewer, more))
-    assert getattr(merged(Cell(**{field: one}), Cell(**{field: other})), field) == other
-    assert getattr(merged(Cell(**{field: other}), Cell(**{field: one})), field) == other
-
-
-def test_what_another_has_asked_for_is_kept():
-    one = Cell(asked={"one": [Asked(0, 300, D, 1)]})
-    other = Cell(asked={"other": [Asked(0, 60, E, 2)]})
-    assert merged(one, other).asked == {**one.asked, **other.asked}
-
-
-def test_merging_leaves_the_revision_to_who_writes():
-    cell = merged(Cell(revision=3, writer="one"), Cell(revision=5, writer="other"))
-    assert (cell.revision, cell.writer) == (3, "one")
 
 
 def test_a_mark_in_the_text_is_the_mark():

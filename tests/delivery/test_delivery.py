@@ -18,6 +18,7 @@ from tests.delivery.lines import Killed, Line, Spot, named_in_the_log
 
 MINUTES = 20
 SOME = [(Spot("requests", site, 60 * minute), minute) for minute in range(15) for site in ("a", "b")]
+MANY = [(Spot("requests", f"{site}", 60 * minute), site) for minute in range(5) for site in range(60)]
 
 points = st.builds(
     Spot, st.sampled_from(["requests", "errors"]), st.sampled_from("abc"), st.integers(0, MINUTES * 60 - 1)
@@ -263,8 +264,24 @@ def test_halving_ends():
     line = Line()
     line.receiver.failures = [RequestTooLarge("large", status=413)] * 100
     with pytest.raises(RequestTooLarge):
-        line.run(SOME)
-    assert 100 - len(line.receiver.failures) <= 9
+        line.run(MANY)
+    assert 100 - len(line.receiver.failures) == 9
+
+
+def test_a_point_that_is_too_large_by_itself_does_not_hold_back_the_others():
+    line = Line()
+    export = line.receiver.export
+
+    def refuse_large(request):
+        if "large" in request.metrics:
+            raise RequestTooLarge("too large", status=413)
+        export(request)
+
+    line.receiver.export = refuse_large
+    report = line.run([*SOME, (Spot("large", "a", 60), 1)])
+    [problem] = report.problems
+    assert "refuses large, and took everything else" in str(problem)
+    assert line.receiver.values == Counter(SOME)
 
 
 def test_one_poisoned_metric_does_not_hold_back_the_others():
@@ -323,9 +340,6 @@ def test_no_traffic_is_a_state_of_its_own():
     line.run(SOME)
     assert '"delivered"' in line.store.values["app/where/20261123T0500Z"]
     assert '"empty"' not in line.store.values["app/where/20261123T0500Z"]
-
-
-MANY = [(Spot("requests", f"{site}", 60 * minute), site) for minute in range(5) for site in range(60)]
 
 
 def test_too_many_points_for_the_store_are_known_by_a_digest():

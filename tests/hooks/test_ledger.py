@@ -221,10 +221,14 @@ def test_an_error_of_airflows_can_be_tried_again(verb):
     assert caught.value.__cause__ is error
 
 
-def test_any_other_error_is_shown_as_it_is():
-    """It is one of ours, or the end of the task."""
-    with pytest.raises(AttributeError):
-        AssetStore(SimpleNamespace(), "the asset a").get(KEY)
+def test_an_error_of_another_backend_is_an_outage_as_well():
+    """Airflow can be told to keep it anywhere."""
+
+    def fail(key: str) -> None:
+        raise TimeoutError("bucket")
+
+    with pytest.raises(LedgerUnavailable, match="TimeoutError: bucket"):
+        AssetStore(SimpleNamespace(get=fail), "the asset a").get(KEY)
 
 
 def test_a_cell_is_json_that_airflow_takes():
