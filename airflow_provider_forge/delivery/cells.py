@@ -34,9 +34,10 @@ __all__ = [
     "Digest",
     "Group",
     "Marks",
+    "Part",
     "State",
     "cell_of",
-    "cells_between",
+    "parts_between",
 ]
 
 CELL_MINUTES = 5
@@ -49,14 +50,25 @@ Group = tuple[str, int]
 """A metric's name and a minute, counted from the epoch."""
 
 
+Part = tuple[float, float]
+"""A part of a cell: its beginning and its end, in seconds from the cell's start."""
+
+
 def cell_of(moment: dt.datetime) -> int:
     """Return the number of the cell that a moment lies in."""
     return int(moment.timestamp() // CELL_SECONDS)
 
 
-def cells_between(start: dt.datetime, end: dt.datetime) -> range:
-    """Return the numbers of the cells that a window `[start, end)` touches."""
-    return range(cell_of(start), -int(-end.timestamp() // CELL_SECONDS))
+def parts_between(start: dt.datetime, end: dt.datetime) -> dict[int, Part]:
+    """Return which part of which cells a window `[start, end)` covers, by the cells' numbers."""
+    cells = range(cell_of(start), -int(-end.timestamp() // CELL_SECONDS))
+    return {
+        cell: (
+            max(start.timestamp() - cell * CELL_SECONDS, 0.0),
+            min(end.timestamp() - cell * CELL_SECONDS, float(CELL_SECONDS)),
+        )
+        for cell in cells
+    }
 
 
 class State(str, Enum):
@@ -111,12 +123,14 @@ class Cell:
         in_flight: What was on its way when this was written: no answer is known.
         asked: What was asked for, by the selection of environments and metrics.
         version: How often it was written, and by whom last.
+        damaged: Whether there was an entry that could not be read.
     """
 
     acknowledged: Marks = field(default_factory=dict)
     in_flight: Marks = field(default_factory=dict)
     asked: dict[str, list[Asked]] = field(default_factory=dict)
     version: tuple[int, str] = (0, "")
+    damaged: bool = False
 
     @property
     def digested(self) -> bool:
@@ -126,14 +140,25 @@ class Cell:
     @property
     def is_new(self) -> bool:
         """Whether nobody has ever written it."""
-        return not self.version[0]
+        return not self.version[0] and not self.damaged
 
-    def covers(self, selection: str, asked: Asked) -> bool:
-        """Tell whether it is known already that this part was asked for, with the same outcome."""
+    def covers(self, selection: str, part: Part, state: State | None = None) -> bool:
+        """Tell whether it is known that this part was asked for, with this outcome or with any."""
+        start, end = part
         return any(
-            part.start <= asked.start and asked.end <= part.end and part.state is asked.state
-            for part in self.asked.get(selection, ())
+            known.start <= start and end <= known.end and state in (None, known.state)
+            for known in self.asked.get(selection, ())
         )
+
+    def rejected_at(self, selection: str, part: Part) -> int | None:
+        """Return when points of this part were last rejected; None for never."""
+        start, end = part
+        times = [
+            known.at
+            for known in self.asked.get(selection, ())
+            if known.state is State.REJECTED and known.start < end and start < known.end
+        ]
+        return max(times, default=None)
 
     def note(self, selection: str, asked: Asked) -> None:
         """Remember that a part was asked for; it takes the place of what it covers."""

@@ -47,11 +47,14 @@ class Policy:
         resend: Send all, whatever was acknowledged.
         on_changed: What to do with points acknowledged with another value: `skip`, `send` or `fail`.
         on_ambiguous: What to do with points that were sent with no answer known: `resend` or `fail`.
+        since: Time of the epoch at which the run began: what was rejected since then fails it, in whichever
+            of its tries; None not to look.
     """
 
     resend: bool = False
     on_changed: str = "skip"
     on_ambiguous: str = "resend"
+    since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def deliver(answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy
         ReceiverUnavailable: The receiver is busy or did not answer.
         ExportRefused: It refuses requests, whatever is in them.
     """
-    with ledger.page(answer.points, answer.start, answer.end) as page:
+    with ledger.page(answer.points, answer.selection, answer.start, answer.end) as page:
         return _Delivery(answer, receiver, page, policy).run()
 
 
@@ -136,19 +139,16 @@ class _Delivery:
     def run(self) -> Report:
         numbers = self._to_send()
         self._pending |= {*numbers, *self._page.numbers(Standing.NEW, Standing.AMBIGUOUS)}
+        self._recall_rejections()
         try:
             self._send(numbers)
         finally:
             # Also when it failed half-way: what was acknowledged until then is never sent again.
             self._page.conclude(
-                self._answer.selection,
-                self._answer.start,
-                self._answer.end,
-                open_points=self._pending,
-                rejected=self._rejected,
+                open_points=self._pending, rejected=self._rejected, resent=self._policy.resend
             )
             self._page.save()
-        self._page.tidy(self._answer.selection)
+        self._page.tidy()
         if self._refused:
             self._report.problems.append(self._refusal())
         self._report.digested = self._page.digested
@@ -159,6 +159,18 @@ class _Delivery:
                 " lease with this one: points of both may have been sent twice"
             )
         return self._report
+
+    def _recall_rejections(self) -> None:
+        """Let a rejection fail the run, though a later try of it find all else delivered."""
+        policy = self._policy
+        if policy.since is not None and not policy.resend and self._page.rejected_since(policy.since):
+            self._report.problems.append(
+                PointsRejected(
+                    "The receiver rejected points in an earlier try of this run, whose log says why; OTLP"
+                    " forbids to send them again. To do it all the same, run it with resend=True",
+                    rejected=0,
+                )
+            )
 
     def _to_send(self) -> list[int]:
         """Return the points to send; say what is done with those that are not simply new."""
@@ -205,9 +217,10 @@ class _Delivery:
             except RequestTooLarge as refusal:
                 if len(batch) == 1:
                     self._leave_out(batch, refusal)
-                elif not halvings:
+                    continue
+                if not halvings:
                     raise
-                todo += [(part, halvings - 1) for part in reversed(_cut(batch, 2)) if len(batch) > 1]
+                todo += [(part, halvings - 1) for part in reversed(_cut(batch, 2))]
             except ExportRefused as refusal:
                 if refusal.status != _BAD_REQUEST:
                     raise
@@ -220,6 +233,14 @@ class _Delivery:
     def _post(self, batch: list[int], export: Export) -> None:
         self._page.intend(batch)
         self._page.save()
+        if there := self._delivered_meanwhile(batch):
+            self._page.withdraw(there)
+            self._pending.difference_update(there)
+            self._report.unchanged += len(there)
+            batch = [number for number in batch if number not in there]
+            if not batch:
+                return
+            export = self._encode(batch)
         try:
             self._receiver.export(export)
         except PointsRejected as rejection:
@@ -237,6 +258,12 @@ class _Delivery:
         self._pending.difference_update(batch)
         self._report.sent += export.points
         self._report.batches += 1
+
+    def _delivered_meanwhile(self, batch: list[int]) -> set[int]:
+        """Return what another writer has delivered since this page was opened."""
+        if self._policy.resend or not self._page.contended:
+            return set()
+        return {number for number in batch if self._page.standing(number) is Standing.UNCHANGED}
 
     def _leave_out(self, batch: list[int], refusal: ExportRefused) -> None:
         """Go on without what is refused by itself: it must not hold back the rest."""

@@ -117,10 +117,15 @@ class Entry:
                 self.standings[number] = Standing.UNCHANGED
         else:
             self._unmatched = recorded
-            self.standings.update(dict.fromkeys(self._order, Standing.CHANGED))
+            # With more points than there were, some have never been sent.
+            grown = len(self._order) > recorded.count
+            standing = Standing.AMBIGUOUS if grown else Standing.CHANGED
+            self.standings.update(dict.fromkeys(self._order, standing))
 
     def _compare_flying(self, in_flight: Counter[bytes] | Digest) -> None:
+        # Also one whose changed value was on its way; the others first.
         unknown = [number for number in self._order if number not in self.standings]
+        unknown += [number for number, standing in self.standings.items() if standing is Standing.CHANGED]
         if isinstance(in_flight, Digest):
             self._flying = {number: self._marks[number] for number in unknown}
         else:

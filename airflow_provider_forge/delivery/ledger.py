@@ -20,7 +20,7 @@ from airflow_provider_forge.delivery.cells import (
     CELL_SECONDS,
     Cell,
     cell_of,
-    cells_between,
+    parts_between,
 )
 from airflow_provider_forge.delivery.page import Page
 from airflow_provider_forge.otlp.model import canonical
@@ -78,7 +78,8 @@ class Ledger:
         store: Where it is kept.
         name: The first part of its keys; tells app and destination.
         leases: Who writes an entry holds its lease.
-        sentinel: Tells a ledger that was lost from a new one; None where nothing is kept.
+        sentinel: Returns, for the name of a selection, what tells a record that was lost from a new one; None
+            where nothing is kept.
         now: Returns the present, aware.
     """
 
@@ -88,7 +89,7 @@ class Ledger:
         name: str,
         *,
         leases: Leases,
-        sentinel: Sentinel | None = None,
+        sentinel: Callable[[str], Sentinel] | None = None,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
     ) -> None:
         self.store = store
@@ -100,17 +101,35 @@ class Ledger:
         self._known_head: Json | None = None
 
     @contextlib.contextmanager
-    def page(self, points: Sequence[Fingerprint], start: dt.datetime, end: dt.datetime) -> Iterator[Page]:
+    def page(
+        self, points: Sequence[Fingerprint], selection: Selection, start: dt.datetime, end: dt.datetime
+    ) -> Iterator[Page]:
         """Open the entries of an answer's points and of the window it was asked for, for this task alone.
+
+        Args:
+            points: The answer's.
+            selection: What was asked for.
+            start: The window's first moment.
+            end: The first moment after it.
 
         Raises:
             DeliveryBusy: Another task holds one of them.
             LedgerUnavailable: The store does not answer.
         """
-        cells = sorted({*cells_between(start, end), *(point.minute // CELL_MINUTES for point in points)})
-        with self._leases.hold(cells):
-            lost_before = self._head().get("lost_before") or 0
-            yield Page(self, points, {cell: self.load(cell) for cell in cells}, lost_before)
+        window = parts_between(start, end)
+        numbers = sorted({*window, *(point.minute // CELL_MINUTES for point in points)})
+        with self._leases.hold(numbers):
+            lost_before = self._lost_before(selection)
+            cells = {number: self.load(number) for number in numbers}
+            yield Page(self, points, selection.name, window, cells, lost_before)
+
+    def knows(self, start: dt.datetime, end: dt.datetime) -> bool:
+        """Tell whether all of a window has been delivered before, or at least asked for.
+
+        Raises:
+            LedgerUnavailable: The store does not answer.
+        """
+        return not any(self.load(cell).is_new for cell in parts_between(start, end))
 
     def timestamp(self) -> int:
         """Return the present, in seconds of the epoch."""
@@ -128,8 +147,8 @@ class Ledger:
         try:
             return Cell.from_json(content, cell * CELL_MINUTES)
         except ValueError as error:
-            log.warning("The ledger's entry %s is damaged (%s): taken for empty", self._key(cell), error)
-            return Cell()
+            log.warning("The ledger's entry %s is damaged (%s): taken for lost", self._key(cell), error)
+            return Cell(damaged=True)
 
     def save(self, cell: int, content: Cell) -> None:
         """Write an entry.
@@ -142,8 +161,8 @@ class Ledger:
             content.compress(self.store.largest, cell * CELL_MINUTES)
         self.store.set(self._key(cell), content.to_json(cell * CELL_MINUTES))
 
-    def tidy(self, selection: Selection, cells: Collection[int]) -> None:
-        """Remember what there is, and remove what is older than the gateway's points.
+    def tidy(self, cells: Collection[int]) -> None:
+        """Remove entries that are older than the gateway's points; `cells` are those just written.
 
         Raises:
             LedgerUnavailable: The store does not take it.
@@ -154,27 +173,37 @@ class Ledger:
         removed = range(oldest, min(horizon, oldest + PRUNE_AT_ONCE))
         for cell in removed:
             self.store.delete(self._key(cell))
-        oldest += len(removed)
-        if oldest != head["oldest"] or selection.name not in head["selections"]:
+        if removed or oldest < head["oldest"]:
             # Another task may have added to it meanwhile.
-            latest = self.store.get(self._head_key) or head
-            selections = {**latest["selections"], selection.name: selection.to_json()}
-            self._known_head = {**latest, "oldest": oldest, "selections": selections}
+            self._known_head = self.store.get(self._head_key) or head
+            self._known_head["oldest"] = oldest + len(removed)
             self.store.set(self._head_key, self._known_head)
 
     def _head(self) -> Json:
         if self._known_head is None:
-            self._known_head = self.store.get(self._head_key) or self._begin()
+            self._known_head = self.store.get(self._head_key) or {
+                "version": 1,
+                "oldest": cell_of(self._now()),
+                "selections": {},
+            }
         return self._known_head
 
-    def _begin(self) -> Json:
-        """Begin a ledger, in the place of one that was lost if there is word of one."""
-        now = self._now()
-        before = self._sentinel.load() if self._sentinel else {}
+    def _lost_before(self, selection: Selection) -> float:
+        """Return the time of the epoch before which there may have been another record; 0 for never."""
+        if selection.name not in self._head()["selections"]:
+            self._begin(selection)
+        return float(self._head()["selections"][selection.name]["lost_before"] or 0)
+
+    def _begin(self, selection: Selection) -> None:
+        """Begin the record of a selection, in the place of one that was lost if there is word of one."""
+        sentinel = self._sentinel(selection.name) if self._sentinel else None
+        before = sentinel.load() if sentinel else {}
+        # Another task may have begun it just now, which writes the head before the sentinel.
+        self._known_head = None
+        head, now = self._head(), self._now()
+        if selection.name in head["selections"]:
+            return
         if before:
-            # Another task may have begun it just now, which writes the head before the sentinel.
-            if (begun := self.store.get(self._head_key)) is not None:
-                return begun
             log.warning(
                 "The record of what was delivered, begun %s in %s, is not in %s: it was lost, or is kept"
                 " elsewhere. What ended before %s may have been delivered already",
@@ -183,17 +212,16 @@ class Ledger:
                 self.store.name,
                 f"{now:%Y-%m-%dT%H:%M:%SZ}",
             )
-        head: Json = {
-            "version": 1,
-            "begun": f"{now:%Y-%m-%dT%H:%M:%SZ}",
-            "lost_before": now.timestamp() if before else None,
-            "oldest": cell_of(now),
-            "selections": {},
+        begun = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        lost_before = now.timestamp() if before else None
+        head["selections"][selection.name] = {
+            **selection.to_json(),
+            "begun": begun,
+            "lost_before": lost_before,
         }
         self.store.set(self._head_key, head)
-        if self._sentinel:
-            self._sentinel.save({"begun": head["begun"], "store": self.store.name})
-        return head
+        if sentinel:
+            sentinel.save({"begun": begun, "store": self.store.name})
 
     @property
     def _head_key(self) -> str:

@@ -10,17 +10,15 @@ from airflow_provider_forge.delivery.cells import (
     CELL_SECONDS,
     Asked,
     State,
-    cells_between,
 )
 from airflow_provider_forge.delivery.entries import Entry, Standing
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_forge.delivery.cells import Cell, Group
+    from airflow_provider_forge.delivery.cells import Cell, Group, Part
     from airflow_provider_forge.delivery.fingerprints import Fingerprint
-    from airflow_provider_forge.delivery.ledger import Ledger, Selection
+    from airflow_provider_forge.delivery.ledger import Ledger
 
 __all__ = ["Page"]
 
@@ -33,18 +31,29 @@ class Page:
     Args:
         ledger: Whose page it is.
         points: The answer's points.
-        cells: The entries they fall into, and those of the window.
-        lost_before: What ended before this time of the epoch, and has no entry, may have had a lost one.
+        selection: Name of what was asked for.
+        window: The parts of cells that were asked for.
+        cells: Their entries, and those that the points fall into.
+        lost_before: What ended before this time of the epoch, and was not asked for since, may have been
+            recorded elsewhere.
 
     Attributes:
         contended: Whether another task wrote the same entries meanwhile.
     """
 
     def __init__(
-        self, ledger: Ledger, points: Sequence[Fingerprint], cells: Mapping[int, Cell], lost_before: float
+        self,
+        ledger: Ledger,
+        points: Sequence[Fingerprint],
+        selection: str,
+        window: Mapping[int, Part],
+        cells: Mapping[int, Cell],
+        lost_before: float,
     ) -> None:
         self._ledger = ledger
         self._points = points
+        self._selection = selection
+        self._window = window
         self._cells = dict(cells)
         self._lost_before = lost_before
         self._marks: defaultdict[Group, dict[int, bytes]] = defaultdict(dict)
@@ -54,17 +63,20 @@ class Page:
         # What this page has done, to be done again on what another writer left.
         self._acknowledged: set[int] = set()
         self._sending: set[int] = set()
-        self._notes: dict[int, tuple[str, Asked]] = {}
+        self._notes: dict[int, Asked] = {}
         self._dirty: set[int] = set()
         self.contended = False
 
     def _open(self, group: Group) -> Entry:
-        cell = self._cells[group[1] // CELL_MINUTES]
+        number = group[1] // CELL_MINUTES
+        cell = self._cells[number]
+        second = group[1] * 60.0 - number * CELL_SECONDS
+        is_known = cell.covers(self._selection, (second, second + 60))
         return Entry(
             self._marks[group],
             cell.acknowledged.get(group, Counter()),
             cell.in_flight.get(group, Counter()),
-            lost=cell.is_new and (group[1] + 1) * 60 <= self._lost_before,
+            lost=cell.damaged or (not is_known and (group[1] + 1) * 60 <= self._lost_before),
         )
 
     def numbers(self, *standings: Standing) -> list[int]:
@@ -101,37 +113,36 @@ class Page:
             entry.withdraw(some)
             self._sending.difference_update(some)
 
+    def rejected_since(self, since: float) -> bool:
+        """Tell whether points of the window were rejected after this time of the epoch."""
+        times = [self._cells[cell].rejected_at(self._selection, part) for cell, part in self._window.items()]
+        return any(time is not None and time >= int(since) for time in times)
+
     def conclude(
-        self,
-        selection: Selection,
-        start: dt.datetime,
-        end: dt.datetime,
-        *,
-        open_points: Iterable[int] = (),
-        rejected: Iterable[int] = (),
+        self, *, open_points: Iterable[int] = (), rejected: Iterable[int] = (), resent: bool = False
     ) -> None:
         """Note what became of the window; to be saved thereafter.
 
         Args:
-            selection: What was asked for.
-            start: The window's first moment.
-            end: The first moment after it.
             open_points: Points that are still to be delivered; their cells count as not delivered.
             rejected: Points of requests of which the receiver has rejected some.
+            resent: Whether all was sent again, which takes back earlier rejections.
         """
         left_open, with_rejected = self._cells_of(open_points), self._cells_of(rejected)
         filled = self._cells_of(range(len(self._points)))
-        for cell in cells_between(start, end):
-            if cell in left_open:
+        for cell, part in self._window.items():
+            earlier = None if resent else self._cells[cell].rejected_at(self._selection, part)
+            if cell in with_rejected:
+                asked = Asked(*part, State.REJECTED, self._ledger.timestamp())
+            elif cell in left_open:
                 continue
-            state = State.REJECTED if cell in with_rejected else State.DELIVERED
-            first, last = (
-                min(max(moment.timestamp() - cell * CELL_SECONDS, 0.0), float(CELL_SECONDS))
-                for moment in (start, end)
-            )
-            asked = Asked(first, last, state if cell in filled else State.EMPTY, self._ledger.timestamp())
-            if not self._cells[cell].covers(selection.name, asked):
-                self._notes[cell] = (selection.name, asked)
+            elif earlier is not None:
+                asked = Asked(*part, State.REJECTED, earlier)
+            else:
+                state = State.DELIVERED if cell in filled else State.EMPTY
+                asked = Asked(*part, state, self._ledger.timestamp())
+            if cell in with_rejected or not self._cells[cell].covers(self._selection, part, asked.state):
+                self._notes[cell] = asked
                 self._dirty.add(cell)
 
     def save(self) -> None:
@@ -152,7 +163,7 @@ class Page:
             for group in groups:
                 self._entries[group].write(group, content.acknowledged, content.in_flight)
             if cell in self._notes:
-                content.note(*self._notes[cell])
+                content.note(self._selection, self._notes[cell])
             self._ledger.save(cell, content)
         self._dirty.clear()
 
@@ -162,9 +173,9 @@ class Page:
         entry.acknowledge(self._acknowledged & self._marks[group].keys())
         entry.intend(self._sending & self._marks[group].keys())
 
-    def tidy(self, selection: Selection) -> None:
-        """Remove entries that are too old to matter, and remember the selection."""
-        self._ledger.tidy(selection, self._cells)
+    def tidy(self) -> None:
+        """Remove entries that are too old to matter."""
+        self._ledger.tidy(self._cells)
 
     def _by_entry(self, numbers: Iterable[int]) -> Iterator[tuple[Entry, list[int]]]:
         groups: defaultdict[Group, list[int]] = defaultdict(list)

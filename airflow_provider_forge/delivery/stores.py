@@ -96,7 +96,7 @@ class ObjectStore:
             value = msgspec.json.decode(content)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._unavailable("read", path, error) from error
-        return value if isinstance(value, dict) else None
+        return value if isinstance(value, dict) else {}
 
     def set(self, key: str, value: Json) -> None:
         """Write a file."""

@@ -31,11 +31,8 @@ LARGEST = 65_000
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     """Return the asset that stands for what two Connections deliver, and that the ledger hangs on."""
     forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
-    return Asset(
-        name=f"forge_metrics:{forge}:{otlp}",
-        uri=f"forge-metrics://{forge}/{otlp}",
-        group="forge_metrics",
-    )
+    # Without a URI of its own, so that whoever names it means this one.
+    return Asset(f"forge_metrics:{forge}:{otlp}")
 
 
 class AssetStore:
@@ -54,7 +51,7 @@ class AssetStore:
     def get(self, key: str) -> Json | None:
         """Return the value; None where there is none."""
         value = self._ask("get", key)
-        return value if isinstance(value, dict) else None
+        return value if isinstance(value, dict) or value is None else {}
 
     def set(self, key: str, value: Json) -> None:
         """Put a value there."""
@@ -117,7 +114,13 @@ def open_ledger(store: Store | None, app_id: str, destination: str) -> Ledger:
             " Set the OTLP Connection's extra ledger_url to have one"
         )
         return Ledger(TransientStore(), f"{app_id}/{where}", leases=leases)
-    sentinel = VariableMemory(
-        f"forge_ledger_{app_id}_{where}", f"Says that deliveries to {destination} are on record"
-    )
+
+    def sentinel(selection: str) -> VariableMemory:
+        # Not the whole URL: a path can hold a secret.
+        host = urllib.parse.urlsplit(destination).hostname
+        return VariableMemory(
+            f"forge_ledger_{app_id}_{where}_{selection}",
+            f"Says that airflow-provider-forge has a record of what it delivered to {host}",
+        )
+
     return Ledger(store, f"{app_id}/{where}", leases=leases, sentinel=sentinel)

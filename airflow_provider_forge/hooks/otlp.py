@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpHook"]
 
-_OWN_SETTINGS = {"max_body_bytes", "max_compressed_bytes", "max_age", "ledger_url"}
+_OWN_SETTINGS = {"max_body_bytes", "max_compressed_bytes", "max_age", "tenant", "ledger_url"}
 """What this provider does with the endpoint, wherever the endpoint comes from."""
 
 _URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
@@ -42,7 +42,8 @@ class OtlpHook(BaseHook):
     extra                ``auth_header``, ``headers`` (object), ``protocol`` (``http/protobuf`` or
                          ``http/json``), ``compression`` (``gzip`` or ``none``), ``timeout`` (seconds, 30),
                          ``ca_file``, ``cert_file``, ``key_file``; ``max_body_bytes`` (4 MiB),
-                         ``max_compressed_bytes``, ``max_age`` (such as ``48h``, or ``none``), ``ledger_url``
+                         ``max_compressed_bytes``, ``max_age`` (such as ``48h``, or ``none``), ``tenant``,
+                         ``ledger_url``
     ==================== ==============================================================================
 
     Args:
@@ -135,6 +136,7 @@ class OtlpHook(BaseHook):
                 None if compressed is None else extras.whole_number("max_compressed_bytes", 0, MOST_BYTES)
             ),
             max_age=default_max_age(endpoint.url) if max_age is None else parse_max_age(max_age),
+            tenant=extras.text("tenant"),
         )
 
     def _endpoint(self, host: str, password: str | None, extras: Extras) -> Endpoint:

@@ -4,79 +4,29 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.exceptions import (
-    BrokenAnswer,
-    FinalError,
-    WindowExpired,
-    WindowTooLarge,
-)
+from airflow_provider_forge.exceptions import BrokenAnswer, WindowExpired, WindowTooLarge
 from airflow_provider_forge.operators.interval import check_age
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections import deque
+    from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_provider_forge.delivery.delivery import Answer, Policy, Report
+    from airflow_provider_forge.delivery.delivery import Answer, Policy
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.gateway.windows import Window
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+    from airflow_provider_forge.operators.progress import Progress
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.encode import Export
     from airflow_provider_forge.otlp.model import Json
 
-__all__ = ["Exporter", "Summary"]
+__all__ = ["Exporter"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Summary:
-    """What became of several windows; the fields are those of `Report`, added up."""
-
-    calls: int = 0
-    empty: int = 0
-    points: int = 0
-    sent: int = 0
-    unchanged: int = 0
-    changed: int = 0
-    ambiguous: int = 0
-    rejected: int = 0
-    batches: int = 0
-    expired: int = 0
-    digested: bool = False
-    contended: bool = False
-    request_ids: list[str | None] = field(default_factory=list)
-    problems: list[FinalError] = field(default_factory=list)
-
-    def add(self, report: Report, request_id: str | None) -> None:
-        """Add a window."""
-        self.calls += 1
-        self.empty += not report.points
-        for name in ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches"):
-            setattr(self, name, getattr(self, name) + getattr(report, name))
-        self.digested |= report.digested
-        self.contended |= report.contended
-        self.request_ids.append(request_id)
-        self.problems += report.problems
-
-    def check(self) -> None:
-        """Raise what fails the task now that everything else is delivered.
-
-        Raises:
-            FinalError: There is something.
-        """
-        if len(self.problems) == 1:
-            raise self.problems[0]
-        if self.problems:
-            raise FinalError(" | ".join(problem.message for problem in self.problems))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers."""
-        return {name: value for name, value in vars(self).items() if name != "problems"}
 
 
 @dataclass
@@ -107,34 +57,44 @@ class Exporter:
     on_expired: str
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
 
-    def export(self, windows: Iterable[Window]) -> Summary:
-        """Deliver windows one by one; one that is too much for the gateway in halves.
+    def export(self, progress: Progress) -> None:
+        """Deliver what is to do, window by window; one that is too much for the gateway in halves.
+
+        Whatever is raised, the progress says what was delivered until then, and what is left.
 
         Raises:
             RetryableError: The gateway, the receiver or the ledger failed.
             FinalError: One of them refused.
         """
-        summary = Summary()
-        todo = deque(windows)
-        while todo:
-            window = todo.popleft()
-            try:
-                check_age(window, self.receiver.endpoint, self.now())
-                self._export_window(window, summary)
-            except WindowTooLarge as error:
-                halves = window.halves()
-                if not halves:
-                    raise
-                log.warning("%s; asked again as two halves", error)
-                todo.extendleft(reversed(halves))
-            except WindowExpired as error:  # while others were delivered, or it waited for the rate limit
-                if self.on_expired == "fail":
-                    raise
-                log.warning("Left out: %s", error)
-                summary.expired += 1
-        return summary
+        while progress.todo:
+            self._export_next(progress.todo, progress, self.on_expired)
+        while progress.late:
+            # What nobody has delivered yet is left to its own run.
+            if self.ledger.knows(progress.late[0].start, progress.late[0].end):
+                self._export_next(progress.late, progress, "skip")
+            else:
+                progress.late.popleft()
 
-    def _export_window(self, window: Window, summary: Summary) -> None:
+    def _export_next(self, todo: deque[Window], progress: Progress, on_expired: str) -> None:
+        window = todo[0]
+        halves: tuple[Window, ...] = ()
+        try:
+            check_age(window, self.receiver.endpoint, self.now())
+            self._export_window(window, progress)
+        except WindowTooLarge as error:
+            halves = window.halves()
+            if not halves:
+                raise
+            log.warning("%s; asked again as two halves", error)
+        except WindowExpired as error:  # while others were delivered, or it waited for the rate limit
+            if on_expired == "fail":
+                raise
+            log.warning("Left out: %s", error)
+            progress.summary.expired += 1
+        todo.popleft()
+        todo.extendleft(reversed(halves))
+
+    def _export_window(self, window: Window, progress: Progress) -> None:
         from airflow_provider_forge.delivery.delivery import deliver
         from airflow_provider_forge.otlp.model import MalformedOtlp
 
@@ -158,7 +118,8 @@ class Exporter:
             metrics.waited,
             metrics.request_id,
         )
-        summary.add(report, metrics.request_id)
+        progress.summary.add(report, metrics.request_id)
+        progress.problems += [problem.message for problem in report.problems]
 
     def _read(self, metrics: AppMetrics) -> Answer:
         from airflow_provider_forge.delivery.delivery import Answer

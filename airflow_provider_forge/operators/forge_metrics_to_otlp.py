@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Asset, Context
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_forge.delivery.delivery import Policy
     from airflow_provider_forge.gateway.windows import Window
-    from airflow_provider_forge.otlp.endpoint import Endpoint
+    from airflow_provider_forge.operators.exporter import Exporter
+    from airflow_provider_forge.operators.progress import Progress
+    from airflow_provider_forge.otlp.client import OtlpClient
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
 
@@ -131,8 +134,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.revisit_after = revisit_after
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
         # An outlet alone loses what is kept with it whenever the DAG file cannot be imported for a minute.
-        self.inlets = [*self.inlets, self.asset]
-        self.outlets = [*self.outlets, self.asset]
+        self.inlets = _with(self.inlets, self.asset)
+        self.outlets = _with(self.outlets, self.asset)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the task; defer it until the interval has settled, should it be too early.
@@ -142,86 +145,124 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             AirflowSkipException: All of the interval is too old, and `on_expired` is `skip`.
             RetryableError: Anything else that went wrong.
         """
-        return self._run(context, wait_until_settled=True)
-
-    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
-        """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
-        return self._run(context, wait_until_settled=False)
-
-    def _run(self, context: Context, *, wait_until_settled: bool) -> dict[str, Any]:
         import pendulum
 
         from airflow_provider_forge.operators.interval import find_interval, settled_at
 
-        try:
+        with _final_errors():
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
-            if wait_until_settled and settled > now:
-                self.log.info("%s has settled at %s: deferred until then", interval, settled)
-                self.defer(trigger=_wake_at(settled), method_name="resume")
-            return self._deliver(interval, now, context)
-        except DeliveryBusy as busy:
-            again = pendulum.now("UTC").add(seconds=busy.retry_after or 0)
-            self.log.info("%s: deferred until %s", busy, again)
-            self.defer(trigger=_wake_at(again), method_name="resume")
-        except FinalError as error:
-            # The message says it all; a second traceback would only bury it.
-            raise AirflowFailException(str(error)) from None
+        if settled > now:
+            self.log.info("%s has settled at %s: deferred until then", interval, settled)
+            self.defer(trigger=_wake_at(settled), method_name="resume")
+        return self._run(context)
 
-    def _deliver(self, interval: Window, now: dt.datetime, context: Context) -> dict[str, Any]:
+    def resume(
+        self,
+        context: Context,
+        event: Any = None,  # noqa: ARG002 - Airflow's signature
+        progress: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
+        return self._run(context, progress)
+
+    def _run(self, context: Context, so_far: dict[str, Any] | None = None) -> dict[str, Any]:
+        import pendulum
+
+        from airflow_provider_forge.operators.interval import find_interval
+        from airflow_provider_forge.operators.progress import Progress
+
+        with _final_errors(), OtlpHook(self.otlp_conn_id).get_conn() as receiver:
+            interval = find_interval(context, self.interval_start, self.interval_end)
+            exporter = self._exporter(context, receiver)
+            progress = self._begin(interval, exporter) if so_far is None else Progress.from_json(so_far)
+            try:
+                exporter.export(progress)
+            except DeliveryBusy as busy:
+                again = pendulum.now("UTC").add(seconds=busy.retry_after or 0)
+                self.log.info("%s: deferred until %s", busy, again)
+                left = {"progress": progress.to_json()}
+                self.defer(trigger=_wake_at(again), method_name="resume", kwargs=left)
+            summary = {"window": str(interval), **vars(progress.summary)}
+            self.log.info("Summary: %s", summary)
+            progress.check()
+        if progress.summary.expired and not progress.summary.calls:
+            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
+        self._tell(context, summary)
+        return summary
+
+    def _exporter(self, context: Context, receiver: OtlpClient) -> Exporter:
         from airflow_provider_forge.hooks.ledger import find_store, open_ledger
         from airflow_provider_forge.operators.exporter import Exporter
-        from airflow_provider_forge.operators.interval import windows_alive
         from airflow_provider_forge.otlp.conform import check_attributes
 
         check_attributes(self.resource_attributes or {})
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
-        otlp = OtlpHook(self.otlp_conn_id)
-        with otlp.get_conn() as receiver:
-            windows, expired = windows_alive(interval, now, self.on_expired, receiver.endpoint)
-            store = find_store(context, self.asset, otlp.ledger_url)
-            exporter = Exporter(
-                forge,
-                receiver,
-                open_ledger(store, forge.app_id, receiver.endpoint.destination),
-                self._policy(),
-                self.environments,
-                self.metrics,
-                self.resource_attributes or {},
-                conform=self.conform,
-                on_expired=self.on_expired,
-            )
-            earlier = self._late_look(interval, now, receiver.endpoint) if store else []
-            summary = exporter.export([*windows, *earlier])
-        summary.check()
-        if (expired := expired + summary.expired) and not summary.calls:
-            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
-        result = {"window": str(interval), **summary.to_json(), "expired": expired}
-        self._tell(context, result)
-        return result
+        store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
+        return Exporter(
+            forge,
+            receiver,
+            open_ledger(store, forge.app_id, receiver.endpoint.destination),
+            self._policy(context),
+            self.environments,
+            self.metrics,
+            self.resource_attributes or {},
+            conform=self.conform,
+            on_expired=self.on_expired,
+        )
 
-    def _policy(self) -> Policy:
+    def _begin(self, interval: Window, exporter: Exporter) -> Progress:
+        """Return what is to be done: the interval, and what a live run looks at again for late points."""
+        import pendulum
+
+        from airflow_provider_forge.operators.interval import windows_alive
+        from airflow_provider_forge.operators.progress import Progress
+
+        now = pendulum.now("UTC")
+        endpoint = exporter.receiver.endpoint
+        windows, expired = windows_alive(interval, now, self.on_expired, endpoint)
+        late: list[Window] = []
+        back = self.revisit_after
+        if back is not None and now - interval.end <= back and not exporter.policy.resend:
+            late, _ = windows_alive(interval.shifted(-back), now, "skip", endpoint)
+            # A long interval reaches back into itself.
+            late = [window for window in late if window.end <= interval.start]
+        return Progress.begin(windows, late, expired=expired)
+
+    def _policy(self, context: Context) -> Policy:
         from airflow_provider_forge.delivery.delivery import Policy
 
         # A template leaves text.
         resend = str(self.resend or False).strip().lower()
         _check_choice("resend", resend, "true", "false")
-        return Policy(resend=resend == "true", on_changed=self.on_changed, on_ambiguous=self.on_ambiguous)
-
-    def _late_look(self, interval: Window, now: dt.datetime, endpoint: Endpoint) -> list[Window]:
-        """Return what a live run looks at again: points may have come late."""
-        if self.revisit_after is None or self._policy().resend or now - interval.end > self.revisit_after:
-            return []
-        from airflow_provider_forge.operators.interval import windows_alive
-
-        earlier = interval.shifted(-self.revisit_after)
-        return windows_alive(earlier, now, "skip", endpoint)[0]
+        run = context.get("dag_run")
+        begun = getattr(run, "start_date", None)
+        return Policy(
+            resend=resend == "true",
+            on_changed=self.on_changed,
+            on_ambiguous=self.on_ambiguous,
+            since=begun.timestamp() if begun else None,
+        )
 
     def _tell(self, context: Context, summary: dict[str, Any]) -> None:
         """Put the summary into the asset's event; a mapped task has no asset unless it was given one."""
         events = context.get("outlet_events")
         if events is not None and self.asset in (context.get("outlets") or ()):
             events[self.asset].extra = summary
+
+
+def _with(assets: list[Any], asset: Asset) -> list[Any]:
+    return assets if asset in assets else [*assets, asset]
+
+
+@contextlib.contextmanager
+def _final_errors() -> Iterator[None]:
+    """Turn errors that trying again cannot mend into Airflow's own for that."""
+    try:
+        yield
+    except FinalError as error:
+        # The message says it all; a second traceback would only bury it.
+        raise AirflowFailException(str(error)) from None
 
 
 def _check_choice(field: str, value: str, *choices: str) -> None:

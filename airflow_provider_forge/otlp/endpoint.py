@@ -112,6 +112,7 @@ class Endpoint:
         max_body_bytes: Size, before compression, above which a request is to be split.
         max_compressed_bytes: Size as it is sent, above which a request is not sent; None for any size.
         max_age: How old points may be for the destination to keep them; None for any age.
+        tenant: Whose the points are there, where the URL does not tell one account from another.
         ca_file: PEM file with the authorities to trust instead of the usual ones.
         cert_file: PEM file with the client's certificate.
         key_file: PEM file with its key, where `cert_file` does not hold it.
@@ -128,6 +129,7 @@ class Endpoint:
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_compressed_bytes: int | None = None
     max_age: dt.timedelta | None = None
+    tenant: str | None = None
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -179,13 +181,18 @@ class Endpoint:
 
     @property
     def destination(self) -> str:
-        """What tells this destination from others: the URL, in one spelling, and the tenant. No secret."""
+        """What tells this destination from others: the URL, in one spelling, and the tenant.
+
+        To be shown to nobody: some receivers have their secret in the path.
+        """
         parts = urllib.parse.urlsplit(self.url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         port = "" if parts.port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
         tenants = sorted(
             (name.lower(), value) for name, value in self.headers.items() if name.lower() in _TENANTS
         )
+        if self.tenant:
+            tenants.append(("tenant", self.tenant))
         url = f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
         # A URL with a fragment is refused, so none can be mistaken for a tenant.
         return f"{url}#{urllib.parse.urlencode(tenants)}" if tenants else url

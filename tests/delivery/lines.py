@@ -186,11 +186,14 @@ class Line:
         self.store = BreakableStore(self.fuse, largest)
         endpoint = Endpoint("http://localhost:4318/v1/metrics", max_body_bytes=max_body_bytes)
         self.receiver = Receiver(endpoint, self.fuse)
-        self.sentinel = Memory()
+        self.sentinels: dict[str, Memory] = {}
         self.now: Callable[[], dt.datetime] = lambda: NOW
 
     def ledger(self) -> Ledger:
         return Ledger(self.store, "app/where", leases=NoLeases(), sentinel=self.sentinel, now=self.now)
+
+    def sentinel(self, selection: str) -> Memory:
+        return self.sentinels.setdefault(selection, Memory())
 
     def run(
         self,
@@ -199,6 +202,7 @@ class Line:
         end: float = 15,
         *,
         ledger: Ledger | None = None,
+        selection: Selection = SELECTION,
         **policy: Any,
     ) -> Report:
         """Deliver what was served for the minutes from `start` to `end`."""
@@ -206,7 +210,7 @@ class Line:
         answer = Answer(
             at(start),
             at(end),
-            SELECTION,
+            selection,
             content,
             fingerprints(content, environments=["production"], minute=0),
             lambda some: encode(some, "http/json"),

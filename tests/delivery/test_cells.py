@@ -391,7 +391,7 @@ def test_each_second_is_as_it_was_asked_for_last(parts):
     for at, ((first, last), state) in enumerate(parts):
         before = list(cell.asked.get("c0ffee", ()))
         part = Asked(float(first), float(last), state, at)
-        if news := not cell.covers("c0ffee", part):
+        if news := not cell.covers("c0ffee", part[:2], state):
             cell.note("c0ffee", part)
         after = cell.asked["c0ffee"]
         if news:
@@ -431,7 +431,7 @@ D, E, R = State.DELIVERED, State.EMPTY, State.REJECTED
 def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
     cell = Cell(asked={"c0ffee": [Asked(first, last, state, 1) for first, last, state in before]})
     first, last, state = asked
-    assert not cell.covers("c0ffee", Asked(first, last, state, 2))
+    assert not cell.covers("c0ffee", (first, last), state)
     cell.note("c0ffee", Asked(first, last, state, 2))
     assert cell.asked["c0ffee"] == [Asked(*part) for part in after]
 
@@ -440,13 +440,13 @@ def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, afte
 @pytest.mark.parametrize("state", State)
 def test_what_is_known_is_no_news(part, state):
     cell = Cell(asked={"c0ffee": [Asked(0, 300, state, 1)]})
-    assert cell.covers("c0ffee", Asked(*part, state, 2))
+    assert cell.covers("c0ffee", part, state)
 
 
 def test_each_selection_is_asked_for_on_its_own():
     cell = Cell()
     for selection in ("one", "other"):
-        assert not cell.covers(selection, Asked(0, 300, D, 1))
+        assert not cell.covers(selection, (0, 300))
         cell.note(selection, Asked(0, 300, D, 1))
     cell.note("one", Asked(0, 300, E, 2))
     assert cell.asked == {"one": [Asked(0, 300, E, 2)], "other": [Asked(0, 300, D, 1)]}

@@ -14,7 +14,7 @@ from airflow_provider_forge.exceptions import (
     ReceiverUnavailable,
     RequestTooLarge,
 )
-from tests.delivery.lines import Killed, Line, Spot, named_in_the_log
+from tests.delivery.lines import NOW, Killed, Line, Spot, named_in_the_log
 
 MINUTES = 20
 SOME = [(Spot("requests", site, 60 * minute), minute) for minute in range(15) for site in ("a", "b")]
@@ -331,6 +331,30 @@ def test_rejected_points_count_as_acknowledged():
     assert line.run(SOME).sent == 0
 
 
+def test_a_rejection_fails_the_run_in_whichever_of_its_tries():
+    line = Line(max_body_bytes=1024)
+    line.receiver.failures = [PointsRejected("too old", rejected=2), BUSY]
+    with pytest.raises(ReceiverUnavailable):
+        line.run(SOME, since=NOW.timestamp() - 60)
+    again = line.run(SOME, since=NOW.timestamp() - 60)
+    assert [type(problem) for problem in again.problems] == [PointsRejected]
+    assert again.sent > 0
+    # A run that begins later has nothing to do with it, and does not hide it from who reads the record.
+    assert line.run(SOME, since=NOW.timestamp() + 60).problems == []
+    assert '"rejected"' in line.store.values["app/where/20261123T0500Z"]
+    assert line.run(SOME, resend=True, since=NOW.timestamp() - 60).problems == []
+    assert '"rejected"' not in line.store.values["app/where/20261123T0500Z"]
+
+
+def test_a_changed_value_on_its_way_is_ambiguous():
+    line = Line()
+    line.run(SOME)
+    line.receiver.failures = [SILENT]
+    with pytest.raises(ReceiverUnavailable):
+        line.run(changed(SOME), on_changed="send")
+    assert line.run(changed(SOME), on_changed="send", on_ambiguous="fail").ambiguous == len(SOME)
+
+
 def test_no_traffic_is_a_state_of_its_own():
     line = Line()
     report = line.run([])
@@ -349,11 +373,28 @@ def test_too_many_points_for_the_store_are_known_by_a_digest():
     assert all(len(value) <= 700 for value in line.store.values.values())
     report = line.run(list(reversed(MANY)))
     assert (report.sent, report.unchanged) == (0, len(MANY))
-    # Of another set nobody can tell which points are new: nothing is sent twice, and it is said.
+    # Of a larger set nobody can tell which points are new: none is lost, and it is said.
     report = line.run([*MANY, (Spot("requests", "late", 60), 5)])
-    assert (report.sent, report.changed) in [(1, 0), (0, 61)]
+    assert (report.sent, report.ambiguous) in [(1, 0), (61, 61)]
     # All others are known as before.
     assert report.unchanged >= len(MANY) - 60
+
+
+def test_changed_values_of_points_known_by_a_digest_are_skipped():
+    line = Line(largest=700)
+    line.run(MANY)
+    report = line.run(changed(MANY))
+    assert (report.sent, report.changed) == (0, len(MANY))
+
+
+def test_a_crash_between_batches_and_a_late_point_lose_nothing_known_by_a_digest():
+    line = Line(largest=700, max_body_bytes=4096)
+    fail_once(line, after=3, error=BUSY)
+    with pytest.raises(ReceiverUnavailable):
+        line.run(MANY)
+    late = [*MANY, *((Spot("requests", f"late {n}", 60), n) for n in range(5))]
+    line.run(late)
+    assert not Counter(spot for spot, _ in late) - line.receiver.points
 
 
 def test_a_digest_survives_a_crash_between_batches():

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_forge.delivery.ledger import KEEP, Selection
 from airflow_provider_forge.exceptions import DeliveryAmbiguous
-from tests.delivery.lines import EPOCH, NOW, Line, Memory, Spot, at
+from tests.delivery.lines import EPOCH, NOW, SELECTION, Line, Memory, Spot, at
 
 SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
 
@@ -35,6 +35,8 @@ def test_what_was_asked_for_is_noted_by_its_selection():
     assert head(line)["selections"][name] == {
         "environments": ["production"],
         "metrics": ["FORGE_API_REQUEST_COUNT"],
+        "begun": f"{NOW:%Y-%m-%dT%H:%M:%SZ}",
+        "lost_before": None,
     }
     first, second = (json.loads(line.store.values[key])["asked"][name] for key in cells(line))
     now = int(NOW.timestamp())
@@ -72,7 +74,7 @@ def test_a_new_ledger_is_not_a_lost_one(caplog):
     line = Line()
     report = line.run(SOME, on_ambiguous="fail")
     assert (report.ambiguous, report.problems, caplog.text) == (0, [], "")
-    assert line.sentinel.content["store"] == line.store.name
+    assert [sentinel.content["store"] for sentinel in line.sentinels.values()] == [line.store.name]
 
 
 def test_a_lost_ledger_says_so_and_what_may_have_been_delivered_is_ambiguous(caplog):
@@ -102,22 +104,72 @@ def test_a_ledger_begun_by_another_task_at_the_same_time_is_not_a_lost_one(caplo
 
     class BegunMeanwhile(Memory):
         def load(self):
-            line.sentinel = Memory()
+            line.sentinels.clear()
             line.run(SOME)
-            return line.sentinel.content
+            return line.sentinel(SELECTION.name).content
 
-    line.sentinel = BegunMeanwhile()
+    line.sentinels[SELECTION.name] = BegunMeanwhile()
     assert line.run(SOME).ambiguous == 0
     assert caplog.text == ""
 
 
-def test_a_damaged_entry_counts_as_empty_and_says_so(caplog):
+def test_the_halves_of_a_lost_window_are_both_ambiguous():
+    """The first writes an entry that the second falls into, too."""
+    line = Line()
+    line.run(SOME)
+    line.store.values.clear()
+    assert line.run(SOME[:7], 0, 7).ambiguous == 7
+    assert line.run(SOME[7:], 7, 15).ambiguous == 8
+    late = [*SOME, (Spot("requests", "late", 0), 1)]
+    report = line.run(late)
+    assert (report.sent, report.ambiguous) == (1, 0)
+
+
+def test_another_selection_has_lost_nothing():
+    """As that of a DAG for another environment, whose Connections are others, too."""
+    line = Line()
+    line.run(SOME)
+    line.store.values.clear()
+    other = Selection(["staging"], SELECTION.metrics)
+    staging = [(Spot("requests", "of staging", 0), 1)]
+    assert line.run(staging, selection=other).ambiguous == 0
+
+
+def test_it_knows_a_window_that_was_asked_for():
+    line = Line()
+    ledger = line.ledger()
+    assert not ledger.knows(at(0), at(15))
+    line.run(SOME[:10], 0, 10)
+    assert ledger.knows(at(0), at(10))
+    assert not ledger.knows(at(0), at(15))
+
+
+def test_a_damaged_entry_counts_as_lost_and_says_so(caplog):
     line = Line()
     line.run(SOME)
     line.store.values["app/where/20261123T0500Z"] = json.dumps({"version": 99})
     report = line.run(SOME)
-    assert report.sent == 5
+    assert (report.sent, report.ambiguous) == (5, 5)
     assert "20261123T0500Z is damaged" in caplog.text
+    assert line.run(SOME).ambiguous == 0
+
+
+def test_what_another_machine_delivers_between_the_look_and_the_intent_is_not_sent():
+    line, other = Line(), Line()
+    other.store = line.store
+    ledger = line.ledger()
+    load, loaded = ledger.load, []
+
+    def load_and_let_the_other_deliver(cell):
+        if len(loaded) == 3:
+            other.run(SOME)
+        loaded.append(cell)
+        return load(cell)
+
+    ledger.load = load_and_let_the_other_deliver
+    report = line.run(SOME, ledger=ledger)
+    assert (report.sent, report.unchanged, report.contended) == (0, len(SOME), True)
+    assert line.receiver.requests == []
 
 
 def test_two_writers_without_a_common_lease_see_each_other_and_add_up():

@@ -172,10 +172,10 @@ def test_a_damaged_object_of_a_bucket_is_the_same_error(memory):
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"null", b'"text"', b"5"])
-def test_what_is_no_object_is_nothing(local, tmp_path, content):
+def test_what_is_no_object_is_an_entry_that_cannot_be_read(local, tmp_path, content):
     local.set(KEY, VALUE)
     (tmp_path / "ledger" / f"{KEY}.json").write_bytes(content)
-    assert local.get(KEY) is None
+    assert local.get(KEY) == {}
 
 
 # A writer that fails, or dies

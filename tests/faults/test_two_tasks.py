@@ -186,8 +186,6 @@ def test_a_task_that_waits_too_long_is_put_off_and_uses_up_no_retry(line, machin
         ("aaa bbb aa bb", ["contended", "contended and ambiguous"]),
         ("ab aa bb aa bb", ["contended", "contended"]),
         ("ab aa bb bb aa", ["contended", "contended"]),
-        # The second one was done before the first one had left a trace.
-        ("a bbbbb aaaa", ["contended", ""]),
         # Both have read when one of them writes, so that the other one writes over it.
         ("ab ab ab aa bb", ["contended", "contended"]),
         ("ab aa bb ab ab", ["contended", "contended"]),
@@ -205,6 +203,14 @@ def test_two_machines_say_what_both_have_sent(line, play, caplog, order, named):
     assert all(summary["ambiguous"] in (0, points.total()) for summary in summaries)
     assert caplog.text.count("points of both may have been sent twice") == str(named).count("contended")
     assert line.received == points + points
+    line.assert_nothing_left(MINUTES)
+
+
+def test_a_machine_does_not_send_what_another_one_delivered_before_it_could_say_so(line, play):
+    first, second = play("a bbbbb aaaa")
+    assert (first["sent"], first["unchanged"], first["contended"]) == (0, first["points"], True)
+    assert second["sent"] == second["points"]
+    assert line.received == line.generated(MINUTES)
     line.assert_nothing_left(MINUTES)
 
 

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TaskDeferred,
 )
+from airflow.sdk import Asset
 
 from airflow_provider_forge.delivery import leases
 from airflow_provider_forge.exceptions import ReceiverUnavailable
@@ -108,6 +109,18 @@ def test_a_live_run_looks_again_at_what_lies_an_hour_back(recorded, gateway, sin
     assert Counter(sink.points) == generated(gateway, LIVE) + generated(gateway, earlier)
 
 
+def test_a_late_look_leaves_to_its_own_run_what_nobody_has_delivered(recorded, gateway):
+    assert run(LIVE)["calls"] == 1
+
+
+def test_a_long_live_run_does_not_look_back_into_itself(recorded, gateway):
+    run(Window(LIVE.start.subtract(hours=2), LIVE.end), revisit_after=None)
+    calls = len(windows := [call for call in gateway.calls if call.operation == "appMetrics"])
+    assert run(Window(LIVE.start.subtract(hours=1), LIVE.end))["calls"] == 9
+    again = [call for call in gateway.calls if call.operation == "appMetrics"][calls:]
+    assert len({call.start for call in again}) == len(again) == len(windows)
+
+
 @pytest.mark.parametrize(
     ("window", "arguments"),
     [
@@ -119,6 +132,7 @@ def test_a_live_run_looks_again_at_what_lies_an_hour_back(recorded, gateway, sin
     ids=["backfill", "switched off", "resend", "not so live"],
 )
 def test_other_runs_do_not_look_back(recorded, gateway, window, arguments):
+    run(window.shifted(timedelta(hours=-1)), revisit_after=None)
     assert run(window, **arguments)["calls"] == 1
 
 
@@ -141,6 +155,7 @@ def test_what_the_destination_would_throw_away_costs_no_call(recorded, gateway):
 
 
 def test_what_a_late_look_finds_too_old_for_the_destination_is_left_alone(recorded, gateway):
+    run(LIVE.shifted(timedelta(hours=-1)))
     recorded(max_age="1h")
     assert run(LIVE)["calls"] == 1
 
@@ -227,6 +242,53 @@ def test_a_lost_record_is_noticed_by_the_variable_that_says_there_was_one(
     assert run()["ambiguous"] > 0
 
 
+def test_a_tenant_is_a_destination_of_its_own(recorded, gateway, sink):
+    run()
+    recorded(tenant="other account")
+    assert run()["sent"] > 0
+    recorded()
+    assert run()["sent"] == 0
+
+
+def test_a_rejection_survives_what_fails_after_it(recorded, gateway, sink):
+    recorded(max_body_bytes=20_000)
+    sink.add_fault(Fault("partial_success", rejected=2, message="too old", calls={1}))
+    sink.add_fault(Fault("status", status=503, calls={2}))
+    started = SimpleNamespace(run_after=NOW, start_date=pendulum.now("UTC"))
+    interval = {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end, "dag_run": started}
+    task = ForgeMetricsToOtlpOperator(task_id="x")
+    with pytest.raises(ReceiverUnavailable):
+        task.execute(interval)
+    with pytest.raises(AirflowFailException, match="rejected points in an earlier try of this run"):
+        task.execute(interval)
+    assert len(sink.points) + 2 == generated(gateway, QUARTER).total()
+
+
+def test_a_deferral_goes_on_where_it_was(recorded, gateway, sink, monkeypatch):
+    """Also with resend, which would otherwise send again what was sent before it."""
+    from airflow_provider_forge.delivery import delivery
+    from airflow_provider_forge.exceptions import DeliveryBusy
+
+    deliver, delivered = delivery.deliver, []
+
+    def busy_at_the_second(answer, *arguments):
+        delivered.append(answer.start)
+        if len(delivered) == 2:
+            raise DeliveryBusy("busy", retry_after=60)
+        return deliver(answer, *arguments)
+
+    monkeypatch.setattr(delivery, "deliver", busy_at_the_second)
+    hour = Window(QUARTER.start.subtract(minutes=45), QUARTER.end)
+    context = {"data_interval_start": hour.start, "data_interval_end": hour.end}
+    task = ForgeMetricsToOtlpOperator(task_id="x", resend=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    kept = json.loads(json.dumps(deferred.value.kwargs))
+    summary = task.resume(context, event=None, **kept)
+    assert Counter(sink.points) == generated(gateway, hour)
+    assert (summary["calls"], summary["sent"]) == (4, len(sink.points))
+
+
 def test_a_lost_acknowledgement_is_named(recorded, gateway, sink, caplog):
     sink.add_fault(Fault("reset_after", first=1))
     with pytest.raises(ReceiverUnavailable):
@@ -240,13 +302,11 @@ def test_a_lost_acknowledgement_is_named(recorded, gateway, sink, caplog):
 
 class TestAsset:
     def test_it_is_inlet_and_outlet_beside_the_users(self):
-        from airflow.sdk import Asset
-
         own = Asset("own")
         task = ForgeMetricsToOtlpOperator(task_id="x", outlets=[own], otlp_conn_id="otlp_b")
         assert task.inlets == [task.asset]
         assert task.outlets == [own, task.asset]
-        assert task.asset.uri == "forge-metrics://forge_default/otlp_b"
+        assert task.asset == Asset("forge_metrics:forge_default:otlp_b")
 
     def test_its_event_carries_the_summary(self, recorded):
         event = SimpleNamespace(extra={})

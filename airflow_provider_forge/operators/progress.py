@@ -1,0 +1,96 @@
+"""How far a task has come: what is left to deliver, and what became of the rest; it survives a deferral."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.exceptions import FinalError
+from airflow_provider_forge.gateway.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_forge.delivery.delivery import Report
+
+__all__ = ["Progress", "Summary"]
+
+_ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
+
+
+@dataclass
+class Summary:
+    """What became of several windows; most fields are those of `Report`, added up."""
+
+    calls: int = 0
+    empty: int = 0
+    points: int = 0
+    sent: int = 0
+    unchanged: int = 0
+    changed: int = 0
+    ambiguous: int = 0
+    rejected: int = 0
+    batches: int = 0
+    expired: int = 0
+    digested: bool = False
+    contended: bool = False
+    request_ids: list[str | None] = field(default_factory=list)
+
+    def add(self, report: Report, request_id: str | None) -> None:
+        """Add a window."""
+        self.calls += 1
+        self.empty += not report.points
+        for name in _ADDED_UP:
+            setattr(self, name, getattr(self, name) + getattr(report, name))
+        self.digested |= report.digested
+        self.contended |= report.contended
+        self.request_ids.append(request_id)
+
+
+@dataclass
+class Progress:
+    """The state of a task.
+
+    Attributes:
+        todo: Windows still to be delivered, in their order.
+        late: Windows to look at again thereafter, for points that came late.
+        summary: What became of the others.
+        problems: Messages of what fails the task once everything is delivered.
+    """
+
+    todo: deque[Window]
+    late: deque[Window] = field(default_factory=deque)
+    summary: Summary = field(default_factory=Summary)
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, windows: Iterable[Window], late: Iterable[Window], *, expired: int) -> Progress:
+        """Return the state of a task that has done nothing but leave out what is too old."""
+        return cls(deque(windows), deque(late), Summary(expired=expired))
+
+    def check(self) -> None:
+        """Raise what fails the task.
+
+        Raises:
+            FinalError: There is something.
+        """
+        if self.problems:
+            raise FinalError(" | ".join(self.problems))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as Airflow can keep it while the task is deferred."""
+        return {
+            "todo": [str(window) for window in self.todo],
+            "late": [str(window) for window in self.late],
+            "summary": vars(self.summary),
+            "problems": self.problems,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Progress:
+        """Read it back."""
+        todo, late = (
+            deque(Window(*window.split("/")) for window in content[name]) for name in ("todo", "late")
+        )
+        return cls(todo, late, Summary(**content["summary"]), list(content["problems"]))
