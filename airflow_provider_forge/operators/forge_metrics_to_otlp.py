@@ -202,7 +202,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         return Exporter(
             forge,
             receiver,
-            open_ledger(store, forge.app_id, receiver.endpoint.destination),
+            open_ledger(store, forge.app_id, receiver.endpoint.destination, forge.redis_url),
             self._policy(context),
             self.environments,
             self.metrics,
