@@ -1,13 +1,14 @@
 -- `Budget` of budget.py, to be run by Redis. What `now` is, and which server this is, is said before it.
 --
 -- KEYS: where the budget is kept.
--- ARGV: calls, period, the longest wait, the longest pause, how long a refusal holds, a verb, what the verb needs.
+-- ARGV: calls, period, the distance that backfills keep, the longest wait, the longest pause, how long a refusal
+-- holds, a verb, what the verb needs.
 -- Returns texts, because Redis cuts numbers down to whole ones.
 
 local key = KEYS[1]
-local calls, period = tonumber(ARGV[1]), tonumber(ARGV[2])
-local max_wait, longest_pause, refused_for = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local verb, subject, live = ARGV[6], ARGV[7], ARGV[8] == '1'
+local calls, period, distance = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_wait, longest_pause, refused_for = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local verb, subject, live = ARGV[7], ARGV[8], ARGV[9] == '1'
 
 local uses, paused_until, refusals = {}, 0, {}
 
@@ -101,10 +102,10 @@ local function ending()
     return place
 end
 
-local function free_at(index)
+local function free_at(index, is_live)
     local at = math.max(now, paused_until)
     if index > 1 then
-        at = math.max(at, uses[index - 1].at)
+        at = math.max(at, uses[index - 1].at + (is_live and 0 or distance))
     end
     if index > calls then
         at = math.max(at, uses[index - calls].at + period)
@@ -114,14 +115,14 @@ end
 
 local function put_off(first)
     for index = first, #uses do
-        uses[index].at = math.max(uses[index].at, free_at(index))
+        uses[index].at = math.max(uses[index].at, free_at(index, uses[index].live))
     end
 end
 
 local function ask()
     local rank = withdraw()
     local index = rank and math.max(rank, past() + 1) or ending()
-    local at = free_at(index)
+    local at = free_at(index, live)
     if at - now > max_wait and (not rank or paused_until - now > max_wait) then
         return {text_of(at - now - max_wait), '0'}
     end

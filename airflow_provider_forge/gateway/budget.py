@@ -4,9 +4,12 @@ The gateway counts calls per account, so a limiter in one process is no limiter.
 in one list in the order of their times, those yet to come included. With `calls` per `period` allowed, none
 may come sooner than `period` after the one `calls` places before it: as each place of the list keeps that
 distance, no span of that length can hold more than `calls` uses. Who comes is put at the end and sleeps until
-its moment; a live window goes before the backfills that still sleep, so that it is not late while days are
-made up for. Who would have to sleep for longer than a minute is not put on the list at all. A process that
-dies wastes one place and nothing else.
+its moment. Who would have to sleep for longer than a minute is not put on the list at all.
+A process that dies wastes one place and nothing else.
+
+A live window goes before the backfills that still sleep, so that it is not late while days are made up for.
+For its sake backfills also keep a distance from the use before them: left to themselves they would use all
+places at once, and again one period later, and in between none would come free.
 
 This is the algorithm, without a store and without a clock. `budget.lua` is the same for Redis, where it has
 to run on the server; the tests compare the two.
@@ -18,7 +21,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MAX_WAIT", "REFUSED_FOR", "Budget", "Verdict", "period_of"]
+__all__ = ["MAX_WAIT", "REFUSED_FOR", "Budget", "Verdict", "distance_of", "period_of"]
 
 MAX_WAIT = 60.0
 """Nobody is put on the list for a moment further ahead than this, in seconds."""
@@ -28,6 +31,10 @@ MARGIN = 1 / 60
 
 LEAST_MARGIN = 0.1
 """The same in seconds, for short ones: a busy machine may need that long between two lines of code."""
+
+SPREAD = 0.75
+"""How evenly backfills use the places: 1 is one every `period / calls`, 0 is all at once. A little less than
+1 lets them make up for a moment that nobody used."""
 
 LONGEST_PAUSE = 60 * 60.0
 """Seconds: a gateway that names a later moment is asked again after an hour all the same."""
@@ -39,6 +46,11 @@ REFUSED_FOR = 15 * 60.0
 def period_of(seconds: float) -> float:
     """Return the distance to keep, in seconds, where so many calls are allowed in `seconds`."""
     return seconds + max(seconds * MARGIN, LEAST_MARGIN)
+
+
+def distance_of(calls: int, period: float) -> float:
+    """Return the seconds that a backfill's use keeps from the one before it."""
+    return SPREAD * period / calls
 
 
 @dataclass
@@ -102,7 +114,7 @@ class Budget:
         self._advance(now)
         rank = self._withdraw(holder)
         index = self._end(now, live=live) if rank is None else max(rank, self._past(now))
-        at = self._free_at(index, now)
+        at = self._free_at(index, now, live=live)
         # Whom a live window overtakes keeps its place; a long pause is not to be slept through.
         if at - now > MAX_WAIT and (rank is None or self.paused_until - now > MAX_WAIT):
             return Verdict(at - now - MAX_WAIT, placed=False)
@@ -161,18 +173,20 @@ class Budget:
             return len(self.uses)
         return max([self._past(now), *(index + 1 for index, use in enumerate(self.uses) if use.live)])
 
-    def _free_at(self, index: int, now: float) -> float:
+    def _free_at(self, index: int, now: float, *, live: bool) -> float:
         """Return the first moment at which a use at this place of the list may be."""
         at = max(now, self.paused_until)
         if index > 0:
-            at = max(at, self.uses[index - 1].at)
+            distance = 0.0 if live else distance_of(self.calls, self.period)
+            at = max(at, self.uses[index - 1].at + distance)
         if index >= self.calls:
             at = max(at, self.uses[index - self.calls].at + self.period)
         return at
 
     def _put_off(self, first: int, now: float) -> None:
         for index in range(first, len(self.uses)):
-            self.uses[index].at = max(self.uses[index].at, self._free_at(index, now))
+            use = self.uses[index]
+            use.at = max(use.at, self._free_at(index, now, live=use.live))
 
     def to_json(self) -> dict[str, Any]:
         """Return what is known, as JSON."""

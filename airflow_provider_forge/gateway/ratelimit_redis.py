@@ -11,6 +11,7 @@ from airflow_provider_forge.gateway.budget import (
     MAX_WAIT,
     REFUSED_FOR,
     Verdict,
+    distance_of,
     period_of,
 )
 from airflow_provider_forge.redis_server import RedisServer
@@ -70,6 +71,7 @@ local run, uptime = server:match('run_id:(%x+)'), tonumber(server:match('uptime_
         return float(seconds)
 
     def _run(self, verb: str, *what: str | float) -> list[str]:
-        limits = (self.calls, self.period, MAX_WAIT, LONGEST_PAUSE, REFUSED_FOR)
+        distance = distance_of(self.calls, self.period)
+        limits = (self.calls, self.period, distance, MAX_WAIT, LONGEST_PAUSE, REFUSED_FOR)
         answer: list[str] = self._server.run(self._script, [self.key], [*limits, verb, *what])
         return answer

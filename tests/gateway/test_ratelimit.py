@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_forge.exceptions import RateLimited, RetryableError
-from airflow_provider_forge.gateway.budget import LONGEST_PAUSE, MAX_WAIT, REFUSED_FOR, period_of
+from airflow_provider_forge.gateway.budget import (
+    LONGEST_PAUSE,
+    MAX_WAIT,
+    REFUSED_FOR,
+    distance_of,
+    period_of,
+)
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (
     PERIOD,
@@ -47,9 +53,33 @@ def test_the_budget_is_given_at_once_and_then_one_place_a_period_later(new_limit
     assert period_of(SECONDS) == PERIOD
     granted = []
     for _ in range(7):
-        new_limiter(calls=3).acquire()
+        new_limiter(calls=3).acquire(live=True)
         granted.append(machine.now - 1000)
     assert granted == [0, 0, 0, PERIOD, PERIOD, PERIOD, 2 * PERIOD]
+
+
+def test_backfills_spread_their_places_over_the_period(new_limiter, machine):
+    """Or else none would come free between two bursts, and a live window would wait for a whole period."""
+    granted = []
+    for _ in range(7):
+        new_limiter(calls=3).acquire()
+        granted.append(machine.now - 1000)
+    distance = distance_of(3, PERIOD)
+    assert distance == 0.75 * PERIOD / 3
+    first = [0, distance, 2 * distance]
+    assert granted == pytest.approx([*first, *(PERIOD + at for at in first), 2 * PERIOD])
+
+
+def test_spreading_costs_nothing_of_the_budget(new_limiter, machine):
+    for _ in range(5 * 20):
+        new_limiter(calls=5).acquire()
+    assert machine.now - 1000 == pytest.approx(19 * PERIOD + 4 * distance_of(5, PERIOD))
+
+
+def test_a_live_window_keeps_no_distance(new_limiter):
+    limiter = new_limiter(calls=2)
+    limiter.acquire()
+    assert limiter.acquire(live=True).waited == 0
 
 
 def test_a_place_says_how_long_it_was_waited_for(new_limiter):
@@ -61,7 +91,7 @@ def test_idle_time_is_not_saved_up(new_limiter, machine):
     limiter = new_limiter(calls=2)
     limiter.acquire()
     machine.now += 10 * PERIOD
-    assert [limiter.acquire().waited for _ in range(3)] == [0, 0, PERIOD]
+    assert [limiter.acquire(live=True).waited for _ in range(3)] == [0, 0, PERIOD]
 
 
 def test_a_use_is_over_exactly_a_period_later(new_limiter, machine):
@@ -175,8 +205,8 @@ def test_who_wakes_after_its_place_has_passed_comes_anew(new_limiter, machine):
     limiter = new_limiter(calls=2, seconds=30)
     used = []
     for _ in range(2):
-        limiter.acquire()
-    slow, frozen, third, fourth = (Process(limiter, machine) for _ in range(4))
+        limiter.acquire(live=True)
+    slow, frozen, third, fourth = (Process(limiter, machine, live=True) for _ in range(4))
     slow.step(), frozen.step()
     machine.now = slow.wakes_at
     assert slow.step()
@@ -217,7 +247,7 @@ def test_a_request_that_leaves_late_holds_back_those_behind_a_dead_process(new_l
 def test_a_live_window_goes_before_the_backfills_that_still_sleep(new_limiter, machine):
     limiter = new_limiter(calls=2, seconds=15)
     for _ in range(2):
-        limiter.acquire()
+        limiter.acquire(live=True)
     backfills = [Process(limiter, machine) for _ in range(4)]
     assert not any(process.step() for process in backfills)
     live = [Process(limiter, machine, live=True) for _ in range(3)]
@@ -402,7 +432,7 @@ def test_a_damaged_record_counts_as_the_whole_budget_used_now(new_limiter, machi
     limiter.acquire()
     spoil(limiter, content)
     machine.now += 30
-    assert [limiter.acquire().waited for _ in range(3)] == [PERIOD, 0, PERIOD]
+    assert [limiter.acquire(live=True).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
 
 
 def test_after_a_restart_of_the_machine_the_whole_budget_counts_as_used_now(new_limiter):
@@ -414,7 +444,7 @@ def test_after_a_restart_of_the_machine_the_whole_budget_counts_as_used_now(new_
     before.refuse("a1b2c3")
     after = new_limiter(calls=2, machine=Machine(now=7.0))
     assert after.refused("a1b2c3") == REFUSED_FOR
-    assert [after.acquire().waited for _ in range(3)] == pytest.approx([70, 0, PERIOD])
+    assert [after.acquire(live=True).waited for _ in range(3)] == pytest.approx([70, 0, PERIOD])
 
 
 def test_a_clock_that_is_put_back_a_little_costs_as_little(new_limiter, machine):
