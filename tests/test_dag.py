@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.priority import LiveFirst
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # Airflow 3.0 and 3.1
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -71,6 +77,15 @@ def test_a_fresher_dag_is_what_the_comment_says(parse):
 def test_live_windows_go_before_backfills(parse):
     (dag,) = parse(SHIPPED.read_text()).values()
     assert [task.weight_rule for task in dag.tasks] == [f"{LiveFirst.__module__}.{LiveFirst.__name__}"]
+
+
+def test_the_recipe_for_a_fleet_without_redis_can_be_pasted(parse):
+    readme = (SHIPPED.parent.parent / "README.md").read_text()
+    [recipe] = re.findall(r'^("pool": .*)$', readme, re.MULTILINE)
+    before, opening, after = SHIPPED.read_text().partition("DAGS = {\n")
+    dags = parse(before + "import time\n" + opening + f'    "one_at_a_time": {{{recipe}}},\n' + after)
+    assert [task.pool for task in dags["one_at_a_time"].tasks] == ["forge"]
+    assert DagSerialization.to_dict(dags["one_at_a_time"])
 
 
 def test_it_is_short_enough_to_be_read():

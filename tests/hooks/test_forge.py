@@ -55,7 +55,12 @@ def connection(gateway, monkeypatch):
         default = {"host": gateway.url, "login": EMAIL, "password": TOKEN}
         fields = {"conn_type": "forge", **default, **fields}
         if not isinstance(extra, str):
-            extra = {"app_id": gateway.app_id, "rate_limit_calls": 100, **(extra or {})}
+            extra = {
+                "app_id": gateway.app_id,
+                "rate_limit_calls": 100,
+                "rate_limit_seconds": 0.1,
+                **(extra or {}),
+            }
             extra = {name: value for name, value in extra.items() if value is not LEFT_OUT}
         fields = {name: value for name, value in fields.items() if value is not LEFT_OUT}
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({**fields, "extra": extra}))
@@ -336,7 +341,7 @@ def test_a_host_with_credentials_in_it_is_not_repeated(connection, fetch, gatewa
     [
         (Fault("status", status=401), CredentialsRefused),
         (Fault("errors", status_code=403), AccessForbidden),
-        (Fault("rate_limited", operation="appMetrics"), RateLimited),
+        (Fault("status", status=429, operation="appMetrics"), RateLimited),
         (Fault("query_error", status_code=400), QueryRefused),
         (Fault("html", status=502), GatewayUnavailable),
         (Fault("null", level="ecosystem", operation="appMetrics"), BrokenAnswer),
@@ -430,7 +435,7 @@ def test_every_call_takes_a_place_look_ups_too(fetch, gateway, tmp_path):
 
 def test_the_limit_is_the_connections(connection):
     connection()
-    connection({"rate_limit_calls": LEFT_OUT})
+    connection({"rate_limit_calls": LEFT_OUT, "rate_limit_seconds": LEFT_OUT})
     default = limit_store_of(ForgeMetricsHook())
     assert (default.calls, default.period) == (5, 61.0)
     connection({"rate_limit_calls": "7", "rate_limit_seconds": 30})
@@ -504,7 +509,7 @@ def test_a_window_that_ended_less_than_two_hours_ago_goes_before_older_ones(
 
 
 def test_patience_is_the_hooks(connection, variables, gateway, window):
-    connection({"rate_limit_calls": 1})
+    connection({"rate_limit_calls": 1, "rate_limit_seconds": 60})
     hook = ForgeMetricsHook(patience=0)
     with pytest.raises(RateLimited) as caught:
         hook.fetch(window.start, window.end)
