@@ -65,7 +65,7 @@ class Form:
     utilisation: float = 0.0
 
 
-SHORT = Form(windows=16, seconds=3.0)
+SHORT = Form(windows=12, seconds=10.0)
 # With three tasks let in, two cores start and end about one Celery task a second, beside gateway and sink.
 # The limit is below that, so that it is the gateway that is waited for.
 LONG = Form(windows=60, seconds=10.0, utilisation=0.9)

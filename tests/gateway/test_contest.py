@@ -83,8 +83,9 @@ def store(request, tmp_path) -> list[str]:
 @pytest.mark.parametrize(
     ("allowed", "seconds", "duration", "ideal", "killed"),
     [
-        # A busy machine may take a tenth of a second between two lines, so the short run keeps more distance.
-        (1.0, 1.25, 4.0, 15, LOST),
+        # A busy machine may take a tenth of a second between two lines, so the short run keeps more distance,
+        # and how many calls it makes says little.
+        (1.0, 1.25, 4.0, 10, LOST),
         pytest.param(3.0, 3.0, 36.0, 60, 0, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
         pytest.param(3.0, 3.0, 36.0, 60, LOST, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
     ],
