@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 import msgspec
@@ -50,7 +50,8 @@ class AppMetrics:
         window: The time range that was asked for.
         environments: The environments that were asked for.
         metrics: The metric labels that were asked for.
-        resource_metrics: JSON text of an array of OTLP `ResourceMetrics`, byte for byte; `[]` is no traffic.
+        text: JSON text of an array of OTLP `ResourceMetrics`; `[]` is no traffic. A slice of what the gateway
+            sent, because a copy would be tens of megabytes.
         request_id: The gateway's id of the request.
         elapsed: Seconds that the call took.
         waited: Seconds that it waited for its place at the rate limit.
@@ -60,15 +61,23 @@ class AppMetrics:
     window: Window
     environments: tuple[Environment, ...]
     metrics: tuple[str, ...]
-    resource_metrics: bytes
+    text: msgspec.Raw = field(repr=False)
     request_id: str | None
     elapsed: float
     waited: float
 
+    @property
+    def resource_metrics(self) -> bytes:
+        """A copy of `text`."""
+        return bytes(self.text)
+
+
+Data = TypeVar("Data")
+
 
 @dataclass(frozen=True)
-class _Call:
-    answer: Answer
+class _Call(Generic[Data]):
+    answer: Answer[Data]
     elapsed: float
     waited: float
 
@@ -176,13 +185,15 @@ class GatewayClient:
         """
         self.check(window)
         ids = [environment.id for environment in environments]
-        call = self._call(APP_METRICS, app_metrics_variables(app_id, window, ids, metrics), window)
+        call = self._call(
+            APP_METRICS, app_metrics_variables(app_id, window, ids, metrics), _MetricsData, window
+        )
         return AppMetrics(
             app_id=app_id,
             window=window,
             environments=tuple(environments),
             metrics=tuple(metrics),
-            resource_metrics=_resource_metrics(call.answer),
+            text=_resource_metrics(call.answer),
             request_id=call.answer.request_id,
             elapsed=call.elapsed,
             waited=call.waited,
@@ -200,10 +211,9 @@ class GatewayClient:
     def _pages(self, app_id: str) -> Iterator[Environment]:
         after: str | None = None
         while True:
-            call = self._call(ENVIRONMENTS, {"appId": app_ari(app_id), "after": after})
+            call = self._call(ENVIRONMENTS, {"appId": app_ari(app_id), "after": after}, _AppData)
             answer = call.answer
-            data: _AppData = answer.decode(_AppData | None) or answer.broken("null as data")
-            app = data.app
+            app = answer.data.app
             if app is None:
                 raise AccessForbidden(
                     f"Atlassian shows this account no app {app_id}. Check app_id (`app.id` in manifest.yml),"
@@ -222,7 +232,9 @@ class GatewayClient:
                 answer.broken("a page of environments whose end is no beginning of the next")
             after = page.pageInfo.endCursor
 
-    def _call(self, document: str, variables: dict[str, Any], window: Window | None = None) -> _Call:
+    def _call(
+        self, document: str, variables: dict[str, Any], kind: type[Data], window: Window | None = None
+    ) -> _Call[Data]:
         place = self._limiter.acquire()
         if window:
             self.check(window)  # it may have expired meanwhile
@@ -250,7 +262,9 @@ class GatewayClient:
             request_id = request_id_in(response.headers) if response else None
             raise self._no_answer(error, window, request_id) from error
         elapsed = time.monotonic() - started
-        answer = read_answer(response, now=self._clock(), secrets=self.secrets, of_window=window is not None)
+        answer = read_answer(
+            response, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
+        )
         return _Call(answer, elapsed, place.waited)
 
     def _no_answer(
@@ -271,14 +285,13 @@ class GatewayClient:
         )
 
 
-def _resource_metrics(answer: Answer) -> bytes:
-    data: _MetricsData = answer.decode(_MetricsData | None) or answer.broken("null as data")
-    ecosystem = data.ecosystem or answer.broken("null as ecosystem")
+def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
+    ecosystem = answer.data.ecosystem or answer.broken("null as ecosystem")
     forge_metrics = ecosystem.forgeMetrics or answer.broken("null as forgeMetrics")
     result = forge_metrics.appMetrics or answer.broken("null as appMetrics")
-    metrics = bytes(result.resourceMetrics)
-    if metrics == b"null":
+    start = bytes(memoryview(result.resourceMetrics)[:1])
+    if start == b"n":
         answer.fail(result.message, result.extensions)
-    if not metrics.startswith(b"["):
+    if start != b"[":
         answer.broken("resourceMetrics that are no array")
-    return metrics
+    return result.resourceMetrics
