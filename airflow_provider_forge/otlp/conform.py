@@ -31,7 +31,10 @@ from airflow_provider_forge.otlp.model import (
     points_of,
 )
 
-__all__ = ["MAPPING_VERSION", "Identity", "check_attributes", "conform"]
+__all__ = ["MAPPING_VERSION", "Identity", "Origin", "check_attributes", "conform", "origin_of"]
+
+Origin = tuple[str | None, str | None]
+"""Of points: app and environment, as `origin_of` gives them."""
 
 MAPPING_VERSION = 1
 
@@ -159,15 +162,20 @@ def _put_right(metric: Json) -> Json:
     return metric
 
 
-def _by_origin(metric: Json) -> dict[tuple[str | None, str | None], list[Json]]:
+def _by_origin(metric: Json) -> dict[Origin, list[Json]]:
     """Return the metric's points by the app and the environment they name."""
-    groups: dict[tuple[str | None, str | None], list[Json]] = defaultdict(list)
+    groups: dict[Origin, list[Json]] = defaultdict(list)
     if kind_of(metric) is None:
         # A kind of metric from after this was written: its points can't be told apart, but must not be lost.
         groups[None, None] = []
     for point in points_of(metric):
-        groups[_id(point, "appId"), _id(point, "environmentId")].append(point)
+        groups[origin_of(point)].append(point)
     return groups
+
+
+def origin_of(point: Json) -> Origin:
+    """Return the app and the environment that a point names: their UUIDs, None where it names none."""
+    return _id(point, "appId"), _id(point, "environmentId")
 
 
 def _id(point: Json, key: str) -> str | None:

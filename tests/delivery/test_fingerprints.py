@@ -4,7 +4,6 @@ import base64
 import copy
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,8 @@ from hypothesis import strategies as st
 from airflow_provider_forge.delivery.fingerprints import KEY_BYTES, MARK_BYTES, Fingerprint, fingerprints
 from airflow_provider_forge.otlp.conform import Identity, conform
 from airflow_provider_forge.otlp.model import KINDS, MalformedOtlp, count_points, decode
+from tests.delivery.recorded import ENVIRONMENTS, RECORDED, in_words
+from tests.delivery.recorded import MINUTE as WINDOW
 from tests.otlp.building import (
     APP,
     PRODUCTION,
@@ -27,10 +28,6 @@ from tests.otlp.building import (
     point,
     text,
 )
-
-RECORDED = json.loads((Path(__file__).parent.parent / "data" / "fingerprints.json").read_bytes())
-"""Fingerprints as the first version took them, `null` where it found the answer malformed. To write it anew
-would make every ledger in use one of other points."""
 
 thoroughly = settings(exhaustively, max_examples=80)
 
@@ -110,15 +107,11 @@ def test_it_is_the_same_for_good():
     ]
 
 
-def in_words(found: list[Fingerprint]) -> list[list[Any]]:
-    return [[each.metric, each.minute, each.mark.hex()] for each in found]
-
-
 @pytest.mark.parametrize("answer", RECORDED["answers"])
 def test_they_are_what_they_were_in_the_first_version(answer):
     try:
         found = fingerprints(
-            decode(answer["resourceMetrics"].encode()), environments=[PRODUCTION, STAGING], minute=29_923_500
+            decode(answer["resourceMetrics"].encode()), environments=ENVIRONMENTS, minute=WINDOW
         )
     except MalformedOtlp:
         found = None
@@ -127,7 +120,7 @@ def test_they_are_what_they_were_in_the_first_version(answer):
 
 def test_those_of_the_sample_are_what_they_were_in_the_first_version(sample):
     answer = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
-    found = fingerprints(answer, environments=[PRODUCTION, STAGING], minute=29_923_500)
+    found = fingerprints(answer, environments=ENVIRONMENTS, minute=WINDOW)
     assert in_words(found) == RECORDED["sample"]
 
 
