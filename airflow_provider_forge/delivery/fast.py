@@ -6,11 +6,8 @@ series, so what is made of them is made once for each text.
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.delivery.fingerprints import (
     Fingerprint,
@@ -21,15 +18,15 @@ from airflow_provider_forge.delivery.fingerprints import (
 )
 from airflow_provider_forge.delivery.spliced import Spliced
 from airflow_provider_forge.otlp import typed, wire
-from airflow_provider_forge.otlp.conform import origin_of
+from airflow_provider_forge.otlp.conform import origin
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
-from airflow_provider_forge.otlp.model import DELTA, Json, attribute, whole_nanoseconds
+from airflow_provider_forge.otlp.model import DELTA, KINDS, whole_nanoseconds
 from airflow_provider_forge.otlp.oddities import Glance, Oddities, find_oddities
 from airflow_provider_forge.otlp.splice import encode_point, skeleton, splice
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from msgspec import Raw
 
@@ -41,9 +38,6 @@ __all__ = ["Fast"]
 
 SHORT = 40
 """Letters of a value's text that may well come again, as numbers do and histograms don't."""
-
-Key = TypeVar("Key")
-Made = TypeVar("Made")
 
 
 class Fast:
@@ -90,12 +84,21 @@ class Fast:
 
 
 class _Attributes(NamedTuple):
-    """What is made of a point's attributes."""
+    """What is made of a point's attributes.
+
+    Attributes:
+        text: As it goes into a mark.
+        asked: The environments that were asked for; nothing where the point names its own.
+        origin: The point's.
+        messages: The attributes in protobuf.
+        field: The same, as the field of a point.
+    """
 
     text: bytes
     asked: bytes
     origin: Origin
-    fields: bytes
+    messages: list[bytes]
+    field: bytes = b""
 
 
 class _Moment(NamedTuple):
@@ -104,7 +107,7 @@ class _Moment(NamedTuple):
     time: int
     minute: int
     key: hashlib.blake2b
-    fields: bytes
+    field: bytes
 
 
 class _Value(NamedTuple):
@@ -114,16 +117,67 @@ class _Value(NamedTuple):
     fields: bytes
 
 
-class _Memo(dict[Key, Made]):
-    """What is made of a key, made once."""
+# Each of these makes what it is asked for once. None holds on to its reader: what goes in a circle is let go
+# only when the garbage collector comes by, and this is most of a window.
 
-    def __init__(self, make: Callable[[Key], Made]) -> None:
+
+class _AttributesOfAnyPoint(dict[bytes, _Attributes]):
+    def __init__(self, source: Source) -> None:
         super().__init__()
-        self._make = make
+        self._asked = ",".join(sorted(source.environments)).encode()
+        self._conform = source.identity is not None
+        self._protobuf = source.protocol != HTTP_JSON
 
-    def __missing__(self, key: Key) -> Made:
-        made = self[key] = self._make(key)
+    def __missing__(self, text: bytes) -> _Attributes:
+        attributes = typed.decode_attributes(text)
+        app, environment = (typed.attribute_text(attributes, key) for key in ("appId", "environmentId"))
+        made = self[text] = _Attributes(
+            canonical_attributes(attributes),
+            b"" if environment else self._asked,
+            origin(app, environment) if self._conform else (None, None),
+            wire.key_values(attributes) if self._protobuf else [],
+        )
         return made
+
+
+class _AttributesOfKind(dict[bytes, _Attributes]):
+    def __init__(self, kind: str, of_any_point: _AttributesOfAnyPoint) -> None:
+        super().__init__()
+        self._kind = kind
+        self._of_any_point = of_any_point
+
+    def __missing__(self, text: bytes) -> _Attributes:
+        made = self._of_any_point[text]
+        made = self[text] = made._replace(field=wire.attributes_field(self._kind, made.messages))
+        return made
+
+
+class _Moments(dict[tuple[bytes, typed.Whole, typed.Whole], _Moment]):
+    def __init__(self, name: str, minute: int, intervals: set[tuple[int, int]]) -> None:
+        super().__init__()
+        self._name = name
+        self._minute = minute
+        self._intervals = intervals
+
+    def __missing__(self, asked_and_times: tuple[bytes, typed.Whole, typed.Whole]) -> _Moment:
+        asked, *texts = asked_and_times
+        start, time = (whole_nanoseconds(text, "time") for text in texts)
+        self._intervals.add((start, time))
+        key = begin_key(self._name, asked, start, time, self._minute)
+        made = _Moment(time, minute_of(time, self._minute), key, wire.times_fields(start, time))
+        self[asked_and_times] = made
+        return made
+
+
+class _Places(dict["Origin", int]):
+    def __init__(self, number: int, spliced: Spliced) -> None:
+        super().__init__()
+        self._number = number
+        self._spliced = spliced
+
+    def __missing__(self, where: Origin) -> int:
+        place = self[where] = self._spliced.new_place(self._number, where)
+        return place
 
 
 class _Reader:
@@ -138,15 +192,11 @@ class _Reader:
     """
 
     def __init__(self, spliced: Spliced) -> None:
-        source = spliced.source
         self._spliced = spliced
-        self._asked = ",".join(sorted(source.environments)).encode()
-        self._minute = source.minute
-        self._conform = source.identity is not None
-        self._protobuf = source.protocol != HTTP_JSON
-        self._attributes: _Memo[str, _Memo[bytes, _Attributes]] = _Memo(
-            lambda kind: _Memo(functools.partial(self._make_attributes, kind))
-        )
+        self._minute = spliced.source.minute
+        self._protobuf = spliced.source.protocol != HTTP_JSON
+        of_any_point = _AttributesOfAnyPoint(spliced.source)
+        self._attributes = {kind: _AttributesOfKind(kind, of_any_point) for kind in KINDS}
         self._values: defaultdict[str, dict[bytes, _Value]] = defaultdict(dict)
         self.fingerprints: list[Fingerprint] = []
         self.glances: defaultdict[str, Glance] = defaultdict(Glance)
@@ -158,27 +208,26 @@ class _Reader:
             Exception: There is something that is not known here; one of `typed.REFUSALS`.
         """
         kind, name, data, spliced = metric.kind, metric.name, metric.data, self._spliced
-        decode, all_attributes = typed.point_decoder(kind), self._attributes[kind]
-        moments = _Memo(functools.partial(self._make_moment, name, self.glances[name].intervals))
-        places = _Memo(functools.partial(spliced.new_place, number))
-        keys, fingerprints = self._glance(metric).keys, self.fingerprints
-        values, make_value = self._values[kind], functools.partial(self._make_value, kind)
+        decode, glance = typed.point_decoder(kind), self._glance(metric)
+        all_attributes, moments = self._attributes[kind], _Moments(name, self._minute, glance.intervals)
+        places, values = _Places(number, spliced), self._values[kind]
         points, times, place_of = spliced.points, spliced.times, spliced.place_of
+        keys, fingerprints = glance.keys, self.fingerprints
         for text in data.dataPoints:
             point = decode(text)
-            attributes, asked, origin, attribute_fields = all_attributes[bytes(point.attributes)]
-            time, minute, begun, time_fields = moments[asked, point.startTimeUnixNano, point.timeUnixNano]
+            attributes, asked, where, _, attributes_field = all_attributes[bytes(point.attributes)]
+            time, minute, begun, times_fields = moments[asked, point.startTimeUnixNano, point.timeUnixNano]
             value_text = point.value()
-            value, value_fields = values.get(value_text) or make_value(point, value_text)
+            value, value_fields = values.get(value_text) or self._make_value(kind, point, value_text)
             whole = begun.copy()
             whole.update(attributes)
             key = whole.digest()
             keys.add(key)
             fingerprints.append(Fingerprint(name, minute, key + value))
             times.append(time)
-            place_of.append(places[origin])
+            place_of.append(places[where])
             if self._protobuf:
-                points.append(encode_point(time_fields, value_fields, attribute_fields))
+                points.append(encode_point(times_fields, value_fields, attributes_field))
             else:
                 points.append(text)
         data.dataPoints = []
@@ -195,25 +244,3 @@ class _Reader:
         if len(text) <= SHORT:
             self._values[kind][text] = made
         return made
-
-    def _make_moment(
-        self,
-        name: str,
-        intervals: set[tuple[int, int]],
-        asked_and_times: tuple[bytes, typed.Whole, typed.Whole],
-    ) -> _Moment:
-        asked, *texts = asked_and_times
-        start, time = (whole_nanoseconds(text, "time") for text in texts)
-        intervals.add((start, time))
-        key = begin_key(name, asked, start, time, self._minute)
-        return _Moment(time, minute_of(time, self._minute), key, wire.times_fields(start, time))
-
-    def _make_attributes(self, kind: str, text: bytes) -> _Attributes:
-        attributes = msgspec.json.decode(text, type=list[dict[str, Any]])
-        alone: Json = {"attributes": attributes}
-        return _Attributes(
-            canonical_attributes(attributes),
-            b"" if attribute(alone, "environmentId") else self._asked,
-            origin_of(alone) if self._conform else (None, None),
-            wire.attributes_field(kind, text, attributes) if self._protobuf else b"",
-        )

@@ -23,6 +23,8 @@ from airflow_provider_forge.otlp.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from airflow_provider_forge.otlp.typed import TextAttribute
+
 __all__ = [
     "KEY_BYTES",
     "MARK_BYTES",
@@ -91,7 +93,7 @@ def begin_key(name: str, asked: bytes, start: int, time: int, minute: int) -> ha
     return hashlib.blake2b(b"%b\n%b\n%b" % (name.encode(), asked, moment), digest_size=KEY_BYTES)
 
 
-def canonical_attributes(attributes: Iterable[Json]) -> bytes:
+def canonical_attributes(attributes: Iterable[Json | TextAttribute]) -> bytes:
     """Return one text for the same attributes, whatever their order: a line before each."""
     return b"".join(b"\n" + text for text in sorted(map(canonical, attributes)))
 

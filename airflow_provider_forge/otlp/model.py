@@ -216,6 +216,6 @@ def whole_nanoseconds(value: Any, field: str) -> int:
     return int(value)
 
 
-def canonical(value: Json) -> bytes:
+def canonical(value: Json | msgspec.Struct) -> bytes:
     """Return one text for equal JSON objects, whatever the order of their fields."""
     return msgspec.json.encode(value, order="sorted")

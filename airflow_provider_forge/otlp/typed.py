@@ -18,7 +18,7 @@ import msgspec
 from google.protobuf.json_format import ParseError
 from msgspec import UNSET, Raw, UnsetType
 
-from airflow_provider_forge.otlp.model import KINDS, Json
+from airflow_provider_forge.otlp.model import KINDS, Json, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +38,7 @@ __all__ = [
     "Times",
     "Unfamiliar",
     "Whole",
+    "attribute_text",
     "decode",
     "decode_attributes",
     "dictionary",
@@ -270,6 +271,7 @@ _resources = msgspec.json.Decoder(list[ResourceMetrics[Raw]])
 _resources_skimmed = msgspec.json.Decoder(list[ResourceMetrics[Times]])
 _json_object = msgspec.json.Decoder(dict[str, Any]).decode
 _text_attributes = msgspec.json.Decoder(list[TextAttribute])
+_any_attributes = msgspec.json.Decoder(list[dict[str, Any]])
 _encode = msgspec.json.Encoder().encode
 
 doubles: Callable[[bytes | Raw], list[Double]] = msgspec.json.Decoder(list[Double]).decode
@@ -321,12 +323,26 @@ def point_decoder(kind: str) -> Callable[[Raw], Point]:
     return _points[kind]
 
 
-def decode_attributes(attributes: bytes) -> list[TextAttribute] | None:
-    """Read attributes; None where some are no text."""
+def decode_attributes(attributes: bytes) -> list[TextAttribute] | list[Json]:
+    """Read attributes: as dictionaries where some are no text.
+
+    Raises:
+        msgspec.DecodeError: They are no array of objects.
+    """
     try:
         return _text_attributes.decode(attributes)
     except msgspec.ValidationError:
-        return None
+        return _any_attributes.decode(attributes)
+
+
+def attribute_text(attributes: list[TextAttribute] | list[Json], key: str) -> str | None:
+    """Return the attribute's text, as `model.attribute` does."""
+    for each in attributes:
+        if not isinstance(each, TextAttribute):
+            return attribute({"attributes": attributes}, key)
+        if each.key == key:
+            return each.value.stringValue
+    return None
 
 
 def dictionary(metric: Metric[Raw]) -> Json:

@@ -21,7 +21,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from airflow_provider_forge.otlp.model import KINDS
-from airflow_provider_forge.otlp.typed import HistogramPoint, Unfamiliar, decode_attributes, doubles, integers
+from airflow_provider_forge.otlp.typed import HistogramPoint, TextAttribute, Unfamiliar, doubles, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,18 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from airflow_provider_forge.otlp.model import Json
-    from airflow_provider_forge.otlp.typed import Buckets, Double, Point, Quantile, TextAttribute, Whole
+    from airflow_provider_forge.otlp.typed import Buckets, Double, Point, Quantile, Whole
 
-__all__ = ["DEEPEST", "attributes_field", "nested", "tag", "times_fields", "value_fields", "varint"]
+__all__ = [
+    "DEEPEST",
+    "attributes_field",
+    "key_values",
+    "nested",
+    "tag",
+    "times_fields",
+    "value_fields",
+    "varint",
+]
 
 DEEPEST = 50
 """Values within each other in an attribute. Protobuf reads 100 messages deep, and some are around it."""
@@ -68,20 +77,21 @@ def nested(start: bytes, content: bytes) -> bytes:
 _KEY, _VALUE, _STRING = tag(KeyValue, "key"), tag(KeyValue, "value"), tag(AnyValue, "string_value")
 
 
-def attributes_field(kind: str, text: bytes, attributes: list[Json]) -> bytes:
-    """Return the attributes of a point of this kind of metric.
-
-    Args:
-        kind: Of the metric.
-        text: The attributes' JSON text.
-        attributes: The same, decoded.
+def key_values(attributes: list[TextAttribute] | list[Json]) -> list[bytes]:
+    """Return attributes as messages.
 
     Raises:
         ParseError: Something is no attribute, or has fields that are not known.
     """
-    start, texts = tag(_MESSAGES[kind], "attributes"), decode_attributes(text)
-    written = map(_text_key_value, texts) if texts is not None else map(_key_value, attributes)
-    return b"".join(nested(start, each) for each in written)
+    return [
+        _text_key_value(each) if isinstance(each, TextAttribute) else _key_value(each) for each in attributes
+    ]
+
+
+def attributes_field(kind: str, messages: list[bytes]) -> bytes:
+    """Return the attributes of a point of this kind of metric, from what `key_values` returns."""
+    start = tag(_MESSAGES[kind], "attributes")
+    return b"".join([nested(start, each) for each in messages])
 
 
 def _text_key_value(attribute: TextAttribute) -> bytes:

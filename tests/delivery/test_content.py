@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from airflow_provider_forge.delivery.content import Complete, Source, Unread, read
 from airflow_provider_forge.delivery.fast import Fast
@@ -19,6 +17,7 @@ from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTO
 from airflow_provider_forge.otlp.model import MalformedOtlp
 from airflow_provider_forge.otlp.typed import REFUSALS
 from tests.delivery.recorded import ENVIRONMENTS, MINUTE, RECORDED, in_words
+from tests.delivery.requests import said
 from tests.otlp.building import (
     APP,
     KINDS,
@@ -32,6 +31,7 @@ from tests.otlp.building import (
     otlp_json,
     point,
     text,
+    usual,
 )
 
 IDENTITY = Identity(APP, environments={PRODUCTION: "production"}, attributes={"team": "a"})
@@ -40,15 +40,6 @@ IDENTITY = Identity(APP, environments={PRODUCTION: "production"}, attributes={"t
 def source(content, protocol=HTTP_PROTOBUF, identity=IDENTITY) -> Source:
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     return Source(raw, [PRODUCTION, STAGING], 29_923_500, identity, protocol)
-
-
-def said(export):
-    """Return what a request says, in whatever order of fields."""
-    if export.protocol == HTTP_JSON:
-        body = msgspec.json.decode(export.body)
-    else:
-        body = ExportMetricsServiceRequest.FromString(export.body)
-    return body, export.protocol, export.points, export.metrics, export.start, export.end
 
 
 def outcome(make, part):
@@ -60,17 +51,6 @@ def outcome(make, part):
     except MalformedOtlp:
         return MalformedOtlp
     return content.points, content.count, content.oddities, requests
-
-
-def usual(value):
-    """Return it as exporters write it: named, without nulls, without the exemplars that Atlassian has not."""
-    if isinstance(value, list):
-        return [usual(each) for each in value]
-    if not isinstance(value, dict):
-        return 0.1 if value == "0.1" else value
-    left = {key: usual(each) for key, each in value.items() if each is not None and key != "exemplars"}
-    is_metric = any(isinstance(left.get(kind), dict) for kind in KINDS)
-    return {"name": "n", **left} if is_metric else left
 
 
 parts = st.sampled_from([slice(0, None, 2), slice(None, None, -3), slice(1, None)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import datetime, timezone
 from typing import Any
 
@@ -60,6 +61,18 @@ def test_the_data_of_a_good_answer_can_be_kept_byte_for_byte():
     assert bytes(answer.data.a) == b'[1.0, "\\u00e9" ]'
     assert answer.request_id == "abc"
     assert read(body).data == {"a": [1.0, "é"]}
+
+
+def test_what_is_kept_of_a_good_answer_is_no_copy():
+    body = b'{"data":{"a":[%b1]}}' % (b"1," * 10**6)
+    read(b'{"data":{"a":[]}}', kind=Kept)
+    response = httpx.Response(200, content=body)
+    tracemalloc.start()
+    answer = read_answer(response, Kept, now=NOW, secrets=(), of_window=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(answer.data.a) > 2 * 10**6
+    assert peak < 10**5
 
 
 @pytest.mark.parametrize("no_errors", [{}, {"errors": None}, {"errors": []}])
