@@ -16,18 +16,15 @@ from airflow_provider_forge.exceptions import (
     ReceiverUnavailable,
     RequestTooLarge,
 )
-from airflow_provider_forge.otlp.model import count_points, select
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Sequence
 
-    from airflow_provider_forge.delivery.fingerprints import Fingerprint
+    from airflow_provider_forge.delivery.content import Content
     from airflow_provider_forge.delivery.ledger import Ledger, Selection
     from airflow_provider_forge.delivery.page import Page
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.encode import Export
-    from airflow_provider_forge.otlp.model import Json
 
 __all__ = ["Answer", "Policy", "Report", "deliver"]
 
@@ -65,17 +62,13 @@ class Answer:
         start: The window's first moment.
         end: The first moment after it.
         selection: What was asked for.
-        resource_metrics: Decoded OTLP/JSON.
-        points: Fingerprints of its points.
-        encode: Makes a request of some of it, or of all.
+        content: Its points.
     """
 
     start: dt.datetime
     end: dt.datetime
     selection: Selection
-    resource_metrics: list[Json]
-    points: Sequence[Fingerprint]
-    encode: Callable[[list[Json]], Export]
+    content: Content
 
 
 @dataclass
@@ -116,13 +109,14 @@ def deliver(answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy
         ReceiverUnavailable: The receiver is busy or did not answer.
         ExportRefused: It refuses requests, whatever is in them.
     """
-    with ledger.page(answer.points, answer.selection, answer.start, answer.end) as page:
+    with ledger.page(answer.content.points, answer.selection, answer.start, answer.end) as page:
         return _Delivery(answer, receiver, page, policy).run()
 
 
 class _Delivery:
     def __init__(self, answer: Answer, receiver: OtlpClient, page: Page, policy: Policy) -> None:
         self._answer = answer
+        self._content = answer.content
         self._receiver = receiver
         self._page = page
         self._policy = policy
@@ -130,7 +124,7 @@ class _Delivery:
         self._rejected: set[int] = set()
         self._refused: dict[str, ExportRefused] = {}
         self._report = Report(
-            points=count_points(answer.resource_metrics),
+            points=answer.content.count,
             unchanged=len(page.numbers(Standing.UNCHANGED)),
             changed=len(page.numbers(Standing.CHANGED)),
             ambiguous=len(page.numbers(Standing.AMBIGUOUS)),
@@ -207,8 +201,8 @@ class _Delivery:
         todo = [(numbers, HALVINGS)] if numbers else []
         while todo:
             batch, halvings = todo.pop()
-            export = self._encode(batch)
-            parts = -(-len(export.body) // self._receiver.endpoint.max_body_bytes)
+            export = self._content.encode(batch)
+            parts = -(-export.size // self._receiver.endpoint.max_body_bytes)
             if parts > 1 and len(batch) > 1:
                 todo += [(part, halvings) for part in reversed(_cut(batch, parts))]
                 continue
@@ -240,7 +234,7 @@ class _Delivery:
             batch = [number for number in batch if number not in there]
             if not batch:
                 return
-            export = self._encode(batch)
+            export = self._content.encode(batch)
         try:
             self._receiver.export(export)
         except PointsRejected as rejection:
@@ -267,19 +261,14 @@ class _Delivery:
 
     def _leave_out(self, batch: list[int], refusal: ExportRefused) -> None:
         """Go on without what is refused by itself: it must not hold back the rest."""
-        metric = self._answer.points[batch[0]].metric
+        metric = self._content.points[batch[0]].metric
         log.warning("%s: %d points are left out: %s", metric, len(batch), refusal)
         self._refused[metric] = refusal
-
-    def _encode(self, batch: list[int]) -> Export:
-        everything = len(batch) == len(self._answer.points)
-        source = self._answer.resource_metrics
-        return self._answer.encode(source if everything else select(source, set(batch)))
 
     def _by_metric(self, batch: list[int]) -> list[list[int]]:
         metrics: dict[str, list[int]] = {}
         for number in batch:
-            metrics.setdefault(self._answer.points[number].metric, []).append(number)
+            metrics.setdefault(self._content.points[number].metric, []).append(number)
         return list(metrics.values())
 
     def _refusal(self) -> ExportRefused:

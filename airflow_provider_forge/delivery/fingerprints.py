@@ -23,7 +23,19 @@ from airflow_provider_forge.otlp.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KEY_BYTES", "MARK_BYTES", "Fingerprint", "fingerprints"]
+    from airflow_provider_forge.otlp.typed import TextAttribute
+
+__all__ = [
+    "KEY_BYTES",
+    "MARK_BYTES",
+    "VALUE_BYTES",
+    "Fingerprint",
+    "begin_key",
+    "canonical_attributes",
+    "fingerprints",
+    "minute_of",
+    "value_mark",
+]
 
 KEY_BYTES = 8
 """One point of a metric and minute taken for another: about once in 10^11 windows of 20,000 points."""
@@ -62,6 +74,39 @@ class Fingerprint(NamedTuple):
         return self.mark[:KEY_BYTES]
 
 
+def minute_of(time: int, minute: int) -> int:
+    """Return the minute of a point's time in nanoseconds, in an answer whose window begins in `minute`."""
+    return time // _NANOSECONDS if time else minute
+
+
+def begin_key(name: str, asked: bytes, start: int, time: int, minute: int) -> hashlib.blake2b:
+    """Return the beginning of a hash that tells points apart; their `canonical_attributes` are its end.
+
+    Args:
+        name: The metric's.
+        asked: The environments that were asked for; nothing where the point names its own.
+        start: Of the point, in nanoseconds since the epoch; 0 where it is left out.
+        time: Likewise.
+        minute: That the window begins in: without a time, one of another window is another point.
+    """
+    moment = b"%d %d" % (start, time) if time else b"%d in %d" % (start, minute)
+    return hashlib.blake2b(b"%b\n%b\n%b" % (name.encode(), asked, moment), digest_size=KEY_BYTES)
+
+
+def canonical_attributes(attributes: Iterable[Json | TextAttribute]) -> bytes:
+    """Return one text for the same attributes, whatever their order: a line before each."""
+    return b"".join(b"\n" + text for text in sorted(map(canonical, attributes)))
+
+
+def value_mark(value: bytes) -> bytes:
+    """Return the part of a mark that tells one value from another.
+
+    Args:
+        value: Canonical text of the fields that make it, each number in its one spelling.
+    """
+    return hashlib.blake2b(value, digest_size=VALUE_BYTES).digest()
+
+
 def fingerprints(
     resource_metrics: list[Json], *, environments: Iterable[str], minute: int
 ) -> list[Fingerprint]:
@@ -83,18 +128,13 @@ def fingerprints(
 def _fingerprint(metric: Json, point: Json | None, asked: bytes, minute: int) -> Fingerprint:
     name = str(metric.get("name"))
     if point is None:
-        return Fingerprint(name, minute, _hash(canonical(metric), KEY_BYTES) + bytes(VALUE_BYTES))
+        key = hashlib.blake2b(canonical(metric), digest_size=KEY_BYTES).digest()
+        return Fingerprint(name, minute, key + bytes(VALUE_BYTES))
     start, time = nanoseconds(point, "startTimeUnixNano"), nanoseconds(point, "timeUnixNano")
-    identity = [
-        name.encode(),
-        b"" if attribute(point, "environmentId") else asked,
-        # Without a time, one of another window is another point.
-        b"%d %d" % (start, time) if time else b"%d in %d" % (start, minute),
-        *sorted(canonical(entry) for entry in entries(point, "attributes")),
-    ]
     value = {key: _plain(key, value) for key, value in point.items() if key not in _NOT_A_VALUE}
-    mark = _hash(b"\n".join(identity), KEY_BYTES) + _hash(canonical(value), VALUE_BYTES)
-    return Fingerprint(name, time // _NANOSECONDS if time else minute, mark)
+    whole = begin_key(name, b"" if attribute(point, "environmentId") else asked, start, time, minute)
+    whole.update(canonical_attributes(entries(point, "attributes")))
+    return Fingerprint(name, minute_of(time, minute), whole.digest() + value_mark(canonical(value)))
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -111,7 +151,3 @@ def _plain(key: str, value: Any) -> Any:
         except OverflowError as error:
             raise MalformedOtlp(f"{key} is {error}") from None
     return value
-
-
-def _hash(content: bytes, size: int) -> bytes:
-    return hashlib.blake2b(content, digest_size=size).digest()

@@ -22,10 +22,12 @@ class Store(Protocol):
     Attributes:
         name: What people call it, for logs and errors.
         largest: How many bytes of JSON fit well into one value; None for any number.
+        lasting: Whether what is put there outlives the task.
     """
 
     name: str
     largest: int | None
+    lasting: bool
 
     def get(self, key: str) -> Json | None:
         """Return the value; None where there is none.
@@ -54,6 +56,7 @@ class TransientStore:
 
     def __init__(self) -> None:
         self.name = "the task's memory"
+        self.lasting = False
         self.largest: int | None = None
         self._values: dict[str, Json] = {}
 
@@ -81,6 +84,7 @@ class ObjectStore:
     def __init__(self, root: Any) -> None:
         self.root = root
         self.name = str(root)
+        self.lasting = True
         self.largest: int | None = None
 
     def get(self, key: str) -> Json | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
@@ -73,46 +73,47 @@ _TOO_LARGE_TYPE = re.compile("COMPLEX|EXECUTIONABORTED|TIMEDOUT|TIMEOUT|TOOLARGE
 `ExecutionAborted` is what graphql-java makes of one."""
 
 
+Data = TypeVar("Data")
+
+
 class _Envelope(msgspec.Struct):
-    data: msgspec.Raw = msgspec.Raw(b"null")
     errors: Any = None
     extensions: Any = None
 
 
+class _EnvelopeOf(_Envelope, Generic[Data]):
+    data: Data | None = None
+
+
 @dataclass(frozen=True)
-class Answer:
+class Answer(Generic[Data]):
     """An answer that arrived whole and reports no error at the top level.
 
     Attributes:
-        data: The JSON text of `data`.
         request_id: The gateway's id of the request, for Atlassian's support.
     """
 
-    data: msgspec.Raw
     request_id: str | None
+    _data: Data | None
     _response: httpx.Response
     _now: dt.datetime
     _secrets: tuple[str, ...]
     _of_window: bool
 
-    def decode(self, kind: Any) -> Any:
-        """Read `data` as a type of msgspec's.
+    @property
+    def data(self) -> Data:
+        """The answer's `data`.
 
         Raises:
-            BrokenAnswer: It has another shape.
+            BrokenAnswer: It is null.
         """
-        try:
-            return msgspec.json.decode(self.data, type=kind)
-        except msgspec.DecodeError as error:
-            self.broken(f"an answer of another shape than the schema's ({error})")
+        if self._data is None:
+            self.broken("null as data")
+        return self._data
 
     def broken(self, what: str) -> NoReturn:
         """Raise the error for an answer without the data that was asked for."""
-        raise BrokenAnswer(
-            f"The gateway gave {what}. It is asked again; should that not end, check the Forge"
-            " Connection's host, and look at the app's metrics in Atlassian's developer console",
-            request_id=self.request_id,
-        )
+        raise _broken(what, self.request_id)
 
     def fail(self, message: str | None, extensions: Any) -> NoReturn:
         """Raise the error that a `QueryError` in the data stands for."""
@@ -123,21 +124,22 @@ class Answer:
 
 
 def read_answer(
-    response: httpx.Response, *, now: dt.datetime, secrets: Iterable[str], of_window: bool
-) -> Answer:
+    response: httpx.Response, kind: type[Data], *, now: dt.datetime, secrets: Iterable[str], of_window: bool
+) -> Answer[Data]:
     """Check the HTTP status and the top-level errors of a response that was read whole.
 
     Args:
         response: The gateway's response.
+        kind: What its `data` are.
         now: The present, against which times in headers are read.
         secrets: What must not appear in an error should the gateway repeat it.
         of_window: Whether a window was asked for, so that there is less to ask for should it be too much.
 
     Raises:
-        ForgeError: Some channel reports a failure.
+        ForgeError: Some channel reports a failure, or the answer has another shape.
     """
     secrets = tuple(secrets)
-    envelope = _decode(response)
+    envelope, mismatch = _decode(response, kind)
     request_id = _request_id(response, envelope)
     failures = envelope.errors if envelope else None
     if failures and not isinstance(failures, list):
@@ -145,20 +147,36 @@ def read_answer(
     if failures or not response.is_success:
         raise _error(failures or [], response, request_id, now, secrets, of_window=of_window)
     if envelope is None:
-        kind = response.headers.get("content-type", "no content type")
+        content_type = response.headers.get("content-type", "no content type")
         raise BrokenAnswer(
-            f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes, {kind}). It is"
-            " asked again; should that not end, check the Connection's host",
+            f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes,"
+            f" {content_type}). It is asked again; should that not end, check the Connection's host",
             request_id=request_id,
         )
-    return Answer(envelope.data, request_id, response, now, secrets, of_window)
+    if not isinstance(envelope, _EnvelopeOf):
+        raise _broken(f"an answer of another shape than the schema's ({mismatch})", request_id)
+    return Answer(request_id, envelope.data, response, now, secrets, of_window)
 
 
-def _decode(response: httpx.Response) -> _Envelope | None:
+def _decode(
+    response: httpx.Response, kind: type[Data]
+) -> tuple[_Envelope | None, msgspec.ValidationError | None]:
+    """Return the envelope; without its data, in a second pass, where these are of another shape."""
     try:
-        return msgspec.json.decode(response.content, type=_Envelope)
+        try:
+            return msgspec.json.decode(response.content, type=_EnvelopeOf[kind]), None  # type: ignore[valid-type]
+        except msgspec.ValidationError as mismatch:
+            return msgspec.json.decode(response.content, type=_Envelope), mismatch
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return None, None
+
+
+def _broken(what: str, request_id: str | None) -> BrokenAnswer:
+    return BrokenAnswer(
+        f"The gateway gave {what}. It is asked again; should that not end, check the Forge"
+        " Connection's host, and look at the app's metrics in Atlassian's developer console",
+        request_id=request_id,
+    )
 
 
 def _request_id(response: httpx.Response, envelope: _Envelope | None) -> str | None:

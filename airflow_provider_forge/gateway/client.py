@@ -8,8 +8,8 @@ import functools
 import hashlib
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 import msgspec
@@ -67,7 +67,8 @@ class AppMetrics:
         window: The time range that was asked for.
         environments: The environments that were asked for.
         metrics: The metric labels that were asked for.
-        resource_metrics: JSON text of an array of OTLP `ResourceMetrics`, byte for byte; `[]` is no traffic.
+        text: JSON text of an array of OTLP `ResourceMetrics`; `[]` is no traffic. A slice of what the gateway
+            sent, because a copy would be tens of megabytes.
         request_id: The gateway's id of the request.
         elapsed: Seconds that the call took.
         waited: Seconds that it waited for its place at the rate limit.
@@ -77,15 +78,24 @@ class AppMetrics:
     window: Window
     environments: tuple[Environment, ...]
     metrics: tuple[str, ...]
-    resource_metrics: bytes
+    text: msgspec.Raw = field(repr=False)
     request_id: str | None
     elapsed: float
     waited: float
 
+    @property
+    def resource_metrics(self) -> bytes:
+        """A copy of `text`."""
+        return bytes(self.text)
+
+
+Data = TypeVar("Data")
+Content = TypeVar("Content")
+
 
 @dataclass(frozen=True)
-class _Call:
-    content: Any
+class _Call(Generic[Content]):
+    content: Content
     request_id: str | None
     elapsed: float
     waited: float
@@ -213,13 +223,13 @@ class GatewayClient:
         self.check(window)
         ids = [environment.id for environment in environments]
         variables = app_metrics_variables(app_id, window, ids, metrics)
-        call = self._call(APP_METRICS, variables, _resource_metrics, window=window, live=live)
+        call = self._call(APP_METRICS, variables, _MetricsData, _resource_metrics, window=window, live=live)
         return AppMetrics(
             app_id=app_id,
             window=window,
             environments=tuple(environments),
             metrics=tuple(metrics),
-            resource_metrics=call.content,
+            text=call.content,
             request_id=call.request_id,
             elapsed=call.elapsed,
             waited=call.waited,
@@ -243,7 +253,7 @@ class GatewayClient:
         while True:
             read = functools.partial(_page_of_environments, app_id, after)
             variables = {"appId": app_ari(app_id), "after": after}
-            page: _Page = self._call(ENVIRONMENTS, variables, read, live=live).content
+            page = self._call(ENVIRONMENTS, variables, _AppData, read, live=live).content
             for node in page.nodes or ():
                 if node is not None:
                     yield Environment.from_gateway(node.id, node.key, node.type)
@@ -255,11 +265,12 @@ class GatewayClient:
         self,
         document: str,
         variables: dict[str, Any],
-        read: Callable[[Answer], Any],
+        kind: type[Data],
+        read: Callable[[Answer[Data]], Content],
         *,
         window: Window | None = None,
         live: bool,
-    ) -> _Call:
+    ) -> _Call[Content]:
         """Make a call, and make it again where the gateway counted too many of the account."""
         waited, attempts = 0.0, 0
         while True:
@@ -273,7 +284,7 @@ class GatewayClient:
             waited += place.waited
             try:
                 answer = read_answer(
-                    response, now=self._clock(), secrets=self.secrets, of_window=window is not None
+                    response, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
                 )
                 return _Call(read(answer), answer.request_id, elapsed, waited)
             except CredentialsRefused:
@@ -348,28 +359,27 @@ class GatewayClient:
         )
 
 
-def _resource_metrics(answer: Answer) -> bytes:
-    data: _MetricsData = answer.decode(_MetricsData | None) or answer.broken("null as data")
-    ecosystem = data.ecosystem or answer.broken("null as ecosystem")
+def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
+    ecosystem = answer.data.ecosystem or answer.broken("null as ecosystem")
     forge_metrics = ecosystem.forgeMetrics or answer.broken("null as forgeMetrics")
     result = forge_metrics.appMetrics or answer.broken("null as appMetrics")
-    metrics = bytes(result.resourceMetrics)
-    if metrics == b"null":
+    start = bytes(memoryview(result.resourceMetrics)[:1])
+    if start == b"n":
         answer.fail(result.message, result.extensions)
-    if not metrics.startswith(b"["):
+    if start != b"[":
         answer.broken("resourceMetrics that are no array")
-    return metrics
+    return result.resourceMetrics
 
 
-def _page_of_environments(app_id: str, after: str | None, answer: Answer) -> _Page:
-    data: _AppData = answer.decode(_AppData | None) or answer.broken("null as data")
-    if data.app is None:
+def _page_of_environments(app_id: str, after: str | None, answer: Answer[_AppData]) -> _Page:
+    app = answer.data.app
+    if app is None:
         raise AccessForbidden(
             f"Atlassian shows this account no app {app_id}. Check app_id (`app.id` in manifest.yml), and that"
             " the API token belongs to the account that owns the app",
             request_id=answer.request_id,
         )
-    page = data.app.environmentsPage or answer.broken("null as environmentsPage")
+    page = app.environmentsPage or answer.broken("null as environmentsPage")
     if page.pageInfo.hasNextPage and page.pageInfo.endCursor in (None, after):
         answer.broken("a page of environments whose end is no beginning of the next")
     return page

@@ -47,6 +47,7 @@ class AssetStore:
         self._accessor = accessor
         self.name = name
         self.largest: int | None = LARGEST
+        self.lasting = True
 
     def get(self, key: str) -> Json | None:
         """Return the value; None where there is none."""

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.operators.progress import Progress
     from airflow_provider_forge.otlp.client import OtlpClient
-    from airflow_provider_forge.otlp.encode import Export
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.conform import Identity
 
 __all__ = ["Exporter"]
 
@@ -122,43 +121,32 @@ class Exporter:
         progress.problems += [problem.message for problem in report.problems]
 
     def _read(self, metrics: AppMetrics) -> Answer:
+        from airflow_provider_forge.delivery.content import Source, read
         from airflow_provider_forge.delivery.delivery import Answer
-        from airflow_provider_forge.delivery.fingerprints import fingerprints
         from airflow_provider_forge.delivery.ledger import Selection
-        from airflow_provider_forge.otlp.model import decode
-        from airflow_provider_forge.otlp.oddities import find_oddities
 
-        resource_metrics = decode(metrics.resource_metrics)
-        if odd := str(find_oddities(resource_metrics)):
-            log.warning("%s: %s; sent as they are", metrics.window, odd)
         environments = [environment.id for environment in metrics.environments]
-        minute = int(metrics.window.start.timestamp() // 60)
-        return Answer(
-            metrics.window.start,
-            metrics.window.end,
-            Selection(environments, metrics.metrics),
-            resource_metrics,
-            fingerprints(resource_metrics, environments=environments, minute=minute),
-            self._encoder(metrics, resource_metrics),
+        content = read(
+            Source(
+                metrics.text,
+                environments,
+                int(metrics.window.start.timestamp() // 60),
+                self._identity(metrics) if self.conform else None,
+                self.receiver.endpoint.protocol,
+                recorded=self.ledger.store.lasting,
+            )
         )
+        if odd := str(content.oddities):
+            log.warning("%s: %s; sent as they are", metrics.window, odd)
+        selection = Selection(environments, metrics.metrics)
+        return Answer(metrics.window.start, metrics.window.end, selection, content)
 
-    def _encoder(self, metrics: AppMetrics, everything: list[Json]) -> Callable[[list[Json]], Export]:
-        """Return what makes a request out of some of an answer."""
-        from airflow_provider_forge.otlp.conform import Identity, conform
-        from airflow_provider_forge.otlp.encode import encode
+    def _identity(self, metrics: AppMetrics) -> Identity:
+        from airflow_provider_forge.otlp.conform import Identity
 
-        protocol = self.receiver.endpoint.protocol
-        identity = Identity(
+        return Identity(
             metrics.app_id,
             self.forge.service_name,
             {environment.id: environment.name for environment in metrics.environments},
             self.resource_attributes,
         )
-
-        def encode_some(resource_metrics: list[Json]) -> Export:
-            if self.conform:
-                return encode(conform(resource_metrics, identity), protocol)
-            verbatim = metrics.resource_metrics if resource_metrics is everything else None
-            return encode(resource_metrics, protocol, verbatim=verbatim)
-
-        return encode_some

@@ -7,7 +7,6 @@ again and what must not is told apart as in the OTLP specification, "OTLP/HTTP R
 from __future__ import annotations
 
 import datetime as dt
-import gzip
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from airflow_provider_forge.exceptions import (
     RequestTooLarge,
 )
 from airflow_provider_forge.http import USER_AGENT, quote, retry_after
+from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ _REMEDIES = {
     415: "set the OTLP Connection's extra protocol to the one that the receiver takes",
 }
 _IN_PARTS = "It is sent in parts; where even single points are too large"
-
-GZIP_LEVEL = 6
-"""Level 9 takes nine times as long for a request that is 7 % smaller."""
 
 SUSPICIOUS_BYTES = 1024 * 1024
 """A Collector answers a body above its limit with 400, not 413; a smaller one is refused for what it says."""
@@ -107,10 +104,11 @@ class OtlpClient:
             PointsRejected: It took the request but rejected points of it, or did not say so in OTLP.
         """
         headers = {"Content-Type": _CONTENT_TYPES[export.protocol == HTTP_JSON]}
-        body = export.body
         if self.endpoint.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            body = compress(export.chunks)
+        else:
+            body = export.body
         most = self.endpoint.max_compressed_bytes
         if most is not None and len(body) > most:
             raise RequestTooLarge(
@@ -141,7 +139,7 @@ class OtlpClient:
             return ReceiverUnavailable(
                 f"{what}. It is tried again", retry_after=wait, maybe_stored=maybe_stored
             )
-        if status == 413 or (status == 400 and len(export.body) > SUSPICIOUS_BYTES):
+        if status == 413 or (status == 400 and export.size > SUSPICIOUS_BYTES):
             return RequestTooLarge(
                 f"{what} to {_size(export)}. {_IN_PARTS}, raise the receiver's limit, or look at its log",
                 status=status,
@@ -200,7 +198,7 @@ def _partial_success(response: httpx.Response) -> _PartialSuccess | None:
 
 
 def _size(export: Export) -> str:
-    return f"the request (points: {export.points}, bytes: {len(export.body)})"
+    return f"the request (points: {export.points}, bytes: {export.size})"
 
 
 def _count(value: Any) -> int:

@@ -31,7 +31,10 @@ from airflow_provider_forge.otlp.model import (
     points_of,
 )
 
-__all__ = ["MAPPING_VERSION", "Identity", "check_attributes", "conform"]
+__all__ = ["MAPPING_VERSION", "Identity", "Origin", "check_attributes", "conform", "origin"]
+
+Origin = tuple[str | None, str | None]
+"""Of points: app and environment, as `origin` gives them."""
 
 MAPPING_VERSION = 1
 
@@ -159,20 +162,24 @@ def _put_right(metric: Json) -> Json:
     return metric
 
 
-def _by_origin(metric: Json) -> dict[tuple[str | None, str | None], list[Json]]:
+def _by_origin(metric: Json) -> dict[Origin, list[Json]]:
     """Return the metric's points by the app and the environment they name."""
-    groups: dict[tuple[str | None, str | None], list[Json]] = defaultdict(list)
+    groups: dict[Origin, list[Json]] = defaultdict(list)
     if kind_of(metric) is None:
         # A kind of metric from after this was written: its points can't be told apart, but must not be lost.
         groups[None, None] = []
     for point in points_of(metric):
-        groups[_id(point, "appId"), _id(point, "environmentId")].append(point)
+        groups[origin(attribute(point, "appId"), attribute(point, "environmentId"))].append(point)
     return groups
 
 
-def _id(point: Json, key: str) -> str | None:
-    """Return the UUID in an attribute that holds a UUID or an ARI; None where it holds nothing."""
-    return (attribute(point, key) or "").rpartition("/")[2] or None
+def origin(app: str | None, environment: str | None) -> Origin:
+    """Return the UUIDs in a point's `appId` and `environmentId`, which hold UUIDs, ARIs or nothing."""
+    return _id(app), _id(environment)
+
+
+def _id(text: str | None) -> str | None:
+    return (text or "").rpartition("/")[2] or None
 
 
 class _Merged:

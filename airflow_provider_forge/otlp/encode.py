@@ -6,6 +6,7 @@ import base64
 import logging
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,9 +25,11 @@ from airflow_provider_forge.otlp.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["Export", "encode"]
+__all__ = ["Export", "encode", "json_chunks"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,8 @@ class Export:
     """One request to a receiver.
 
     Attributes:
-        body: An `ExportMetricsServiceRequest`, not compressed.
+        chunks: An `ExportMetricsServiceRequest` in pieces, not compressed: tens of megabytes need not be put
+            together to be compressed.
         protocol: How it is encoded: `http/protobuf` or `http/json`.
         points: Number of data points in it.
         metrics: Names of the metrics in it.
@@ -46,15 +50,27 @@ class Export:
         end: Latest time of a point, likewise.
     """
 
-    body: bytes
+    chunks: Sequence[bytes | msgspec.Raw]
     protocol: str
     points: int
     metrics: tuple[str, ...]
     start: int
     end: int
 
+    @cached_property
+    def size(self) -> int:
+        """Number of bytes, not compressed."""
+        return sum(map(len, self.chunks))
 
-def encode(resource_metrics: list[Json], protocol: str, *, verbatim: bytes | None = None) -> Export:
+    @property
+    def body(self) -> bytes:
+        """All of it in one piece."""
+        return b"".join(self.chunks)
+
+
+def encode(
+    resource_metrics: list[Json], protocol: str, *, verbatim: bytes | msgspec.Raw | None = None
+) -> Export:
     """Encode one request.
 
     Args:
@@ -68,17 +84,22 @@ def encode(resource_metrics: list[Json], protocol: str, *, verbatim: bytes | Non
     metrics = list(metrics_of(resource_metrics))
     times = [nanoseconds(point, "timeUnixNano") for metric in metrics for point in points_of(metric)]
     if protocol == HTTP_JSON:
-        body = b'{"resourceMetrics":%b}' % (verbatim or msgspec.json.encode(resource_metrics))
+        chunks = json_chunks(msgspec.json.encode(resource_metrics) if verbatim is None else verbatim)
     else:
-        body = _protobuf(resource_metrics)
+        chunks = (_protobuf(resource_metrics),)
     return Export(
-        body=body,
+        chunks=chunks,
         protocol=protocol,
         points=count_points(resource_metrics),
         metrics=tuple(dict.fromkeys(str(metric.get("name")) for metric in metrics)),
         start=min(times, default=0),
         end=max(times, default=0),
     )
+
+
+def json_chunks(resource_metrics: bytes | msgspec.Raw) -> Sequence[bytes | msgspec.Raw]:
+    """Return the pieces of a request in JSON, from the text of an array of `ResourceMetrics`."""
+    return b'{"resourceMetrics":', resource_metrics, b"}"
 
 
 def _protobuf(resource_metrics: list[Json]) -> bytes:

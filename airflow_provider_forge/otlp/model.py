@@ -33,6 +33,7 @@ __all__ = [
     "object_at",
     "points_of",
     "select",
+    "whole_nanoseconds",
 ]
 
 Json = dict[str, Any]
@@ -48,7 +49,7 @@ class MalformedOtlp(ValueError):
     """Something stands where OTLP/JSON has something else."""
 
 
-def decode(resource_metrics: bytes) -> list[Json]:
+def decode(resource_metrics: bytes | msgspec.Raw) -> list[Json]:
     """Read the JSON text of an array of `ResourceMetrics`.
 
     Raises:
@@ -194,7 +195,15 @@ def nanoseconds(point: Json, field: str) -> int:
     Raises:
         MalformedOtlp: It is no whole number of 64 bits.
     """
-    value = point.get(field)
+    return whole_nanoseconds(point.get(field), field)
+
+
+def whole_nanoseconds(value: Any, field: str) -> int:
+    """Return the value of a time field in nanoseconds; 0 for None.
+
+    Raises:
+        MalformedOtlp: It is no whole number of 64 bits.
+    """
     if value is None:
         return 0
     if isinstance(value, str):
@@ -207,6 +216,6 @@ def nanoseconds(point: Json, field: str) -> int:
     return int(value)
 
 
-def canonical(value: Json) -> bytes:
+def canonical(value: Json | msgspec.Struct) -> bytes:
     """Return one text for equal JSON objects, whatever the order of their fields."""
     return msgspec.json.encode(value, order="sorted")

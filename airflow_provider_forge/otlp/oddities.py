@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.otlp.model import (
@@ -20,7 +21,7 @@ from airflow_provider_forge.otlp.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Oddities", "find_oddities"]
+__all__ = ["Glance", "Oddities", "find_oddities"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,37 @@ class Oddities:
         if self.conflicts:
             parts.append(f"more than one type or unit for {', '.join(self.conflicts)}")
         return "; ".join(parts)
+
+
+@dataclass
+class Glance:
+    """What is seen in passing of the points of all metrics of one name.
+
+    Attributes:
+        forms: The metrics' types and units.
+        delta: Whether one of them is of delta temporality.
+        points: Number of points.
+        keys: For each point, the same for another one of its series and times.
+        intervals: Their start and time, in nanoseconds since the epoch; 0 where it is left out.
+    """
+
+    forms: set[tuple[str, str]] = field(default_factory=set)
+    delta: bool = False
+    points: int = 0
+    keys: set[bytes] = field(default_factory=set)
+    intervals: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def plain(self) -> bool:
+        """Whether `find_oddities` would find nothing; where it is False, it may still find nothing."""
+        if len(self.forms) > 1 or len(self.keys) < self.points:
+            return False
+        ordered = sorted((time, start if self.delta else 0) for start, time in self.intervals)
+        # What holds for the intervals of all series together holds for those of each.
+        return all(
+            before < time and before <= (start or time)
+            for (before, _), (time, start) in itertools.pairwise(ordered)
+        )
 
 
 def find_oddities(resource_metrics: list[Json]) -> Oddities:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_forge.delivery import delivery
+from airflow_provider_forge.delivery.content import Source, read
 from airflow_provider_forge.delivery.delivery import Answer, Policy, Report, deliver
-from airflow_provider_forge.delivery.fingerprints import fingerprints
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
-from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -206,13 +205,7 @@ class Line:
         **policy: Any,
     ) -> Report:
         """Deliver what was served for the minutes from `start` to `end`."""
-        content = resource_metrics(served)
-        answer = Answer(
-            at(start),
-            at(end),
-            selection,
-            content,
-            fingerprints(content, environments=["production"], minute=0),
-            lambda some: encode(some, "http/json"),
-        )
+        text = json.dumps(resource_metrics(served)).encode()
+        content = read(Source(text, ["production"], 0, None, "http/json"))
+        answer = Answer(at(start), at(end), selection, content)
         return deliver(answer, self.receiver, ledger or self.ledger(), Policy(**policy))

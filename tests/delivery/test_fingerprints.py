@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from airflow_provider_forge.delivery.fingerprints import KEY_BYTES, MARK_BYTES, Fingerprint, fingerprints
 from airflow_provider_forge.otlp.conform import Identity, conform
 from airflow_provider_forge.otlp.model import KINDS, MalformedOtlp, count_points, decode
+from tests.delivery.recorded import ENVIRONMENTS, RECORDED, in_words
+from tests.delivery.recorded import MINUTE as WINDOW
 from tests.otlp.building import (
     APP,
     PRODUCTION,
@@ -103,6 +105,23 @@ def test_it_is_the_same_for_good():
         ("forge_api_request_count", 29_923_500, "9abfac921390a7306cd825a0"),
         ("load", 7, "4cf858582ede732300000000"),
     ]
+
+
+@pytest.mark.parametrize("answer", RECORDED["answers"])
+def test_they_are_what_they_were_in_the_first_version(answer):
+    try:
+        found = fingerprints(
+            decode(answer["resourceMetrics"].encode()), environments=ENVIRONMENTS, minute=WINDOW
+        )
+    except MalformedOtlp:
+        found = None
+    assert (found and in_words(found)) == answer["points"]
+
+
+def test_those_of_the_sample_are_what_they_were_in_the_first_version(sample):
+    answer = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
+    found = fingerprints(answer, environments=ENVIRONMENTS, minute=WINDOW)
+    assert in_words(found) == RECORDED["sample"]
 
 
 def test_a_mark_is_16_letters_in_base64_without_padding():

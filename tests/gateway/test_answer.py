@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,11 +27,16 @@ NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
 
 
 def read(
-    body: Any, status: int = 200, headers: dict[str, str] | None = None, *, of_window: bool = True
+    body: Any,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    *,
+    kind: Any = Any,
+    of_window: bool = True,
 ) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx.Response(status, content=content, headers=headers)
-    return read_answer(response, now=NOW, secrets=["s3cr3t-t0ken"], of_window=of_window)
+    return read_answer(response, kind, now=NOW, secrets=["s3cr3t-t0ken"], of_window=of_window)
 
 
 def failure(*arguments: Any, **options: Any) -> ForgeError:
@@ -43,19 +49,35 @@ def errors(*extensions: Any) -> dict[str, Any]:
     return {"errors": [{"message": "no", "extensions": each} for each in extensions]}
 
 
-def test_the_data_of_a_good_answer_are_kept_byte_for_byte():
+class Kept(msgspec.Struct):
+    a: msgspec.Raw
+
+
+def test_the_data_of_a_good_answer_can_be_kept_byte_for_byte():
     body = (
         b'{ "extensions": {"gateway": {"request_id": "abc"}}, "data" : {"a":  [1.0, "\\u00e9" ]} , "new": 1}'
     )
-    answer = read(body)
-    assert bytes(answer.data) == b'{"a":  [1.0, "\\u00e9" ]}'
+    answer = read(body, kind=Kept)
+    assert bytes(answer.data.a) == b'[1.0, "\\u00e9" ]'
     assert answer.request_id == "abc"
-    assert answer.decode(dict) == {"a": [1.0, "é"]}
+    assert read(body).data == {"a": [1.0, "é"]}
+
+
+def test_what_is_kept_of_a_good_answer_is_no_copy():
+    body = b'{"data":{"a":[%b1]}}' % (b"1," * 10**6)
+    read(b'{"data":{"a":[]}}', kind=Kept)
+    response = httpx.Response(200, content=body)
+    tracemalloc.start()
+    answer = read_answer(response, Kept, now=NOW, secrets=(), of_window=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(answer.data.a) > 2 * 10**6
+    assert peak < 10**5
 
 
 @pytest.mark.parametrize("no_errors", [{}, {"errors": None}, {"errors": []}])
 def test_empty_errors_are_none(no_errors):
-    assert read({"data": 1, **no_errors}).decode(int) == 1
+    assert read({"data": 1, **no_errors}, kind=int).data == 1
 
 
 @pytest.mark.parametrize(
@@ -272,5 +294,16 @@ def test_an_answer_of_another_shape_is_broken():
         app: str
 
     with pytest.raises(BrokenAnswer, match="request id abc") as caught:
-        read({"data": {"app": 5}}, headers={"x-request-id": "abc"}).decode(Shape)
+        read({"data": {"app": 5}}, headers={"x-request-id": "abc"}, kind=Shape)
     assert "another shape" in str(caught.value)
+
+
+def test_an_error_counts_for_more_than_the_shape():
+    assert isinstance(
+        failure({"data": {"app": 5}, **errors({"statusCode": 429})}, kind=dict[str, str]), RateLimited
+    )
+
+
+def test_null_as_data_is_broken():
+    with pytest.raises(BrokenAnswer, match="null as data"):
+        _ = read({"data": None}, kind=int).data
