@@ -41,6 +41,11 @@ CONNECT_TIMEOUT = 10.0
 """Seconds; a gateway that does not take a connection by then will not."""
 
 
+LARGEST = 512 * 1024 * 1024
+"""Bytes of an answer, decompressed, that are still read: more than three times those of 200,000 points.
+It ends what would go on for ever, and what was compressed to hurt."""
+
+
 @dataclass(frozen=True)
 class AppMetrics:
     """The metrics of one window, as the gateway gave them.
@@ -73,6 +78,9 @@ class AppMetrics:
 
 
 Data = TypeVar("Data")
+
+
+_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True)
@@ -257,15 +265,34 @@ class GatewayClient:
                     extensions={"trace": trace},
                 ) as response,
             ):
-                response.read()
+                whole = self._read(response, window)
         except httpx.RequestError as error:
             request_id = request_id_in(response.headers) if response else None
             raise self._no_answer(error, window, request_id) from error
         elapsed = time.monotonic() - started
         answer = read_answer(
-            response, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
+            whole, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
         )
         return _Call(answer, elapsed, place.waited)
+
+    def _read(self, response: httpx.Response, window: Window | None) -> httpx.Response:
+        """Return the response read whole, and decompressed, which its headers then no longer deny."""
+        chunks, size = [], 0
+        for chunk in response.iter_bytes():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > LARGEST:
+                what = (
+                    f"An answer of more than {LARGEST} bytes from {httpx.URL(self._url).host} was not read on"
+                )
+                request_id = request_id_in(response.headers)
+                if window:
+                    raise WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
+                raise GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
+        headers = [
+            (name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE
+        ]
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
 
     def _no_answer(
         self, error: httpx.RequestError, window: Window | None, request_id: str | None

@@ -261,6 +261,7 @@ def test_no_point_that_is_passed_through_counts_as_another():
         b'"\xff"',
         b'{"asInt":1,"note":"\xff"}',
         b'{"timeUnixNano":"today"}',
+        b'{"startTimeUnixNano":"today"}',
         b'{"asInt":01}',
         b'{"timeUnixNano":-1}',
         b"[]",
