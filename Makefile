@@ -8,8 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
+# For each of the eight combinations of options that `make fuzz` goes through: 10000 take about ten minutes.
+EXAMPLES ?= 10000
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench-backfill lint venv build clean
+.PHONY: help demo test test-long bench profile fuzz bench-backfill lint venv build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +25,15 @@ test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and one end-to-end ru
 
 test-long: $(INSTALLED_DEV) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m long
+
+bench: $(INSTALLED_DEV) ## Measure the payload path, beside orjson, protobuf and the OpenTelemetry SDK
+	$(BIN)/python -m benchmarks
+
+profile: $(INSTALLED_DEV) ## Show where the payload path's time goes
+	$(BIN)/python -m benchmarks --profile
+
+fuzz: $(INSTALLED_DEV) ## Feed the payload path with damaged answers, EXAMPLES of them for each option
+	ulimit -v 4000000; FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/test_fuzz.py
 
 bench-backfill: $(INSTALLED_DEV) ## Measure a backfill at the gateway's limit: 20 minutes (see benchmarks/backfill.py)
 	$(BIN)/python -m benchmarks.backfill

@@ -124,6 +124,8 @@ class Unread:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._metrics = [(metric.name, metric.data.dataPoints) for metric in metrics_of(skim(source.text))]
+        for start in {point.startTimeUnixNano for _, points in self._metrics for point in points}:
+            whole_nanoseconds(start, "startTimeUnixNano")
         times = {point.timeUnixNano for _, points in self._metrics for point in points}
         self._nanoseconds = {time: whole_nanoseconds(time, "timeUnixNano") for time in times}
         self.count = sum(len(points) for _, points in self._metrics)

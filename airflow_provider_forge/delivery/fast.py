@@ -110,11 +110,8 @@ class _Moment(NamedTuple):
     field: bytes
 
 
-class _Value(NamedTuple):
-    """What is made of a point's value."""
-
-    mark: bytes
-    fields: bytes
+_Value = tuple[bytes, bytes]
+"""What is made of a point's value: the mark, and the fields in protobuf."""
 
 
 # Each of these makes what it is asked for once. None holds on to its reader: what goes in a circle is let go
@@ -240,7 +237,7 @@ class _Reader:
         return glance
 
     def _make_value(self, kind: str, point: typed.Point, text: bytes) -> _Value:
-        made = _Value(value_mark(text), wire.value_fields(kind, point) if self._protobuf else b"")
+        made = value_mark(text), wire.value_fields(kind, point) if self._protobuf else b""
         if len(text) <= SHORT:
             self._values[kind][text] = made
         return made

@@ -57,6 +57,10 @@ CREDENTIALS_BYTES = 3
 """Length of the hash by which refused credentials are known: too short to find out a token by it, and long
 enough that a new token is taken for the refused one once in 17 million times."""
 
+LARGEST = 512 * 1024 * 1024
+"""Bytes of an answer, decompressed, that are still read: more than three times those of 200,000 points.
+It ends what would go on for ever, and what was compressed to hurt."""
+
 
 @dataclass(frozen=True)
 class AppMetrics:
@@ -91,6 +95,9 @@ class AppMetrics:
 
 Data = TypeVar("Data")
 Content = TypeVar("Content")
+
+
+_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True)
@@ -335,11 +342,30 @@ class GatewayClient:
                     extensions={"trace": trace},
                 ) as response,
             ):
-                response.read()
+                whole = self._read(response, window)
         except httpx.RequestError as error:
             request_id = request_id_in(response.headers) if response else None
             raise self._no_answer(error, window, request_id) from error
-        return response, time.monotonic() - started
+        return whole, time.monotonic() - started
+
+    def _read(self, response: httpx.Response, window: Window | None) -> httpx.Response:
+        """Return the response read whole, and decompressed, which its headers then no longer deny."""
+        chunks, size = [], 0
+        for chunk in response.iter_bytes():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > LARGEST:
+                what = (
+                    f"An answer of more than {LARGEST} bytes from {httpx.URL(self._url).host} was not read on"
+                )
+                request_id = request_id_in(response.headers)
+                if window:
+                    raise WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
+                raise GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
+        headers = [
+            (name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE
+        ]
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
 
     def _no_answer(
         self, error: httpx.RequestError, window: Window | None, request_id: str | None

@@ -174,12 +174,14 @@ def _signed(start: bytes, number: Whole) -> bytes:
 
 def _counts(start: bytes, counts: Raw) -> bytes:
     numbers = integers(counts)
-    return nested(start, _packer(len(numbers))(*numbers))
+    head, pack = _packer(start, len(numbers))
+    return head + pack(*numbers)
 
 
 @functools.lru_cache(maxsize=32)
-def _packer(count: int) -> Callable[..., bytes]:
-    return struct.Struct(f"<{count}Q").pack
+def _packer(start: bytes, count: int) -> tuple[bytes, Callable[..., bytes]]:
+    packer = struct.Struct(f"<{count}Q")
+    return start + varint(packer.size), packer.pack
 
 
 def _short_counts(start: bytes, counts: Raw) -> bytes:

@@ -259,7 +259,9 @@ def test_no_point_that_is_passed_through_counts_as_another():
     "broken",
     [
         b'"\xff"',
+        b'{"asInt":1,"note":"\xff"}',
         b'{"timeUnixNano":"today"}',
+        b'{"startTimeUnixNano":"today"}',
         b'{"asInt":01}',
         b'{"timeUnixNano":-1}',
         b"[]",

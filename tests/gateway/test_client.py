@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import pickle
 import socket
+import threading
 import traceback
+import zlib
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +30,7 @@ from airflow_provider_forge.exceptions import (
     WindowExpired,
     WindowTooLarge,
 )
+from airflow_provider_forge.gateway import client as client_module
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.windows import Window, parse_time
 from airflow_provider_forge.http import USER_AGENT
@@ -604,3 +609,46 @@ def test_what_is_refused_beforehand_takes_no_place(connect, gateway, clock, wind
     with pytest.raises(WindowExpired):
         connect(gateway, limiter=limiter).app_metrics(APP, window, [PRODUCTION], [COUNT])
     assert limiter.events == []
+
+
+@pytest.fixture
+def endless():
+    """The URL of a gateway whose answer is small on the wire, and never ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            compressor = zlib.compressobj(wbits=31)
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    self.wfile.write(compressor.compress(b" " * 100_000))
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/graphql"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("of_window", [True, False])
+def test_an_answer_that_never_ends_is_not_read_on(
+    canary_gateway, connect, window, endless, of_window, monkeypatch
+):
+    monkeypatch.setattr(client_module, "LARGEST", 10_000_000)
+    client = connect(canary_gateway, url=endless)
+    call = (
+        (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if of_window else (client.environments, APP)
+    )
+    with pytest.raises(
+        ForgeError, match=r"more than 10000000 bytes from 127\.0\.0\.1 was not read on"
+    ) as caught:
+        call[0](*call[1:])
+    assert type(caught.value) is (WindowTooLarge if of_window else GatewayUnavailable)
+    assert_tells_no_secret(caught.value)
