@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from airflow_provider_forge.forms import FORGE, OTLP
+
 __all__ = ["PROVIDER_INFO"]
 
 PROVIDER_INFO = {
@@ -38,11 +40,15 @@ PROVIDER_INFO = {
             "connection-type": "forge",
             "hook-class-name": "airflow_provider_forge.hooks.forge.ForgeMetricsHook",
             "hook-name": "Atlassian Forge",
+            "conn-fields": FORGE.conn_fields(),
+            "ui-field-behaviour": FORGE.ui_field_behaviour(),
         },
         {
             "connection-type": "otlp",
             "hook-class-name": "airflow_provider_forge.hooks.otlp.OtlpHook",
             "hook-name": "OpenTelemetry Protocol (OTLP)",
+            "conn-fields": OTLP.conn_fields(),
+            "ui-field-behaviour": OTLP.ui_field_behaviour(),
         },
     ],
 }

@@ -16,7 +16,7 @@ BELOW = {
     "otlp": {"exceptions", "http", "otlp"},
     "delivery": {"delivery", "exceptions", "files", "otlp"},
     "sandbox": {"sandbox"},
-    "hooks": {"delivery", "exceptions", "gateway", "hooks", "http", "otlp"},
+    "hooks": {"delivery", "exceptions", "forms", "gateway", "hooks", "http", "otlp"},
     "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
 }
 WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "sandbox")

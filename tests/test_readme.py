@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_forge.forms import FORGE, OTLP
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.otlp.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
@@ -24,13 +25,10 @@ def test_every_argument_is_in_the_options(documented):
     assert arguments <= set(re.findall(r"`(\w+)`", section))
 
 
-def test_every_extra_that_the_hooks_read_is_in_the_options():
-    for name in ("forge", "otlp"):
-        source = (ROOT / "airflow_provider_forge" / "hooks" / f"{name}.py").read_text()
-        read = set(re.findall(r'extras\.(?:get|text|choice|number|whole_number)\("(\w+)"', source))
-        section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
-        assert read
-        assert read <= set(re.findall(r"`(\w+)`", section))
+@pytest.mark.parametrize(("name", "form"), [("forge", FORGE), ("otlp", OTLP)])
+def test_every_extra_of_the_forms_is_in_the_options(name, form):
+    section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
+    assert {extra.name for extra in form.extras} <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_it_describes_the_mapping_that_is_made():

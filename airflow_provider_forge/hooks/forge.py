@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.forms import FORGE
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
@@ -57,6 +58,16 @@ class ForgeMetricsHook(BaseHook):
     default_conn_name = "forge_default"
     conn_type = "forge"
     hook_name = "Atlassian Forge"
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's own fields, to Airflow before 3.2."""
+        return FORGE.widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what becomes of Airflow's fields in the form, to Airflow before 3.2."""
+        return FORGE.ui_field_behaviour("_")
 
     def __init__(self, forge_conn_id: str = default_conn_name, *, app_id: str | None = None) -> None:
         super().__init__()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.forms import OTLP
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
 from airflow_provider_forge.hooks.masking import mask_secret
 
@@ -54,6 +55,16 @@ class OtlpHook(BaseHook):
     default_conn_name = "otlp_default"
     conn_type = "otlp"
     hook_name = "OpenTelemetry Protocol (OTLP)"
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's own fields, to Airflow before 3.2."""
+        return OTLP.widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what becomes of Airflow's fields in the form, to Airflow before 3.2."""
+        return OTLP.ui_field_behaviour("_")
 
     def __init__(self, otlp_conn_id: str = default_conn_name) -> None:
         super().__init__()
@@ -160,8 +171,8 @@ class OtlpHook(BaseHook):
         )
 
     def _headers(self, secret: str | None, extras: Extras) -> dict[str, str]:
-        headers = extras.get("headers", {})
-        if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        headers = extras.object("headers")
+        if not all(isinstance(value, str) for value in headers.values()):
             extras.refuse("headers", "is not an object of names and texts")
         if not secret:
             return dict(headers)
