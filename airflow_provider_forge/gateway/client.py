@@ -197,6 +197,22 @@ class GatewayClient:
         """
         return list(self._pages(app_id))
 
+    def ask(
+        self, document: str, variables: dict[str, Any], read: Callable[[Answer], Any], *, spared: str
+    ) -> Any:
+        """Make one call and return what `read` makes of its answer.
+
+        Args:
+            document: GraphQL.
+            variables: Its.
+            read: Reads the answer.
+            spared: A field of the document's whose failures are left to `read`.
+
+        Raises:
+            ForgeError: The gateway cannot be reached or reports another failure, or `read` raises it.
+        """
+        return read(self._call(document, variables, spared=spared).answer)
+
     def _pages(self, app_id: str) -> Iterator[Environment]:
         after: str | None = None
         while True:
@@ -222,7 +238,14 @@ class GatewayClient:
                 answer.broken("a page of environments whose end is no beginning of the next")
             after = page.pageInfo.endCursor
 
-    def _call(self, document: str, variables: dict[str, Any], window: Window | None = None) -> _Call:
+    def _call(
+        self,
+        document: str,
+        variables: dict[str, Any],
+        window: Window | None = None,
+        *,
+        spared: str | None = None,
+    ) -> _Call:
         place = self._limiter.acquire()
         if window:
             self.check(window)  # it may have expired meanwhile
@@ -250,7 +273,13 @@ class GatewayClient:
             request_id = request_id_in(response.headers) if response else None
             raise self._no_answer(error, window, request_id) from error
         elapsed = time.monotonic() - started
-        answer = read_answer(response, now=self._clock(), secrets=self.secrets, of_window=window is not None)
+        answer = read_answer(
+            response,
+            now=self._clock(),
+            secrets=self.secrets,
+            of_window=window is not None,
+            spared=spared,
+        )
         return _Call(answer, elapsed, place.waited)
 
     def _no_answer(

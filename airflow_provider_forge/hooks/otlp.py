@@ -82,6 +82,12 @@ class OtlpHook(BaseHook):
         with naming(self.otlp_conn_id):
             return OtlpClient(endpoint)
 
+    def test_connection(self) -> tuple[bool, str]:
+        """Return whether the receiver takes a request, and what it says, for the form's Test button."""
+        from airflow_provider_forge.hooks.trial import try_receiver
+
+        return try_receiver(self)
+
     def endpoint(self) -> Endpoint:
         """Return where the Connection points to.
 
