@@ -32,7 +32,7 @@ class Extra(NamedTuple):
         name: Its key in the Connection's extra.
         label: What people call it.
         help: What it is and where to find it; stands below the field.
-        kind: `string`, `integer`, `number` or `object`.
+        kind: `string`, `integer` or `number`.
         default: What an empty field means, as text. It is told, and never filled in: what a form has once
             saved would outlive a better default.
         choices: The only values, if there are only some.
@@ -118,7 +118,7 @@ FORGE = Form(
         Extra(
             "environments",
             "Environments",
-            "Names, UUIDs or ARIs with commas between them; `forge environments list` shows the names",
+            "Names, UUIDs or ARIs with commas between them; forge environments list tells the names",
             default="production",
         ),
         Extra(
@@ -163,9 +163,8 @@ OTLP = Form(
         Extra(
             "headers",
             "Further headers",
-            'An object of names and texts, such as {"X-Scope-OrgID": "team"}. Not for secrets: people who see'
-            " Connections see them",
-            "object",
+            # No object: Airflow's editor for those rewrites what one types as soon as it is JSON.
+            'JSON such as {"X-Scope-OrgID": "team"}. Not for secrets: people who see Connections see them',
         ),
         Extra(
             "protocol",

@@ -35,6 +35,8 @@ PROVIDER_INFO = {
             "python-modules": ["airflow_provider_forge.operators.forge_metrics_to_otlp"],
         }
     ],
+    # Airflow 3.2 and later; before, `python -m airflow_provider_forge` is the same.
+    "cli": ["airflow_provider_forge.cli.definition.get_forge_cli_commands"],
     "connection-types": [
         {
             "connection-type": "forge",

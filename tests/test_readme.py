@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_forge.cli.commands import COMMANDS
 from airflow_provider_forge.forms import FORGE, OTLP
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.otlp.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
@@ -29,6 +30,13 @@ def test_every_argument_is_in_the_options(documented):
 def test_every_extra_of_the_forms_is_in_the_options(name, form):
     section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
     assert {extra.name for extra in form.extras} <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_every_command_and_every_option_is_in_the_section_on_them():
+    section = README.partition("### On the command line")[2].partition("\n#")[0]
+    told = set(re.findall(r"`([\w-]+)`", section))
+    for command in COMMANDS:
+        assert {command.name} | {flag for option in command.options for flag in option.flags} <= told
 
 
 def test_it_describes_the_mapping_that_is_made():
