@@ -18,7 +18,7 @@ BELOW = {
     "sandbox": {"sandbox"},
     "hooks": {"delivery", "exceptions", "forms", "gateway", "hooks", "http", "otlp"},
     "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
-    "cli": {"cli", "delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
+    "cli": {"cli", "delivery", "exceptions", "gateway", "hooks", "http", "operators", "otlp"},
 }
 WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "sandbox")
 

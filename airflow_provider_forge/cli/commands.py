@@ -40,6 +40,15 @@ _SELECTION = (
     _option("--environments", help="names, UUIDs or ARIs with commas between; default: the Connection's"),
     _option("--metrics", help="labels with commas between; default: the Connection's"),
 )
+_LEDGER = (
+    _option("--ledger-url", help="where the record of deliveries is; default: the OTLP Connection's"),
+    _option(
+        "--api-url",
+        help="URL of Airflow, for the record in its asset state store; default: $AIRFLOW_API_URL. The token"
+        " is read from $AIRFLOW_API_TOKEN",
+    ),
+)
+
 COMMANDS = (
     Command("check", "Try both Connections, at the price of one call", (_FORGE, _OTLP, _APP, _JSON)),
     Command("environments", "List the app's environments, at the price of one call", (_FORGE, _APP, _JSON)),
@@ -57,6 +66,42 @@ COMMANDS = (
                 action="store_true",
                 help="count series, and values by attribute: what a backend will charge for",
             ),
+            _JSON,
+        ),
+    ),
+    Command(
+        "send",
+        "Deliver an interval, as the operator with its default arguments would",
+        (
+            _option("--start", required=True, help="such as 2026-11-23T05:00:00Z"),
+            _option("--end", required=True, help="first moment after it; one call for each quarter hour"),
+            _option("--dry-run", action="store_true", help="show what would go out, and in which requests"),
+            _option("--no-ledger", action="store_true", help="send all points and record nothing"),
+            _option("--resend", action="store_true", help="send again what is on record"),
+            _FORGE,
+            _OTLP,
+            _APP,
+            *_SELECTION,
+            *_LEDGER,
+            _JSON,
+        ),
+    ),
+    Command(
+        "coverage",
+        "Show what was delivered in the last 14 days, hour by hour, and how to heal the gaps",
+        (
+            _option("--dag-id", default="forge_metrics", help="DAG to backfill"),
+            _option(
+                "--alert-before",
+                type=float,
+                default=48.0,
+                metavar="HOURS",
+                help="which gaps count as expiring soon; default: 48",
+            ),
+            _FORGE,
+            _OTLP,
+            _APP,
+            *_LEDGER,
             _JSON,
         ),
     ),

@@ -42,14 +42,12 @@ def execute(name: str, options: argparse.Namespace) -> int:
     output = Output(sys.stdout, sys.stderr)
     # What Airflow likes to say on standard output would spoil what a program reads there.
     with contextlib.redirect_stdout(sys.stderr):
-        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("airflow_provider_forge").setLevel(logging.WARNING)
         try:
             command = importlib.import_module(f"airflow_provider_forge.cli.{name}")
             status: int = command.run(options, output)
         except ForgeError as error:
-            if options.json:
-                output.json({"error": {"kind": type(error).__name__, "message": str(error)}})
-            output.problem(str(error))
+            output.failure(error, as_json=options.json)
             return _status(error)
         except KeyboardInterrupt:
             return INTERRUPTED

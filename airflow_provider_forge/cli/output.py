@@ -24,9 +24,13 @@ class Output:
     Args:
         file: Where results go.
         errors: Where everything else goes.
+
+    Attributes:
+        result: What there is of a result for programs, should the command fail half-way.
     """
 
     def __init__(self, file: TextIO, errors: TextIO) -> None:
+        self.result: dict[str, Any] = {}
         self._file = file
         self._console = Console(file=file, highlight=False, markup=False, emoji=False)
         self._errors = Console(file=errors, highlight=False, markup=False, emoji=False)
@@ -61,6 +65,12 @@ class Output:
         for row in rows:
             table.add_row(*map(_cell, row))
         self._console.print(table)
+
+    def failure(self, error: Exception, *, as_json: bool) -> None:
+        """Print what ended the command."""
+        if as_json:
+            self.json({**self.result, "error": {"kind": type(error).__name__, "message": str(error)}})
+        self.problem(str(error))
 
     def problem(self, text: str) -> None:
         """Print what went wrong."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["OtlpHook"]
+__all__ = ["OtlpHook", "problem_of_ledger_url"]
 
 _OWN_SETTINGS = {"max_body_bytes", "max_compressed_bytes", "max_age", "tenant", "ledger_url"}
 """What this provider does with the endpoint, wherever the endpoint comes from."""
@@ -130,15 +130,8 @@ class OtlpHook(BaseHook):
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         extras = Extras(connection)
         url = extras.text("ledger_url")
-        if url and _PASSWORD_IN_URL.search(url):
-            extras.refuse(
-                "ledger_url",
-                "carries a password; put it into a Connection and name that: s3://conn_id@bucket/path",
-            )
-        if url and not _URL.match(url):
-            # What is no URL may still hold a password.
-            shown = "" if "@" in url else f"{url!r} "
-            extras.refuse("ledger_url", f"{shown}is not a URL; give one such as s3://conn_id@bucket/path")
+        if url and (problem := problem_of_ledger_url(url)):
+            extras.refuse("ledger_url", problem)
         return url
 
     def _with_own_settings(self, endpoint: Endpoint, extras: Extras) -> Endpoint:
@@ -185,6 +178,17 @@ class OtlpHook(BaseHook):
         own = extras.text("auth_header")
         name, value = (own, secret) if own else ("Authorization", f"Bearer {secret}")
         return {**{key: text for key, text in headers.items() if key.lower() != name.lower()}, name: value}
+
+
+def problem_of_ledger_url(url: str) -> str | None:
+    """Return what is wrong with a URL for the record of deliveries; None where nothing is."""
+    if _PASSWORD_IN_URL.search(url):
+        return "carries a password; put it into a Connection and name that: s3://conn_id@bucket/path"
+    if not _URL.match(url):
+        # What is no URL may still hold a password.
+        shown = "" if "@" in url else f"{url!r} "
+        return f"{shown}is not a URL; give one such as s3://conn_id@bucket/path"
+    return None
 
 
 def _unread(password: str | None, extras: Extras) -> list[str]:
