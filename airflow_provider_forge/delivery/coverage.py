@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.cells import State, parts_between
+from airflow_provider_forge.delivery.cells import State, cell_of, parts_between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from airflow_provider_forge.delivery.cells import Cell, Part
     from airflow_provider_forge.delivery.ledger import Ledger
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Coverage", "Gap", "Outcome", "Quarter", "find_coverage"]
 
 QUARTER = dt.timedelta(minutes=15)
+DAY = dt.timedelta(days=1)
 
 _READERS = 16
 """Entries read at a time: there are 4,032, and a bucket takes some 20 ms for each."""
@@ -132,7 +133,7 @@ def find_coverage(
 ) -> Coverage | None:
     """Read the ledger; None where it has no record of anything.
 
-    The selection of environments and metrics is the one that was asked for last.
+    The selection of environments and metrics is the one that the schedule asks for.
 
     Args:
         ledger: Of an app and a destination.
@@ -150,7 +151,7 @@ def find_coverage(
     numbers = sorted({cell for start in starts for cell in parts_between(start, start + QUARTER)})
     with ThreadPoolExecutor(_READERS) as readers:
         cells = dict(zip(numbers, readers.map(ledger.load, numbers), strict=True))
-    selection = _asked_last(cells.values(), selections)
+    selection = _main_selection(cells, selections, now)
     quarters = tuple(Quarter(start, _outcome(start, cells, selection)) for start in starts)
     about = selections[selection]
     return Coverage(
@@ -173,14 +174,19 @@ def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
     return [dt.datetime.fromtimestamp(number * seconds, dt.timezone.utc) for number in numbers]
 
 
-def _asked_last(cells: Iterable[Cell], selections: Mapping[str, object]) -> str:
-    times = dict.fromkeys(selections, 0)
-    for cell in cells:
-        for name, parts in cell.asked.items():
-            if name in times:
-                times[name] = max([times[name], *(part.at for part in parts)])
-    # Of those asked for at the same time, the one begun last.
-    return max(reversed(times), key=times.__getitem__)
+def _main_selection(cells: Mapping[int, Cell], selections: Mapping[str, object], now: dt.datetime) -> str:
+    """Return what the schedule asks for, whatever else was asked for by hand.
+
+    That is what most of the last day was asked for; of equal ones what most of all was asked for, and of
+    these the one begun last.
+    """
+    yesterday = cell_of(now - DAY)
+    rank = {name: (0, 0, index) for index, name in enumerate(selections)}
+    for number, cell in cells.items():
+        for name in cell.asked.keys() & rank.keys():
+            of_last_day, overall, index = rank[name]
+            rank[name] = (of_last_day + (number >= yesterday), overall + 1, index)
+    return max(rank, key=rank.__getitem__)
 
 
 def _outcome(start: dt.datetime, cells: Mapping[int, Cell], selection: str) -> Outcome:

@@ -150,16 +150,30 @@ def test_the_young_are_not_missed_yet(deliver, outcome):
     assert outcome(NOW - QUARTER) is Outcome.DELIVERED
 
 
-def test_the_selection_is_the_one_asked_for_last(ledger, deliver, outcome, monkeypatch):
-    deliver(START, selection=OTHER)
-    monkeypatch.setattr(ledger, "_now", lambda: NOW + dt.timedelta(minutes=1))
-    deliver(START - QUARTER)
+def test_what_was_asked_for_by_hand_is_not_mistaken_for_what_the_schedule_asks_for(ledger, deliver):
+    for number in range(8):
+        deliver(START + number * QUARTER)
+    deliver(START, 6 * QUARTER, selection=OTHER)
     assert find(ledger).environments == ("production",)
-    assert (outcome(), outcome(START - QUARTER)) == (Outcome.MISSING, Outcome.DELIVERED)
-    monkeypatch.setattr(ledger, "_now", lambda: NOW + dt.timedelta(minutes=2))
-    deliver(START + QUARTER, selection=OTHER)
+    assert find(ledger).count(Outcome.DELIVERED) == 8
+
+
+def test_a_new_selection_takes_the_place_of_an_old_one_within_a_day(ledger, deliver):
+    for number in range(40):
+        deliver(START - dt.timedelta(days=3) + number * QUARTER)
+    assert find(ledger).environments == ("production",)
+    for number in range(3):
+        deliver(START + number * QUARTER, selection=OTHER)
     assert find(ledger).environments == ("staging",)
-    assert outcome() is Outcome.DELIVERED
+
+
+def test_of_two_equal_ones_it_is_the_one_that_covers_more_or_began_last(ledger, deliver, monkeypatch):
+    deliver(START)
+    monkeypatch.setattr(ledger, "_now", lambda: NOW + dt.timedelta(minutes=1))
+    deliver(START, selection=OTHER)
+    assert find(ledger).environments == ("staging",)
+    deliver(START - dt.timedelta(days=3))
+    assert find(ledger).environments == ("production",)
 
 
 def test_gaps_are_what_is_missing_in_a_row(ledger, deliver):
