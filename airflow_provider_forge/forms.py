@@ -157,7 +157,8 @@ OTLP = Form(
         Extra(
             "auth_header",
             "Authentication header",
-            "Name of the header that takes the secret as it is, such as DD-API-KEY",
+            # By its name, Airflow takes this for a secret itself.
+            "Name of the header that takes the secret as it is, such as DD-API-KEY; shown as *** once saved",
             default="Authorization, with Bearer before the secret",
         ),
         Extra(
