@@ -9,10 +9,10 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint venv build clean
+.PHONY: help demo test test-long bench-backfill lint venv build clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an OTLP sink; Ctrl-C ends it
 	@$(BIN)/python -m demo
@@ -22,6 +22,9 @@ test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and one end-to-end ru
 
 test-long: $(INSTALLED_DEV) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m long
+
+bench-backfill: $(INSTALLED_DEV) ## Measure a backfill at the gateway's limit: 20 minutes (see benchmarks/backfill.py)
+	$(BIN)/python -m benchmarks.backfill
 
 lint: $(INSTALLED_DEV) ## Check style, formatting and types
 	$(BIN)/ruff check

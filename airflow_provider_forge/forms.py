@@ -144,6 +144,12 @@ FORGE = Form(
             default="5",
         ),
         Extra("rate_limit_seconds", "Rate limit: seconds", "In how many seconds", "number", default="60"),
+        Extra(
+            "rate_limit_store",
+            "Rate limit: store",
+            "For workers on several machines: redis://host:6379/0, rediss://… or redis_conn:<id>",
+            default="file, for the processes of one machine",
+        ),
     ),
 )
 

@@ -72,7 +72,7 @@ def _exporter(options: Namespace, forge: ForgeMetricsHook, receiver: OtlpClient,
     return Exporter(
         forge,
         receiver,
-        open_ledger(store, forge.app_id, receiver.endpoint.destination),
+        open_ledger(store, forge.app_id, receiver.endpoint.destination, forge.redis_url),
         Policy(resend=options.resend),
         options.environments,
         options.metrics,

@@ -177,7 +177,7 @@ HALVES = ("halves", "fewer environments or metrics", "timeout", "https://develop
 def test_an_http_status(canary_gateway, fail, body, status, kind, words):
     error = fail(Fault(body, status=status))
     assert type(error) is kind
-    assert error.request_id == canary_gateway.calls[0].request_id
+    assert error.request_id == canary_gateway.calls[-1].request_id
     for word in (str(status), *words):
         assert word in error.message
 
@@ -220,7 +220,7 @@ def test_the_rate_limit_in_every_form_says_when_to_come_back(
     error = fail(gateway=gateway)
     assert type(error) is RateLimited
     assert error.retry_after == retry_after
-    assert error.request_id == gateway.calls[1].request_id
+    assert error.request_id == gateway.calls[-1].request_id
     for word in TOO_MANY:
         assert word in error.message
 
@@ -372,7 +372,7 @@ ERRORS = [
 def test_errors_with_and_without_data(canary_gateway, fail, channel, parts, kind, words):
     error = fail(Fault(channel, **{**NOTHING, **parts}))
     assert type(error) is kind
-    assert error.request_id == canary_gateway.calls[0].request_id
+    assert error.request_id == canary_gateway.calls[-1].request_id
     for word in words:
         assert word in error.message
     assert (Fault("errors").message in error.message) == ("message" not in parts)
@@ -401,7 +401,7 @@ QUERY_ERRORS = [parts for parts in ERRORS if "classification" not in parts[0]]
 def test_a_query_error_with_any_part_missing(canary_gateway, fail, parts, kind, words, identifier):
     error = fail(Fault("query_error", identifier=identifier, **{**NOTHING, **parts}))
     assert type(error) is kind
-    assert error.request_id == canary_gateway.calls[0].request_id
+    assert error.request_id == canary_gateway.calls[-1].request_id
     for word in words:
         assert word in error.message
 
@@ -552,9 +552,12 @@ class CountingLimiter:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def acquire(self) -> SimpleNamespace:
+    def acquire(self, *, live: bool, patience: float | None) -> SimpleNamespace:
         self.events.append("acquired")
         return SimpleNamespace(waited=1.25, use=lambda: self.events.append("used"))
+
+    def refused(self, credentials: str) -> float:
+        return 0.0
 
 
 def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, window, monkeypatch):
@@ -588,7 +591,7 @@ def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):
 def test_a_window_that_expires_while_it_waits_is_not_asked_for(connect, gateway, clock, window):
     limiter = CountingLimiter()
     acquire = limiter.acquire
-    limiter.acquire = lambda: clock.advance(days=15) or acquire()
+    limiter.acquire = lambda **how: clock.advance(days=15) or acquire(**how)
     with pytest.raises(WindowExpired):
         connect(gateway, limiter=limiter).app_metrics(APP, window, [PRODUCTION], [COUNT])
     assert limiter.events == ["acquired"]
