@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import math
+import socket
+import ssl
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from airflow_provider_forge.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["USER_AGENT", "check_url", "quote", "retry_after"]
+__all__ = ["USER_AGENT", "check_url", "quote", "retry_after", "why_no_answer"]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
@@ -70,6 +72,38 @@ def _iso_time(value: str) -> dt.datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
+
+
+def why_no_answer(error: BaseException, *, trust: str) -> str:
+    """Return what kept an answer from coming, by the types of httpx's error and of those behind it.
+
+    Args:
+        error: That was raised in place of an answer.
+        trust: How to make a certificate trusted, as a sentence without its full stop.
+    """
+    import httpx
+
+    reasons: tuple[tuple[type[BaseException], str], ...] = (
+        (
+            ssl.SSLCertVerificationError,
+            f"its TLS certificate is not one that this machine trusts, or not one of this host. {trust}",
+        ),
+        (ssl.SSLError, "it does not speak TLS on this port. Write http:// for https://, or another port"),
+        (ConnectionRefusedError, "nothing listens on that port. Check the host, its port, and that it runs"),
+        (socket.gaierror, "this machine knows no host of that name. Check the host"),
+        (httpx.ConnectTimeout, "it does not take the connection. Check the host and the firewalls between"),
+        (httpx.TimeoutException, "it took the connection and stayed silent. Raise the timeout"),
+        (
+            httpx.TransportError,
+            "it broke the connection off. Check whether it is https that it speaks, and on this port",
+        ),
+    )
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return next(reason for kind, reason in reasons if any(isinstance(link, kind) for link in chain))
 
 
 def quote(text: str, secrets: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from airflow_provider_forge.forms import FORGE, OTLP
+
 __all__ = ["PROVIDER_INFO"]
 
 PROVIDER_INFO = {
@@ -33,16 +35,22 @@ PROVIDER_INFO = {
             "python-modules": ["airflow_provider_forge.operators.forge_metrics_to_otlp"],
         }
     ],
+    # Airflow 3.2 and later; before, `python -m airflow_provider_forge` is the same.
+    "cli": ["airflow_provider_forge.cli.definition.get_forge_cli_commands"],
     "connection-types": [
         {
             "connection-type": "forge",
             "hook-class-name": "airflow_provider_forge.hooks.forge.ForgeMetricsHook",
             "hook-name": "Atlassian Forge",
+            "conn-fields": FORGE.conn_fields(),
+            "ui-field-behaviour": FORGE.ui_field_behaviour(),
         },
         {
             "connection-type": "otlp",
             "hook-class-name": "airflow_provider_forge.hooks.otlp.OtlpHook",
             "hook-name": "OpenTelemetry Protocol (OTLP)",
+            "conn-fields": OTLP.conn_fields(),
+            "ui-field-behaviour": OTLP.ui_field_behaviour(),
         },
     ],
 }

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.operators.form import trigger_form
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 # One DAG for each entry. For a second app of the same account, add for instance
@@ -36,7 +37,8 @@ for dag_id, options in DAGS.items():
         start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
         catchup=app.pop("catchup"),
         max_active_runs=8,
-        params={"resend": Param(False, type="boolean", description="Send again what was delivered already")},
+        # What a run by hand may say: from, to, environments, metrics, resend.
+        params=trigger_form(),
         default_args={"retries": 10, "retry_delay": timedelta(minutes=5)},
         tags=["forge", "otlp", "metrics"],
         doc_md=__doc__,
@@ -47,7 +49,6 @@ for dag_id, options in DAGS.items():
             # settled quarter hour.
             interval_start="{{ data_interval_start | default('', true) }}",
             interval_end="{{ data_interval_end | default('', true) }}",
-            resend="{{ params.resend }}",
             # Of all runs, backfills included: more would only wait for the rate limit.
             max_active_tis_per_dag=3,
             # Airflow takes waiting tasks oldest first: a backfill would hold back the live window.

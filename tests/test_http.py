@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import socket
+import ssl
+import threading
 from datetime import datetime, timezone
 
 import httpx
@@ -8,7 +11,9 @@ import pytest
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.http import USER_AGENT, check_url, quote, retry_after
+from airflow_provider_forge.http import USER_AGENT, check_url, quote, retry_after, why_no_answer
+from airflow_provider_forge.sandbox import OtlpSink
+from tests.certificates import make_certificate, refused_handshake
 
 EXAMPLE = "https://host:4318"
 NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
@@ -152,3 +157,68 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url):
     assert "s3cr3t-t0ken" not in str(caught.value) + repr(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+# ---- why no answer came
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def no_answer_from(url: str, **options) -> str:
+    """Return why a real request failed."""
+    with pytest.raises(httpx.RequestError) as failed:
+        httpx.get(url, timeout=0.3, trust_env=False, **options)
+    return why_no_answer(failed.value, trust="Trust it")
+
+
+def test_nothing_listens(listener):
+    port = listener.getsockname()[1]
+    listener.close()
+    assert "nothing listens on that port" in no_answer_from(f"http://127.0.0.1:{port}")
+
+
+def test_no_such_host():
+    assert "no host of that name" in no_answer_from("http://no-such-host.invalid")
+
+
+def test_silence(listener):
+    assert "stayed silent" in no_answer_from(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+
+def test_a_certificate_that_is_not_trusted(tmp_path, listener):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(make_certificate(tmp_path, "receiver"))
+    port = listener.getsockname()[1]
+    with context.wrap_socket(listener, server_side=True) as secure:
+        thread = threading.Thread(target=refused_handshake, args=(secure,))
+        thread.start()
+        why = no_answer_from(f"https://127.0.0.1:{port}")
+        thread.join()
+    assert "not one that this machine trusts" in why
+    assert why.endswith("Trust it")
+
+
+def test_https_where_http_is_spoken():
+    with OtlpSink() as sink:
+        assert "does not speak TLS" in no_answer_from(sink.url.replace("http:", "https:"))
+
+
+def test_a_connection_that_breaks(listener):
+    def hang_up() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1)
+        connection.close()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    why = no_answer_from(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    thread.join()
+    assert "broke the connection off" in why
+
+
+def test_a_connection_that_nobody_takes():
+    assert "firewalls" in why_no_answer(httpx.ConnectTimeout("no"), trust="")

@@ -16,8 +16,9 @@ BELOW = {
     "otlp": {"exceptions", "http", "otlp"},
     "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server"},
     "sandbox": {"sandbox"},
-    "hooks": {"delivery", "exceptions", "gateway", "hooks", "http", "otlp"},
+    "hooks": {"delivery", "exceptions", "forms", "gateway", "hooks", "http", "otlp"},
     "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
+    "cli": {"cli", "delivery", "exceptions", "gateway", "hooks", "http", "operators", "otlp"},
 }
 WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "sandbox")
 

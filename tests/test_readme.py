@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_forge.cli.commands import COMMANDS
+from airflow_provider_forge.forms import FORGE, OTLP
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.otlp.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
@@ -24,13 +26,17 @@ def test_every_argument_is_in_the_options(documented):
     assert arguments <= set(re.findall(r"`(\w+)`", section))
 
 
-def test_every_extra_that_the_hooks_read_is_in_the_options():
-    for name in ("forge", "otlp"):
-        source = (ROOT / "airflow_provider_forge" / "hooks" / f"{name}.py").read_text()
-        read = set(re.findall(r'extras\.(?:get|text|choice|number|whole_number)\("(\w+)"', source))
-        section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
-        assert read
-        assert read <= set(re.findall(r"`(\w+)`", section))
+@pytest.mark.parametrize(("name", "form"), [("forge", FORGE), ("otlp", OTLP)])
+def test_every_extra_of_the_forms_is_in_the_options(name, form):
+    section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
+    assert {extra.name for extra in form.extras} <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_every_command_and_every_option_is_in_the_section_on_them():
+    section = README.partition("### On the command line")[2].partition("\n#")[0]
+    told = set(re.findall(r"`([\w-]+)`", section))
+    for command in COMMANDS:
+        assert {command.name} | {flag for option in command.options for flag in option.flags} <= told
 
 
 def test_it_describes_the_mapping_that_is_made():

@@ -131,6 +131,14 @@ class Ledger:
         """
         return not any(self.load(cell).is_new for cell in parts_between(start, end))
 
+    def selections(self) -> dict[str, Json]:
+        """Return what was ever asked for, by its name, the one begun last at the end.
+
+        Raises:
+            LedgerUnavailable: The store does not answer.
+        """
+        return dict(sorted(self._head()["selections"].items(), key=lambda entry: str(entry[1].get("begun"))))
+
     def timestamp(self) -> int:
         """Return the present, in seconds of the epoch."""
         return int(self._now().timestamp())

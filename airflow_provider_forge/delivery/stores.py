@@ -13,7 +13,7 @@ from airflow_provider_forge.exceptions import LedgerUnavailable
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.model import Json
 
-__all__ = ["ObjectStore", "Store", "TransientStore"]
+__all__ = ["ObjectStore", "OverlayStore", "Store", "TransientStore"]
 
 
 class Store(Protocol):
@@ -71,6 +71,33 @@ class TransientStore:
     def delete(self, key: str) -> None:
         """Take a value away."""
         self._values.pop(key, None)
+
+
+class OverlayStore:
+    """Keeps what is written to itself, in front of a store that is only read.
+
+    Args:
+        below: That store.
+    """
+
+    def __init__(self, below: Store) -> None:
+        self.name = below.name
+        self.largest = below.largest
+        self.lasting = below.lasting
+        self._below = below
+        self._values: dict[str, Json | None] = {}
+
+    def get(self, key: str) -> Json | None:
+        """Return the value, as it would be."""
+        return self._values[key] if key in self._values else self._below.get(key)
+
+    def set(self, key: str, value: Json) -> None:
+        """Keep a value."""
+        self._values[key] = value
+
+    def delete(self, key: str) -> None:
+        """Hide a value."""
+        self._values[key] = None
 
 
 class ObjectStore:

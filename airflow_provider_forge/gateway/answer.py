@@ -8,7 +8,7 @@ by status and error type, never by text: Atlassian may reword its messages at an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -99,6 +99,7 @@ class Answer(Generic[Data]):
     _now: dt.datetime
     _secrets: tuple[str, ...]
     _of_window: bool
+    _spared: list[Any] = field(default_factory=list)
 
     @property
     def data(self) -> Data:
@@ -117,14 +118,27 @@ class Answer(Generic[Data]):
 
     def fail(self, message: str | None, extensions: Any) -> NoReturn:
         """Raise the error that a `QueryError` in the data stands for."""
-        failure = {"message": message, "extensions": extensions}
+        self._fail([{"message": message, "extensions": extensions}])
+
+    def fail_spared(self) -> None:
+        """Raise the error that the failures stand for that `read_answer` has let pass, if there are any."""
+        if self._spared:
+            self._fail(self._spared)
+
+    def _fail(self, failures: list[Any]) -> NoReturn:
         raise _error(
-            [failure], self._response, self.request_id, self._now, self._secrets, of_window=self._of_window
+            failures, self._response, self.request_id, self._now, self._secrets, of_window=self._of_window
         )
 
 
 def read_answer(
-    response: httpx.Response, kind: type[Data], *, now: dt.datetime, secrets: Iterable[str], of_window: bool
+    response: httpx.Response,
+    kind: type[Data],
+    *,
+    now: dt.datetime,
+    secrets: Iterable[str],
+    of_window: bool,
+    spared: str | None = None,
 ) -> Answer[Data]:
     """Check the HTTP status and the top-level errors of a response that was read whole.
 
@@ -134,6 +148,7 @@ def read_answer(
         now: The present, against which times in headers are read.
         secrets: What must not appear in an error should the gateway repeat it.
         of_window: Whether a window was asked for, so that there is less to ask for should it be too much.
+        spared: A field of the query's whose failures, beside data, are let pass: see `Answer.fail_spared`.
 
     Raises:
         ForgeError: Some channel reports a failure, or the answer has another shape.
@@ -144,6 +159,9 @@ def read_answer(
     failures = envelope.errors if envelope else None
     if failures and not isinstance(failures, list):
         failures = [failures]
+    let_pass = [failure for failure in failures or () if spared and _top_level(failure) == spared]
+    if isinstance(envelope, _EnvelopeOf) and envelope.data is not None and response.is_success:
+        failures = [failure for failure in failures or () if failure not in let_pass]
     if failures or not response.is_success:
         raise _error(failures or [], response, request_id, now, secrets, of_window=of_window)
     if envelope is None:
@@ -155,7 +173,13 @@ def read_answer(
         )
     if not isinstance(envelope, _EnvelopeOf):
         raise _broken(f"an answer of another shape than the schema's ({mismatch})", request_id)
-    return Answer(request_id, envelope.data, response, now, secrets, of_window)
+    return Answer(request_id, envelope.data, response, now, secrets, of_window, let_pass)
+
+
+def _top_level(failure: Any) -> Any:
+    """Return the query's field that an error is about; None where it doesn't say."""
+    path = failure.get("path") if isinstance(failure, dict) else None
+    return path[0] if isinstance(path, list) and path else None
 
 
 def _decode(

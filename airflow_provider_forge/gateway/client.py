@@ -255,6 +255,30 @@ class GatewayClient:
         """
         return list(self._pages(app_id, live=live))
 
+    def ask(
+        self,
+        document: str,
+        variables: dict[str, Any],
+        kind: type[Data],
+        read: Callable[[Answer[Data]], Content],
+        *,
+        spared: str,
+    ) -> Content:
+        """Make one call and return what `read` makes of its answer.
+
+        Args:
+            document: GraphQL.
+            variables: Its.
+            kind: What the answer's `data` are.
+            read: Reads the answer.
+            spared: A field of the document's whose failures are left to `read`.
+
+        Raises:
+            ForgeError: The gateway cannot be reached or reports another failure, or `read` raises it.
+        """
+        # Somebody is waiting for it, who can ask again.
+        return self._call(document, variables, kind, read, live=True, spared=spared, attempts=1).content
+
     def _pages(self, app_id: str, *, live: bool) -> Iterator[Environment]:
         after: str | None = None
         while True:
@@ -277,9 +301,11 @@ class GatewayClient:
         *,
         window: Window | None = None,
         live: bool,
+        spared: str | None = None,
+        attempts: int = ATTEMPTS,
     ) -> _Call[Content]:
         """Make a call, and make it again where the gateway counted too many of the account."""
-        waited, attempts = 0.0, 0
+        waited = 0.0
         while True:
             self._check_credentials()
             place = self._limiter.acquire(live=live, patience=self._patience)
@@ -291,7 +317,12 @@ class GatewayClient:
             waited += place.waited
             try:
                 answer = read_answer(
-                    response, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
+                    response,
+                    kind,
+                    now=self._clock(),
+                    secrets=self.secrets,
+                    of_window=window is not None,
+                    spared=spared,
                 )
                 return _Call(read(answer), answer.request_id, elapsed, waited)
             except CredentialsRefused:
@@ -299,8 +330,8 @@ class GatewayClient:
                 raise
             except RateLimited as error:
                 self._limiter.pause(error.retry_after or None)
-                attempts += 1
-                if attempts == ATTEMPTS:
+                attempts -= 1
+                if not attempts:
                     raise
                 log.warning("%s. All tasks of the account wait; then this call is made again", error)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.windows import Window
 
 __all__ = [
+    "ACCESS",
     "APP_METRICS",
     "DEFAULT_METRICS",
     "ENVIRONMENTS",
@@ -69,6 +70,42 @@ query Environments($appId: ID!, $after: String) {
       pageInfo {
         hasNextPage
         endCursor
+      }
+    }
+  }
+}
+"""
+
+# Both of the others in one, because a call is a fifth of a minute's budget.
+ACCESS = """
+query Access($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {
+  app(id: $appId) {
+    name
+    environmentsPage(first: 100) {
+      nodes {
+        id
+        key
+        type
+      }
+      pageInfo {
+        hasNextPage
+      }
+    }
+  }
+  ecosystem {
+    forgeMetrics(appId: $appId) {
+      appMetrics(query: $query) {
+        ... on ForgeMetricsOtlpData {
+          resourceMetrics
+        }
+        ... on QueryError {
+          message
+          identifier
+          extensions {
+            statusCode
+            errorType
+          }
+        }
       }
     }
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -62,10 +63,15 @@ _MOST = 24 * 60 * 60
 
 
 class Extras:
-    """The extra fields of a Connection. An empty text counts as left out: forms send those."""
+    """The extra fields of a Connection, in any of the ways in which forms save them.
+
+    An empty text counts as left out; a number or an object may come as text; and a name may have the prefix
+    `extra__<connection type>__` of older forms, in whose place a name without it is taken if there are both.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._conn_id = connection.conn_id
+        self._prefix = f"extra__{connection.conn_type}__"
         extra: Any = connection.extra_dejson
         if not isinstance(extra, dict):
             self.refuse("extra", "is not a JSON object")
@@ -76,12 +82,16 @@ class Extras:
 
     def names(self) -> set[str]:
         """Return the names of the fields that are set."""
-        return {field for field in self._extra if self.get(field) is not None}
+        fields = {field.removeprefix(self._prefix) for field in self._extra}
+        return {field for field in fields if self.get(field) is not None}
 
     def get(self, field: str, default: Any = None) -> Any:
         """Return the field as it is."""
-        value = self._extra.get(field)
-        return default if value is None or value == "" else value
+        for name in (field, self._prefix + field):
+            value = self._extra.get(name)
+            if value is not None and not (isinstance(value, str) and not value.strip()):
+                return value
+        return default
 
     def text(self, field: str, default: str | None = None) -> str | None:
         """Return a text field without white space around it."""
@@ -96,6 +106,16 @@ class Extras:
         if value not in choices:
             self.refuse(field, f"{value!r} is not one of {', '.join(choices)}")
         return str(value)
+
+    def object(self, field: str) -> dict[str, Any]:
+        """Return an object; an empty one where the field is left out."""
+        value = self.get(field, {})
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
+        if not isinstance(value, dict):
+            self.refuse(field, "is not an object of names and texts")
+        return value
 
     def number(self, field: str, default: float, most: float = _MOST) -> float:
         """Return a number above 0 and up to `most`, which is the seconds of a day."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.forms import FORGE
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
@@ -19,6 +20,7 @@ from airflow_provider_forge.http import check_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_forge.gateway.access import Access
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
     from airflow_provider_forge.gateway.environments import EnvironmentDirectory
     from airflow_provider_forge.gateway.ratelimit import LimitStore
@@ -67,6 +69,16 @@ class ForgeMetricsHook(BaseHook):
     conn_type = "forge"
     hook_name = "Atlassian Forge"
 
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's own fields, to Airflow before 3.2."""
+        return FORGE.widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what becomes of Airflow's fields in the form, to Airflow before 3.2."""
+        return FORGE.ui_field_behaviour("_")
+
     def __init__(
         self,
         forge_conn_id: str = default_conn_name,
@@ -111,17 +123,10 @@ class ForgeMetricsHook(BaseHook):
             GatewayUnavailable: The gateway failed or did not answer.
             BrokenAnswer: The answer is not what was asked for.
         """
-        from airflow_provider_forge.gateway.query import DEFAULT_METRICS, parse_list, parse_metrics
         from airflow_provider_forge.gateway.windows import Window, parse_time
 
         window = Window(parse_time("start", start), parse_time("end", end))
-        extras = Extras(self._conn())
-        # An empty text is what an unset template leaves; an empty list is a mistake.
-        if metrics is None or metrics == "":
-            metrics = extras.get("metrics", DEFAULT_METRICS)
-        if environments is None or environments == "":
-            environments = extras.get("environments", "production")
-        labels, wanted = parse_metrics(metrics), parse_list("environments", environments)
+        wanted, labels = self._selection(environments, metrics)
         client = self.get_conn()
         app_id = self.app_id
         # Before environments are looked up for it, which costs a call.
@@ -129,6 +134,33 @@ class ForgeMetricsHook(BaseHook):
         live = dt.datetime.now(dt.timezone.utc) - window.end < LIVE_FOR
         found = self._directory(live=live).find(wanted)
         return client.app_metrics(app_id, window, found, labels, live=live)
+
+    def find_access(self) -> Access:
+        """Find out what the account may do with the app, in one call.
+
+        Raises:
+            ConfigurationError: A field of the Connection is missing or wrong, or names no environment.
+            CredentialsRefused: The email or the token is wrong, or the token has expired.
+            AccessForbidden: The account sees no such app.
+            ForgeError: The gateway cannot be reached or reports another failure.
+        """
+        from airflow_provider_forge.gateway.access import find_access
+        from airflow_provider_forge.gateway.query import parse_uuid
+        from airflow_provider_forge.gateway.windows import MINUTE, Window
+
+        wanted, labels = self._selection()
+        ids = [uuid for name in wanted if (uuid := parse_uuid(name.rpartition("/")[2]))]
+        window = Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
+        access = find_access(self.get_conn(), self.app_id, window, ids, labels)
+        if access.all_environments:
+            access.check_names(self.app_id, wanted)
+        return access
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Return whether it works and what was found out in one call, for the form's Test button."""
+        from airflow_provider_forge.hooks.trial import try_gateway
+
+        return try_gateway(self)
 
     def get_conn(self) -> GatewayClient:
         """Return the client of the Connection's account.
@@ -149,13 +181,18 @@ class ForgeMetricsHook(BaseHook):
         """
         from airflow_provider_forge.gateway.query import parse_app_id
 
-        app_id = self._app_id or Extras(self._conn()).text("app_id")
+        app_id = self._named_app()
         if not app_id:
             raise ConfigurationError(
                 "app_id",
                 f"is missing: set the extra app_id of {self.forge_conn_id} (`app.id` in manifest.yml)",
             )
         return parse_app_id(app_id)
+
+    @property
+    def names_app(self) -> bool:
+        """Whether there is an app, in an argument or in the Connection."""
+        return bool(self._named_app())
 
     @property
     def service_name(self) -> str | None:
@@ -178,6 +215,26 @@ class ForgeMetricsHook(BaseHook):
                 type(self), self.conn_name_attr, self.forge_conn_id, self.hook_name
             )
         return self._connection
+
+    def _named_app(self) -> str | None:
+        return self._app_id or Extras(self._conn()).text("app_id")
+
+    def _selection(
+        self,
+        environments: str | Sequence[str] | None = None,
+        metrics: str | Sequence[str] | None = None,
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the environments and the metrics meant: those given, else the Connection's."""
+        from airflow_provider_forge.gateway.query import DEFAULT_METRICS, parse_list, parse_metrics
+
+        extras = Extras(self._conn())
+        # An empty text is what an unset template leaves; an empty list is a mistake.
+        if metrics is None or metrics == "":
+            metrics = extras.get("metrics", DEFAULT_METRICS)
+        if environments is None or environments == "":
+            environments = extras.get("environments", "production")
+        labels = parse_metrics(metrics)
+        return parse_list("environments", environments), labels
 
     def _make_client(self) -> GatewayClient:
         from airflow_provider_forge.gateway.client import GatewayClient

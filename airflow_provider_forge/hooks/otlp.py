@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.forms import OTLP
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
 from airflow_provider_forge.hooks.masking import mask_secret
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["OtlpHook"]
+__all__ = ["OtlpHook", "problem_of_ledger_url"]
 
 _OWN_SETTINGS = {"max_body_bytes", "max_compressed_bytes", "max_age", "tenant", "ledger_url"}
 """What this provider does with the endpoint, wherever the endpoint comes from."""
@@ -55,6 +56,16 @@ class OtlpHook(BaseHook):
     conn_type = "otlp"
     hook_name = "OpenTelemetry Protocol (OTLP)"
 
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's own fields, to Airflow before 3.2."""
+        return OTLP.widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what becomes of Airflow's fields in the form, to Airflow before 3.2."""
+        return OTLP.ui_field_behaviour("_")
+
     def __init__(self, otlp_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.otlp_conn_id = otlp_conn_id
@@ -70,6 +81,12 @@ class OtlpHook(BaseHook):
         endpoint = self.endpoint()
         with naming(self.otlp_conn_id):
             return OtlpClient(endpoint)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Return whether the receiver takes a request, and what it says, for the form's Test button."""
+        from airflow_provider_forge.hooks.trial import try_receiver
+
+        return try_receiver(self)
 
     def endpoint(self) -> Endpoint:
         """Return where the Connection points to.
@@ -113,15 +130,8 @@ class OtlpHook(BaseHook):
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         extras = Extras(connection)
         url = extras.text("ledger_url")
-        if url and _PASSWORD_IN_URL.search(url):
-            extras.refuse(
-                "ledger_url",
-                "carries a password; put it into a Connection and name that: s3://conn_id@bucket/path",
-            )
-        if url and not _URL.match(url):
-            # What is no URL may still hold a password.
-            shown = "" if "@" in url else f"{url!r} "
-            extras.refuse("ledger_url", f"{shown}is not a URL; give one such as s3://conn_id@bucket/path")
+        if url and (problem := problem_of_ledger_url(url)):
+            extras.refuse("ledger_url", problem)
         return url
 
     def _with_own_settings(self, endpoint: Endpoint, extras: Extras) -> Endpoint:
@@ -160,14 +170,25 @@ class OtlpHook(BaseHook):
         )
 
     def _headers(self, secret: str | None, extras: Extras) -> dict[str, str]:
-        headers = extras.get("headers", {})
-        if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        headers = extras.object("headers")
+        if not all(isinstance(value, str) for value in headers.values()):
             extras.refuse("headers", "is not an object of names and texts")
         if not secret:
             return dict(headers)
         own = extras.text("auth_header")
         name, value = (own, secret) if own else ("Authorization", f"Bearer {secret}")
         return {**{key: text for key, text in headers.items() if key.lower() != name.lower()}, name: value}
+
+
+def problem_of_ledger_url(url: str) -> str | None:
+    """Return what is wrong with a URL for the record of deliveries; None where nothing is."""
+    if _PASSWORD_IN_URL.search(url):
+        return "carries a password; put it into a Connection and name that: s3://conn_id@bucket/path"
+    if not _URL.match(url):
+        # What is no URL may still hold a password.
+        shown = "" if "@" in url else f"{url!r} "
+        return f"{shown}is not a URL; give one such as s3://conn_id@bucket/path"
+    return None
 
 
 def _unread(password: str | None, extras: Extras) -> list[str]:

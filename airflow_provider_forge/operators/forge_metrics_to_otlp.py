@@ -17,6 +17,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, 
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.operators.retries import retry_policy
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
     The interval is the one given, else the run's data interval, else (a manual run without a logical date)
     the last settled quarter hour before the run.
+
+    A DAG whose `params` are `trigger_form()` lets a run by hand say what to deliver: what is filled in wins
+    over the arguments.
 
     What the receiver acknowledges is recorded, point by point. A re-run sends what is not on record and
     nothing else, whatever windows it was first asked in. The record is kept at the OTLP Connection's
@@ -101,6 +105,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     )
     template_fields_renderers = {"resource_attributes": "json"}  # noqa: RUF012 - as the base class has it
     ui_color = "#e9f2ff"
+    operator_extra_links = (DeveloperConsoleLink(),)
 
     def __init__(
         self,
@@ -165,6 +170,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         from airflow_provider_forge.operators.interval import find_interval, settled_at
 
         with _final_errors():
+            self._take_form(context)
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
@@ -179,7 +185,18 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         progress: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
+        with _final_errors():
+            self._take_form(context)
         return self._run(context, progress)
+
+    def _take_form(self, context: Context) -> None:
+        """Let what the run's trigger form says win over the arguments."""
+        import pendulum
+
+        from airflow_provider_forge.operators.form import read_form
+
+        for name, value in read_form(context.get("params") or {}, pendulum.now("UTC")).items():
+            setattr(self, name, value)
 
     def _run(self, context: Context, so_far: dict[str, Any] | None = None) -> dict[str, Any]:
         import pendulum

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.http import USER_AGENT, quote, retry_after
 from airflow_provider_forge.otlp.compress import compress
+from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.encode import Export
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["OtlpClient"]
+__all__ = ["OtlpClient", "Reception"]
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,23 @@ SUSPICIOUS_BYTES = 1024 * 1024
 class _PartialSuccess:
     rejected: int = 0
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Reception:
+    """How a receiver takes a request.
+
+    Attributes:
+        host: Of the receiver, with its port where that is not the usual one.
+        status: HTTP status.
+        server: What it calls itself; empty where it doesn't say.
+        elapsed: Seconds that it took, connecting included.
+    """
+
+    host: str
+    status: int
+    server: str
+    elapsed: float
 
 
 class OtlpClient:
@@ -103,6 +122,24 @@ class OtlpClient:
             ExportRefused: It refused the request; sending it again would not help.
             PointsRejected: It took the request but rejected points of it, or did not say so in OTLP.
         """
+        self._export(export)
+
+    def knock(self) -> Reception:
+        """Send a request without points, and return how it was taken.
+
+        Raises:
+            ForgeError: As for `export`.
+        """
+        started = time.monotonic()
+        response = self._export(encode([], self.endpoint.protocol))
+        return Reception(
+            host=self._host(),
+            status=response.status_code,
+            server=quote(response.headers.get("server", ""), self._secrets),
+            elapsed=time.monotonic() - started,
+        )
+
+    def _export(self, export: Export) -> httpx.Response:
         headers = {"Content-Type": _CONTENT_TYPES[export.protocol == HTTP_JSON]}
         if self.endpoint.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
@@ -115,17 +152,21 @@ class OtlpClient:
                 f"Not sent to {self._host()}: {_size(export)} would go out as {len(body)} bytes, more than"
                 f" max_compressed_bytes ({most}). {_IN_PARTS}, raise that extra of the OTLP Connection"
             )
+        response = self._post(body, headers)
+        if not response.is_success:
+            raise self._failure(response, export)
+        self._check_partial_success(response, export)
+        return response
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         try:
-            response = self._client.post(self.endpoint.url, content=body, headers=headers)
+            return self._client.post(self.endpoint.url, content=body, headers=headers)
         except httpx.RequestError as error:
             raise ReceiverUnavailable(
                 f"No answer from {self._host()} ({type(error).__name__}: {quote(str(error), self._secrets)})."
                 " It is tried again; should that not end, check the OTLP Connection's host and the network",
                 maybe_stored=not isinstance(error, _NEVER_SENT),
             ) from error
-        if not response.is_success:
-            raise self._failure(response, export)
-        self._check_partial_success(response, export)
 
     def _failure(self, response: httpx.Response, export: Export) -> ExportRefused | ReceiverUnavailable:
         status = response.status_code

@@ -15,7 +15,7 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_forge.delivery.stores import ObjectStore, TransientStore
+from airflow_provider_forge.delivery.stores import ObjectStore, OverlayStore, TransientStore
 from airflow_provider_forge.exceptions import LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -349,3 +349,16 @@ def test_what_ends_the_task_is_no_error_of_the_store(tmp_path, monkeypatch, end)
     for ask in (lambda: store.get(KEY), lambda: store.set(KEY, VALUE), lambda: store.delete(KEY)):
         with pytest.raises(end):
             ask()
+
+
+def test_what_is_written_over_a_store_stays_out_of_it(store):
+    store.set(KEY, VALUE)
+    store.set("kept", {"a": 1})
+    over = OverlayStore(store)
+    assert (over.name, over.largest) == (store.name, store.largest)
+    assert over.get(KEY) == VALUE
+    over.set(KEY, {"b": 2})
+    over.set("new", {"c": 3})
+    over.delete("kept")
+    assert [over.get(key) for key in (KEY, "new", "kept", "none")] == [{"b": 2}, {"c": 3}, None, None]
+    assert [store.get(key) for key in (KEY, "new", "kept")] == [VALUE, None, {"a": 1}]

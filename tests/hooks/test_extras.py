@@ -33,7 +33,17 @@ def test_a_connection_that_is_not_there_is_named_with_what_to_do():
         assert words in str(error)
 
 
-@pytest.mark.parametrize("left_out", [{}, {"field": None}, {"field": ""}])
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        {},
+        {"field": None},
+        {"field": ""},
+        {"field": " \n"},
+        {"extra__forge__field": ""},
+        {"extra__forge__field": None, "field": ""},
+    ],
+)
 def test_an_empty_field_counts_as_left_out_because_forms_send_those(extras_of, left_out):
     extras = extras_of(left_out)
     assert extras.get("field") is None
@@ -43,6 +53,35 @@ def test_an_empty_field_counts_as_left_out_because_forms_send_those(extras_of, l
     assert extras.choice("field", ("a", "b"), "b") == "b"
     assert extras.number("field", 2.5) == 2.5
     assert extras.whole_number("field", 5) == 5
+    assert extras.object("field") == {}
+    assert extras.names() == set()
+
+
+@pytest.mark.parametrize("plain", [{}, {"field": ""}, {"field": None}])
+def test_a_field_may_have_the_prefix_of_older_forms(extras_of, plain):
+    extras = extras_of({"extra__forge__field": "5", **plain})
+    assert (extras.get("field"), extras.whole_number("field", 1)) == ("5", 5)
+    assert extras.names() == {"field"}
+
+
+def test_a_field_without_a_prefix_wins_over_one_with_it(extras_of):
+    assert extras_of({"extra__forge__field": "old", "field": "new"}).get("field") == "new"
+
+
+def test_another_types_prefix_is_none(extras_of):
+    assert extras_of({"extra__otlp__field": "5"}).get("field") is None
+
+
+@pytest.mark.parametrize("given", [{"a": "b"}, '{"a": "b"}', ' {"a":\n"b"} '])
+def test_an_object_may_be_written_as_text(extras_of, given):
+    assert extras_of({"field": given}).object("field") == {"a": "b"}
+
+
+@pytest.mark.parametrize("wrong", ["a: b", "[]", '"a"', ["a"], 5, False])
+def test_what_is_no_object_is_refused(extras_of, wrong):
+    error = refused(extras_of({"field": wrong}).object, "field")
+    assert error.field == "my_forge: field"
+    assert "is not an object" in error.problem
 
 
 @pytest.mark.parametrize("no_extra", [None, "", {}])

@@ -4,7 +4,6 @@ import contextlib
 import datetime as dt
 import email.utils
 import gzip
-import ipaddress
 import logging
 import random
 import socket
@@ -12,9 +11,6 @@ import ssl
 import traceback
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.any_pb2 import Any as AnyMessage
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
@@ -30,6 +26,7 @@ from airflow_provider_forge.otlp.client import SUSPICIOUS_BYTES, OtlpClient
 from airflow_provider_forge.otlp.encode import Export, encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
 from airflow_provider_forge.sandbox import Fault, OtlpSink
+from tests.certificates import make_certificate
 from tests.otlp.building import entry, gauge, metric, point
 
 CANARY = "hunter2-canary"
@@ -530,33 +527,36 @@ def test_every_header_is_a_secret(start_receiver, headers):
     failure(start_receiver(400, b"no: %b and more" % CANARY.encode()).url, ExportRefused, headers=headers)
 
 
+# ---- a request without points
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_knocking_sends_a_valid_request_without_points(sink, protocol):
+    with OtlpClient(Endpoint(metrics_url(sink.url), protocol=protocol)) as client:
+        reception = client.knock()
+    assert (reception.host, reception.status) == (sink.url.removeprefix("http://"), 200)
+    assert 0 < reception.elapsed < 10
+    (request,) = sink.requests
+    assert request.points == []
+    assert len(request.message.resource_metrics) == 0
+
+
+def test_knocking_tells_what_the_receiver_calls_itself_without_our_secrets(start_receiver):
+    receiver = start_receiver(headers={"Server": f"otel {CANARY}"})
+    endpoint = Endpoint(metrics_url(receiver.url), headers={"X-Api-Key": CANARY})
+    with OtlpClient(endpoint) as client:
+        assert client.knock().server == "otel ***"
+
+
+def test_knocking_fails_as_an_export_does(start_receiver):
+    with (
+        OtlpClient(Endpoint(metrics_url(start_receiver(404).url))) as client,
+        pytest.raises(ExportRefused, match="check the path"),
+    ):
+        client.knock()
+
+
 # ---- TLS
-
-
-def make_certificate(path, name: str) -> str:
-    """Write a self-signed certificate for this machine, with its key, into one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    file = path / f"{name}.pem"
-    file.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return str(file)
 
 
 @pytest.fixture(scope="module")

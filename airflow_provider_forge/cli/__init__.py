@@ -1,0 +1,1 @@
+"""The command line: `airflow forge …` and `python -m airflow_provider_forge …`."""

@@ -1,0 +1,29 @@
+"""`check`: are both ends there, and may we use them?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_forge.cli.output import Output
+
+__all__ = ["run"]
+
+
+def run(options: Namespace, output: Output) -> int:
+    """Try both Connections; 1 where one of them does not work."""
+    with output.busy("Asking Atlassian and the receiver…"):
+        results = {
+            options.forge_conn_id: forge_hook(options).test_connection(),
+            options.otlp_conn_id: otlp_hook(options).test_connection(),
+        }
+    if options.json:
+        output.json({conn_id: {"ok": ok, "message": words} for conn_id, (ok, words) in results.items()})
+    else:
+        for conn_id, (ok, words) in results.items():
+            output.line(f"{'✓' if ok else '✗'} {conn_id}: {words}", style="green" if ok else "red")
+    return 0 if all(ok for ok, _ in results.values()) else 1

@@ -1,0 +1,26 @@
+"""`environments`: what the app's environments are called, and their ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.cli.connections import forge_hook
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_forge.cli.output import Output
+
+__all__ = ["run"]
+
+
+def run(options: Namespace, output: Output) -> int:
+    """Print the environments."""
+    hook = forge_hook(options)
+    with output.busy("Asking Atlassian…"):
+        environments = hook.get_conn().environments(hook.app_id)
+    if options.json:
+        output.json([{"name": environment.name, "id": environment.id} for environment in environments])
+    else:
+        output.table(("NAME", "ID"), [(environment.name, environment.id) for environment in environments])
+    return 0

@@ -1,0 +1,78 @@
+"""Runs a command, and turns what went wrong into one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge import __version__
+from airflow_provider_forge.cli.commands import COMMANDS, EPILOG
+from airflow_provider_forge.cli.output import Output
+from airflow_provider_forge.exceptions import ConfigurationError, FinalError, ForgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["execute", "main"]
+
+WRONG_ARGUMENT = 2
+REFUSED = 3
+FAILED_FOR_NOW = 4
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `python -m airflow_provider_forge` with these arguments and return its exit status."""
+    options = _parser().parse_args(arguments)
+    return execute(options.command, options)
+
+
+def execute(name: str, options: argparse.Namespace) -> int:
+    """Run a command and return its exit status.
+
+    Args:
+        name: The command's.
+        options: As its `Command` has them.
+    """
+    output = Output(sys.stdout, sys.stderr)
+    # What Airflow likes to say on standard output would spoil what a program reads there.
+    with contextlib.redirect_stdout(sys.stderr):
+        logging.getLogger("airflow_provider_forge").setLevel(logging.WARNING)
+        try:
+            command = importlib.import_module(f"airflow_provider_forge.cli.{name}")
+            status: int = command.run(options, output)
+        except ForgeError as error:
+            output.failure(error, as_json=options.json)
+            return _status(error)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except BrokenPipeError:  # `… | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+    return status
+
+
+def _status(error: ForgeError) -> int:
+    if isinstance(error, ConfigurationError):
+        return WRONG_ARGUMENT
+    return REFUSED if isinstance(error, FinalError) else FAILED_FOR_NOW
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_forge",
+        description="Look at Atlassian Forge app metrics and at their delivery.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = commands.add_parser(command.name, help=command.help, description=command.help)
+        for option in command.options:
+            subparser.add_argument(*option.flags, **option.settings)
+    return parser

@@ -1,0 +1,89 @@
+"""What commands print: tables for people on a terminal, tabs between columns in a pipe, JSON on request."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from typing import TextIO
+
+    from rich.text import Text
+
+__all__ = ["Output"]
+
+
+class Output:
+    """Standard output and standard error of a command.
+
+    Args:
+        file: Where results go.
+        errors: Where everything else goes.
+
+    Attributes:
+        result: What there is of a result for programs, should the command fail half-way.
+    """
+
+    def __init__(self, file: TextIO, errors: TextIO) -> None:
+        self.result: dict[str, Any] = {}
+        self._file = file
+        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._errors = Console(file=errors, highlight=False, markup=False, emoji=False)
+
+    def json(self, content: Any) -> None:
+        """Print a result for programs."""
+        self._file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def raw(self, text: str) -> None:
+        """Print a text as it is."""
+        self._file.write(text + "\n")
+        self._file.flush()
+
+    def line(self, text: str | Text = "", style: str = "") -> None:
+        """Print a line; only a terminal sees the style, and nothing is cut or wrapped."""
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Print a table; numbers stand to the right."""
+        rows = [list(row) for row in rows]
+        if not self._console.is_terminal:
+            for row in [list(columns), *rows]:
+                self.raw("\t".join(map(_cell, row)))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index, name in enumerate(columns):
+            numbers = all(isinstance(row[index], (int, float)) for row in rows)
+            # The first tells the rows apart.
+            justify: Literal["left", "right"] = "right" if numbers else "left"
+            table.add_column(name, justify=justify, overflow="fold", no_wrap=not index)
+        for row in rows:
+            table.add_row(*map(_cell, row))
+        self._console.print(table)
+
+    def failure(self, error: Exception, *, as_json: bool) -> None:
+        """Print what ended the command."""
+        if as_json:
+            self.json({**self.result, "error": {"kind": type(error).__name__, "message": str(error)}})
+        self.problem(str(error))
+
+    def problem(self, text: str) -> None:
+        """Print what went wrong."""
+        self._errors.print(text, style="red", soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print something for people beside the result."""
+        self._errors.print(text, style="yellow", soft_wrap=True)
+
+    def busy(self, what: str) -> AbstractContextManager[Any]:
+        """Show on a terminal that something takes its time."""
+        return self._errors.status(what)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

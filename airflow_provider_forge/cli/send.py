@@ -1,0 +1,114 @@
+"""`send`: deliver an interval by hand, or show what that would send."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
+from airflow_provider_forge.cli.dry_run import DryClient
+from airflow_provider_forge.cli.ledgers import ledger_store
+from airflow_provider_forge.delivery.delivery import Policy
+from airflow_provider_forge.delivery.stores import OverlayStore, TransientStore
+from airflow_provider_forge.gateway.windows import Window, parse_time
+from airflow_provider_forge.hooks.ledger import open_ledger
+from airflow_provider_forge.operators.exporter import Exporter
+from airflow_provider_forge.operators.interval import windows_alive
+from airflow_provider_forge.operators.progress import Progress
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.delivery.stores import Store
+    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+    from airflow_provider_forge.hooks.otlp import OtlpHook
+    from airflow_provider_forge.otlp.client import OtlpClient
+
+__all__ = ["run"]
+
+COLUMNS = ("WINDOW", "POINTS", "SENT", "UNCHANGED", "CHANGED", "AMBIGUOUS", "REJECTED", "REQUESTS")
+_FIELDS = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
+
+
+def run(options: Namespace, output: Output) -> int:
+    """Deliver the interval's windows, oldest first; 1 where points were rejected or left out."""
+    interval = Window(parse_time("--start", options.start), parse_time("--end", options.end))
+    forge, otlp = forge_hook(options), otlp_hook(options)
+    store = _store(options, otlp)
+    done: list[dict[str, Any]] = []
+    output.result = {"dry_run": options.dry_run, "windows": done}
+    with _receiver(options, otlp) as receiver:
+        exporter = _exporter(options, forge, receiver, store)
+        windows, _ = windows_alive(interval, dt.datetime.now(dt.timezone.utc), "fail", receiver.endpoint)
+        try:
+            for window in windows:
+                with output.busy(f"{window}, {len(done) + 1} of {len(windows)}…"):
+                    done.append(_deliver(window, exporter))
+        finally:
+            if not options.json:
+                _print(output, done, dry_run=options.dry_run)
+    if options.json:
+        output.json(output.result)
+    problems = [problem for window in done for problem in window["problems"]]
+    for problem in problems:
+        output.problem(problem)
+    return 1 if problems else 0
+
+
+def _store(options: Namespace, otlp: OtlpHook) -> Store:
+    if options.no_ledger:
+        return TransientStore()
+    store = ledger_store(options, otlp)
+    return OverlayStore(store) if options.dry_run else store
+
+
+def _receiver(options: Namespace, otlp: OtlpHook) -> OtlpClient:
+    return DryClient(otlp.endpoint()) if options.dry_run else otlp.get_conn()
+
+
+def _exporter(options: Namespace, forge: ForgeMetricsHook, receiver: OtlpClient, store: Store) -> Exporter:
+    return Exporter(
+        forge,
+        receiver,
+        open_ledger(store, forge.app_id, receiver.endpoint.destination, forge.redis_url),
+        Policy(resend=options.resend),
+        options.environments,
+        options.metrics,
+        resource_attributes={},
+        conform=True,
+        on_expired="fail",
+    )
+
+
+def _deliver(window: Window, exporter: Exporter) -> dict[str, Any]:
+    progress = Progress.begin([window], [], expired=0)
+    receiver = exporter.receiver
+    before = len(receiver.batches) if isinstance(receiver, DryClient) else 0
+    exporter.export(progress)
+    done = {"window": str(window), **vars(progress.summary), "problems": progress.problems}
+    if isinstance(receiver, DryClient):
+        done["requests"] = [dataclasses.asdict(batch) for batch in receiver.batches[before:]]
+    return done
+
+
+def _print(output: Output, done: list[dict[str, Any]], *, dry_run: bool) -> None:
+    if not done:
+        return
+    output.table(COLUMNS, [(window["window"], *(window[name] for name in _FIELDS)) for window in done])
+    if dry_run:
+        output.line()
+        rows = [
+            (
+                window["window"],
+                batch["points"],
+                batch["bytes"],
+                batch["bytes_sent"],
+                ", ".join(batch["metrics"]),
+            )
+            for window in done
+            for batch in window["requests"]
+        ]
+        output.table(("REQUEST OF", "POINTS", "BYTES", "AS SENT", "METRICS"), rows)
+        output.note("Nothing was sent and nothing recorded: this is what would go out.")

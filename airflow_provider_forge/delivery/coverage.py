@@ -1,0 +1,212 @@
+"""Coverage: what has become of each quarter hour, as far as the ledger knows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.delivery.cells import State, cell_of, parts_between
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_forge.delivery.cells import Cell, Part
+    from airflow_provider_forge.delivery.ledger import Ledger
+
+__all__ = ["Coverage", "Gap", "Outcome", "Quarter", "find_coverage"]
+
+QUARTER = dt.timedelta(minutes=15)
+DAY = dt.timedelta(days=1)
+
+_READERS = 16
+"""Entries read at a time: there are 4,032, and a bucket takes some 20 ms for each."""
+
+
+class Outcome(str, Enum):
+    """What has become of a quarter hour; the worse, the later."""
+
+    PENDING = "pending"
+    """Too young to be expected."""
+    EMPTY = "empty"
+    """The gateway had nothing."""
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    """The receiver has rejected points, which must not be sent again."""
+    FAILED = "failed"
+    """Its delivery was begun and is not done."""
+    MISSING = "missing"
+    """Nobody has asked for it, or nobody has got an answer."""
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """A quarter hour.
+
+    Attributes:
+        start: Its first moment; aware, in UTC.
+        outcome: What has become of it.
+    """
+
+    start: dt.datetime
+    outcome: Outcome
+
+    @property
+    def end(self) -> dt.datetime:
+        """The first moment after it."""
+        return self.start + QUARTER
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Quarter hours in a row that are still to be delivered.
+
+    Attributes:
+        quarters: At least one.
+        expires: When the first of them can no longer be had.
+    """
+
+    quarters: tuple[Quarter, ...]
+    expires: dt.datetime
+
+    @property
+    def start(self) -> dt.datetime:
+        """Its first moment."""
+        return self.quarters[0].start
+
+    @property
+    def end(self) -> dt.datetime:
+        """The first moment after it."""
+        return self.quarters[-1].end
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What has become of the quarter hours that can still be had, of one selection.
+
+    Attributes:
+        quarters: All of them, oldest first.
+        environments: UUIDs of the environments that were asked for.
+        metrics: Labels that were asked for.
+        keep: How long a quarter hour can be had after its start.
+    """
+
+    quarters: tuple[Quarter, ...]
+    environments: tuple[str, ...]
+    metrics: tuple[str, ...]
+    keep: dt.timedelta
+
+    def count(self, outcome: Outcome) -> int:
+        """Return the number of quarter hours with that outcome."""
+        return sum(quarter.outcome is outcome for quarter in self.quarters)
+
+    def gaps(self) -> list[Gap]:
+        """Return what is still to be delivered, oldest first."""
+        gaps = []
+        for is_open, quarters in itertools.groupby(
+            self.quarters, key=lambda quarter: quarter.outcome in (Outcome.MISSING, Outcome.FAILED)
+        ):
+            if is_open:
+                found = tuple(quarters)
+                gaps.append(Gap(found, found[0].start + self.keep))
+        return gaps
+
+    def expiring(self, now: dt.datetime, alert_before: dt.timedelta) -> list[Gap]:
+        """Return the gaps that begin to expire within so long."""
+        return [gap for gap in self.gaps() if gap.expires - now <= alert_before]
+
+    def hours(self) -> dict[dt.datetime, Outcome]:
+        """Return the worst outcome of each hour."""
+        order = list(Outcome)
+        hours: dict[dt.datetime, Outcome] = {}
+        for quarter in self.quarters:
+            hour = quarter.start.replace(minute=0)
+            hours[hour] = max(hours.get(hour, Outcome.PENDING), quarter.outcome, key=order.index)
+        return hours
+
+
+def find_coverage(
+    ledger: Ledger, now: dt.datetime, *, keep: dt.timedelta, expected_after: dt.timedelta
+) -> Coverage | None:
+    """Read the ledger; None where it has no record of anything.
+
+    The selection of environments and metrics is the one that the schedule asks for.
+
+    Args:
+        ledger: Of an app and a destination.
+        now: The present, aware.
+        keep: How long a quarter hour can be had after its start.
+        expected_after: How long after its end a quarter hour may still be on its way.
+
+    Raises:
+        LedgerUnavailable: The store does not answer.
+    """
+    selections = ledger.selections()
+    if not selections:
+        return None
+    starts = _quarters(now - keep, now)
+    numbers = sorted({cell for start in starts for cell in parts_between(start, start + QUARTER)})
+    with ThreadPoolExecutor(_READERS) as readers:
+        cells = dict(zip(numbers, readers.map(ledger.load, numbers), strict=True))
+    selection = _main_selection(cells, selections, now)
+    quarters = tuple(Quarter(start, _outcome(start, cells, selection)) for start in starts)
+    about = selections[selection]
+    return Coverage(
+        quarters=tuple(
+            Quarter(quarter.start, Outcome.PENDING)
+            if quarter.outcome is Outcome.MISSING and quarter.end > now - expected_after
+            else quarter
+            for quarter in quarters
+        ),
+        environments=tuple(about["environments"]),
+        metrics=tuple(about["metrics"]),
+        keep=keep,
+    )
+
+
+def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
+    """Return the starts of the whole aligned quarter hours between."""
+    seconds = QUARTER.total_seconds()
+    numbers = range(int(-(-first.timestamp() // seconds)), int(end.timestamp() // seconds))
+    return [dt.datetime.fromtimestamp(number * seconds, dt.timezone.utc) for number in numbers]
+
+
+def _main_selection(cells: Mapping[int, Cell], selections: Mapping[str, object], now: dt.datetime) -> str:
+    """Return what the schedule asks for, whatever else was asked for by hand.
+
+    That is what most of the last day was asked for; of equal ones what most of all was asked for, and of
+    these the one begun last.
+    """
+    yesterday = cell_of(now - DAY)
+    rank = {name: (0, 0, index) for index, name in enumerate(selections)}
+    for number, cell in cells.items():
+        for name in cell.asked.keys() & rank.keys():
+            of_last_day, overall, index = rank[name]
+            rank[name] = (of_last_day + (number >= yesterday), overall + 1, index)
+    return max(rank, key=rank.__getitem__)
+
+
+def _outcome(start: dt.datetime, cells: Mapping[int, Cell], selection: str) -> Outcome:
+    parts = [(cells[number], part) for number, part in parts_between(start, start + QUARTER).items()]
+    if any(cell.rejected_at(selection, part) is not None for cell, part in parts):
+        return Outcome.REJECTED
+    states = [_states(cell, selection, part) for cell, part in parts]
+    if all(states):
+        return Outcome.EMPTY if all(found == {State.EMPTY} for found in states) else Outcome.DELIVERED
+    # Marks alone mean nothing: points can lie next to the window that they were asked for in.
+    begun = any(cell.damaged or cell.in_flight or cell.asked.get(selection) for cell, _ in parts)
+    return Outcome.FAILED if begun else Outcome.MISSING
+
+
+def _states(cell: Cell, selection: str, part: Part) -> set[State]:
+    """Return what has become of a part of a cell; nothing where some of it was not asked for."""
+    reached, end = part
+    states = set()
+    for asked in cell.asked.get(selection, ()):  # in the order of their starts
+        if asked.start <= reached < asked.end:
+            states.add(asked.state)
+            reached = asked.end
+    return states if reached >= end else set()

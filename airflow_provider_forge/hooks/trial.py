@@ -1,0 +1,107 @@
+"""What the Test buttons of the Connections' forms do and say: what works, or what to do about what doesn't.
+
+A Connection on trial has an id that Airflow made up for it, so no message names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.exceptions import (
+    AccessForbidden,
+    ConfigurationError,
+    ExportRefused,
+    ForgeError,
+    QueryRefused,
+    ReceiverUnavailable,
+)
+from airflow_provider_forge.gateway.access import NOBODY, find_access
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.windows import MINUTE, Window
+from airflow_provider_forge.http import why_no_answer
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.gateway.access import Access
+    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+    from airflow_provider_forge.hooks.otlp import OtlpHook
+    from airflow_provider_forge.otlp.client import Reception
+
+__all__ = ["tell_access", "tell_problem", "tell_reception", "try_gateway", "try_receiver"]
+
+_BAD_REQUEST = 400
+
+
+def try_gateway(hook: ForgeMetricsHook) -> tuple[bool, str]:
+    """Return whether the account may export the app's metrics, and what was found out, in one call."""
+    try:
+        if not hook.names_app:
+            return True, _try_credentials(hook)
+        access = hook.find_access()
+    except ForgeError as error:
+        return False, tell_problem(error, hook.forge_conn_id)
+    return access.may_read_metrics is True, tell_access(access)
+
+
+def try_receiver(hook: OtlpHook) -> tuple[bool, str]:
+    """Return whether the receiver takes a request without points, and what it says."""
+    try:
+        _ = hook.ledger_url
+        with hook.get_conn() as client:
+            return True, tell_reception(client.knock())
+    except ForgeError as error:
+        return False, tell_problem(error, hook.otlp_conn_id)
+
+
+def tell_access(access: Access) -> str:
+    """Return in words what an account may do."""
+    names = ", ".join(environment.name or environment.id for environment in access.environments) or "none"
+    more = "" if access.all_environments else " and more"
+    found = f"Atlassian takes the credentials. The app is {access.app_name}; environments: {names}{more}."
+    if access.may_read_metrics:
+        return f"{found} The account may read its metrics."
+    if access.may_read_metrics is None:
+        return f"{found} Whether the account may read its metrics is not known: {access.metrics}"
+    return f"{found} But the account may not read its metrics: {access.metrics}"
+
+
+def tell_reception(reception: Reception) -> str:
+    """Return in words how a receiver took a request without points."""
+    server = f" ({reception.server})" if reception.server else ""
+    return (
+        f"{reception.host}{server} answered {reception.status} to an empty request, in"
+        f" {reception.elapsed:.2f} s."
+    )
+
+
+def tell_problem(error: ForgeError, conn_id: str) -> str:
+    """Return in words what is wrong and what to do about it, to someone who is setting a Connection up.
+
+    Args:
+        error: What a hook raised.
+        conn_id: Id of the Connection, which is left out.
+    """
+    import httpx
+
+    if isinstance(error, ConfigurationError):
+        return f"{error.field.removeprefix(f'{conn_id}: ')}: {error.problem}"
+    if isinstance(cause := error.__cause__, httpx.RequestError):
+        trust = "Where a proxy opens TLS, name the PEM file of its authority in the variable SSL_CERT_FILE"
+        if isinstance(error, ReceiverUnavailable):
+            trust = "Name the PEM file of its authority in the extra ca_file"
+        return f"No answer from {cause.request.url.netloc.decode()}: {why_no_answer(cause, trust=trust)}."
+    if isinstance(error, ExportRefused) and error.status == _BAD_REQUEST:
+        return f"{error}. Some receivers refuse a request without points and take others"
+    return str(error)
+
+
+def _try_credentials(hook: ForgeMetricsHook) -> str:
+    """Find out what can be found out without an app, which a task can name as well."""
+    window = Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
+    with contextlib.suppress(AccessForbidden, QueryRefused):  # of course: there is no such app
+        find_access(hook.get_conn(), NOBODY, window, [], DEFAULT_METRICS)
+    return (
+        "Atlassian takes the credentials. No more could be found out, because the Connection has no app_id"
+        " (`app.id` in the app's manifest.yml)."
+    )

@@ -1,0 +1,92 @@
+"""The trigger form: what a run by hand may say, and what the task makes of it.
+
+Airflow shows the fields and checks next to nothing of what is in them, so the task does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Param
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.windows import parse_time
+from airflow_provider_forge.operators.interval import FURTHEST
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+
+__all__ = ["read_form", "trigger_form"]
+
+_FIELDS = ("from", "to", "environments", "metrics", "resend")
+
+
+def trigger_form() -> dict[str, Param]:
+    """Return the `params` of a DAG whose runs by hand can say what to deliver."""
+
+    def field(title: str, description: str, **schema: Any) -> Param:
+        return Param(None, title=title, description=description, type=["null", "string"], **schema)
+
+    return {
+        "from": field(
+            "From",
+            "First moment to deliver. Empty: the interval of the run, or the last settled quarter hour.",
+            format="date-time",
+        ),
+        "to": field(
+            "To",
+            "First moment after it. One call for each quarter hour between.",
+            format="date-time",
+        ),
+        "environments": field(
+            "Environments", "Names with commas between. Empty: those of the task or of its Connection."
+        ),
+        "metrics": field("Metrics", "Labels with commas between. Empty: as for the environments."),
+        "resend": Param(
+            False,
+            title="Resend",
+            description="Send again what was delivered already.",
+            type="boolean",
+        ),
+    }
+
+
+def read_form(params: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
+    """Return the operator's arguments that the form has values for.
+
+    Args:
+        params: The run's; nothing is read where they are not those of `trigger_form`.
+        now: The present, aware.
+
+    Raises:
+        ConfigurationError: A field's value is of no use; the error names the field.
+    """
+    if not all(name in params for name in _FIELDS):
+        return {}
+    values = {name: params[name] for name in _FIELDS if params[name] not in (None, "")}
+    found = _interval(values, now)
+    for name in ("environments", "metrics"):
+        if name in values:
+            if not isinstance(values[name], str):
+                raise ConfigurationError(name, "give one comma-separated text")
+            found[name] = values[name]
+    if not isinstance(values.get("resend", False), bool):
+        raise ConfigurationError("resend", f"{values['resend']!r} is neither true nor false")
+    # Off is what the form has when nobody touches it, so it takes nothing back.
+    return {**found, "resend": True} if values.get("resend") else found
+
+
+def _interval(values: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
+    times = {name: parse_time(name, values[name]) for name in ("from", "to") if name in values}
+    for name, other in (("from", "to"), ("to", "from")):
+        if name in times and other not in times:
+            raise ConfigurationError(other, f"is missing beside {name}")
+    if not times:
+        return {}
+    start, end = times["from"], times["to"]
+    if end <= start:
+        raise ConfigurationError("to", f"{end} is not after from, {start}")
+    if end > now + FURTHEST:
+        raise ConfigurationError("to", f"{end} is in the future")
+    return {"interval_start": start, "interval_end": end}

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_forge.cli.api_store import ApiStore
+from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.sandbox.server import Reply
+from tests.cli.airflow_api import ASSET, AirflowApi
+
+TOKEN = "c4n4ry-jwt"
+
+
+@pytest.fixture
+def airflow():
+    with AirflowApi(TOKEN) as airflow:
+        yield airflow
+
+
+@pytest.fixture
+def store(airflow):
+    return ApiStore(f"{airflow.address}/", TOKEN, ASSET)
+
+
+def test_what_is_set_is_there_for_this_store_and_for_others(airflow, store):
+    assert store.get("app/where/20261123T0600Z") is None
+    store.set("app/where/20261123T0600Z", {"a": 1})
+    assert airflow.values == {"app/where/20261123T0600Z": {"a": 1}}
+    for each in (store, ApiStore(airflow.address, TOKEN, ASSET)):
+        assert each.get("app/where/20261123T0600Z") == {"a": 1}
+    store.delete("app/where/20261123T0600Z")
+    assert (airflow.values, store.get("app/where/20261123T0600Z")) == ({}, None)
+
+
+def test_all_rows_are_read_a_page_at_a_time_and_once(airflow, store):
+    airflow.values = {f"key/{number:04}": {"n": number} for number in range(250)}
+    before = len(airflow.requests)
+    assert [store.get(key) for key in airflow.values] == list(airflow.values.values())
+    assert len(airflow.requests) - before == 3
+
+
+def test_it_says_where_it_is_and_how_much_fits(store):
+    assert store.name == f"the asset {ASSET} of 127.0.0.1"
+    assert store.largest == 65_000
+
+
+def refused(*arguments):
+    with pytest.raises((ConfigurationError, LedgerUnavailable)) as caught:
+        ApiStore(*arguments)
+    assert TOKEN not in str(caught.value)
+    return caught.value
+
+
+def test_a_token_that_is_refused(airflow):
+    assert refused(airflow.address, "another", ASSET).field == "AIRFLOW_API_TOKEN"
+
+
+def test_an_asset_that_is_not_there(airflow):
+    assert "has no asset forge_metrics:x" in str(refused(airflow.address, TOKEN, "forge_metrics:x"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "said"),
+    [
+        (Reply.of_json({"detail": TOKEN}, 403), ConfigurationError, "must be allowed to use assets"),
+        (Reply.of_json({"detail": "no"}, 404), ConfigurationError, "not an Airflow of 3.3 or later"),
+        (Reply(200, b"<html>", (("Content-Type", "text/html"),)), ConfigurationError, "is no Airflow"),
+        (Reply(503), LedgerUnavailable, "503"),
+    ],
+)
+def test_other_answers(airflow, reply, kind, said):
+    airflow.failure = reply
+    error = refused(airflow.address, TOKEN, ASSET)
+    assert type(error) is kind
+    assert said in str(error)
+
+
+def test_no_answer(airflow):
+    airflow.stop()
+    assert isinstance(refused(airflow.address, TOKEN, ASSET), LedgerUnavailable)
+
+
+def test_no_url():
+    assert refused("localhost:8080", TOKEN, ASSET).field == "--api-url"

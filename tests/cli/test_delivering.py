@@ -1,0 +1,181 @@
+"""The commands that need the record of deliveries: send and coverage."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pendulum
+import pytest
+
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.sandbox import Fault
+from tests.cli.airflow_api import AirflowApi
+
+JWT = "c4n4ry-jwt"
+# Two windows of yesterday.
+HALF_HOUR = Window(
+    pendulum.yesterday("UTC").add(hours=10), pendulum.yesterday("UTC").add(hours=10, minutes=30)
+)
+INTERVAL = f"--start {HALF_HOUR.start.isoformat()} --end {HALF_HOUR.end.isoformat()}"
+
+
+@pytest.fixture
+def recorded(shell, tmp_path):
+    """The shell, with a record in a directory."""
+    shell.connections["OTLP_DEFAULT"]["extra"]["ledger_url"] = f"file://{tmp_path}/ledger"
+    return shell
+
+
+@pytest.fixture
+def airflow(shell):
+    with AirflowApi(JWT) as airflow:
+        shell.variables |= {"AIRFLOW_API_URL": airflow.address, "AIRFLOW_API_TOKEN": JWT}
+        yield airflow
+
+
+def generated(gateway):
+    options = {"environments": ["production"], "metrics": DEFAULT_METRICS}
+    return Counter(gateway.generated(HALF_HOUR.start, HALF_HOUR.end, **options))
+
+
+def test_send_delivers_each_point_once(recorded, gateway, sink):
+    first, again = recorded(f"send {INTERVAL}"), recorded(f"send {INTERVAL} --json")
+    assert (first.status, again.status) == (0, 0)
+    assert Counter(sink.points) == generated(gateway)
+    assert first.rows[0][:4] == ["WINDOW", "POINTS", "SENT", "UNCHANGED"]
+    assert [row[0] for row in first.rows[1:]] == [str(window) for window in HALF_HOUR.split()]
+    assert [(window["sent"], window["unchanged"]) for window in again.json["windows"]] == [
+        (0, int(row[1])) for row in first.rows[1:]
+    ]
+    assert again.json["dry_run"] is False
+
+
+def test_send_resends_on_purpose(recorded, gateway, sink):
+    recorded(f"send {INTERVAL}")
+    assert recorded(f"send {INTERVAL} --resend").status == 0
+    assert Counter(sink.points) == generated(gateway) + generated(gateway)
+
+
+def test_a_dry_run_sends_nothing_and_records_nothing(recorded, gateway, sink, tmp_path):
+    recorded.connections["OTLP_DEFAULT"]["extra"]["max_body_bytes"] = 20_000
+    done = recorded(f"send {INTERVAL} --dry-run --json")
+    assert done.status == 0
+    assert sink.summary()["requests"] == 0
+    assert not (tmp_path / "ledger").exists()
+    windows = done.json["windows"]
+    for window in windows:
+        assert sum(request["points"] for request in window["requests"]) == window["points"]
+        assert all(request["bytes"] <= 20_000 > request["bytes_sent"] for request in window["requests"])
+        assert len(window["requests"]) == window["batches"]
+    assert max(len(window["requests"]) for window in windows) > 1
+    recorded(f"send {INTERVAL}")
+    assert sink.summary()["requests"] == sum(len(window["requests"]) for window in windows)
+
+
+def test_a_dry_run_leaves_out_what_is_on_record(recorded):
+    recorded(f"send {INTERVAL}")
+    done = recorded(f"send {INTERVAL} --dry-run")
+    assert {row[2] for row in done.rows[1:3]} == {"0"}
+    assert done.rows[4] == ["REQUEST OF", "POINTS", "BYTES", "AS SENT", "METRICS"]
+    assert len(done.rows) == 5
+    assert "Nothing was sent" in done.err
+
+
+def test_send_needs_a_record_unless_told_otherwise(shell, gateway, sink):
+    refused = shell(f"send {INTERVAL}")
+    assert refused.status == 2
+    assert "no record of deliveries is named" in refused.err
+    assert gateway.calls == []
+    for _ in range(2):
+        assert shell(f"send {INTERVAL} --no-ledger").status == 0
+    assert Counter(sink.points) == generated(gateway) + generated(gateway)
+
+
+def test_send_fails_as_the_dag_would_and_tells_what_was_delivered(recorded, gateway, sink):
+    sink.add_fault(Fault("status", status=401, calls={2}))
+    done = recorded(f"send {INTERVAL} --json")
+    assert done.status == 3
+    assert len(done.json["windows"]) == 1
+    assert done.json["error"]["kind"] == "ExportRefused"
+
+
+def test_send_tells_rejections(recorded, sink):
+    sink.add_fault(Fault("partial_success", rejected=1, first=1))
+    done = recorded(f"send {INTERVAL}")
+    assert done.status == 1
+    assert "rejected 1 of" in done.err
+
+
+def test_coverage_shows_what_is_missing_and_how_to_heal_it(recorded):
+    recorded(f"send {INTERVAL}")
+    done = recorded("coverage")
+    assert done.status == 1
+    day = next(line for line in done.out.splitlines() if line.startswith(f"{HALF_HOUR.start:%Y-%m-%d}"))
+    # Half of the hour from ten is missing, as are all others.
+    assert set(day.split()[1:]) == {"x"}
+    assert re.search(
+        r"134[0-4] windows of 15 minutes: \d pending, 0 empty, 2 delivered, 0 rejected", done.out
+    )
+    first, second = [line.strip() for line in done.out.splitlines() if "airflow backfill create" in line]
+    assert f"--to-date {HALF_HOUR.start.subtract(minutes=15):%Y-%m-%dT%H:%M:%SZ} " in first
+    assert f"--from-date {HALF_HOUR.end:%Y-%m-%dT%H:%M:%SZ} " in second
+    assert "--dag-id forge_metrics " in first
+    assert "expiring soon" in done.out
+
+
+def test_coverage_for_programs(recorded):
+    recorded(f"send {INTERVAL}")
+    answer = recorded("coverage --json --dag-id mine --alert-before 0.001").json
+    assert answer["windows"]["delivered"] == 2
+    assert len(answer["hours"]) in (336, 337)
+    assert [gap["start"] for gap in answer["gaps"]][1] == f"{HALF_HOUR.end:%Y-%m-%dT%H:%M:%SZ}"
+    assert {gap["expiring_soon"] for gap in answer["gaps"]} <= {True, False}
+    assert not answer["gaps"][1]["expiring_soon"]
+    assert "--dag-id mine" in answer["gaps"][0]["backfill"]
+
+
+def test_coverage_on_a_terminal_is_coloured(recorded):
+    recorded(f"send {INTERVAL}")
+    done = recorded.on_a_terminal("coverage")
+    assert done.status == 1
+    assert "\x1b[31mx" in done.out
+
+
+def test_coverage_without_a_record(recorded):
+    done = recorded("coverage")
+    assert done.status == 2
+    assert "has no record of this app and destination" in done.err
+
+
+def test_the_record_in_airflow(shell, airflow, gateway, sink):
+    assert shell(f"send {INTERVAL}").status == 0
+    assert Counter(sink.points) == generated(gateway)
+    assert len(airflow.values) == 7
+    assert shell(f"send {INTERVAL} --json").json["windows"][0]["sent"] == 0
+    assert shell("coverage --json").json["windows"]["delivered"] == 2
+
+
+def test_a_token_is_needed_for_it(shell, airflow):
+    del shell.variables["AIRFLOW_API_TOKEN"]
+    done = shell("coverage")
+    assert done.status == 2
+    assert done.err.startswith("AIRFLOW_API_TOKEN: is not set")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("coverage --ledger-url bucket", 2, "--ledger-url: 'bucket' is not a URL"),
+        (f"send {INTERVAL} --ledger-url s3://a:{JWT}@b", 2, "--ledger-url: carries a password"),
+        ("send --start 2026-11-22T10:00:00Z", 2, "required: --end"),
+        ("send --start 2020-01-01T00:00:00Z --end 2020-01-01T01:00:00Z --no-ledger", 3, "14 days"),
+        ("send --start 2026-01-01T02:00:00Z --end 2026-01-01T01:00:00Z --no-ledger", 2, "end: .* not after"),
+    ],
+)
+def test_what_goes_wrong(shell, line, status, said):
+    done = shell(line)
+    assert (done.status, done.out) == (status, "")
+    assert re.search(said, done.err)
+    assert JWT not in done.err

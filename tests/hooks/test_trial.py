@@ -1,0 +1,240 @@
+"""The Test buttons: what they say, over real sockets; secrets never among it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+import ssl
+import threading
+
+import pytest
+
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
+from tests.certificates import make_certificate, refused_handshake
+
+APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
+EMAIL, TOKEN = "dev@example.com", "c4n4ry-t0ken-of-the-account"
+BASIC = base64.b64encode(f"{EMAIL}:{TOKEN}".encode()).decode()
+# As Airflow makes one up for a Connection that is tried.
+CONN_ID = "a1b2c3"
+
+
+@pytest.fixture
+def gateway():
+    with SandboxGateway(api_token=TOKEN) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def sink():
+    with OtlpSink() as sink:
+        yield sink
+
+
+@pytest.fixture
+def press(monkeypatch):
+    """Press the Test button of a Connection with these fields; Airflow goes the same way."""
+
+    def press(hook, extra=None, **fields) -> tuple[bool, str]:
+        content = {"conn_type": hook.conn_type, "password": TOKEN, "extra": extra or {}, **fields}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps(content))
+        works, message = hook(CONN_ID).test_connection()
+        for kept_out in (TOKEN, BASIC, CONN_ID):
+            assert kept_out not in message
+        return works, message
+
+    return press
+
+
+@pytest.fixture
+def press_forge(gateway, press):
+    def press_forge(extra=None, **fields) -> tuple[bool, str]:
+        extra = {"app_id": APP, **(extra or {})}
+        return press(ForgeMetricsHook, extra, **{"host": gateway.url, "login": EMAIL, **fields})
+
+    return press_forge
+
+
+@pytest.fixture
+def press_otlp(sink, press):
+    def press_otlp(extra=None, **fields) -> tuple[bool, str]:
+        return press(OtlpHook, extra, **{"host": sink.url, **fields})
+
+    return press_otlp
+
+
+# ---- Forge
+
+
+def test_what_works_is_told_and_costs_one_call(press_forge, gateway):
+    works, message = press_forge()
+    assert works
+    assert re.fullmatch(
+        "Atlassian takes the credentials. The app is Sandbox app 8ce114f4; environments: development,"
+        " staging, production, [a-z0-9-]+. The account may read its metrics.",
+        message,
+    )
+    assert len(gateway.calls) == 1
+
+
+def test_without_an_app_the_credentials_are_tried(press_forge, gateway):
+    works, message = press_forge({"app_id": ""})
+    assert works
+    assert message.startswith("Atlassian takes the credentials. No more could be found out")
+    assert "app_id" in message
+    assert len(gateway.calls) == 1
+    works, message = press_forge({"app_id": ""}, login="someone@else")
+    assert not works
+    assert message.startswith("Atlassian refused the credentials")
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields", "said"),
+    [
+        (
+            {},
+            {"login": "someone@else"},
+            "Atlassian refused the credentials.*tokens expire.*manage/api-tokens",
+        ),
+        ({}, {"login": ""}, "^login: is missing"),
+        ({}, {"password": ""}, "^password: is missing.*id.atlassian.com/manage/api-tokens"),
+        ({"app_id": "my app"}, {}, r"^app_id: 'my app' is neither .*manifest\.yml"),
+        ({"environments": "prod"}, {}, "^environments: there is no 'prod' .* there are: .*production"),
+        ({"metrics": "A-B"}, {}, "^metrics: 'A-B' is not a metric label"),
+        ({"timeout": "soon"}, {}, "^timeout: 'soon' is not a number"),
+        ({}, {"host": "api.atlassian.com"}, "^host: 'api.atlassian.com' is not an http"),
+        ({}, {"port": 443}, "^port: is not used"),
+        ({"metrics": "NO_SUCH_METRIC"}, {}, "refused the query.*Check the metrics"),
+    ],
+)
+def test_what_does_not_is_told_with_its_remedy(press_forge, extra, fields, said):
+    works, message = press_forge(extra, **fields)
+    assert not works
+    assert re.search(said, message)
+
+
+def test_not_the_owner(press):
+    with SandboxGateway(Scenario(forbidden_apps=frozenset({APP})), api_token=TOKEN) as gateway:
+        works, message = press(ForgeMetricsHook, {"app_id": APP}, host=gateway.url, login=EMAIL)
+    assert not works
+    assert "does not let this account read this app" in message
+    assert "must belong to the account that owns the app" in message
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault("status", status=404), "Check the Forge Connection's host"),
+        (Fault("redirect", status=302), "Check the Forge Connection's host"),
+        (Fault("status", status=503), r"The gateway failed \(503"),
+        (Fault("html", status=200), "not GraphQL.*check the Connection's host"),
+        (Fault("rate_limited", seconds=1), "too many calls"),
+        (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it broke the connection off"),
+        (Fault("null", level="ecosystem"), "production.*. Whether the account may read its metrics is not"),
+    ],
+)
+def test_a_gateway_that_fails(press_forge, gateway, fault, said):
+    gateway.add_fault(fault)
+    works, message = press_forge()
+    assert not works
+    assert re.search(said, message)
+    assert len(gateway.calls) == 1
+
+
+def test_no_gateway(press_forge, gateway):
+    gateway.stop()
+    works, message = press_forge()
+    assert not works
+    assert re.search(r"^No answer from 127\.0\.0\.1:\d+: nothing listens on that port\. Check", message)
+
+
+# ---- OTLP
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+def test_what_answered_is_told(press_otlp, sink, protocol):
+    works, message = press_otlp({"protocol": protocol})
+    assert works
+    assert re.fullmatch(
+        r"127\.0\.0\.1:\d+( \(.*\))? answered 200 to an empty request, in [0-9.]+ s\.", message
+    )
+    (request,) = sink.requests
+    assert request.points == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields", "said"),
+    [
+        ({}, {"host": "collector:4318"}, "^host: .*is not an http"),
+        ({}, {"host": "http://collector:4317"}, "^host: .*gRPC.*4318"),
+        ({}, {"host": "http://no-such-host.invalid:4318"}, "no host of that name. Check the host"),
+        ({}, {"host": ""}, "^host: is missing beside password"),
+        ({"ledger_url": "bucket"}, {}, "^ledger_url: 'bucket' is not a URL"),
+        ({"headers": "X: y"}, {}, "^headers: is not an object"),
+        ({"ca_file": "no.pem"}, {}, "^ca_file: there is no file no.pem"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(press_otlp, extra, fields, said):
+    works, message = press_otlp(extra, **fields)
+    assert not works
+    assert re.search(said, message)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault("status", status=401), "answered 401 .*password"),
+        (Fault("status", status=404), "answered 404 .*check the path.*v1/metrics is added"),
+        (Fault("status", status=400), "answered 400 .*Some receivers refuse a request without points"),
+        (Fault("status", status=503), "answered 503"),
+        (Fault("redirect", status=301), "answered 301.*put its present URL"),
+        (Fault("html", status=200), "page of HTML"),
+        (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it broke the connection off"),
+    ],
+)
+def test_a_receiver_that_refuses(press_otlp, sink, fault, said):
+    sink.add_fault(fault)
+    works, message = press_otlp()
+    assert not works
+    assert re.search(said, message)
+
+
+def test_a_wrong_path(press_otlp, sink):
+    works, message = press_otlp(host=f"{sink.url}/other/v1/metrics")
+    assert not works
+    assert "check the path" in message
+
+
+def test_no_receiver(press_otlp, sink):
+    sink.stop()
+    assert press_otlp() == (False, press_otlp()[1])
+    assert "nothing listens on that port" in press_otlp()[1]
+
+
+def test_https_where_http_is_spoken(press_otlp, sink):
+    works, message = press_otlp(host=sink.url.replace("http:", "https:"))
+    assert not works
+    assert "does not speak TLS on this port. Write http://" in message
+
+
+def test_a_certificate_that_is_not_trusted(press_otlp, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(make_certificate(tmp_path, "receiver"))
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as secure:
+        thread = threading.Thread(target=refused_handshake, args=(secure,))
+        thread.start()
+        works, message = press_otlp(host=f"https://127.0.0.1:{secure.getsockname()[1]}")
+        thread.join()
+    assert not works
+    assert "Name the PEM file of its authority in the extra ca_file" in message
+
+
+def test_the_standard_variables_are_tried_where_the_connection_is_empty(press_otlp, sink, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url)
+    works, _ = press_otlp(host="", password="")
+    assert works
+    assert len(sink.requests) == 1

@@ -1,0 +1,115 @@
+"""What a run by hand may say, and what is said of it where it is of no use."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.operators.form import read_form, trigger_form
+
+NOW = pendulum.now("UTC")
+HALF_HOUR = Window.last_settled(NOW.subtract(hours=3), length=pendulum.duration(minutes=30))
+EMPTY = {"from": None, "to": None, "environments": None, "metrics": None, "resend": False}
+FILLED = {"from": HALF_HOUR.start.isoformat(), "to": HALF_HOUR.end.isoformat()}
+
+
+def run(params, **arguments):
+    """Run a task whose arguments say the quarter hour before."""
+    start = HALF_HOUR.start.subtract(minutes=15)
+    context = {
+        "dag_run": SimpleNamespace(run_after=NOW),
+        "data_interval_start": start,
+        "data_interval_end": HALF_HOUR.start,
+        "params": params,
+    }
+    return ForgeMetricsToOtlpOperator(task_id="export", **arguments).execute(context)
+
+
+@pytest.fixture(autouse=True)
+def connected(connect, gateway, sink, tmp_path):
+    connect(gateway, sink, otlp={"ledger_url": f"file://{tmp_path}/ledger"})
+
+
+def test_a_form_that_nobody_filled_in_says_nothing():
+    assert read_form(EMPTY, NOW) == {}
+    assert read_form({**EMPTY, "from": "", "environments": ""}, NOW) == {}
+    assert {name: param.value for name, param in trigger_form().items()} == EMPTY
+
+
+def test_the_fields_take_what_airflow_lets_people_leave_empty():
+    for param in trigger_form().values():
+        param.resolve()
+        json.dumps(param.dump())
+
+
+def test_a_run_may_span_several_windows(gateway):
+    summary = run({**EMPTY, **FILLED})
+    assert summary["window"] == str(HALF_HOUR)
+    assert summary["calls"] == 2
+
+
+def test_without_times_it_is_the_runs_own_interval(gateway):
+    assert run(EMPTY)["calls"] == 1
+
+
+def test_environments_and_metrics_win_over_the_arguments(gateway):
+    params = {**EMPTY, "environments": "staging, development", "metrics": "FORGE_API_REQUEST_COUNT"}
+    run(params, environments=["production"], metrics=["FORGE_API_REQUEST_LATENCY"])
+    assert len(gateway.calls[-1].environments) == 2
+    assert gateway.calls[-1].metrics == ("FORGE_API_REQUEST_COUNT",)
+
+
+def test_resend(gateway):
+    points = run(EMPTY)["points"]
+    assert run(EMPTY)["sent"] == 0
+    assert run({**EMPTY, "resend": True})["sent"] == points
+    # Off is what a form has that nobody touched.
+    assert run(EMPTY, resend=True)["sent"] == points
+
+
+def test_a_task_goes_on_with_the_form_after_a_deferral(gateway):
+    task = ForgeMetricsToOtlpOperator(task_id="export")
+    context = {"dag_run": SimpleNamespace(run_after=NOW), "params": {**EMPTY, **FILLED}}
+    assert task.resume(context)["window"] == str(HALF_HOUR)
+
+
+@pytest.mark.parametrize(
+    ("filled", "message"),
+    [
+        ({"from": "yesterday", "to": FILLED["to"]}, "^from: 'yesterday' is not a time"),
+        ({"from": "2026-11-23T05:00:00", "to": FILLED["to"]}, "^from: .* has no UTC offset"),
+        ({"from": FILLED["from"]}, "^to: is missing beside from"),
+        ({"to": FILLED["to"]}, "^from: is missing beside to"),
+        ({"from": FILLED["to"], "to": FILLED["from"]}, "^to: .* is not after from"),
+        ({"from": FILLED["from"], "to": FILLED["from"]}, "^to: .* is not after from"),
+        ({**FILLED, "to": NOW.add(hours=3).isoformat()}, "^to: .* is in the future"),
+        ({"from": 5, "to": 6}, "^from: 5 is not a time"),
+        ({"environments": ["production"]}, "^environments: give one comma-separated text"),
+        ({"environments": "prodution"}, "^environments: there is no 'prodution'"),
+        ({"environments": ", "}, "^environments: is empty"),
+        ({"metrics": "forge api"}, "^metrics: 'forge api' is not a metric label"),
+        ({"resend": "yes"}, "^resend: 'yes' is neither"),
+    ],
+)
+def test_what_is_of_no_use_is_named_and_fails_for_good(gateway, sink, filled, message):
+    with pytest.raises(AirflowFailException, match=message):
+        run({**EMPTY, **filled})
+    assert sink.requests == []
+
+
+def test_the_params_of_another_form_are_left_alone():
+    assert read_form({"from": "Berlin", "to": "Rome"}, NOW) == {}
+    assert read_form({}, NOW) == {}
+
+
+def test_an_error_is_a_value_error_of_ours():
+    with pytest.raises(ConfigurationError) as refused:
+        read_form({**EMPTY, "from": "x"}, NOW)
+    assert refused.value.field == "from"
