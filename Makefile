@@ -12,10 +12,10 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 EXAMPLES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench profile fuzz lint venv build clean
+.PHONY: help demo test test-long bench bench-backfill profile fuzz lint venv build clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an OTLP sink; Ctrl-C ends it
 	@$(BIN)/python -m demo
@@ -34,6 +34,9 @@ profile: $(INSTALLED_DEV) ## Show where the payload path's time goes
 
 fuzz: $(INSTALLED_DEV) ## Feed the payload path with damaged answers, EXAMPLES of them for each option
 	ulimit -v 4000000; FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/test_fuzz.py
+
+bench-backfill: $(INSTALLED_DEV) ## Measure a backfill at the gateway's limit: 20 minutes (see benchmarks/backfill.py)
+	$(BIN)/python -m benchmarks.backfill
 
 lint: $(INSTALLED_DEV) ## Check style, formatting and types
 	$(BIN)/ruff check

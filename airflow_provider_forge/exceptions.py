@@ -15,7 +15,8 @@
     │   ├── DeliveryAmbiguous      points may be there already, and `on_ambiguous` is `fail`
     │   └── PointsChanged          Atlassian changed delivered points, and `on_changed` is `fail`
     └── RetryableError             trying again later may help; `retry_after` says when
-        ├── RateLimited            Atlassian: too many calls by this account
+        ├── RateLimited            the account's budget of calls is used up: by Atlassian's count or by ours
+        ├── RateLimitUnavailable   what shares that budget among machines does not answer
         ├── GatewayUnavailable     Atlassian: server error, time-out, broken connection
         ├── BrokenAnswer           Atlassian: an answer that is not what was asked for
         ├── WindowTooLarge         Atlassian: the window is too much for one answer
@@ -46,6 +47,7 @@ __all__ = [
     "PointsChanged",
     "PointsRejected",
     "QueryRefused",
+    "RateLimitUnavailable",
     "RateLimited",
     "ReceiverUnavailable",
     "RequestTooLarge",
@@ -174,7 +176,11 @@ class RetryableError(ForgeError):
 
 
 class RateLimited(RetryableError):
-    """The gateway counted too many calls of this account."""
+    """The account's budget of calls is used up: the gateway says so, or those who share it have taken it."""
+
+
+class RateLimitUnavailable(RetryableError):
+    """The store of the rate limit does not answer; no call is made without it."""
 
 
 class GatewayUnavailable(RetryableError):

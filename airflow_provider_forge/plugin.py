@@ -1,9 +1,10 @@
-"""The Airflow plugin: makes the timetable known to the scheduler."""
+"""The Airflow plugin: makes the timetable and the weight rule known to the scheduler."""
 
 from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_forge.priority import LiveFirst
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 __all__ = ["ForgePlugin"]
@@ -13,4 +14,6 @@ class ForgePlugin(AirflowPlugin):
     """Loaded through the entry point `airflow.plugins`: Airflow ignores plugins in a provider's metadata."""
 
     name = "forge"
-    timetables = [ForgeMetricsTimetable]  # noqa: RUF012 - as the base class has it
+    # As the base class has them.
+    timetables = [ForgeMetricsTimetable]  # noqa: RUF012
+    priority_weight_strategies = [LiveFirst]  # noqa: RUF012

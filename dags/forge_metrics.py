@@ -16,18 +16,25 @@ from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 # One DAG for each entry. For a second app of the same account, add for instance
 #   "forge_metrics_other": {"app_id": "ari:cloud:ecosystem::app/…"},
-# and for an app of another account, `"forge_conn_id": "forge_other"`.
-APPS = {
+# and for an app of another account, `"forge_conn_id": "forge_other"`. For points that are fresher than a
+# quarter of an hour, add a DAG that asks every five minutes; this one then sends only what that one missed:
+#   "forge_metrics_live": {
+#       "schedule": ForgeMetricsTimetable(interval=timedelta(minutes=5)),
+#       "catchup": False,
+#       "revisit_after": None,
+#   },
+DAGS = {
     "forge_metrics": {"forge_conn_id": "forge_default", "otlp_conn_id": "otlp_default"},
 }
 
-for dag_id, app in APPS.items():
+for dag_id, options in DAGS.items():
+    app = {"schedule": ForgeMetricsTimetable(), "catchup": True, **options}
     with DAG(
         dag_id,
-        schedule=ForgeMetricsTimetable(),
+        schedule=app.pop("schedule"),
         # The timetable never goes further back than the gateway does.
         start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
-        catchup=True,
+        catchup=app.pop("catchup"),
         max_active_runs=8,
         params={"resend": Param(False, type="boolean", description="Send again what was delivered already")},
         default_args={"retries": 10, "retry_delay": timedelta(minutes=5)},
@@ -43,6 +50,8 @@ for dag_id, app in APPS.items():
             resend="{{ params.resend }}",
             # Of all runs, backfills included: more would only wait for the rate limit.
             max_active_tis_per_dag=3,
+            # Airflow takes waiting tasks oldest first: a backfill would hold back the live window.
+            weight_rule="airflow_provider_forge.priority.LiveFirst",
             execution_timeout=timedelta(hours=1),
             **app,
         )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo.processes import FOREIGN_PREFIXES
+from tests.redis_program import Redis
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 # The continuous integration sets this: there, a skipped test is a test that nobody has run.
@@ -34,6 +35,20 @@ def private_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Give each test a rate limiter of its own: its files are in the temporary directory."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def redis_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One Redis for all tests: to start one takes longer than most of them."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(redis_of_all: Redis) -> Redis:
+    """An empty Redis."""
+    redis_of_all.client.flushall()
+    return redis_of_all
 
 
 @pytest.hookimpl(wrapper=True)

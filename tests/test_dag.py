@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.priority import LiveFirst
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # Airflow 3.0 and 3.1
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -50,11 +58,34 @@ def test_at_most_three_tasks_of_all_its_runs_wait_for_the_rate_limit(parse):
 
 def test_a_second_app_is_one_more_line_and_a_dag_of_its_own(parse):
     line = '    "forge_metrics_other": {"app_id": "ari:cloud:ecosystem::app/other"},\n'
-    before, opening, after = SHIPPED.read_text().partition("APPS = {\n")
+    before, opening, after = SHIPPED.read_text().partition("DAGS = {\n")
     dags = parse(before + opening + line + after)
     assert sorted(dags) == ["forge_metrics", "forge_metrics_other"]
     (task,) = dags["forge_metrics_other"].tasks
     assert (task.app_id, task.forge_conn_id) == ("ari:cloud:ecosystem::app/other", "forge_default")
+
+
+def test_a_fresher_dag_is_what_the_comment_says(parse):
+    before, opening, after = SHIPPED.read_text().partition("DAGS = {\n")
+    commented = before[before.index('#   "forge_metrics_live"') :]
+    lines = "".join(line.lstrip("#").rstrip() + "\n" for line in commented.splitlines())
+    live = parse(before + opening + lines + after)["forge_metrics_live"]
+    assert (live.timetable.interval, live.catchup) == (timedelta(minutes=5), False)
+    assert [task.revisit_after for task in live.tasks] == [None]
+
+
+def test_live_windows_go_before_backfills(parse):
+    (dag,) = parse(SHIPPED.read_text()).values()
+    assert [task.weight_rule for task in dag.tasks] == [f"{LiveFirst.__module__}.{LiveFirst.__name__}"]
+
+
+def test_the_recipe_for_a_fleet_without_redis_can_be_pasted(parse):
+    readme = (SHIPPED.parent.parent / "README.md").read_text()
+    [recipe] = re.findall(r'^("pool": .*)$', readme, re.MULTILINE)
+    before, opening, after = SHIPPED.read_text().partition("DAGS = {\n")
+    dags = parse(before + "import time\n" + opening + f'    "one_at_a_time": {{{recipe}}},\n' + after)
+    assert [task.pool for task in dags["one_at_a_time"].tasks] == ["forge"]
+    assert DagSerialization.to_dict(dags["one_at_a_time"])
 
 
 def test_it_is_short_enough_to_be_read():

@@ -12,9 +12,9 @@ NAME = PACKAGE.name
 
 # What each room may know of.
 BELOW = {
-    "gateway": {"exceptions", "files", "gateway", "http"},
+    "gateway": {"exceptions", "files", "gateway", "http", "redis_server"},
     "otlp": {"exceptions", "http", "otlp"},
-    "delivery": {"delivery", "exceptions", "files", "otlp"},
+    "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server"},
     "sandbox": {"sandbox"},
     "hooks": {"delivery", "exceptions", "gateway", "hooks", "http", "otlp"},
     "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},

@@ -15,7 +15,7 @@ import airflow_provider_forge
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 INFO = airflow_provider_forge.get_provider_info()
-HEAVY = ("google.protobuf", "graphql", "httpx", "msgspec", "opentelemetry.proto")
+HEAVY = ("google.protobuf", "graphql", "httpx", "msgspec", "opentelemetry.proto", "redis")
 
 
 def test_the_metadata_fits_airflows_schema():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["FileLeases", "Leases"]
+__all__ = ["FileLeases", "Leases", "busy"]
 
 PATIENCE = 60.0
 """Seconds after which a task that waits is put off."""
@@ -25,6 +25,15 @@ SLOTS = 48
 """Cells share this many files: two windows four hours apart wait for each other, and no file is left over."""
 
 _POLL = 0.2
+
+
+def busy(patience: float) -> DeliveryBusy:
+    """Return the error for who has waited for so many seconds."""
+    return DeliveryBusy(
+        f"Another task has been delivering the same minutes for {patience:g} s: this one tries again when it"
+        " is done",
+        retry_after=patience,
+    )
 
 
 class Leases(Protocol):
@@ -93,9 +102,5 @@ class FileLeases:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             if self._clock() >= deadline:
-                raise DeliveryBusy(
-                    "Another task has been delivering the same minutes for"
-                    f" {self._patience:g} s: this one tries again when it is done",
-                    retry_after=self._patience,
-                )
+                raise busy(self._patience)
             self._sleep(_POLL)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import functools
+import hashlib
+import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import msgspec
@@ -14,11 +17,14 @@ import msgspec
 from airflow_provider_forge.exceptions import (
     AccessForbidden,
     ConfigurationError,
+    CredentialsRefused,
     ForgeError,
     GatewayUnavailable,
+    RateLimited,
     WindowTooLarge,
 )
-from airflow_provider_forge.gateway.answer import HALVES, Answer, read_answer, request_id_in
+from airflow_provider_forge.gateway.answer import HALVES, Answer, read_answer, read_whole, request_id_in
+from airflow_provider_forge.gateway.budget import REFUSED_FOR
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.query import (
     APP_METRICS,
@@ -32,18 +38,24 @@ from airflow_provider_forge.http import USER_AGENT, quote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from airflow_provider_forge.gateway.ratelimit import FileRateLimiter
+    from airflow_provider_forge.gateway.ratelimit import Place, RateLimiter
     from airflow_provider_forge.gateway.windows import Window
 
 __all__ = ["AppMetrics", "GatewayClient"]
 
+log = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT = 10.0
 """Seconds; a gateway that does not take a connection by then will not."""
 
+ATTEMPTS = 5
+"""How often a call is made that the gateway counts as one too many, each time after the wait it asks for.
 
-LARGEST = 512 * 1024 * 1024
-"""Bytes of an answer, decompressed, that are still read: more than three times those of 200,000 points.
-It ends what would go on for ever, and what was compressed to hurt."""
+Whoever else uses the account may be faster a few times; that no call ever gets through, people should see."""
+
+CREDENTIALS_BYTES = 3
+"""Length of the hash by which refused credentials are known: too short to find out a token by it, and long
+enough that a new token is taken for the refused one once in 17 million times."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +92,10 @@ class AppMetrics:
 Data = TypeVar("Data")
 
 
-_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
-
-
 @dataclass(frozen=True)
-class _Call(Generic[Data]):
-    answer: Answer[Data]
+class _Call:
+    content: Any
+    request_id: str | None
     elapsed: float
     waited: float
 
@@ -142,6 +152,7 @@ class GatewayClient:
         email: The account's email.
         api_token: The account's API token.
         limiter: Shares the account's budget of calls.
+        patience: Seconds for which a call waits before it has a place; None for any time.
         timeout: Seconds that the gateway may stay silent.
         clock: Returns the present, aware; it decides which windows are older than the gateway's 14 days.
 
@@ -155,14 +166,18 @@ class GatewayClient:
         email: str,
         api_token: str,
         *,
-        limiter: FileRateLimiter,
+        limiter: RateLimiter,
+        patience: float | None = None,
         timeout: float = 60.0,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
     ) -> None:
         self._url = url
         self._auth = httpx.BasicAuth(email, api_token)
         self.secrets = (api_token, base64.b64encode(f"{email}:{api_token}".encode()).decode())
+        digest = hashlib.blake2b(f"{email}\n{api_token}".encode(), digest_size=CREDENTIALS_BYTES)
+        self._credentials = digest.hexdigest()
         self._limiter = limiter
+        self._patience = patience
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         self._clock = clock
 
@@ -181,9 +196,22 @@ class GatewayClient:
             raise too_old(f"The window {window}", now)
 
     def app_metrics(
-        self, app_id: str, window: Window, environments: Sequence[Environment], metrics: Sequence[str]
+        self,
+        app_id: str,
+        window: Window,
+        environments: Sequence[Environment],
+        metrics: Sequence[str],
+        *,
+        live: bool = False,
     ) -> AppMetrics:
         """Ask for one window's metrics, in one call.
+
+        Args:
+            app_id: UUID.
+            window: The time range.
+            environments: At least one.
+            metrics: Labels, at least one.
+            live: Whether it goes before the calls that are not, where both wait for the rate limit.
 
         Raises:
             ConfigurationError: The window is longer than 15 minutes; no call is made.
@@ -193,59 +221,100 @@ class GatewayClient:
         """
         self.check(window)
         ids = [environment.id for environment in environments]
-        call = self._call(
-            APP_METRICS, app_metrics_variables(app_id, window, ids, metrics), _MetricsData, window
-        )
+        variables = app_metrics_variables(app_id, window, ids, metrics)
+        call = self._call(APP_METRICS, variables, _MetricsData, _resource_metrics, window=window, live=live)
         return AppMetrics(
             app_id=app_id,
             window=window,
             environments=tuple(environments),
             metrics=tuple(metrics),
-            text=_resource_metrics(call.answer),
-            request_id=call.answer.request_id,
+            text=call.content,
+            request_id=call.request_id,
             elapsed=call.elapsed,
             waited=call.waited,
         )
 
-    def environments(self, app_id: str) -> list[Environment]:
+    def environments(self, app_id: str, *, live: bool = False) -> list[Environment]:
         """Ask for the app's environments: one call, and another one for each further hundred.
+
+        Args:
+            app_id: UUID.
+            live: As in `app_metrics`.
 
         Raises:
             AccessForbidden: The account sees no such app.
             ForgeError: The gateway cannot be reached or reports a failure.
         """
-        return list(self._pages(app_id))
+        return list(self._pages(app_id, live=live))
 
-    def _pages(self, app_id: str) -> Iterator[Environment]:
+    def _pages(self, app_id: str, *, live: bool) -> Iterator[Environment]:
         after: str | None = None
         while True:
-            call = self._call(ENVIRONMENTS, {"appId": app_ari(app_id), "after": after}, _AppData)
-            answer = call.answer
-            app = answer.data.app
-            if app is None:
-                raise AccessForbidden(
-                    f"Atlassian shows this account no app {app_id}. Check app_id (`app.id` in manifest.yml),"
-                    " and that the API token belongs to the account that owns the app",
-                    request_id=answer.request_id,
-                )
-            page = app.environmentsPage
-            if page is None:
-                answer.broken("null as environmentsPage")
+            read = functools.partial(_page_of_environments, app_id, after)
+            variables = {"appId": app_ari(app_id), "after": after}
+            page: _Page = self._call(ENVIRONMENTS, variables, _AppData, read, live=live).content
             for node in page.nodes or ():
                 if node is not None:
                     yield Environment.from_gateway(node.id, node.key, node.type)
             if not page.pageInfo.hasNextPage:
                 return
-            if page.pageInfo.endCursor in (None, after):
-                answer.broken("a page of environments whose end is no beginning of the next")
             after = page.pageInfo.endCursor
 
     def _call(
-        self, document: str, variables: dict[str, Any], kind: type[Data], window: Window | None = None
-    ) -> _Call[Data]:
-        place = self._limiter.acquire()
-        if window:
-            self.check(window)  # it may have expired meanwhile
+        self,
+        document: str,
+        variables: dict[str, Any],
+        kind: type[Data],
+        read: Callable[[Answer[Data]], Any],
+        *,
+        window: Window | None = None,
+        live: bool,
+    ) -> _Call:
+        """Make a call, and make it again where the gateway counted too many of the account."""
+        waited, attempts = 0.0, 0
+        while True:
+            self._check_credentials()
+            place = self._limiter.acquire(live=live, patience=self._patience)
+            if window:
+                self.check(window)  # it may have expired meanwhile
+            if place.waited:
+                self._check_credentials()  # others may have tried them
+            response, elapsed = self._post(place, document, variables, window)
+            waited += place.waited
+            try:
+                answer = read_answer(
+                    response, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
+                )
+                return _Call(read(answer), answer.request_id, elapsed, waited)
+            except CredentialsRefused:
+                self._limiter.refuse(self._credentials)
+                raise
+            except RateLimited as error:
+                self._limiter.pause(error.retry_after or None)
+                attempts += 1
+                if attempts == ATTEMPTS:
+                    raise
+                log.warning("%s. All tasks of the account wait; then this call is made again", error)
+
+    def _check_credentials(self) -> None:
+        """Raise the error at once where they were refused a short while ago: each try would cost a call.
+
+        Raises:
+            CredentialsRefused: Nobody tries them now.
+        """
+        if (left := self._limiter.refused(self._credentials)) > 0:
+            until = self._clock() + dt.timedelta(seconds=left)
+            since = until - dt.timedelta(seconds=REFUSED_FOR)
+            raise CredentialsRefused(
+                f"Atlassian refused the credentials at {since:%H:%M:%S} UTC, so no call is made with them"
+                f" before {until:%H:%M:%S} UTC. Put a new API token into the Forge Connection's password, or"
+                " correct its login: that is tried at once. https://id.atlassian.com/manage/api-tokens"
+            )
+
+    def _post(
+        self, place: Place, document: str, variables: dict[str, Any], window: Window | None
+    ) -> tuple[httpx.Response, float]:
+        """Return the response, read whole, and the seconds that it took."""
 
         def trace(event: str, _: Any) -> None:
             if event.endswith("send_request_headers.started"):
@@ -265,34 +334,11 @@ class GatewayClient:
                     extensions={"trace": trace},
                 ) as response,
             ):
-                whole = self._read(response, window)
+                whole = read_whole(response, of_window=window is not None)
         except httpx.RequestError as error:
             request_id = request_id_in(response.headers) if response else None
             raise self._no_answer(error, window, request_id) from error
-        elapsed = time.monotonic() - started
-        answer = read_answer(
-            whole, kind, now=self._clock(), secrets=self.secrets, of_window=window is not None
-        )
-        return _Call(answer, elapsed, place.waited)
-
-    def _read(self, response: httpx.Response, window: Window | None) -> httpx.Response:
-        """Return the response read whole, and decompressed, which its headers then no longer deny."""
-        chunks, size = [], 0
-        for chunk in response.iter_bytes():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > LARGEST:
-                what = (
-                    f"An answer of more than {LARGEST} bytes from {httpx.URL(self._url).host} was not read on"
-                )
-                request_id = request_id_in(response.headers)
-                if window:
-                    raise WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
-                raise GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
-        headers = [
-            (name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE
-        ]
-        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
+        return whole, time.monotonic() - started
 
     def _no_answer(
         self, error: httpx.RequestError, window: Window | None, request_id: str | None
@@ -322,3 +368,17 @@ def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
     if start != b"[":
         answer.broken("resourceMetrics that are no array")
     return result.resourceMetrics
+
+
+def _page_of_environments(app_id: str, after: str | None, answer: Answer[_AppData]) -> _Page:
+    app = answer.data.app
+    if app is None:
+        raise AccessForbidden(
+            f"Atlassian shows this account no app {app_id}. Check app_id (`app.id` in manifest.yml), and that"
+            " the API token belongs to the account that owns the app",
+            request_id=answer.request_id,
+        )
+    page = app.environmentsPage or answer.broken("null as environmentsPage")
+    if page.pageInfo.hasNextPage and page.pageInfo.endCursor in (None, after):
+        answer.broken("a page of environments whose end is no beginning of the next")
+    return page

@@ -1,12 +1,4 @@
-"""The rate limit: before each call a place is reserved, in a file that all processes of the machine share.
-
-The gateway counts calls per account, so a limiter in one process is no limiter. All uses of the account's
-budget stand in one list, oldest first, those yet to come included. With `calls` per `seconds` allowed, no use
-may come sooner than `seconds` after the use `calls` places before it: as each place of the list keeps that
-distance, no span of `seconds` can hold more than `calls` uses. Who comes is put at the end of the list and
-sleeps until its moment: first come, first served, among those who need not wait longer than a minute. A
-process that dies wastes one place and nothing else.
-"""
+"""The rate limit: before each call a place is taken in the budget that all processes share."""
 
 from __future__ import annotations
 
@@ -18,40 +10,114 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, RateLimited
 from airflow_provider_forge.files import open_shared
+from airflow_provider_forge.gateway.budget import Budget, Verdict, period_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["FileRateLimiter", "Place"]
+__all__ = ["FileStore", "LimitStore", "Place", "RateLimiter"]
 
 log = logging.getLogger(__name__)
 
-MAX_WAIT = 60.0
-"""Nobody is put on the list for a moment further ahead than this, in seconds."""
 
-MARGIN = 1 / 60
-"""Part of `seconds` that is added to it, because a request takes time to arrive, and that time varies."""
+class LimitStore(Protocol):
+    """Keeps the `Budget` of one account for all who share it, with one clock for them all.
 
-LEAST_MARGIN = 0.1
-"""The same in seconds, for short ones: a busy machine may need that long between two lines of code."""
+    Each method raises `ConfigurationError` or `RateLimitUnavailable` where that cannot be done.
+    """
+
+    def ask(self, holder: str, *, live: bool) -> Verdict:
+        """Tell the holder how long to wait for its place, or that it is used now."""
+
+    def pause(self, seconds: float | None) -> None:
+        """Let nobody call for so long; None is one period."""
+
+    def refuse(self, credentials: str) -> None:
+        """Let nobody try these credentials again for a quarter of an hour."""
+
+    def refused(self, credentials: str) -> float:
+        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
 
 
-@dataclass(frozen=True)
+class RateLimiter:
+    """Makes a process wait for its place.
+
+    Args:
+        store: Shares the account's budget.
+        sleep: Waits that many seconds.
+    """
+
+    def __init__(self, store: LimitStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.store = store
+        self._sleep = sleep
+
+    def acquire(self, *, live: bool = False, patience: float | None = None) -> Place:
+        """Wait for a place and return it.
+
+        Up to a minute before its moment a place is taken and slept for, in this process. Where the moment is
+        further ahead, nothing is taken before that minute has come.
+
+        Args:
+            live: Whether it goes before those that are not.
+            patience: Seconds, 0 or more, that may pass before a place is taken; None for any time.
+
+        Raises:
+            RateLimited: More would pass; `retry_after` says how much, and nothing is taken.
+            ConfigurationError: The store cannot be used.
+            RateLimitUnavailable: The store does not answer.
+        """
+        place = Place(self, uuid.uuid4().hex, live, patience)
+        place.use()
+        return place
+
+    def wait(self, place: Place) -> float:
+        """Sleep until the place counts as used now; return the seconds slept."""
+        slept = 0.0
+        while not (verdict := self.store.ask(place.holder, live=place.live)).granted:
+            if not verdict.placed and place.patience is not None and verdict.seconds > place.patience:
+                raise RateLimited(
+                    f"The account's calls are taken for the next {verdict.seconds:.0f} s, by other tasks or"
+                    " by a pause that the gateway asked for: this one asks again then",
+                    retry_after=verdict.seconds,
+                )
+            self._sleep(verdict.seconds)
+            slept += verdict.seconds
+        return slept
+
+    def pause(self, seconds: float | None) -> None:
+        """Let nobody call for so long, because the gateway counted too many calls; None is one period."""
+        self.store.pause(seconds)
+
+    def refuse(self, credentials: str) -> None:
+        """Let nobody try these credentials again for a quarter of an hour."""
+        self.store.refuse(credentials)
+
+    def refused(self, credentials: str) -> float:
+        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
+        return self.store.refused(credentials)
+
+
+@dataclass
 class Place:
-    """A place that was waited for.
+    """A place in the budget.
 
     Attributes:
+        holder: Who has it; random.
+        live: Whether it goes before those that are not.
+        patience: As in `RateLimiter.acquire`.
         waited: Seconds that were spent waiting for it.
     """
 
-    limiter: FileRateLimiter
+    limiter: RateLimiter
     holder: str
-    waited: float
+    live: bool
+    patience: float | None
+    waited: float = 0.0
 
     def use(self) -> None:
         """Say that the request leaves at this moment; to be called right before it does.
@@ -59,29 +125,21 @@ class Place:
         The gateway counts a call when it arrives, and connecting can take seconds, so only now does the place
         count as used. If connecting took so long that others took it for used long ago, this waits again.
         """
-        self.limiter.wait(self.holder)
+        self.waited += self.limiter.wait(self)
 
 
-@dataclass
-class _Use:
-    """A use of the budget: when it was, or is to be, and by whom."""
-
-    at: float
-    holder: str
-
-
-class FileRateLimiter:
+class FileStore:
     """Shares an account's budget among all processes of one machine.
 
     Times are those of the machine's monotonic clock, which nobody sets: a wall clock that is put forward
     would release places early.
 
     Args:
-        path: The file; made where missing, open to every user of the machine. It holds times and random ids.
+        path: The file; made where missing, open to every user of the machine. It holds times, random ids, and
+            short hashes of credentials that were refused.
         calls: How many calls fit into `seconds`; 1 or more.
         seconds: The length of the span; more than 0.
         clock: Returns the present in seconds; one clock for all processes.
-        sleep: Waits that many seconds.
     """
 
     def __init__(
@@ -91,67 +149,42 @@ class FileRateLimiter:
         calls: int = 5,
         seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = path
         self.calls = calls
-        self.period = seconds + max(seconds * MARGIN, LEAST_MARGIN)
+        self.period = period_of(seconds)
         self._clock = clock
-        self._sleep = sleep
 
-    def acquire(self) -> Place:
-        """Wait for a place and return it.
+    def ask(self, holder: str, *, live: bool) -> Verdict:
+        """Tell the holder how long to wait for its place, or that it is used now."""
+        with self._budget() as (budget, now):
+            return budget.ask(holder, now, live=live)
 
-        Raises:
-            ConfigurationError: The file cannot be made, read or written.
-        """
-        came = self._clock()
-        holder = uuid.uuid4().hex
-        self.wait(holder)
-        return Place(self, holder, waited=self._clock() - came)
+    def pause(self, seconds: float | None) -> None:
+        """Let nobody call for so long; None is one period."""
+        with self._budget() as (budget, now):
+            budget.pause(seconds, now)
 
-    def wait(self, holder: str) -> None:
-        """Sleep until the holder's place, which then counts as used."""
-        while (seconds := self._ask(holder)) > 0:
-            self._sleep(seconds)
+    def refuse(self, credentials: str) -> None:
+        """Let nobody try these credentials again for a quarter of an hour."""
+        with self._budget() as (budget, now):
+            budget.refuse(credentials, now)
 
-    def _ask(self, holder: str) -> float:
-        """Return how long the holder has still to wait; at 0 its place counts as used now.
-
-        Asked again after each sleep: a use before it may have come later than it was put down for.
-        """
-        with self._uses() as uses:
-            now = self._clock()
-            index = next((i for i, use in enumerate(uses) if use.holder == holder), len(uses))
-            following = index + self.calls
-            if following < len(uses) and uses[following].at <= now:
-                # It comes so late that the one behind it has gone ahead, who took the place for wasted.
-                uses[index].holder = ""
-                index = len(uses)
-            if index == len(uses):
-                ahead = self._free_at(uses, index) - now
-                if ahead > MAX_WAIT:
-                    return ahead - MAX_WAIT
-                uses.append(_Use(now, holder))
-            use = uses[index]
-            use.at = max(use.at, self._free_at(uses, index))
-            if use.at > now:
-                return use.at - now
-            use.at = now
-            return 0.0
-
-    def _free_at(self, uses: list[_Use], index: int) -> float:
-        return uses[index - self.calls].at + self.period if index >= self.calls else 0.0
+    def refused(self, credentials: str) -> float:
+        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
+        with self._budget() as (budget, now):
+            return budget.refused(credentials, now)
 
     @contextlib.contextmanager
-    def _uses(self) -> Iterator[list[_Use]]:
-        """Lock the file, yield the list, and write back what became of it."""
+    def _budget(self) -> Iterator[tuple[Budget, float]]:
+        """Lock the file, yield what it holds and the present, and write back what became of it."""
         try:
             with os.fdopen(open_shared(self.path), "r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                uses = self._read(file.read())
-                yield uses
-                content = json.dumps([[use.at, use.holder] for use in uses]).encode()
+                now = self._clock()
+                budget = self._read(file.read(), now)
+                yield budget, now
+                content = json.dumps(budget.to_json()).encode()
                 file.seek(0)
                 file.write(content)
                 file.truncate()
@@ -160,17 +193,11 @@ class FileRateLimiter:
                 "rate limit", f"cannot use {self.path} ({error.strerror}): make it writable, or set TMPDIR"
             ) from error
 
-    def _read(self, content: bytes) -> list[_Use]:
-        now = self._clock()
+    def _read(self, content: bytes, now: float) -> Budget:
+        if not content:
+            return Budget(self.calls, self.period)
         try:
-            uses = [_Use(float(at), str(holder)) for at, holder in json.loads(content or b"[]")]
-        except (ValueError, TypeError):
+            return Budget.from_json(json.loads(content), self.calls, self.period)
+        except ValueError:
             log.warning("%s is damaged: the whole budget counts as used now", self.path)
-            uses = [_Use(now, "") for _ in range(self.calls)]
-        for use in uses:
-            # Further ahead than anyone is put down for: written before the machine was last started.
-            if use.at > now + MAX_WAIT + self.period:
-                use.at = now
-        while len(uses) > self.calls and uses[0].at + self.period <= now:
-            del uses[0]
-        return uses
+            return Budget.used_up(self.calls, self.period, now)

@@ -115,6 +115,10 @@ class Extras:
             self.refuse(field, f"{number} is not a whole number")
         return int(number)
 
+    def label(self, field: str) -> str:
+        """Return what a field of this Connection is called in errors."""
+        return f"{self._conn_id}: {field}"
+
     def refuse(self, field: str, problem: str) -> NoReturn:
         """Raise the error for a field of this Connection."""
-        raise ConfigurationError(f"{self._conn_id}: {field}", problem)
+        raise ConfigurationError(self.label(field), problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import urllib.parse
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,21 @@ from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
-from airflow_provider_forge.hooks.shared import shared_directory
+from airflow_provider_forge.hooks.shared import find_redis, shared_directory
 from airflow_provider_forge.http import check_url
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Sequence
 
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
     from airflow_provider_forge.gateway.environments import EnvironmentDirectory
+    from airflow_provider_forge.gateway.ratelimit import LimitStore
 
 __all__ = ["ForgeMetricsHook"]
+
+LIVE_FOR = dt.timedelta(hours=2)
+"""How long after its end a window still goes before older ones at the rate limit: long enough for its settle
+time, a few retries and a second look an hour later, and too short for a backfill to count as live."""
 
 GATEWAY_URL = "https://api.atlassian.com/graphql"
 
@@ -41,16 +46,20 @@ class ForgeMetricsHook(BaseHook):
     extra                ``app_id`` (ARI or UUID), ``environments`` (list or comma-separated names, UUIDs
                          or ARIs; default ``production``), ``metrics`` (labels; default the five
                          ``FORGE_*`` ones of Atlassian's page), ``service_name``, ``timeout`` (seconds,
-                         60), ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60)
+                         60), ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
+                         ``rate_limit_store`` (default ``file``; for several machines ``redis://…``,
+                         ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis)
     ==================== ==============================================================================
 
-    All processes of a machine share the limit of an account, through a file in the directory for temporary
-    files (`TMPDIR`). Environment ids that were looked up are remembered in an Airflow Variable for each app,
-    ``forge_environments_<app>_<gateway>``.
+    All processes share the limit of an account: those of one machine through a file in the directory for
+    temporary files (`TMPDIR`), those of several through a Redis. Environment ids that were looked up are
+    remembered in an Airflow Variable for each app, ``forge_environments_<app>_<gateway>``.
 
     Args:
         forge_conn_id: Id of the Connection.
         app_id: ARI or UUID of the app; default is the Connection's.
+        patience: Seconds for which `fetch` waits before it has a place at the rate limit, for which it then
+            sleeps for a minute at most; None for any time.
     """
 
     conn_name_attr = "forge_conn_id"
@@ -58,10 +67,17 @@ class ForgeMetricsHook(BaseHook):
     conn_type = "forge"
     hook_name = "Atlassian Forge"
 
-    def __init__(self, forge_conn_id: str = default_conn_name, *, app_id: str | None = None) -> None:
+    def __init__(
+        self,
+        forge_conn_id: str = default_conn_name,
+        *,
+        app_id: str | None = None,
+        patience: float | None = None,
+    ) -> None:
         super().__init__()
         self.forge_conn_id = forge_conn_id
         self._app_id = app_id
+        self._patience = patience
         self._client: GatewayClient | None = None
         self._connection: Any = None
 
@@ -89,7 +105,9 @@ class ForgeMetricsHook(BaseHook):
             CredentialsRefused: The email or the token is wrong, or the token has expired.
             AccessForbidden: The account may not read this app's metrics.
             QueryRefused: The gateway refused what was asked for.
-            RateLimited: The account made too many calls; `retry_after` says when to come back.
+            RateLimited: The account's calls are taken for longer than `patience`, or the gateway still
+                counts too many; `retry_after` says when to come back.
+            RateLimitUnavailable: The Redis that shares the limit does not answer.
             GatewayUnavailable: The gateway failed or did not answer.
             BrokenAnswer: The answer is not what was asked for.
         """
@@ -108,7 +126,9 @@ class ForgeMetricsHook(BaseHook):
         app_id = self.app_id
         # Before environments are looked up for it, which costs a call.
         client.check(window)
-        return client.app_metrics(app_id, window, self._directory().find(wanted), labels)
+        live = dt.datetime.now(dt.timezone.utc) - window.end < LIVE_FOR
+        found = self._directory(live=live).find(wanted)
+        return client.app_metrics(app_id, window, found, labels, live=live)
 
     def get_conn(self) -> GatewayClient:
         """Return the client of the Connection's account.
@@ -142,6 +162,16 @@ class ForgeMetricsHook(BaseHook):
         """What the Connection says the app is to be called as `service.name`; None where it says nothing."""
         return Extras(self._conn()).text("service_name")
 
+    @property
+    def redis_url(self) -> str | None:
+        """The Redis that several machines share, with its password; None where they share nothing.
+
+        Raises:
+            ConfigurationError: The extra is malformed, or names a Connection that is not there.
+        """
+        extras = Extras(self._conn())
+        return find_redis(extras, extras.text("rate_limit_store", "file") or "file")
+
     def _conn(self) -> Any:
         if self._connection is None:
             self._connection = find_connection(
@@ -151,7 +181,7 @@ class ForgeMetricsHook(BaseHook):
 
     def _make_client(self) -> GatewayClient:
         from airflow_provider_forge.gateway.client import GatewayClient
-        from airflow_provider_forge.gateway.ratelimit import FileRateLimiter
+        from airflow_provider_forge.gateway.ratelimit import RateLimiter
 
         connection = self._conn()
         extras = Extras(connection)
@@ -164,17 +194,29 @@ class ForgeMetricsHook(BaseHook):
             )
         if token != token.strip():
             extras.refuse("password", "has white space at its ends: paste the API token without")
-        account = hashlib.sha256(f"{email.lower()}\n{self._gateway()}".encode()).hexdigest()[:32]
-        limiter = FileRateLimiter(
-            shared_directory() / f"{account}.json",
-            calls=extras.whole_number("rate_limit_calls", 5),
-            seconds=extras.number("rate_limit_seconds", 60),
+        client = GatewayClient(
+            url,
+            email,
+            token,
+            limiter=RateLimiter(self._limit_store(email, extras)),
+            patience=self._patience,
+            timeout=extras.number("timeout", 60),
         )
-        client = GatewayClient(url, email, token, limiter=limiter, timeout=extras.number("timeout", 60))
         # Airflow masks the password itself, but not what HTTP Basic makes of it.
         for secret in client.secrets:
             mask_secret(secret)
         return client
+
+    def _limit_store(self, email: str, extras: Extras) -> LimitStore:
+        from airflow_provider_forge.gateway.ratelimit import FileStore
+        from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+
+        account = hashlib.sha256(f"{email.lower()}\n{self._gateway()}".encode()).hexdigest()[:32]
+        calls = extras.whole_number("rate_limit_calls", 5)
+        seconds = extras.number("rate_limit_seconds", 60)
+        if url := self.redis_url:
+            return RedisStore(url, account, calls=calls, seconds=seconds)
+        return FileStore(shared_directory() / f"{account}.json", calls=calls, seconds=seconds)
 
     def _url(self) -> str:
         url = host_of(self._conn()) or GATEWAY_URL
@@ -187,7 +229,7 @@ class ForgeMetricsHook(BaseHook):
         usual = parts.port in (None, _PORTS[parts.scheme])
         return str(parts.hostname) if usual else f"{parts.hostname}:{parts.port}"
 
-    def _directory(self) -> EnvironmentDirectory:
+    def _directory(self, *, live: bool = False) -> EnvironmentDirectory:
         from airflow_provider_forge.gateway.environments import EnvironmentDirectory
 
         app_id, client = self.app_id, self.get_conn()
@@ -195,4 +237,4 @@ class ForgeMetricsHook(BaseHook):
             f"forge_environments_{app_id}_{self._gateway()}",
             "Environments of a Forge app, looked up by airflow-provider-forge",
         )
-        return EnvironmentDirectory(app_id, lambda: client.environments(app_id), memory)
+        return EnvironmentDirectory(app_id, lambda: client.environments(app_id, live=live), memory)

@@ -94,20 +94,23 @@ def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Sto
         return None
 
 
-def open_ledger(store: Store | None, app_id: str, destination: str) -> Ledger:
+def open_ledger(store: Store | None, app_id: str, destination: str, redis_url: str | None = None) -> Ledger:
     """Open the ledger of one app and one destination; one that forgets, without a store.
 
     Args:
         store: Where it is kept.
         app_id: UUID of the app.
         destination: As an `Endpoint` tells it.
+        redis_url: Where tasks on several machines find each other's leases; None for those of one machine.
     """
     from airflow_provider_forge.delivery.leases import FileLeases
+    from airflow_provider_forge.delivery.leases_redis import RedisLeases
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.delivery.stores import TransientStore
 
     where = hashlib.blake2b(destination.encode(), digest_size=8).hexdigest()
-    leases = FileLeases(shared_directory(), f"{app_id}-{where}")
+    name = f"{app_id}-{where}"
+    leases = RedisLeases(redis_url, name) if redis_url else FileLeases(shared_directory(), name)
     if store is None:
         log.warning(
             "No record is kept of what is delivered, so a re-run sends its points again: Airflow before 3.3"

@@ -1,13 +1,82 @@
-"""What the processes of a machine share."""
+"""What tasks share: the processes of a machine files, several machines a Redis."""
 
 from __future__ import annotations
 
 import tempfile
+import urllib.parse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["shared_directory"]
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_forge.hooks.extras import Extras, find_connection
+from airflow_provider_forge.hooks.masking import mask_secret
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+__all__ = ["find_redis", "shared_directory"]
+
+FIELD = "rate_limit_store"
+
+_CONNECTION = "redis_conn:"
+_EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 or redis_conn:<id of a Connection of type redis>"
+_TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
 def shared_directory() -> Path:
     """Return where the files of the rate limit and of the leases are, below `TMPDIR`."""
     return Path(tempfile.gettempdir()) / "airflow-provider-forge"
+
+
+def find_redis(extras: Extras, store: str) -> str | None:
+    """Return the URL of the Redis that an extra names, with its password; None for files.
+
+    Args:
+        extras: Those of the Connection, for errors.
+        store: The extra's text: `file`, a URL without a password, or `redis_conn:<conn_id>`.
+
+    Raises:
+        ConfigurationError: It is none of these, or the Connection is missing or of no use. The message never
+            repeats a URL.
+    """
+    if store == "file":
+        return None
+    if store.startswith(_CONNECTION):
+        conn_id = store[len(_CONNECTION) :].strip()
+        return _url_of(find_connection(BaseHook, extras.label(FIELD), conn_id, "redis"))
+    try:
+        parts = urllib.parse.urlsplit(store)
+        usable = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        extras.refuse(FIELD, f"is not one of file, {_EXAMPLES}")
+    if parts.password or "password" in urllib.parse.parse_qs(parts.query):
+        # Airflow masks no extra of this name.
+        extras.refuse(
+            FIELD,
+            "carries a password; put it into a Connection of type redis, and write redis_conn:<its id> here",
+        )
+    return store
+
+
+def _url_of(connection: Connection) -> str:
+    """Return the URL of a Connection that has the fields of Airflow's Redis provider."""
+    extras = Extras(connection)
+    if not connection.host:
+        extras.refuse("host", "is missing: give the host of the Redis")
+    database = str(extras.get("db", connection.schema or 0))
+    if not database.isdecimal():
+        extras.refuse("db", "is not the number of a database of that Redis")
+    user = urllib.parse.quote(connection.login or "", safe="")
+    if connection.password:
+        password = urllib.parse.quote(connection.password, safe="")
+        # Airflow masks the password itself, but not what a URL makes of it.
+        mask_secret(password)
+        user += f":{password}"
+    scheme, query = "redis", ""
+    if str(extras.get("ssl")).lower() == "true":
+        options = {name: str(value) for name in _TLS_OPTIONS if (value := extras.get(name)) is not None}
+        scheme, query = "rediss", "?" + urllib.parse.urlencode(options)
+    return f"{scheme}://{user}{'@' * bool(user)}{connection.host}:{connection.port or 6379}/{database}{query}"

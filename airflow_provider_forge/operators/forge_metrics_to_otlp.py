@@ -6,12 +6,18 @@ import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+)
 
-from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, FinalError
+from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, FinalError, RateLimited
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.retries import retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
+
+WORTH_A_DEFERRAL = 15.0
+"""Seconds: who waits for less before it has a place keeps its worker, because starting anew takes as long."""
 
 
 class ForgeMetricsToOtlpOperator(BaseOperator):
@@ -45,9 +54,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
          "batches": 1, "expired": 0, "digested": False, "contended": False, "request_ids": ["…", "…"]}
 
     A task that comes before its interval has settled is deferred until then, and one whose window another
-    task delivers at this moment until that is done; neither uses up a retry. Errors that trying again cannot
-    mend fail the task without a retry: bad input, refused credentials, a refused query, an expired window,
-    rejected points. All others leave it to Airflow's retries.
+    task delivers at this moment until that is done; neither uses up a retry. Nor does the wait for the rate
+    limit, for which a task sleeps up to a minute; beyond that it is deferred or sleeps on, see `deferrable`.
+    Errors that trying again cannot mend fail the task without a retry: bad input, refused credentials, a
+    refused query, an expired window, rejected points. All others leave it to Airflow's retries; on Airflow
+    3.3 and later the next try comes when the gateway or the receiver has asked for it.
 
     Args:
         forge_conn_id: Connection to Atlassian's gateway.
@@ -72,6 +83,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         resend: Send all points again, whatever is on record. Templated.
         revisit_after: A live run (one whose interval ended no longer ago than this) also looks again at what
             lies so far back, for points that came late. None not to.
+        deferrable: Whether to give up the worker while the account's calls are taken for more than the next
+            minute. Default is Airflow's setting `operators.default_deferrable`.
 
     Raises:
         ConfigurationError: An option or the combination of arguments is wrong.
@@ -106,9 +119,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         on_ambiguous: str = "resend",
         resend: bool | str = False,
         revisit_after: dt.timedelta | None = dt.timedelta(hours=1),
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{**retry_policy(), **kwargs})
         _check_choice("on_expired", on_expired, "fail", "skip")
         _check_choice("on_changed", on_changed, "skip", "send", "fail")
         _check_choice("on_ambiguous", on_ambiguous, "resend", "fail")
@@ -132,6 +146,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.on_ambiguous = on_ambiguous
         self.resend = resend
         self.revisit_after = revisit_after
+        self.deferrable = deferrable
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
         # An outlet alone loses what is kept with it whenever the DAG file cannot be imported for a minute.
         self.inlets = _with(self.inlets, self.asset)
@@ -178,9 +193,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             progress = self._begin(interval, exporter) if so_far is None else Progress.from_json(so_far)
             try:
                 exporter.export(progress)
-            except DeliveryBusy as busy:
-                again = pendulum.now("UTC").add(seconds=busy.retry_after or 0)
-                self.log.info("%s: deferred until %s", busy, again)
+            except (DeliveryBusy, RateLimited) as put_off:
+                if isinstance(put_off, RateLimited) and not self.deferrable:
+                    raise
+                again = pendulum.now("UTC").add(seconds=put_off.retry_after or 0)
+                self.log.info("%s: deferred until %s", put_off, again)
                 left = {"progress": progress.to_json()}
                 self.defer(trigger=_wake_at(again), method_name="resume", kwargs=left)
             summary = {"window": str(interval), **vars(progress.summary)}
@@ -197,12 +214,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         from airflow_provider_forge.otlp.conform import check_attributes
 
         check_attributes(self.resource_attributes or {})
-        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
+        patience = WORTH_A_DEFERRAL if self.deferrable else None
+        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
         store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
         return Exporter(
             forge,
             receiver,
-            open_ledger(store, forge.app_id, receiver.endpoint.destination),
+            open_ledger(store, forge.app_id, receiver.endpoint.destination, forge.redis_url),
             self._policy(context),
             self.environments,
             self.metrics,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_forge.exceptions import (
     BrokenAnswer,
@@ -14,6 +15,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     WindowTooLarge,
 )
+from airflow_provider_forge.gateway.client import ATTEMPTS
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 from tests.faults.lines import FIRST, INTERVAL, LAST, LITTLE_TRAFFIC, MIDDLE, Line
@@ -28,12 +30,16 @@ class Row:
         error: How the try fails.
         says: What its message says.
         answered: Whether an answer came that has a request id.
+        calls: How many the try makes.
+        new_token: Whether the next try needs another token.
     """
 
     fault: Fault
     error: type[Exception]
     says: str
     answered: bool = True
+    calls: int = 1
+    new_token: bool = False
 
 
 ASKED_AGAIN = r"asked again; see https://developer\.status\.atlassian\.com"
@@ -52,11 +58,11 @@ ROWS = {
     "no body": Row(Fault("body", body=""), BrokenAnswer, CUT_OFF),
     "HTML with 200": Row(Fault("html", status=200), BrokenAnswer, CUT_OFF),
     "HTML with 503": Row(Fault("html", status=503), GatewayUnavailable, ASKED_AGAIN),
-    "401": Row(Fault("status", status=401), AirflowFailException, CREDENTIALS),
+    "401": Row(Fault("status", status=401), AirflowFailException, CREDENTIALS, new_token=True),
     "403": Row(Fault("status", status=403), AirflowFailException, FORBIDDEN),
     "404": Row(Fault("status", status=404), AirflowFailException, "Check the Forge Connection's host"),
     "307": Row(Fault("redirect"), AirflowFailException, "Check the Forge Connection's host"),
-    "429": Row(Fault("status", status=429), RateLimited, TOO_MANY),
+    "429": Row(Fault("status", status=429), RateLimited, TOO_MANY, calls=ATTEMPTS),
     "500": Row(Fault("status", status=500), GatewayUnavailable, ASKED_AGAIN),
     "503": Row(Fault("status", status=503), GatewayUnavailable, ASKED_AGAIN),
     "errors": Row(Fault("errors"), GatewayUnavailable, ASKED_AGAIN),
@@ -67,14 +73,18 @@ ROWS = {
     "errors, 400": Row(
         Fault("errors", status_code=400), AirflowFailException, r"refused the query .*Check the metrics"
     ),
-    "errors, 401": Row(Fault("errors", status_code=401), AirflowFailException, CREDENTIALS),
+    "errors, 401": Row(Fault("errors", status_code=401), AirflowFailException, CREDENTIALS, new_token=True),
     "errors, 403": Row(Fault("errors", status_code=403), AirflowFailException, FORBIDDEN),
-    "errors, 429": Row(Fault("errors", status_code=429), RateLimited, TOO_MANY),
-    "errors, 429 beside the data": Row(Fault("errors_with_data", status_code=429), RateLimited, TOO_MANY),
+    "errors, 429": Row(Fault("errors", status_code=429), RateLimited, TOO_MANY, calls=ATTEMPTS),
+    "errors, 429 beside the data": Row(
+        Fault("errors_with_data", status_code=429), RateLimited, TOO_MANY, calls=ATTEMPTS
+    ),
     "QueryError": Row(Fault("query_error", identifier="x"), GatewayUnavailable, ASKED_AGAIN),
-    "QueryError, 401": Row(Fault("query_error", status_code=401), AirflowFailException, CREDENTIALS),
+    "QueryError, 401": Row(
+        Fault("query_error", status_code=401), AirflowFailException, CREDENTIALS, new_token=True
+    ),
     "QueryError, 403": Row(Fault("query_error", status_code=403), AirflowFailException, FORBIDDEN),
-    "QueryError, 429": Row(Fault("query_error", status_code=429), RateLimited, TOO_MANY),
+    "QueryError, 429": Row(Fault("query_error", status_code=429), RateLimited, TOO_MANY, calls=ATTEMPTS),
     "QueryError without message": Row(
         Fault("query_error", message=None, identifier="x"), GatewayUnavailable, ASKED_AGAIN
     ),
@@ -89,7 +99,7 @@ ROWS = {
         Fault("query_error", error_type=None), GatewayUnavailable, ASKED_AGAIN
     ),
     "QueryError, 429 without errorType": Row(
-        Fault("query_error", error_type=None, status_code=429), RateLimited, TOO_MANY
+        Fault("query_error", error_type=None, status_code=429), RateLimited, TOO_MANY, calls=ATTEMPTS
     ),
     "QueryError without statusCode": Row(
         Fault("query_error", status_code=None), GatewayUnavailable, ASKED_AGAIN
@@ -98,6 +108,7 @@ ROWS = {
         Fault("query_error", status_code=None, error_type="UNAUTHENTICATED"),
         AirflowFailException,
         CREDENTIALS,
+        new_token=True,
     ),
     "QueryError with nothing at all": Row(
         Fault("query_error", message=None, error_type=None, status_code=None), GatewayUnavailable, ASKED_AGAIN
@@ -125,12 +136,18 @@ def test_the_task_fails_with_what_to_do_and_the_next_try_delivers_the_rest(line,
     line.gateway.add_fault(when_asked(row.fault))
     with pytest.raises(row.error, match=row.says) as failed:
         line.run()
-    # Waiting is Airflow's: a task that asked again itself would use up the account's budget.
-    assert line.asked == [FIRST, MIDDLE]
+    # Waiting is Airflow's: a task that asked again itself would use up the account's budget. But for calls
+    # that did not count, and which somebody else's calls have cost.
+    assert line.asked == [FIRST, *[MIDDLE] * row.calls]
     if row.answered:
         assert str(failed.value).endswith(f"(request id {line.gateway.calls[-1].request_id})")
     assert line.received == line.generated(FIRST)
     line.gateway.clear_faults()
+    if row.new_token:
+        with pytest.raises(AirflowFailException, match="no call is made with them"):
+            line.run()
+        line.gateway.api_token = "renewed"
+        line.connect()
     summary = line.run()
     assert summary["unchanged"] == line.generated(FIRST).total()
     assert line.received == line.generated()
@@ -162,22 +179,22 @@ def test_a_refusal_over_the_limit_says_when_to_come_back(line_to, channel, least
     with SandboxGateway(replace(LITTLE_TRAFFIC, rate_limit_channel=channel), rate_limit_calls=0) as gateway:
         line = line_to(gateway)
         gateway.add_fault(when_asked(Fault("rate_limited", seconds=300, max_times=1)))
-        with pytest.raises(RateLimited, match=TOO_MANY) as failed:
-            line.run()
-        assert least <= failed.value.retry_after <= most
-        line.run()
-        assert line.received == line.generated()
+        began = pendulum.now("UTC")
+        with pytest.raises(TaskDeferred) as deferred:
+            line.run(deferrable=True)
+        # It sleeps for the last minute, once it has a place.
+        assert least - 60 <= (deferred.value.trigger.moment - began).total_seconds() <= most - 60 + 10
+        assert line.received == line.generated(FIRST)
 
 
-@pytest.mark.parametrize("channel", ["query_error", "errors"])
-def test_a_refusal_over_the_limit_may_say_nothing_of_when(line_to, channel):
+@pytest.mark.parametrize("channel", ["seconds", "query_error", "errors"])
+def test_a_short_wait_over_the_limit_costs_no_try(line_to, channel):
+    """The last two say nothing of when: then it is the account's own span."""
     with SandboxGateway(replace(LITTLE_TRAFFIC, rate_limit_channel=channel), rate_limit_calls=0) as gateway:
         line = line_to(gateway)
-        gateway.add_fault(when_asked(Fault("rate_limited", seconds=300, max_times=1)))
-        with pytest.raises(RateLimited, match=TOO_MANY) as failed:
-            line.run()
-        assert failed.value.retry_after is None
+        gateway.add_fault(when_asked(Fault("rate_limited", seconds=1, max_times=1)))
         line.run()
+        assert line.asked == [FIRST, MIDDLE, MIDDLE, LAST]
         assert line.received == line.generated()
 
 
@@ -196,6 +213,8 @@ def test_a_look_up_that_fails_is_made_again_by_the_next_try(line, fault, error):
         line.run()
     assert line.asked == []
     line.gateway.clear_faults()
+    line.gateway.api_token = "renewed"
+    line.connect()
     line.run()
     assert line.received == line.generated()
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_forge.gateway.client import GatewayClient
-from airflow_provider_forge.gateway.ratelimit import FileRateLimiter
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
+from tests.gateway.limiting import Machine, new_file_limiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from airflow_provider_forge.gateway.ratelimit import RateLimiter
     from airflow_provider_forge.sandbox.server import Reply, Request
 
 # A Tuesday, when the sandbox has no incident.
@@ -75,13 +76,19 @@ def gateway(start_gateway: Callable[..., RecordingGateway]) -> RecordingGateway:
 
 
 @pytest.fixture
-def limiter(tmp_path: Path) -> FileRateLimiter:
-    """A limiter with room for every call of a test."""
-    return FileRateLimiter(tmp_path / "limiter.json", calls=100)
+def machine() -> Machine:
+    """The clock of the limiter, which has nothing to do with the gateway's."""
+    return Machine()
 
 
 @pytest.fixture
-def connect(limiter: FileRateLimiter, clock: Clock) -> Callable[..., GatewayClient]:
+def limiter(tmp_path: Path, machine: Machine) -> RateLimiter:
+    """A limiter with room for every call of a test, and for whom a sleep takes no time."""
+    return new_file_limiter(tmp_path / "limiter.json", machine, calls=100)
+
+
+@pytest.fixture
+def connect(limiter: RateLimiter, clock: Clock) -> Callable[..., GatewayClient]:
     """Make clients of a gateway, with its account unless another is given."""
 
     def connect(gateway: SandboxGateway, **options: Any) -> GatewayClient:

@@ -30,7 +30,7 @@ from airflow_provider_forge.exceptions import (
     WindowExpired,
     WindowTooLarge,
 )
-from airflow_provider_forge.gateway import client as client_module
+from airflow_provider_forge.gateway import answer as answer_module
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.windows import Window, parse_time
 from airflow_provider_forge.http import USER_AGENT
@@ -182,7 +182,7 @@ HALVES = ("halves", "fewer environments or metrics", "timeout", "https://develop
 def test_an_http_status(canary_gateway, fail, body, status, kind, words):
     error = fail(Fault(body, status=status))
     assert type(error) is kind
-    assert error.request_id == canary_gateway.calls[0].request_id
+    assert error.request_id == canary_gateway.calls[-1].request_id
     for word in (str(status), *words):
         assert word in error.message
 
@@ -225,7 +225,7 @@ def test_the_rate_limit_in_every_form_says_when_to_come_back(
     error = fail(gateway=gateway)
     assert type(error) is RateLimited
     assert error.retry_after == retry_after
-    assert error.request_id == gateway.calls[1].request_id
+    assert error.request_id == gateway.calls[-1].request_id
     for word in TOO_MANY:
         assert word in error.message
 
@@ -377,7 +377,7 @@ ERRORS = [
 def test_errors_with_and_without_data(canary_gateway, fail, channel, parts, kind, words):
     error = fail(Fault(channel, **{**NOTHING, **parts}))
     assert type(error) is kind
-    assert error.request_id == canary_gateway.calls[0].request_id
+    assert error.request_id == canary_gateway.calls[-1].request_id
     for word in words:
         assert word in error.message
     assert (Fault("errors").message in error.message) == ("message" not in parts)
@@ -406,7 +406,7 @@ QUERY_ERRORS = [parts for parts in ERRORS if "classification" not in parts[0]]
 def test_a_query_error_with_any_part_missing(canary_gateway, fail, parts, kind, words, identifier):
     error = fail(Fault("query_error", identifier=identifier, **{**NOTHING, **parts}))
     assert type(error) is kind
-    assert error.request_id == canary_gateway.calls[0].request_id
+    assert error.request_id == canary_gateway.calls[-1].request_id
     for word in words:
         assert word in error.message
 
@@ -557,9 +557,12 @@ class CountingLimiter:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def acquire(self) -> SimpleNamespace:
+    def acquire(self, *, live: bool, patience: float | None) -> SimpleNamespace:
         self.events.append("acquired")
         return SimpleNamespace(waited=1.25, use=lambda: self.events.append("used"))
+
+    def refused(self, credentials: str) -> float:
+        return 0.0
 
 
 def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, window, monkeypatch):
@@ -593,7 +596,7 @@ def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):
 def test_a_window_that_expires_while_it_waits_is_not_asked_for(connect, gateway, clock, window):
     limiter = CountingLimiter()
     acquire = limiter.acquire
-    limiter.acquire = lambda: clock.advance(days=15) or acquire()
+    limiter.acquire = lambda **how: clock.advance(days=15) or acquire(**how)
     with pytest.raises(WindowExpired):
         connect(gateway, limiter=limiter).app_metrics(APP, window, [PRODUCTION], [COUNT])
     assert limiter.events == ["acquired"]
@@ -638,7 +641,7 @@ def endless():
 def test_an_answer_that_never_ends_is_not_read_on(
     canary_gateway, connect, window, endless, of_window, monkeypatch
 ):
-    monkeypatch.setattr(client_module, "LARGEST", 10_000_000)
+    monkeypatch.setattr(answer_module, "LARGEST", 10_000_000)
     client = connect(canary_gateway, url=endless)
     call = (
         (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if of_window else (client.environments, APP)

@@ -1,94 +1,47 @@
-"""The limiter, with a clock that moves only when somebody sleeps, and once against a gateway that judges."""
+"""The limiter over both stores, with a clock that moves only when somebody sleeps."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import resource
-import stat
-import subprocess
-import sys
-from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.ratelimit import MARGIN, MAX_WAIT, FileRateLimiter
-from airflow_provider_forge.sandbox import SandboxGateway, over_limit
+from airflow_provider_forge.exceptions import RateLimited, RetryableError
+from airflow_provider_forge.gateway.budget import (
+    LONGEST_PAUSE,
+    MAX_WAIT,
+    REFUSED_FOR,
+    distance_of,
+    period_of,
+)
+from airflow_provider_forge.sandbox import over_limit
+from tests.gateway.limiting import (
+    PERIOD,
+    SECONDS,
+    Machine,
+    Process,
+    kept,
+    new_file_limiter,
+    new_redis_limiter,
+    spoil,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-SECONDS = 60.0
-PERIOD = 61.0
-"""What a limiter keeps as a distance where 60 s are allowed: a margin is added for the way to the gateway."""
+    from airflow_provider_forge.gateway.ratelimit import RateLimiter
 
 
-class Machine:
-    """One machine's clock; what is due in the meantime happens while somebody sleeps."""
+@pytest.fixture(params=["file", "redis"])
+def new_limiter(request, tmp_path, machine):
+    """Make limiters as each process has one, all over the same store."""
+    place = tmp_path / "shared" / "account.json"
+    make, place = (
+        (new_file_limiter, place)
+        if request.param == "file"
+        else (new_redis_limiter, request.getfixturevalue("redis_server"))
+    )
 
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-        self.slept: list[float] = []
-        self.due: dict[float, Callable[[], None]] = {}
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0
-        self.slept.append(seconds)
-        end = self.now + seconds
-        for moment in sorted(moment for moment in self.due if moment <= end):
-            self.now = moment
-            self.due.pop(moment)()
-        self.now = end
-
-
-class Process:
-    """A process at the limiter, one step at a time, as `FileRateLimiter.wait` takes them.
-
-    `wait` asks, sleeps, and asks again; here a test decides when the sleeper wakes, if at all.
-    """
-
-    _numbers = count()
-
-    def __init__(self, limiter: FileRateLimiter, machine: Machine) -> None:
-        self._limiter, self._machine = limiter, machine
-        self.holder = f"holder-{next(self._numbers)}"
-        self.wakes_at: float | None = None
-        self.granted_at: float | None = None
-
-    def step(self) -> bool:
-        """Ask for the place; tell whether it is granted."""
-        wait = self._limiter._ask(self.holder)
-        self.wakes_at = self._machine.now + wait
-        self.granted_at = None if wait else self._machine.now
-        return not wait
-
-
-@pytest.fixture
-def machine():
-    return Machine()
-
-
-@pytest.fixture
-def new_limiter(tmp_path, machine):
-    """Make limiters as each process has one, all over the same file."""
-
-    def new_limiter(calls: int = 2, seconds: float = SECONDS, machine: Machine = machine) -> FileRateLimiter:
-        return FileRateLimiter(
-            tmp_path / "shared" / "account.json",
-            calls=calls,
-            seconds=seconds,
-            clock=machine.clock,
-            sleep=machine.sleep,
-        )
+    def new_limiter(calls: int = 2, seconds: float = SECONDS, machine: Machine = machine) -> RateLimiter:
+        return make(place, machine, calls=calls, seconds=seconds)
 
     return new_limiter
 
@@ -97,12 +50,36 @@ def new_limiter(tmp_path, machine):
 
 
 def test_the_budget_is_given_at_once_and_then_one_place_a_period_later(new_limiter, machine):
-    assert SECONDS * (1 + MARGIN) == PERIOD
+    assert period_of(SECONDS) == PERIOD
+    granted = []
+    for _ in range(7):
+        new_limiter(calls=3).acquire(live=True)
+        granted.append(machine.now - 1000)
+    assert granted == [0, 0, 0, PERIOD, PERIOD, PERIOD, 2 * PERIOD]
+
+
+def test_backfills_spread_their_places_over_the_period(new_limiter, machine):
+    """Or else none would come free between two bursts, and a live window would wait for a whole period."""
     granted = []
     for _ in range(7):
         new_limiter(calls=3).acquire()
         granted.append(machine.now - 1000)
-    assert granted == [0, 0, 0, PERIOD, PERIOD, PERIOD, 2 * PERIOD]
+    distance = distance_of(3, PERIOD)
+    assert distance == 0.75 * PERIOD / 3
+    first = [0, distance, 2 * distance]
+    assert granted == pytest.approx([*first, *(PERIOD + at for at in first), 2 * PERIOD])
+
+
+def test_spreading_costs_nothing_of_the_budget(new_limiter, machine):
+    for _ in range(5 * 20):
+        new_limiter(calls=5).acquire()
+    assert machine.now - 1000 == pytest.approx(19 * PERIOD + 4 * distance_of(5, PERIOD))
+
+
+def test_a_live_window_keeps_no_distance(new_limiter):
+    limiter = new_limiter(calls=2)
+    limiter.acquire()
+    assert limiter.acquire(live=True).waited == 0
 
 
 def test_a_place_says_how_long_it_was_waited_for(new_limiter):
@@ -114,7 +91,7 @@ def test_idle_time_is_not_saved_up(new_limiter, machine):
     limiter = new_limiter(calls=2)
     limiter.acquire()
     machine.now += 10 * PERIOD
-    assert [limiter.acquire().waited for _ in range(3)] == [0, 0, PERIOD]
+    assert [limiter.acquire(live=True).waited for _ in range(3)] == [0, 0, PERIOD]
 
 
 def test_a_use_is_over_exactly_a_period_later(new_limiter, machine):
@@ -144,8 +121,8 @@ def test_a_request_that_leaves_late_holds_back_those_who_sleep_already(new_limit
     place = limiter.acquire()
     machine.due[1020.0] = place.use
     limiter.acquire()
-    assert machine.now == 1020 + limiter.period
-    assert machine.slept == [limiter.period, 20]
+    assert machine.now == 1020 + limiter.store.period
+    assert machine.slept == [limiter.store.period, 20]
 
 
 def test_who_connects_so_long_that_another_went_ahead_waits_again(new_limiter, machine):
@@ -165,18 +142,18 @@ def test_nobody_is_put_on_the_list_for_longer_than_the_longest_wait(new_limiter,
     early = Process(limiter, machine)
     assert not early.step()
     assert early.wakes_at == 1000 + PERIOD - MAX_WAIT
-    assert len(json.loads(limiter.path.read_bytes())) == 1
+    assert len(kept(limiter)["uses"]) == 1
     machine.now = early.wakes_at
     early.step()
     assert early.wakes_at == 1000 + PERIOD
-    assert len(json.loads(limiter.path.read_bytes())) == 2
+    assert len(kept(limiter)["uses"]) == 2
 
 
 def test_the_list_does_not_grow(new_limiter, machine):
     limiter = new_limiter(calls=3)
     for _ in range(50):
         limiter.acquire()
-    assert len(json.loads(limiter.path.read_bytes())) <= 2 * 3
+    assert len(kept(limiter)["uses"]) <= 2 * 3
 
 
 # Several at once
@@ -188,7 +165,9 @@ def test_who_comes_first_is_served_first(new_limiter, machine):
     for process in processes:
         process.step()
         machine.now += 1
-    assert [process.wakes_at for process in processes[1:]] == [1000 + n * limiter.period for n in (1, 2, 3)]
+    assert [process.wakes_at for process in processes[1:]] == [
+        1000 + n * limiter.store.period for n in (1, 2, 3)
+    ]
     # Whoever wakes too early is told to sleep on, and nobody overtakes him.
     assert not any(process.step() for process in reversed(processes[1:]))
     late_comer = Process(limiter, machine)
@@ -210,8 +189,8 @@ def test_who_dies_while_waiting_wastes_one_place(new_limiter, machine, end):
     machine.due[1001.0] = die
     with pytest.raises(end):
         limiter.acquire()
-    assert new_limiter(calls=1, seconds=15).acquire().waited == 2 * limiter.period - 1
-    assert limiter.acquire().waited == limiter.period
+    assert new_limiter(calls=1, seconds=15).acquire().waited == 2 * limiter.store.period - 1
+    assert limiter.acquire().waited == limiter.store.period
 
 
 def test_who_dies_before_sending_wastes_one_place(new_limiter):
@@ -226,8 +205,8 @@ def test_who_wakes_after_its_place_has_passed_comes_anew(new_limiter, machine):
     limiter = new_limiter(calls=2, seconds=30)
     used = []
     for _ in range(2):
-        limiter.acquire()
-    slow, frozen, third, fourth = (Process(limiter, machine) for _ in range(4))
+        limiter.acquire(live=True)
+    slow, frozen, third, fourth = (Process(limiter, machine, live=True) for _ in range(4))
     slow.step(), frozen.step()
     machine.now = slow.wakes_at
     assert slow.step()
@@ -235,8 +214,8 @@ def test_who_wakes_after_its_place_has_passed_comes_anew(new_limiter, machine):
     machine.now += 20
     if slow.step():  # connecting took 20 s
         used.append(machine.now)
-    machine.now = fourth.wakes_at
-    assert fourth.step()
+    machine.now = third.wakes_at
+    assert third.step()
     used.append(machine.now)
     machine.now += 1
     if frozen.step():
@@ -253,107 +232,226 @@ def test_a_request_that_leaves_late_holds_back_those_behind_a_dead_process(new_l
     machine.now = late.wakes_at + 15
     assert late.step()
     machine.now += 15
-    used = [machine.now] if late.step() else []
-    for process in (third, late):
-        while process.granted_at is None:
-            machine.now = max(machine.now, process.wakes_at)
-            process.step()
-        used.append(process.granted_at)
+    assert late.step()
+    used = [machine.now]
+    while not third.step():
+        machine.now = max(machine.now, third.wakes_at)
+    used.append(machine.now)
     assert over_limit(used, 1, 20) == 0
+    assert machine.now == pytest.approx(used[0] + 2 * limiter.store.period), "the dead one wastes its place"
 
 
-EVENTS = st.lists(
-    st.tuples(
-        st.integers(0, 6),
-        st.sampled_from(["step", "step", "step", "step", "die"]),
-        # What passes before: the time to the process's own moment, or so many seconds.
-        st.sampled_from(["its moment", "its moment", 0.0, 0.0, 0.1, 5.0, 20.0, 45.0]),
-    ),
-    min_size=20,
-    max_size=80,
-)
+# Live windows first
 
 
-class Simulation:
-    """Processes that come, wake as late as they like, take as long to connect as they like, and die."""
-
-    def __init__(self, limiter: FileRateLimiter, machine: Machine) -> None:
-        self.limiter, self.machine = limiter, machine
-        self.living: dict[int, Process] = {}
-        self.uses: list[float] = []
-
-    def use(self, number: int) -> None:
-        """Let the request leave, which asks once more; it may have to wait again."""
-        if self.living[number].step():
-            del self.living[number]
-            self.uses.append(self.machine.now)
-
-    def let_pass(self, number: int, delta: float | str) -> None:
-        if delta != "its moment":
-            self.machine.now += delta
-        elif number in self.living and self.living[number].granted_at is None:
-            self.machine.now = max(self.machine.now, self.living[number].wakes_at)
-
-    def step(self, number: int) -> None:
-        process = self.living.get(number)
-        if process is None:
-            self.living[number] = Process(self.limiter, self.machine)
-            self.living[number].step()
-        elif process.granted_at is not None:
-            self.use(number)
-        elif self.machine.now >= process.wakes_at:
-            process.step()
-
-    def die(self, number: int) -> None:
-        self.living.pop(number, None)
+def test_a_live_window_goes_before_the_backfills_that_still_sleep(new_limiter, machine):
+    limiter = new_limiter(calls=2, seconds=15)
+    for _ in range(2):
+        limiter.acquire(live=True)
+    backfills = [Process(limiter, machine) for _ in range(4)]
+    assert not any(process.step() for process in backfills)
+    live = [Process(limiter, machine, live=True) for _ in range(3)]
+    assert not any(process.step() for process in live)
+    period = limiter.store.period
+    assert [process.wakes_at - 1000 for process in live] == [period, period, 2 * period]
+    served = []
+    waiting = [*backfills, *live]
+    while waiting:
+        machine.now = min(process.wakes_at for process in waiting)
+        for process in [process for process in waiting if process.wakes_at <= machine.now]:
+            if process.step():
+                served.append(process)
+                waiting.remove(process)
+    assert served[:2] == live[:2]
+    assert set(served[2:4]) == {live[2], backfills[0]}
+    assert served[4:] == backfills[1:], "equals keep their order"
 
 
-@settings(deadline=None, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-@given(events=EVENTS, calls=st.integers(1, 4))
-def test_no_span_ever_holds_more_uses_than_allowed(tmp_path_factory, events, calls):
-    machine = Machine()
-    path = tmp_path_factory.mktemp("limiter") / "account.json"
-    simulation = Simulation(FileRateLimiter(path, calls=calls, seconds=30.0, clock=machine.clock), machine)
-    for number, event, delta in events:
-        simulation.let_pass(number, delta)
-        getattr(simulation, event)(number)
-    assert over_limit(simulation.uses, calls, 30.0) == 0
+def test_a_live_window_does_not_take_back_a_place_that_is_due(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    machine.now += 1
+    backfill, live = Process(limiter, machine), Process(limiter, machine, live=True)
+    backfill.step()
+    machine.now = backfill.wakes_at
+    assert not live.step()
+    assert backfill.step()
+    assert not live.step()
 
 
-# The file
+def test_whom_a_live_window_overtakes_keeps_its_place(new_limiter, machine):
+    """Even where it now has to sleep for longer than anybody is put down for."""
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    machine.now += 1
+    backfill = Process(limiter, machine)
+    backfill.step()
+    Process(limiter, machine, live=True).step()
+    assert not backfill.step()
+    assert backfill.placed
+    assert backfill.wakes_at == 1000 + 2 * PERIOD
+
+
+def test_acquire_passes_on_who_is_live(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    machine.now += 1
+    Process(limiter, machine).step()
+    assert limiter.acquire(live=True).waited == PERIOD - 1
+
+
+# Patience
+
+
+def test_without_patience_nothing_is_taken_and_the_error_says_when_to_ask_again(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    before = kept(limiter)["uses"]
+    with pytest.raises(RateLimited) as caught:
+        limiter.acquire(patience=0)
+    assert caught.value.retry_after == pytest.approx(PERIOD - MAX_WAIT)
+    assert isinstance(caught.value, RetryableError)
+    assert (kept(limiter)["uses"], machine.slept) == (before, [])
+    machine.now += caught.value.retry_after
+    assert limiter.acquire(patience=0).waited == MAX_WAIT
+
+
+@pytest.mark.parametrize(("patience", "patient"), [(10.0, False), (62.0, True), (None, True)])
+def test_patience_is_for_the_time_until_a_place_is_taken(new_limiter, machine, patience, patient):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    machine.now += 1
+    Process(limiter, machine).step()
+    # The next place is free in 121 s, so it can be taken in 61 s.
+    if patient:
+        assert limiter.acquire(patience=patience).waited == pytest.approx(2 * PERIOD - 1)
+    else:
+        with pytest.raises(RateLimited, match="61 s"):
+            limiter.acquire(patience=patience)
+
+
+# A pause, because the gateway counted too many calls
+
+
+@pytest.mark.parametrize(("seconds", "length"), [(17, 17), (0, 0), (None, PERIOD), (1e9, LONGEST_PAUSE)])
+def test_a_pause_holds_for_all_who_share_the_account(new_limiter, machine, seconds, length):
+    new_limiter(calls=2).pause(seconds)
+    assert new_limiter(calls=2).acquire().waited == pytest.approx(length)
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one(new_limiter):
+    limiter = new_limiter()
+    limiter.pause(50)
+    limiter.pause(10)
+    assert limiter.acquire().waited == 50
+
+
+def test_a_pause_puts_off_those_who_sleep_already_and_keeps_their_order(new_limiter, machine):
+    limiter = new_limiter(calls=1, seconds=10)
+    limiter.acquire()
+    processes = [Process(limiter, machine) for _ in range(3)]
+    assert not any(process.step() for process in processes)
+    limiter.pause(40)
+    assert not any(process.step() for process in processes)
+    period = limiter.store.period
+    assert [each.wakes_at for each in processes] == pytest.approx([1040 + n * period for n in range(3)])
+    for process in processes:
+        machine.now = process.wakes_at
+        assert process.step()
+
+
+def test_who_would_sleep_through_a_long_pause_loses_its_place(new_limiter, machine):
+    limiter = new_limiter(calls=1, seconds=10)
+    limiter.acquire()
+    process = Process(limiter, machine)
+    process.step()
+    limiter.pause(600)
+    assert not process.step()
+    assert not process.placed
+    assert process.wakes_at == 1000 + 600 - MAX_WAIT
+    assert [use[1] for use in kept(limiter)["uses"]] != [process.holder]
+    machine.now = process.wakes_at
+    assert not process.step()
+    assert process.placed
+    assert process.wakes_at == 1600
+
+
+def test_a_place_that_was_granted_waits_for_a_pause_that_comes_before_it_is_used(new_limiter, machine):
+    limiter = new_limiter(calls=2)
+    place = limiter.acquire()
+    limiter.pause(30)
+    place.use()
+    assert (machine.now, place.waited) == (1030, 30)
+
+
+# Refused credentials
+
+
+def test_refused_credentials_are_known_to_all_for_a_quarter_of_an_hour(new_limiter, machine):
+    new_limiter().refuse("a1b2c3")
+    assert new_limiter().refused("a1b2c3") == REFUSED_FOR == 15 * 60
+    assert new_limiter().refused("d4e5f6") == 0
+    machine.now += REFUSED_FOR - 1
+    assert new_limiter().refused("a1b2c3") == 1
+    machine.now += 1
+    assert new_limiter().refused("a1b2c3") == 0
+    assert not kept(new_limiter())["refusals"]
+
+
+def test_refused_credentials_of_two_connections_are_both_known(new_limiter):
+    limiter = new_limiter()
+    limiter.refuse("a1b2c3")
+    limiter.refuse("d4e5f6")
+    assert [limiter.refused(name) for name in ("a1b2c3", "d4e5f6")] == [REFUSED_FOR] * 2
+
+
+def test_a_refusal_takes_no_place(new_limiter):
+    limiter = new_limiter(calls=1)
+    limiter.refuse("a1b2c3")
+    limiter.refused("a1b2c3")
+    assert limiter.acquire().waited == 0
+
+
+# What is on record
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"{", b"nonsense", b"5", b"null", b"[1]", b"[[1]]", b'[["soon", "x"]]', b'[[null, "x"]]'),
-        *(b'{"a": 1}', b"\xff\xfe\x00", b"[[1000.0, "),
+        *(b"{", b"nonsense", b"5", b"null", b"[1]", b"[]", b"{}", b'[[1000.0, "x"]]', b'{"uses": []}'),
+        *(b'{"as_of": 1, "uses": [["soon", "x", false]], "paused_until": 0, "refusals": {}}', b"[[1000.0, "),
+        b'{"as_of": 1, "uses": [[1]], "paused_until": 0, "refusals": {}}',
+        b'{"as_of": 1, "uses": 5, "paused_until": 0, "refusals": {}}',
+        b'{"as_of": null, "uses": [], "paused_until": 0, "refusals": {}}',
+        b'{"as_of": 1, "uses": [], "paused_until": "never", "refusals": {}}',
+        b'{"as_of": 1, "uses": [], "paused_until": 0, "refusals": {"a1b2c3": "x"}}',
     ],
 )
-def test_a_damaged_file_counts_as_the_whole_budget_used_now(new_limiter, machine, caplog, content):
+def test_a_damaged_record_counts_as_the_whole_budget_used_now(new_limiter, machine, content):
     limiter = new_limiter(calls=2)
     limiter.acquire()
-    limiter.path.write_bytes(content)
+    spoil(limiter, content)
     machine.now += 30
-    assert [limiter.acquire().waited for _ in range(3)] == [PERIOD, 0, PERIOD]
-    assert "is damaged" in caplog.text
-    assert str(limiter.path) in caplog.text
-
-
-def test_an_empty_file_is_an_unused_budget(new_limiter):
-    limiter = new_limiter(calls=1)
-    limiter.acquire()
-    limiter.path.write_bytes(b"")
-    assert limiter.acquire().waited == 0
+    assert [limiter.acquire(live=True).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
 
 
 def test_after_a_restart_of_the_machine_the_whole_budget_counts_as_used_now(new_limiter):
-    """The monotonic clock begins anew, and all times in the file are far in the future."""
+    """The monotonic clock begins anew, and all times on record are far in the future."""
     before = new_limiter(calls=2, machine=Machine(now=5_000_000.0))
     before.acquire()
     before.acquire()
+    before.pause(70)
+    before.refuse("a1b2c3")
     after = new_limiter(calls=2, machine=Machine(now=7.0))
-    assert [after.acquire().waited for _ in range(3)] == [PERIOD, 0, PERIOD]
+    assert after.refused("a1b2c3") == REFUSED_FOR
+    assert [after.acquire(live=True).waited for _ in range(3)] == pytest.approx([70, 0, PERIOD])
+
+
+def test_a_clock_that_is_put_back_a_little_costs_as_little(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    machine.now -= 0.5
+    assert limiter.acquire().waited == PERIOD
 
 
 def test_waiting_places_are_not_taken_for_times_before_a_restart(new_limiter, machine):
@@ -366,160 +464,3 @@ def test_waiting_places_are_not_taken_for_times_before_a_restart(new_limiter, ma
     assert waiting.wakes_at == 1000 + PERIOD
     machine.now = waiting.wakes_at
     assert waiting.step()
-
-
-def test_the_file_is_locked_while_it_is_changed_and_free_while_somebody_sleeps(new_limiter, machine):
-    limiter = new_limiter(calls=1)
-    limiter.acquire()
-    locked: dict[str, list[bool]] = {"at work": [], "asleep": []}
-
-    def look(when: str) -> None:
-        with limiter.path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                locked[when].append(True)
-            else:
-                locked[when].append(False)
-
-    def clock() -> float:
-        look("at work")
-        return machine.now
-
-    def sleep(seconds: float) -> None:
-        look("asleep")
-        machine.sleep(seconds)
-
-    FileRateLimiter(limiter.path, calls=1, clock=clock, sleep=sleep).acquire()
-    assert any(locked["at work"])
-    assert locked["asleep"]
-    assert not any(locked["asleep"])
-
-
-@contextmanager
-def umask(mask: int):
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
-def test_every_user_of_the_machine_may_use_the_file(new_limiter, mask):
-    limiter = new_limiter()
-    with umask(mask):
-        limiter.acquire()
-    assert stat.S_IMODE(limiter.path.stat().st_mode) == 0o666
-    assert stat.S_IMODE(limiter.path.parent.stat().st_mode) == 0o1777, "and nobody may remove another's"
-    assert [each.name for each in limiter.path.parent.iterdir()] == ["account.json"]
-
-
-def test_the_file_tells_nothing_but_times_and_random_names(new_limiter):
-    limiter = new_limiter()
-    limiter.acquire()
-    ((at, holder),) = json.loads(limiter.path.read_bytes())
-    assert at == 1000
-    assert len(holder) == 32
-    assert int(holder, 16)
-
-
-@pytest.mark.parametrize("target", ["a file", "a directory", "nothing"])
-def test_a_symlink_in_its_place_is_refused(new_limiter, tmp_path, target):
-    victim = tmp_path / "victim"
-    if target == "a file":
-        victim.write_text("[]")
-    elif target == "a directory":
-        victim.mkdir()
-    limiter = new_limiter()
-    limiter.path.parent.mkdir()
-    limiter.path.symlink_to(victim)
-    with pytest.raises(ConfigurationError) as caught:
-        limiter.acquire()
-    assert str(limiter.path) in str(caught.value)
-    if target == "a file":
-        assert victim.read_text() == "[]"
-    assert victim.exists() == (target != "nothing")
-
-
-def assert_names_file_and_remedy(error: ConfigurationError, limiter: FileRateLimiter) -> None:
-    assert error.field == "rate limit"
-    assert str(limiter.path) in str(error)
-    assert "TMPDIR" in str(error)
-
-
-@pytest.mark.parametrize("obstacle", ["a file as directory", "a directory as file", "no parent"])
-def test_a_path_that_cannot_be_opened_is_a_configuration_error(new_limiter, obstacle):
-    limiter = new_limiter()
-    if obstacle == "a file as directory":
-        limiter.path.parent.write_text("")
-    elif obstacle == "a directory as file":
-        limiter.path.mkdir(parents=True)
-    else:
-        limiter.path = limiter.path / "deeper" / "account.json"
-    with pytest.raises(ConfigurationError) as caught:
-        limiter.acquire()
-    assert_names_file_and_remedy(caught.value, limiter)
-
-
-def test_a_file_that_cannot_be_written_is_a_configuration_error(new_limiter):
-    """As on a full disk: the file can be opened, but takes no byte."""
-    limiter = new_limiter()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        with pytest.raises(ConfigurationError) as caught:
-            limiter.acquire()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert_names_file_and_remedy(caught.value, limiter)
-
-
-def test_making_a_limiter_touches_no_file(new_limiter):
-    assert not new_limiter().path.parent.exists()
-
-
-# In earnest
-
-CONTESTANT = """
-import sys
-from pathlib import Path
-from airflow_provider_forge.gateway.client import GatewayClient
-from airflow_provider_forge.gateway.ratelimit import FileRateLimiter
-
-url, email, token, app_id, path, calls, seconds, turns = sys.argv[1:]
-limiter = FileRateLimiter(Path(path), calls=int(calls), seconds=float(seconds))
-client = GatewayClient(url, email, token, limiter=limiter)
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(turns)):
-    client.environments(app_id)
-"""
-
-
-@pytest.mark.parametrize(
-    ("allowed", "seconds", "turns"),
-    [
-        # A busy machine may take a tenth of a second between two lines, so the short run keeps more distance.
-        (1.0, 1.25, 2),
-        pytest.param(3.0, 3.0, 8, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
-    ],
-)
-def test_eight_processes_at_once_never_exceed_the_limit(tmp_path, allowed, seconds, turns):
-    calls, processes = 5, 8
-    with SandboxGateway(rate_limit_calls=calls, rate_limit_seconds=allowed) as gateway:
-        arguments = (gateway.url, gateway.email, gateway.api_token, gateway.app_id.rpartition("/")[2])
-        limit = (tmp_path / "account.json", calls, seconds, turns)
-        command = [sys.executable, "-c", CONTESTANT, *map(str, (*arguments, *limit))]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        contestants = [subprocess.Popen(command, text=True, **pipes) for _ in range(processes)]
-        for contestant in contestants:
-            assert contestant.stdout.readline() == "ready\n"
-        for contestant in contestants:
-            contestant.stdin.write("go\n")
-            contestant.stdin.flush()
-        errors = [contestant.communicate(timeout=60)[1] for contestant in contestants]
-        assert errors == [""] * processes
-        assert len(gateway.calls) == processes * turns
-        assert gateway.violations == 0
-        assert gateway.over_limit() == 0

@@ -24,9 +24,12 @@ from airflow_provider_forge.exceptions import (
     WindowExpired,
 )
 from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
+from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.hooks import forge as forge_module
 from airflow_provider_forge.hooks import memory as memory_module
+from airflow_provider_forge.hooks import shared as shared_module
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 
@@ -52,7 +55,12 @@ def connection(gateway, monkeypatch):
         default = {"host": gateway.url, "login": EMAIL, "password": TOKEN}
         fields = {"conn_type": "forge", **default, **fields}
         if not isinstance(extra, str):
-            extra = {"app_id": gateway.app_id, "rate_limit_calls": 100, **(extra or {})}
+            extra = {
+                "app_id": gateway.app_id,
+                "rate_limit_calls": 100,
+                "rate_limit_seconds": 0.1,
+                **(extra or {}),
+            }
             extra = {name: value for name, value in extra.items() if value is not LEFT_OUT}
         fields = {name: value for name, value in fields.items() if value is not LEFT_OUT}
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({**fields, "extra": extra}))
@@ -333,7 +341,7 @@ def test_a_host_with_credentials_in_it_is_not_repeated(connection, fetch, gatewa
     [
         (Fault("status", status=401), CredentialsRefused),
         (Fault("errors", status_code=403), AccessForbidden),
-        (Fault("rate_limited", operation="appMetrics"), RateLimited),
+        (Fault("status", status=429, operation="appMetrics"), RateLimited),
         (Fault("query_error", status_code=400), QueryRefused),
         (Fault("html", status=502), GatewayUnavailable),
         (Fault("null", level="ecosystem", operation="appMetrics"), BrokenAnswer),
@@ -414,24 +422,24 @@ def test_outside_of_a_task_nothing_is_remembered_and_nothing_breaks(connection, 
 # One budget for an account
 
 
-def limiter_of(hook: ForgeMetricsHook):
-    return hook.get_conn()._limiter
+def limit_store_of(hook: ForgeMetricsHook):
+    return hook.get_conn()._limiter.store
 
 
 def test_every_call_takes_a_place_look_ups_too(fetch, gateway, tmp_path):
     fetch()
     fetch()
     (file,) = (tmp_path / "airflow-provider-forge").iterdir()
-    assert len(json.loads(file.read_bytes())) == len(gateway.calls) == 3
+    assert len(json.loads(file.read_bytes())["uses"]) == len(gateway.calls) == 3
 
 
 def test_the_limit_is_the_connections(connection):
     connection()
-    connection({"rate_limit_calls": LEFT_OUT})
-    default = limiter_of(ForgeMetricsHook())
+    connection({"rate_limit_calls": LEFT_OUT, "rate_limit_seconds": LEFT_OUT})
+    default = limit_store_of(ForgeMetricsHook())
     assert (default.calls, default.period) == (5, 61.0)
     connection({"rate_limit_calls": "7", "rate_limit_seconds": 30})
-    changed = limiter_of(ForgeMetricsHook())
+    changed = limit_store_of(ForgeMetricsHook())
     assert (changed.calls, changed.period) == (7, 30.5)
     assert changed.path == default.path, "it is the same account's budget"
 
@@ -453,11 +461,152 @@ def test_the_limit_is_the_connections(connection):
 )
 def test_an_account_at_a_gateway_has_one_file_whatever_the_connection(connection, one, other, same):
     connection(**one)
-    first = limiter_of(ForgeMetricsHook()).path
+    first = limit_store_of(ForgeMetricsHook()).path
     connection(conn_id="forge_2", **other)
-    second = limiter_of(ForgeMetricsHook("forge_2")).path
+    second = limit_store_of(ForgeMetricsHook("forge_2")).path
     assert (first == second) == same
     assert EMAIL not in str(first)
+
+
+def test_an_account_has_one_key_in_redis_whatever_the_connection_and_none_with_its_email(connection):
+    store = {"rate_limit_store": "redis://host/1", "rate_limit_calls": "7", "rate_limit_seconds": 30}
+    connection(store)
+    first = limit_store_of(ForgeMetricsHook())
+    connection({**store, "app_id": OTHER_APP}, conn_id="forge_2", login=EMAIL.upper())
+    second = limit_store_of(ForgeMetricsHook("forge_2"))
+    assert isinstance(first, RedisStore)
+    assert first.key == second.key
+    assert EMAIL not in first.key
+    assert (first.calls, first.period) == (7, 30.5)
+
+
+def test_with_redis_every_call_takes_a_place_there_and_no_file_is_made(
+    connection, fetch, gateway, redis_server, tmp_path, monkeypatch
+):
+    # Not the minute for which a Redis that has just been started lets nobody in.
+    connection({"rate_limit_store": redis_server.url, "rate_limit_seconds": 0.5})
+    fetch()
+    (key,) = redis_server.client.keys()
+    assert len(json.loads(redis_server.client.get(key))["uses"]) >= 1
+    assert not (tmp_path / "airflow-provider-forge").exists()
+
+
+@pytest.mark.parametrize(("age", "live"), [(0, True), (119, True), (121, False), (13 * 24 * 60, False)])
+def test_a_window_that_ended_less_than_two_hours_ago_goes_before_older_ones(
+    connection, variables, monkeypatch, age, live
+):
+    asked: list[bool] = []
+    acquire = RateLimiter.acquire
+
+    def spy(self, *, live, patience):
+        asked.append(live)
+        return acquire(self, live=live, patience=patience)
+
+    monkeypatch.setattr(RateLimiter, "acquire", spy)
+    end = datetime.now(timezone.utc) - timedelta(minutes=age)
+    ForgeMetricsHook().fetch(end - timedelta(minutes=15), end)
+    assert asked == [live, live], "its look-up of environments, too"
+
+
+def test_patience_is_the_hooks(connection, variables, gateway, window):
+    connection({"rate_limit_calls": 1, "rate_limit_seconds": 60})
+    hook = ForgeMetricsHook(patience=0)
+    with pytest.raises(RateLimited) as caught:
+        hook.fetch(window.start, window.end)
+    # The look-up of environments took the only place; the next one can be taken in a second.
+    assert 0 < caught.value.retry_after <= 1
+    assert len(gateway.calls) == 1
+
+
+# Where the limit is shared
+
+
+def redis_url(connection, monkeypatch, store, **fields) -> str | None:
+    connection({"rate_limit_store": store})
+    monkeypatch.setenv("AIRFLOW_CONN_MY_REDIS", json.dumps({"conn_type": "redis", **fields}))
+    return ForgeMetricsHook().redis_url
+
+
+@pytest.mark.parametrize("store", [LEFT_OUT, "", None, "file", " file "])
+def test_by_default_it_is_a_file(connection, store):
+    connection({"rate_limit_store": store})
+    assert ForgeMetricsHook().redis_url is None
+    assert isinstance(limit_store_of(ForgeMetricsHook()), FileStore)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host", "rediss://host:6380/3?ssl_cert_reqs=none", "redis://me@host"]
+)
+def test_a_url_without_a_password_may_be_an_extra(connection, url):
+    connection({"rate_limit_store": url})
+    assert ForgeMetricsHook().redis_url == url
+    assert isinstance(limit_store_of(ForgeMetricsHook()), RedisStore)
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "h"}, "redis://h:6379/0"),
+        ({"host": "h", "port": 6380, "schema": "2"}, "redis://h:6380/2"),
+        ({"host": "h", "password": "p/w @"}, "redis://:p%2Fw%20%40@h:6379/0"),
+        ({"host": "h", "login": "me@x", "password": "pw"}, "redis://me%40x:pw@h:6379/0"),
+        ({"host": "h", "login": "me"}, "redis://me@h:6379/0"),
+        ({"host": "h", "extra": {"db": 0}, "schema": "2"}, "redis://h:6379/0"),
+        ({"host": "h", "extra": {"ssl": True, "db": "3"}}, "rediss://h:6379/3?"),
+        (
+            {"host": "h", "extra": {"ssl": "true", "ssl_cert_reqs": "none", "ssl_ca_certs": "/a b"}},
+            "rediss://h:6379/0?ssl_cert_reqs=none&ssl_ca_certs=%2Fa+b",
+        ),
+    ],
+)
+def test_a_connection_of_type_redis_may_be_named(connection, monkeypatch, fields, url):
+    assert redis_url(connection, monkeypatch, "redis_conn:my_redis", **fields) == url
+    assert isinstance(limit_store_of(ForgeMetricsHook()), RedisStore)
+
+
+def test_airflow_is_told_to_mask_what_a_url_makes_of_the_redis_password(connection, monkeypatch):
+    masked: list[str] = []
+    monkeypatch.setattr(shared_module, "mask_secret", masked.append)
+    redis_url(connection, monkeypatch, "redis_conn:my_redis", host="h", password="p/w @")
+    assert masked == ["p%2Fw%20%40"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"redis://:{TOKEN}@host", f"rediss://me:{TOKEN}@host:6379/0", f"redis://host?password={TOKEN}"),
+        *(
+            f"redis://:{TOKEN}@host:port",
+            f"http://:{TOKEN}@host",
+            f"redis:{TOKEN}",
+            f"{TOKEN}",
+            f"redis://[{TOKEN}",
+        ),
+        *("redis://", "memory", "redis_conn", "redis://host:0"),
+    ],
+)
+def test_a_bad_store_is_refused_and_not_repeated(connection, url, caplog):
+    connection({"rate_limit_store": url})
+    with pytest.raises(ConfigurationError) as caught:
+        ForgeMetricsHook().get_conn()
+    assert caught.value.field == "forge_default: rate_limit_store"
+    assert "redis_conn:<" in str(caught.value)
+    assert_tells_no_secret("".join(traceback.format_exception(caught.value)) + caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("store", "fields", "field"),
+    [
+        ("redis_conn:nowhere", {}, "forge_default: rate_limit_store"),
+        ("redis_conn:my_redis", {}, "my_redis: host"),
+        ("redis_conn:my_redis", {"host": "h", "extra": {"db": "one"}}, "my_redis: db"),
+        ("redis_conn:my_redis", {"host": "h", "extra": "[]"}, "my_redis: extra"),
+    ],
+)
+def test_a_bad_connection_of_type_redis(connection, monkeypatch, store, fields, field):
+    with pytest.raises(ConfigurationError) as caught:
+        redis_url(connection, monkeypatch, store, **fields)
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ import pytest
 from airflow_provider_forge.hooks import memory
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 
+# Where the gateway counts too many calls and does not say for how long, a task waits for that span.
+NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 0.1}
+
 
 @pytest.fixture
 def gateway():
@@ -40,7 +43,7 @@ def connect(monkeypatch, variables):
                 "host": gateway.url,
                 "login": gateway.email,
                 "password": gateway.api_token,
-                "extra": {"app_id": gateway.app_id, "rate_limit_calls": 1000, **(forge or {})},
+                "extra": {"app_id": gateway.app_id, **NO_LIMIT, **(forge or {})},
             },
             "OTLP_DEFAULT": {"conn_type": "otlp", "host": receiver.url, "extra": otlp or {}},
         }

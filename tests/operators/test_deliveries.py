@@ -68,6 +68,20 @@ def test_other_cuts_send_each_point_once(recorded, gateway, sink):
     assert Counter(sink.points) == generated(gateway, hour)
 
 
+def test_beside_a_fresher_dag_the_one_of_record_sends_only_what_that_has_missed(recorded, gateway, sink):
+    hour = Window(QUARTER.start.subtract(minutes=45), QUARTER.end)
+    fresh = [
+        Window(start := hour.start.add(minutes=minute), start.add(minutes=5)) for minute in range(0, 60, 5)
+    ]
+    missed = fresh.pop(4)
+    for window in fresh:
+        run(window)
+    sent = [run(quarter)["sent"] for quarter in hour.split()]
+    assert sent == [0, generated(gateway, missed).total(), 0, 0]
+    assert Counter(sink.points) == generated(gateway, hour)
+    assert sum(call.operation == "appMetrics" for call in gateway.calls) == 16 - 1
+
+
 def test_an_option_or_a_version_that_changes_the_data_changes_nothing_of_what_is_on_record(recorded, sink):
     run(resource_attributes={"team": "a"})
     recorded(protocol="http/json", compression="none")

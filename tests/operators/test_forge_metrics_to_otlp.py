@@ -296,7 +296,7 @@ def test_contradictory_arguments_are_refused_when_the_dag_is_parsed(arguments, f
         (Fault("status", status=401), AirflowFailException),
         (Fault("query_error", status_code=403), AirflowFailException),
         (Fault("errors", status_code=400), AirflowFailException),
-        (Fault("rate_limited"), RateLimited),
+        (Fault("status", status=429), RateLimited),
         (Fault("status", status=503), GatewayUnavailable),
         (Fault("truncate"), GatewayUnavailable),
         (Fault("null", level="appMetrics"), BrokenAnswer),

@@ -1,0 +1,223 @@
+"""The budget of an account: when its calls were, and when the next ones may be.
+
+The gateway counts calls per account, so a limiter in one process is no limiter. All uses of the budget stand
+in one list in the order of their times, those yet to come included. With `calls` per `period` allowed, none
+may come sooner than `period` after the one `calls` places before it: as each place of the list keeps that
+distance, no span of that length can hold more than `calls` uses. Who comes is put at the end and sleeps until
+its moment. Who would have to sleep for longer than a minute is not put on the list at all.
+A process that dies wastes one place and nothing else.
+
+A live window goes before the backfills that still sleep, so that it is not late while days are made up for.
+For its sake backfills also keep a distance from the use before them: left to themselves they would use all
+places at once, and again one period later, and in between none would come free.
+
+This is the algorithm, without a store and without a clock. `budget.lua` is the same for Redis, where it has
+to run on the server; the tests compare the two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["MAX_WAIT", "REFUSED_FOR", "Budget", "Verdict", "distance_of", "period_of"]
+
+MAX_WAIT = 60.0
+"""Nobody is put on the list for a moment further ahead than this, in seconds."""
+
+MARGIN = 1 / 60
+"""Part of `seconds` that is added to it, because a request takes time to arrive, and that time varies."""
+
+LEAST_MARGIN = 0.1
+"""The same in seconds, for short ones: a busy machine may need that long between two lines of code."""
+
+SPREAD = 0.75
+"""How evenly backfills use the places: 1 is one every `period / calls`, 0 is all at once. A little less than
+1 lets them make up for a moment that nobody used."""
+
+LONGEST_PAUSE = 60 * 60.0
+"""Seconds: a gateway that names a later moment is asked again after an hour all the same."""
+
+REFUSED_FOR = 15 * 60.0
+"""Seconds for which nobody tries credentials again that the gateway has refused."""
+
+
+def period_of(seconds: float) -> float:
+    """Return the distance to keep, in seconds, where so many calls are allowed in `seconds`."""
+    return seconds + max(seconds * MARGIN, LEAST_MARGIN)
+
+
+def distance_of(calls: int, period: float) -> float:
+    """Return the seconds that a backfill's use keeps from the one before it."""
+    return SPREAD * period / calls
+
+
+@dataclass
+class Use:
+    """A use of the budget: when it was or is to be, by whom, and whether for a live window."""
+
+    at: float
+    holder: str
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a holder is told.
+
+    Attributes:
+        seconds: How long to wait before it asks again; at 0 its place counts as used now.
+        placed: Whether it is on the list; otherwise nothing is taken.
+    """
+
+    seconds: float
+    placed: bool = True
+
+    @property
+    def granted(self) -> bool:
+        """Whether the place counts as used now."""
+        return self.placed and self.seconds <= 0
+
+
+@dataclass
+class Budget:
+    """What is known of an account. All times are in seconds, by one clock.
+
+    Attributes:
+        calls: How many calls fit into `period`; 1 or more.
+        period: Seconds, above 0.
+        as_of: When it was last asked.
+        uses: In the order of their times.
+        paused_until: No use before it: the gateway counted too many calls.
+        refusals: Until when nobody tries credentials again that the gateway refused, by a name for them.
+    """
+
+    calls: int
+    period: float
+    as_of: float = 0.0
+    uses: list[Use] = field(default_factory=list)
+    paused_until: float = 0.0
+    refusals: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def used_up(cls, calls: int, period: float, now: float) -> Budget:
+        """Return a budget of which nothing is known, so that all of it counts as used now."""
+        return cls(calls, period, now, [Use(now, "") for _ in range(calls)])
+
+    def ask(self, holder: str, now: float, *, live: bool = False) -> Verdict:
+        """Tell the holder how long to wait, or that its place is used now.
+
+        It asks again after each sleep, because others may have used their places later than they were put
+        down for, or gone ahead; and once more when the request leaves, whatever has passed meanwhile.
+        """
+        self._advance(now)
+        rank = self._withdraw(holder)
+        index = self._end(now, live=live) if rank is None else max(rank, self._past(now))
+        at = self._free_at(index, now, live=live)
+        # Whom a live window overtakes keeps its place; a long pause is not to be slept through.
+        if at - now > MAX_WAIT and (rank is None or self.paused_until - now > MAX_WAIT):
+            return Verdict(at - now - MAX_WAIT, placed=False)
+        self.uses.insert(index, Use(at, holder, live))
+        self._put_off(index + 1, now)
+        return Verdict(at - now)
+
+    def pause(self, seconds: float | None, now: float) -> None:
+        """Let nobody call for so long, but for an hour at most; None is one period."""
+        self._advance(now)
+        length = self.period if seconds is None else min(seconds, LONGEST_PAUSE)
+        self.paused_until = max(self.paused_until, now + length)
+        self._put_off(self._past(now), now)
+
+    def refuse(self, credentials: str, now: float) -> None:
+        """Let nobody try these credentials again for a quarter of an hour."""
+        self._advance(now)
+        self.refusals[credentials] = now + REFUSED_FOR
+
+    def refused(self, credentials: str, now: float) -> float:
+        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
+        self._advance(now)
+        return max(0.0, self.refusals.get(credentials, now) - now)
+
+    def _advance(self, now: float) -> None:
+        """Forget what is over."""
+        if now < self.as_of:
+            # The clock began anew or was put back: at least nothing is longer ago than it was then.
+            self._move(now - self.as_of)
+        self.as_of = now
+        while self.uses and self.uses[0].at + self.period <= now:
+            del self.uses[0]
+        self.refusals = {name: until for name, until in self.refusals.items() if until > now}
+
+    def _move(self, seconds: float) -> None:
+        for use in self.uses:
+            use.at += seconds
+        self.paused_until += seconds
+        self.refusals = {name: until + seconds for name, until in self.refusals.items()}
+
+    def _past(self, now: float) -> int:
+        """Return how many uses lie before the first that is yet to come."""
+        return sum(use.at <= now for use in self.uses)
+
+    def _withdraw(self, holder: str) -> int | None:
+        """Take the holder off the list, which it has not used, and return where it was."""
+        for index, use in enumerate(self.uses):
+            if use.holder == holder:
+                del self.uses[index]
+                return index
+        return None
+
+    def _end(self, now: float, *, live: bool) -> int:
+        """Return where who comes is put: a live window before the backfills that still sleep."""
+        if not live:
+            return len(self.uses)
+        return max([self._past(now), *(index + 1 for index, use in enumerate(self.uses) if use.live)])
+
+    def _free_at(self, index: int, now: float, *, live: bool) -> float:
+        """Return the first moment at which a use at this place of the list may be."""
+        at = max(now, self.paused_until)
+        if index > 0:
+            distance = 0.0 if live else distance_of(self.calls, self.period)
+            at = max(at, self.uses[index - 1].at + distance)
+        if index >= self.calls:
+            at = max(at, self.uses[index - self.calls].at + self.period)
+        return at
+
+    def _put_off(self, first: int, now: float) -> None:
+        for index in range(first, len(self.uses)):
+            use = self.uses[index]
+            use.at = max(use.at, self._free_at(index, now, live=use.live))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known, as JSON."""
+        return {
+            "as_of": self.as_of,
+            "uses": [[use.at, use.holder, use.live] for use in self.uses],
+            "paused_until": self.paused_until,
+            "refusals": self.refusals,
+        }
+
+    @classmethod
+    def from_json(cls, content: Any, calls: int, period: float) -> Budget:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            return cls(
+                calls,
+                period,
+                _time(content["as_of"]),
+                [Use(_time(at), str(holder), bool(live)) for at, holder, live in content["uses"]],
+                _time(content["paused_until"]),
+                {str(name): _time(until) for name, until in content["refusals"].items()},
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"is no budget ({error})") from error
+
+
+def _time(value: Any) -> float:
+    if not math.isfinite(moment := float(value)):
+        raise ValueError(f"{value} is no time")
+    return moment

@@ -1,0 +1,47 @@
+"""When a failed task is tried again: after as long as the error says, where Airflow can be told (3.3)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.exceptions import RetryableError
+
+try:
+    from airflow.sdk import RetryDecision, RetryPolicy
+except ImportError:  # Airflow before 3.3: the task's retry_delay it is
+    RetryPolicy = None  # type: ignore[assignment, misc]
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["retry_policy"]
+
+EAGER_TRIES = 3
+"""For how many tries a wait may be shorter than the task's delay: an outage of an hour must not use up all
+retries in minutes."""
+
+if RetryPolicy is not None:
+
+    class RetryAfter(RetryPolicy):
+        """Waits for as long as the gateway or the receiver asked for, and else for the task's delay."""
+
+        def evaluate(
+            self,
+            exception: BaseException,
+            try_number: int,
+            max_tries: int,  # noqa: ARG002 - Airflow's signature
+            context: Context | None = None,
+        ) -> RetryDecision:
+            """Return when to try again."""
+            if not isinstance(exception, RetryableError) or exception.retry_after is None:
+                return RetryDecision.default()
+            wait = dt.timedelta(seconds=exception.retry_after)
+            if try_number > EAGER_TRIES and context is not None and wait < context["task"].retry_delay:
+                return RetryDecision.default()
+            return RetryDecision.retry(wait, f"{type(exception).__name__} asks for a wait of {wait}")
+
+
+def retry_policy() -> dict[str, Any]:
+    """Return the operator's argument that makes it honour `retry_after`; nothing where Airflow has none."""
+    return {} if RetryPolicy is None else {"retry_policy": RetryAfter()}

@@ -1,0 +1,105 @@
+"""Limiters over both stores, with a clock that moves only when somebody sleeps."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.gateway.ratelimit import FileStore, LimitStore, RateLimiter
+from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.redis_program import Redis
+
+SECONDS = 60.0
+PERIOD = 61.0
+"""What a limiter keeps as a distance where 60 s are allowed: a margin is added for the way to the gateway."""
+
+
+class Machine:
+    """One machine's clock; what is due in the meantime happens while somebody sleeps."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+        self.slept: list[float] = []
+        self.due: dict[float, Callable[[], Any]] = {}
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.slept.append(seconds)
+        end = self.now + seconds
+        for moment in sorted(moment for moment in self.due if moment <= end):
+            self.now = moment
+            self.due.pop(moment)()
+        self.now = end
+
+
+class ClockedRedisStore(RedisStore):
+    """A Redis whose clock is a machine's: only what the script says first is another."""
+
+    PRESENT = "local now, run, uptime = tonumber(redis.call('GET', 'clock')), 'this', 1e9\n"
+
+    def __init__(self, server: Redis, machine: Machine, **limits: Any) -> None:
+        super().__init__(server.url, "account", **limits)
+        self.client = server.client
+        self.machine = machine
+
+    def _run(self, verb: str, *what: str | float) -> list[str]:
+        self.client.set("clock", repr(self.machine.now))
+        return super()._run(verb, *what)
+
+
+class Process:
+    """A process at the limiter, one step at a time, as `RateLimiter.wait` takes them.
+
+    `wait` asks, sleeps, and asks again; here a test decides when the sleeper wakes, if at all.
+    """
+
+    _numbers = count()
+
+    def __init__(self, limiter: RateLimiter, machine: Machine, *, live: bool = False) -> None:
+        self.store: LimitStore = limiter.store
+        self.machine = machine
+        self.live = live
+        self.holder = f"holder-{next(self._numbers)}"
+        self.wakes_at: float | None = None
+        self.granted_at: float | None = None
+        self.placed = False
+
+    def step(self) -> bool:
+        """Ask for the place; tell whether it is granted."""
+        verdict = self.store.ask(self.holder, live=self.live)
+        self.placed = verdict.placed
+        self.wakes_at = self.machine.now + verdict.seconds
+        self.granted_at = self.machine.now if verdict.granted else None
+        return verdict.granted
+
+
+def new_file_limiter(path: Any, machine: Machine, **limits: Any) -> RateLimiter:
+    return RateLimiter(FileStore(path, clock=machine.clock, **limits), sleep=machine.sleep)
+
+
+def new_redis_limiter(server: Redis, machine: Machine, **limits: Any) -> RateLimiter:
+    return RateLimiter(ClockedRedisStore(server, machine, **limits), sleep=machine.sleep)
+
+
+def kept(limiter: RateLimiter) -> dict[str, Any]:
+    """Return what the store has on record."""
+    store = limiter.store
+    text = store.path.read_bytes() if isinstance(store, FileStore) else store.client.get(store.key)
+    return json.loads(text)
+
+
+def spoil(limiter: RateLimiter, content: bytes) -> None:
+    """Put something else in the place of the record."""
+    store = limiter.store
+    if isinstance(store, FileStore):
+        store.path.write_bytes(content)
+    else:
+        store.client.set(store.key, content)

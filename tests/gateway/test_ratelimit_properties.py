@@ -1,0 +1,118 @@
+"""The limiter over both stores, whatever happens to whom and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_forge.gateway.budget import Budget
+from airflow_provider_forge.sandbox import over_limit
+from tests.gateway.limiting import Machine, Process, kept, new_file_limiter, new_redis_limiter
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.gateway.ratelimit import RateLimiter
+
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 6),
+        st.sampled_from([*["step"] * 8, *["die"] * 2, "pause briefly", "pause long"]),
+        # What passes before: the time to the process's own moment, or so many seconds.
+        st.sampled_from(["its moment", "its moment", 0.0, 0.0, 0.1, 5.0, 20.0, 45.0]),
+    ),
+    min_size=20,
+    max_size=80,
+)
+
+
+class Simulation:
+    """Processes that come, wake as late as they like, take as long to connect as they like, and die."""
+
+    def __init__(self, limiter: RateLimiter, machine: Machine) -> None:
+        self.limiter, self.machine = limiter, machine
+        self.living: dict[int, Process] = {}
+        self.uses: list[float] = []
+        self.paused_until = 0.0
+
+    def let_pass(self, number: int, delta: float | str) -> None:
+        if delta != "its moment":
+            self.machine.now += delta
+        elif number in self.living and self.living[number].granted_at is None:
+            self.machine.now = max(self.machine.now, self.living[number].wakes_at)
+
+    def act(self, number: int, event: str) -> None:
+        process = self.living.get(number)
+        if event == "die":
+            self.living.pop(number, None)
+        elif event.startswith("pause"):
+            length = {"pause briefly": 7.0, "pause long": 100.0}[event]
+            self.limiter.pause(length)
+            self.paused_until = max(self.paused_until, self.machine.now + length)
+        elif process is None:
+            self.living[number] = Process(self.limiter, self.machine, live=number >= 4)
+            self.living[number].step()
+        elif process.granted_at is not None:
+            self.use(number)
+        elif self.machine.now >= process.wakes_at:
+            process.step()
+
+    def use(self, number: int) -> None:
+        """Let the request leave, which asks once more; it may have to wait again."""
+        if self.living[number].step():
+            del self.living[number]
+            assert self.machine.now >= self.paused_until
+            self.uses.append(self.machine.now)
+
+
+@pytest.mark.parametrize("store", ["file", "redis"])
+@settings(deadline=None, database=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(events=EVENTS, calls=st.integers(1, 4))
+def test_no_span_ever_holds_more_uses_than_allowed(tmp_path_factory, redis_of_all, store, events, calls):
+    machine = Machine()
+    limits = {"calls": calls, "seconds": 30.0}
+    if store == "file":
+        limiter = new_file_limiter(tmp_path_factory.mktemp("limiter") / "account.json", machine, **limits)
+    else:
+        redis_of_all.client.flushall()
+        limiter = new_redis_limiter(redis_of_all, machine, **limits)
+    simulation = Simulation(limiter, machine)
+    for number, event, delta in events:
+        simulation.let_pass(number, delta)
+        simulation.act(number, event)
+        if "step" in event and number in simulation.living:
+            moments = [float(use[0]) for use in kept(limiter)["uses"]]
+            assert moments == sorted(moments)
+    assert over_limit(simulation.uses, calls, 30.0) == 0
+
+
+VERBS = st.one_of(
+    st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.booleans()),
+    st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.booleans()),
+    st.tuples(st.just("pause"), st.sampled_from([None, 0, 3.5, 59, 61, 500, 1e6])),
+    st.tuples(st.just("refuse"), st.sampled_from("xy")),
+    st.tuples(st.just("refused"), st.sampled_from("xy")),
+)
+DELTAS = st.sampled_from([0.0, 0.0, 0.25, 3.0, 15.0, 30.5, 61.0, 300.0, -0.5, -900.0])
+
+
+@settings(deadline=None, database=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(st.tuples(VERBS, DELTAS), max_size=60), calls=st.integers(1, 4))
+def test_the_script_says_what_the_budget_says(redis_of_all, steps, calls):
+    redis_of_all.client.flushall()
+    machine = Machine(now=1_800_000_000.0)
+    store = new_redis_limiter(redis_of_all, machine, calls=calls, seconds=30.0).store
+    budget = Budget(calls, store.period)
+    for (verb, *what), delta in steps:
+        machine.now += delta
+        if verb == "ask":
+            holder, live = what
+            expected, said = budget.ask(holder, machine.now, live=live), store.ask(holder, live=live)
+            assert said.placed == expected.placed
+            assert said.seconds == pytest.approx(expected.seconds, abs=1e-5)
+        else:
+            expected = getattr(budget, verb)(*what, machine.now)
+            assert getattr(store, verb)(*what) == pytest.approx(expected, abs=1e-5)
+        # However often it is written and read again, nothing is lost.
+        budget = Budget.from_json(budget.to_json(), calls, store.period)

@@ -1,0 +1,264 @@
+"""The limiter's Redis: its clock, what it may forget, and what becomes of it when it is not there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_forge import redis_server as redis_server_module
+from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable, RetryableError
+from airflow_provider_forge.gateway.budget import REFUSED_FOR
+from airflow_provider_forge.gateway.ratelimit import RateLimiter
+from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+from demo.processes import free_ports
+from tests.gateway.limiting import ClockedRedisStore, Machine, Process, new_redis_limiter
+from tests.redis_program import Redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PASSWORD = "c4n4ry/p4ss word"
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Do not wait for long for a server that is not there."""
+    monkeypatch.setattr(redis_server_module, "TIMEOUT", 0.3)
+
+
+# The clock is the server's
+
+
+def test_the_clock_is_the_servers(redis_server, monkeypatch):
+    """Else a machine whose clock goes wrong would take everybody's places."""
+    store = RedisStore(redis_server.url, "account", seconds=3)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    store.refuse("a1b2c3")
+    seconds, microseconds = redis_server.client.time()
+    record = json.loads(redis_server.client.get(store.key))
+    assert 0 <= seconds + microseconds / 1e6 - float(record["as_of"]) < 10
+
+
+def test_times_keep_their_microseconds(redis_server):
+    machine = Machine(now=1_800_000_000.123456)
+    new_redis_limiter(redis_server, machine, calls=1).acquire()
+    ((at, _, _),) = json.loads(redis_server.client.get("airflow-provider-forge:account"))["uses"]
+    assert at == "1800000000.123456"
+
+
+# What it keeps
+
+
+def test_it_keeps_one_key_for_an_account_with_times_random_names_and_a_short_hash(redis_server):
+    store = new_redis_limiter(redis_server, Machine()).store
+    Process(RateLimiter(store), store.machine).step()
+    store.refuse("a1b2c3")
+    assert set(redis_server.client.keys()) == {"clock", "airflow-provider-forge:account"}
+    record = json.loads(redis_server.client.get(store.key))
+    assert set(record) == {"run", "as_of", "uses", "paused_until", "refusals"}
+
+
+def test_accounts_have_budgets_of_their_own(redis_server):
+    machine = Machine()
+    one, other = (ClockedRedisStore(redis_server, machine, calls=1) for _ in range(2))
+    other.key += "-2"
+    assert one.ask("a", live=False).granted
+    assert other.ask("b", live=False).granted
+    assert not one.ask("c", live=False).granted
+
+
+@pytest.mark.parametrize(
+    ("event", "seconds"),
+    [
+        (lambda store: store.ask("a", live=False), 61),
+        (lambda store: store.pause(100), 161),
+        (lambda store: store.refuse("a1b2c3"), REFUSED_FOR + 61),
+    ],
+)
+def test_it_is_forgotten_when_nothing_of_it_matters_any_more(redis_server, event, seconds):
+    store = ClockedRedisStore(redis_server, Machine())
+    event(store)
+    assert seconds - 5 < redis_server.client.pttl(store.key) / 1000 <= seconds + 0.001
+
+
+def test_a_record_of_another_type_counts_as_the_whole_budget_used_now(redis_server):
+    store = ClockedRedisStore(redis_server, Machine(), calls=1)
+    redis_server.client.lpush(store.key, "x")
+    assert store.ask("a", live=False).seconds == pytest.approx(1)
+    assert redis_server.client.type(store.key) == "string"
+
+
+# A server that was started again, or replaced
+
+
+@pytest.fixture
+def own_server(tmp_path) -> Iterator[Redis]:
+    with Redis(tmp_path) as server:
+        yield server
+
+
+def test_a_server_that_has_just_been_started_may_have_forgotten(own_server):
+    """So the whole budget counts as used then, and nobody goes over the limit because Redis crashed."""
+    store = RedisStore(own_server.url, "account", calls=2, seconds=60)
+    verdict = store.ask("a", live=False)
+    assert not verdict.granted
+    # It is 61 s from the first time that somebody asked.
+    assert not verdict.placed
+    assert verdict.seconds == pytest.approx(1, abs=0.1)
+    assert RedisStore(own_server.url, "another", calls=2, seconds=1).period < 2
+
+
+def test_after_a_while_an_unknown_account_is_one_that_has_not_called(own_server):
+    store = RedisStore(own_server.url, "account", calls=2, seconds=0.5)
+    time.sleep(0.6 + 2 + 1)
+    assert store.ask("a", live=False).granted
+
+
+def test_a_record_from_another_run_of_the_server_may_lack_the_last_uses(redis_server):
+    store = ClockedRedisStore(redis_server, Machine(), calls=2)
+    store.ask("a", live=True)
+    record = json.loads(redis_server.client.get(store.key))
+    redis_server.client.set(store.key, json.dumps({**record, "run": "another"}))
+    assert [store.ask(holder, live=True).granted for holder in "bc"] == [False, False]
+    store.machine.now += store.period
+    assert [store.ask(holder, live=True).granted for holder in "bcd"] == [True, True, False]
+
+
+# One that is not there
+
+
+def test_a_server_that_is_not_there_is_no_unlimited_client(quick):
+    [port] = free_ports(1)
+    limiter = RateLimiter(RedisStore(f"redis://127.0.0.1:{port}", "account"))
+    for use in (
+        limiter.acquire,
+        lambda: limiter.refused("a1b2c3"),
+        lambda: limiter.refuse("a1b2c3"),
+        lambda: limiter.pause(5),
+    ):
+        with pytest.raises(RateLimitUnavailable) as caught:
+            use()
+        assert isinstance(caught.value, RetryableError)
+        for words in (f"127.0.0.1:{port}", "rate limit", "ConnectionError", "rate_limit_store"):
+            assert words in caught.value.message
+
+
+def test_a_server_that_does_not_answer(quick):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = RedisStore(f"redis://127.0.0.1:{silent.getsockname()[1]}", "account")
+        began = time.monotonic()
+        with pytest.raises(RateLimitUnavailable, match="TimeoutError"):
+            store.ask("a", live=False)
+        assert time.monotonic() - began < 10
+
+
+def test_a_server_that_goes_away_while_somebody_sleeps(tmp_path, quick):
+    with Redis(tmp_path) as server:
+        limiter = RateLimiter(
+            RedisStore(server.url, "account", calls=1, seconds=1),
+            sleep=lambda seconds: (server.stop(), time.sleep(seconds)),
+        )
+        with pytest.raises(RateLimitUnavailable):
+            limiter.acquire()
+
+
+def test_a_server_that_stands_still_for_a_moment_is_waited_for(own_server, monkeypatch):
+    monkeypatch.setattr(redis_server_module, "TIMEOUT", 1.0)
+    store = RedisStore(own_server.url, "account")
+    store.ask("a", live=False)
+    os.kill(own_server.pid, signal.SIGSTOP)
+    threading.Timer(1.3, os.kill, (own_server.pid, signal.SIGCONT)).start()
+    assert store.refused("a1b2c3") == 0
+
+
+def test_connections_that_the_server_has_closed_are_made_anew(redis_server):
+    store = RedisStore(redis_server.url, "account")
+    store.refuse("a1b2c3")
+    redis_server.client.client_kill_filter(_type="normal")
+    assert store.refused("a1b2c3") > 0
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(redis_server):
+    store = RedisStore(redis_server.url, "account")
+    store.refuse("a1b2c3")
+    redis_server.client.script_flush()
+    assert store.refused("a1b2c3") > 0
+
+
+# Passwords
+
+
+@pytest.mark.parametrize("password", ["wrong c4n4ry", ""])
+def test_a_password_is_never_shown(tmp_path, password, caplog):
+    from urllib.parse import quote
+
+    caplog.set_level(logging.DEBUG)
+    with Redis(tmp_path, password="s3cret") as server:
+        url = f"redis://{f':{quote(password)}@' * bool(password)}{server.address}"
+        store = RedisStore(url, "account")
+        with pytest.raises(RateLimitUnavailable) as caught:
+            store.ask("a", live=False)
+        assert RedisStore(server.url, "account", seconds=1).refused("a1b2c3") == 0
+    printed = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value)) + caplog.text
+    assert "c4n4ry" not in printed
+    assert server.address in caught.value.message
+    assert "AuthenticationError" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{PASSWORD}@host:port/0",
+        f"http://:{PASSWORD}@host",
+        f"redis://:{PASSWORD}@[host",
+        f"redis://:{PASSWORD}@host?nonsense=1",
+        f"redis://:{PASSWORD}@host?socket_timeout=soon",
+        "",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_not_repeated(url):
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStore(url, "account")
+    assert caught.value.field == "rate_limit_store"
+    assert "redis://host:6379/0" in str(caught.value)
+    assert "c4n4ry" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_tls_is_spoken_to_rediss(quick):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        store = RedisStore(f"rediss://127.0.0.1:{server.getsockname()[1]}", "account")
+        first = []
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                first.append(connection.recv(1))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(RateLimitUnavailable):
+            store.ask("a", live=False)
+        thread.join()
+    assert first == [b"\x16"], "the first byte of a TLS handshake"
+
+
+def test_without_redis_py_it_says_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigurationError, match=r"airflow-provider-forge\[redis\]"):
+        RedisStore("redis://host", "account")
+
+
+def test_making_a_store_connects_to_nothing():
+    RedisStore("redis://nowhere.invalid", "account")

@@ -1,0 +1,104 @@
+"""What a task does while the account's calls are taken: it sleeps for a little, and is deferred for long."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
+from airflow_provider_forge.sandbox import Fault
+
+QUARTER = Window.last_settled(pendulum.now("UTC").subtract(hours=3))
+CONTEXT = {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end}
+TOO_MANY = {"status": 429, "operation": "appMetrics", "first": 1}
+
+
+def deferral_of(task: ForgeMetricsToOtlpOperator) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(CONTEXT)
+    return deferred.value
+
+
+@pytest.fixture
+def task() -> ForgeMetricsToOtlpOperator:
+    return ForgeMetricsToOtlpOperator(task_id="export", deferrable=True)
+
+
+def test_a_long_pause_of_the_account_is_not_slept_through(gateway, sink, connect, task):
+    connect(gateway, sink)
+    gateway.add_fault(Fault("status", retry_after="600", **TOO_MANY))
+    began = pendulum.now("UTC")
+    deferral = deferral_of(task)
+    # A minute ahead of its moment, which it sleeps for once it has a place.
+    assert 530 <= (deferral.trigger.moment - began).total_seconds() <= 545
+    assert deferral.method_name == "resume"
+    assert json.loads(json.dumps(deferral.kwargs))["progress"]["todo"] == [str(QUARTER)]
+    assert not sink.points
+
+
+def test_the_others_of_the_account_make_no_call_meanwhile(gateway, sink, connect, task):
+    connect(gateway, sink)
+    gateway.add_fault(Fault("status", retry_after="600", **TOO_MANY))
+    deferral_of(task)
+    calls = len(gateway.calls)
+    for _ in range(5):
+        deferral_of(task)
+    assert len(gateway.calls) == calls
+
+
+def test_a_short_pause_is_slept_through_whether_deferrable_or_not(gateway, sink, connect):
+    for deferrable in (True, False):
+        connect(gateway, sink)
+        gateway.add_fault(Fault("status", retry_after="1", **TOO_MANY))
+        task = ForgeMetricsToOtlpOperator(task_id="export", deferrable=deferrable)
+        assert task.execute(CONTEXT)["calls"] == 1
+
+
+def test_airflows_setting_decides_what_nobody_said():
+    # Airflow's own default; it is read when the module is imported.
+    assert ForgeMetricsToOtlpOperator(task_id="export").deferrable is False
+
+
+class TestRetryPolicy:
+    """On Airflow 3.3 and later; before, there is nothing to set."""
+
+    @pytest.fixture
+    def evaluate(self):
+        pytest.importorskip("airflow.sdk.definitions.retry_policy")
+        task = ForgeMetricsToOtlpOperator(task_id="export", retry_delay=timedelta(minutes=5))
+
+        def evaluate(error, try_number=1):
+            return task.retry_policy.evaluate(error, try_number, 10, {"task": task})
+
+        return evaluate
+
+    @pytest.mark.parametrize("seconds", [1.5, 1200.0])
+    def test_it_waits_for_as_long_as_it_was_asked_to(self, evaluate, seconds):
+        from airflow_provider_forge.exceptions import GatewayUnavailable
+
+        decision = evaluate(GatewayUnavailable("busy", retry_after=seconds))
+        assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(seconds=seconds))
+        assert "GatewayUnavailable" in decision.reason
+
+    def test_short_waits_do_not_use_up_all_retries_at_once(self, evaluate):
+        from airflow_provider_forge.exceptions import ReceiverUnavailable
+
+        busy, closed = (ReceiverUnavailable("busy", retry_after=seconds) for seconds in (1, 1200))
+        assert [evaluate(busy, number).action.value for number in (3, 4)] == ["retry", "default"]
+        assert evaluate(closed, 4).retry_delay == timedelta(minutes=20)
+
+    @pytest.mark.parametrize("error", [ValueError("any"), KeyError()])
+    def test_other_errors_wait_for_the_tasks_own_delay(self, evaluate, error):
+        from airflow_provider_forge.exceptions import ReceiverUnavailable
+
+        assert evaluate(error).action.value == "default"
+        assert evaluate(ReceiverUnavailable("gone")).action.value == "default"
+
+    def test_a_policy_of_the_users_wins(self):
+        policy = pytest.importorskip("airflow.sdk.definitions.retry_policy").ExceptionRetryPolicy(rules=[])
+        assert ForgeMetricsToOtlpOperator(task_id="x", retry_policy=policy).retry_policy is policy

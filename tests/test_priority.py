@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+from airflow.task.priority_strategy import (
+    PriorityWeightStrategy,
+    validate_and_load_priority_weight_strategy,
+)
+
+from airflow_provider_forge.plugin import ForgePlugin
+from airflow_provider_forge.priority import HEAD_START, LiveFirst
+
+
+def weight(run_id: str, priority_weight: int = 1) -> int:
+    task = SimpleNamespace(priority_weight=priority_weight)
+    return LiveFirst().get_weight(SimpleNamespace(run_id=run_id, task=task))
+
+
+def run_id(kind: str, ago: timedelta) -> str:
+    return f"{kind}__{(datetime.now(timezone.utc) - ago).isoformat()}"
+
+
+@pytest.mark.parametrize("kind", ["scheduled", "backfill", "manual", "asset_triggered"])
+def test_what_is_live_goes_first_whatever_started_it(kind):
+    assert weight(run_id(kind, timedelta(minutes=25))) == 1 + HEAD_START
+
+
+@pytest.mark.parametrize("kind", ["scheduled", "backfill"])
+@pytest.mark.parametrize("ago", [timedelta(hours=3), timedelta(days=13)])
+def test_what_is_made_up_for_has_its_own_weight(kind, ago):
+    """A backfill with All Runs keeps the names of the scheduled runs that it repeats."""
+    assert weight(run_id(kind, ago), 7) == 7
+
+
+def test_somebody_waits_for_a_manual_run():
+    assert weight(run_id("manual", timedelta(days=3)), 5) == 5 + HEAD_START
+
+
+@pytest.mark.parametrize(
+    "name", ["nightly", "scheduled__", "scheduled__yesterday", "", "x__2026-13-45T99:00:00+00:00"]
+)
+def test_names_that_tell_nothing_are_not_live(name):
+    assert weight(name) == 1
+
+
+def test_the_time_zone_of_a_run_id_is_minded():
+    now = datetime.now(timezone(timedelta(hours=9))) - timedelta(minutes=20)
+    assert weight(f"scheduled__{now.isoformat()}") == 1 + HEAD_START
+    old = datetime.now(timezone(timedelta(hours=-9))) - timedelta(hours=4)
+    assert weight(f"scheduled__{old.isoformat()}") == 1
+
+
+def test_airflow_knows_it_by_the_plugin():
+    assert ForgePlugin.priority_weight_strategies == [LiveFirst]
+    assert issubclass(LiveFirst, PriorityWeightStrategy)
+
+
+def test_airflow_finds_it_by_its_name():
+    found = validate_and_load_priority_weight_strategy("airflow_provider_forge.priority.LiveFirst")
+    assert isinstance(found, LiveFirst)
