@@ -12,7 +12,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 EXAMPLES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench profile fuzz bench-backfill lint venv build clean
+.PHONY: help demo test test-long bench bench-backfill profile fuzz lint venv build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

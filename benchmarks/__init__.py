@@ -1,1 +1,1 @@
-"""How fast the way from the gateway's bytes to the request is, and what it takes; `make bench` runs it."""
+"""What is fast and what is not: the payload path (`make bench`) and a backfill (`make bench-backfill`)."""

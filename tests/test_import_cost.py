@@ -13,7 +13,7 @@ DAG = Path(__file__).parent.parent / "dags" / "forge_metrics.py"
 PROGRAM = """
 import builtins, json, runpy, sys
 
-HEAVY = {"google", "graphql", "httpx", "isal", "msgspec", "opentelemetry"}
+HEAVY = {"google", "graphql", "httpx", "isal", "msgspec", "opentelemetry", "redis"}
 asked, real = set(), builtins.__import__
 
 def watched(name, globals=None, *arguments, **options):

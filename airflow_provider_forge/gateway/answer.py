@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+import httpx
 import msgspec
 
 from airflow_provider_forge.exceptions import (
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Iterator
 
-    import httpx
-
-__all__ = ["HALVES", "Answer", "read_answer", "request_id_in"]
+__all__ = ["HALVES", "Answer", "read_answer", "read_whole", "request_id_in"]
 
 HALVES = (
     "Its halves are asked for; where even a minute is too much, ask for fewer environments or metrics at a"
@@ -72,6 +71,12 @@ _TOO_LARGE_TYPE = re.compile("COMPLEX|EXECUTIONABORTED|TIMEDOUT|TIMEOUT|TOOLARGE
 """Part of a type that says the same, whatever the status: servers give a query too complex a 400, too.
 `ExecutionAborted` is what graphql-java makes of one."""
 
+
+LARGEST = 512 * 1024 * 1024
+"""Bytes of an answer, decompressed, that are still read: more than three times those of 200,000 points.
+It ends what would go on for ever, and what was compressed to hurt."""
+
+_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
 
 Data = TypeVar("Data")
 
@@ -129,6 +134,31 @@ class Answer(Generic[Data]):
         raise _error(
             failures, self._response, self.request_id, self._now, self._secrets, of_window=self._of_window
         )
+
+
+def read_whole(response: httpx.Response, *, of_window: bool) -> httpx.Response:
+    """Read a response that is still arriving; return it decompressed, without the headers that deny that.
+
+    Args:
+        response: The gateway's response.
+        of_window: As in `read_answer`.
+
+    Raises:
+        WindowTooLarge: It is larger than `LARGEST`, and so less can be asked for.
+        GatewayUnavailable: It is larger, and nothing can be done about it.
+    """
+    chunks, size = [], 0
+    for chunk in response.iter_bytes():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > LARGEST:
+            what = f"An answer of more than {LARGEST} bytes from {response.url.host} was not read on"
+            request_id = request_id_in(response.headers)
+            if of_window:
+                raise WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
+            raise GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
+    headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE]
+    return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
 
 
 def read_answer(

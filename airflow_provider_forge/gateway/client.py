@@ -23,7 +23,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     WindowTooLarge,
 )
-from airflow_provider_forge.gateway.answer import HALVES, Answer, read_answer, request_id_in
+from airflow_provider_forge.gateway.answer import HALVES, Answer, read_answer, read_whole, request_id_in
 from airflow_provider_forge.gateway.budget import REFUSED_FOR
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.query import (
@@ -56,10 +56,6 @@ Whoever else uses the account may be faster a few times; that no call ever gets 
 CREDENTIALS_BYTES = 3
 """Length of the hash by which refused credentials are known: too short to find out a token by it, and long
 enough that a new token is taken for the refused one once in 17 million times."""
-
-LARGEST = 512 * 1024 * 1024
-"""Bytes of an answer, decompressed, that are still read: more than three times those of 200,000 points.
-It ends what would go on for ever, and what was compressed to hurt."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +91,6 @@ class AppMetrics:
 
 Data = TypeVar("Data")
 Content = TypeVar("Content")
-
-
-_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True)
@@ -373,30 +366,11 @@ class GatewayClient:
                     extensions={"trace": trace},
                 ) as response,
             ):
-                whole = self._read(response, window)
+                whole = read_whole(response, of_window=window is not None)
         except httpx.RequestError as error:
             request_id = request_id_in(response.headers) if response else None
             raise self._no_answer(error, window, request_id) from error
         return whole, time.monotonic() - started
-
-    def _read(self, response: httpx.Response, window: Window | None) -> httpx.Response:
-        """Return the response read whole, and decompressed, which its headers then no longer deny."""
-        chunks, size = [], 0
-        for chunk in response.iter_bytes():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > LARGEST:
-                what = (
-                    f"An answer of more than {LARGEST} bytes from {httpx.URL(self._url).host} was not read on"
-                )
-                request_id = request_id_in(response.headers)
-                if window:
-                    raise WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
-                raise GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
-        headers = [
-            (name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE
-        ]
-        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
 
     def _no_answer(
         self, error: httpx.RequestError, window: Window | None, request_id: str | None

@@ -30,7 +30,7 @@ from airflow_provider_forge.exceptions import (
     WindowExpired,
     WindowTooLarge,
 )
-from airflow_provider_forge.gateway import client as client_module
+from airflow_provider_forge.gateway import answer as answer_module
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.windows import Window, parse_time
 from airflow_provider_forge.http import USER_AGENT
@@ -641,7 +641,7 @@ def endless():
 def test_an_answer_that_never_ends_is_not_read_on(
     canary_gateway, connect, window, endless, of_window, monkeypatch
 ):
-    monkeypatch.setattr(client_module, "LARGEST", 10_000_000)
+    monkeypatch.setattr(answer_module, "LARGEST", 10_000_000)
     client = connect(canary_gateway, url=endless)
     call = (
         (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if of_window else (client.environments, APP)

@@ -36,7 +36,7 @@ class Forge:
         self.in_use: list[int] = []
         self.answer_bytes = 0
 
-    def fetch(self, start, end, environments, metrics):
+    def fetch(self, start, end, environments, metrics, **_):
         self.in_use.append(tracemalloc.get_traced_memory()[0])
         time = int(start.timestamp()) * 10**9
         points = [point(asInt=number, timeUnixNano=str(time)) for number in range(POINTS)]
