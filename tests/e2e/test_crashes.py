@@ -140,16 +140,15 @@ def test_a_task_that_outlives_its_scheduler(airflow: Deliveries) -> None:
     delivery = airflow.finish(run_id, start)
 
     assert_died(delivery, times=1)
-    surplus = delivery.received - delivery.generated
-    assert not delivery.generated - delivery.received
-    # The batch that was under way when the first task was told to end.
-    assert surplus in [Counter(), *delivery.batches]
-    assert surplus.total() <= delivery.summary["ambiguous"]
+    assert_all_surplus_is_named(delivery)
 
 
 @pytest.mark.long
 def test_an_api_server_that_is_away_when_a_batch_is_to_be_recorded(airflow: Deliveries) -> None:
-    """Airflow's record is behind the API server: it is asked again until it is back."""
+    """Airflow's record is behind the API server: it is asked again until it is back.
+
+    On a busy machine that can take longer than Airflow has patience with the task: then there is a second.
+    """
     with slow_receiver(airflow.sink, seconds=2):
         run_id, start = airflow.begin()
         wait_for(lambda: airflow.batches(start), timeout=60, what="the first batch")
@@ -161,9 +160,8 @@ def test_an_api_server_that_is_away_when_a_batch_is_to_be_recorded(airflow: Deli
         airflow.airflow.start("api-server")
     delivery = airflow.finish(run_id, start)
 
-    assert_died(delivery, times=0)
-    assert delivery.received == delivery.generated
-    assert delivery.summary["ambiguous"] == 0
+    assert delivery.tries <= 2
+    assert_all_surplus_is_named(delivery)
 
 
 @pytest.mark.long
@@ -172,6 +170,14 @@ def test_a_record_in_files_is_as_good(airflow_with_files: Deliveries, files: Pat
         assert_died(delivery, times=1)
         assert delivery.received == delivery.generated + without_record(delivery, step), step
     assert list(files.rglob("*.json"))
+
+
+def assert_all_surplus_is_named(delivery: Delivery) -> None:
+    surplus = delivery.received - delivery.generated
+    assert not delivery.generated - delivery.received
+    # The batch that was under way when the first task was told to end.
+    assert surplus in [Counter(), *delivery.batches]
+    assert surplus.total() <= delivery.summary["ambiguous"]
 
 
 def without_record(delivery: Delivery, step: str) -> Counter[Point]:
