@@ -11,6 +11,9 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # For each of the eight combinations of options that `make fuzz` goes through: 10000 take about ten minutes.
 EXAMPLES ?= 10000
 
+# The tests that start Airflows in one lane (see tests/conftest.py), all others in another.
+LANES := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long bench bench-backfill profile fuzz lint venv build clean
 
@@ -21,7 +24,7 @@ demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an
 	@$(BIN)/python -m demo
 
 test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and one end-to-end run
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(LANES)
 
 test-long: $(INSTALLED_DEV) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m long
