@@ -80,7 +80,7 @@ def test_live_windows_go_before_backfills(parse):
 
 
 def test_the_recipe_for_a_fleet_without_redis_can_be_pasted(parse):
-    readme = (SHIPPED.parent.parent / "README.md").read_text()
+    readme = (SHIPPED.parent.parent / "docs" / "rate-limit.md").read_text()
     [recipe] = re.findall(r'^("pool": .*)$', readme, re.MULTILINE)
     before, opening, after = SHIPPED.read_text().partition("DAGS = {\n")
     dags = parse(before + "import time\n" + opening + f'    "one_at_a_time": {{{recipe}}},\n' + after)

@@ -1,4 +1,4 @@
-"""What the README says of the code, where the code can be asked."""
+"""What the README and the pages behind it say of the code, where the code can be asked."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("documented", [ForgeMetricsToOtlpOperator, ForgeMetricsTimetable])
@@ -45,11 +46,21 @@ def test_it_describes_the_mapping_that_is_made():
     assert SCHEMA_URL.rpartition("/")[2] in README
 
 
-def test_its_files_and_anchors_exist():
-    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("http"):
-            assert (ROOT / target).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_files_and_anchors_exist(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            name, _, anchor = target.partition("#")
+            linked = page.parent / name if name else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_every_page_is_in_the_list_of_pages(page):
+    assert f"(docs/{page.name})" in README.partition("## More")[2]
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
