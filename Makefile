@@ -15,7 +15,7 @@ EXAMPLES ?= 10000
 LANES := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench bench-backfill profile fuzz lint venv build clean
+.PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint venv build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and one end-to-end ru
 
 test-long: $(INSTALLED_DEV) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m long
+
+screenshots: $(INSTALLED_DEV) ## Take the pictures in docs/images, from Airflow's UI
+	mkdir -p docs/images
+	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/e2e/test_browser.py
 
 bench: $(INSTALLED_DEV) ## Measure the payload path, beside orjson, protobuf and the OpenTelemetry SDK
 	$(BIN)/python -m benchmarks

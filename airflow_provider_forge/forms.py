@@ -110,7 +110,7 @@ FORGE = Form(
     standard=(
         Standard("login", "Atlassian account email", "of the account that owns the app"),
         Standard("password", "API token", "make one at id.atlassian.com/manage/api-tokens"),
-        Standard("host", "Gateway URL", "https://api.atlassian.com/graphql"),
+        Standard("host", "Gateway URL", "leave empty for https://api.atlassian.com/graphql"),
     ),
     hidden=("schema", "port"),
     extras=(

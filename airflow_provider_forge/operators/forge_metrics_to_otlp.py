@@ -195,7 +195,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
         from airflow_provider_forge.operators.form import read_form
 
-        for name, value in read_form(context.get("params") or {}, pendulum.now("UTC")).items():
+        in_backfill = getattr(context.get("dag_run"), "run_type", None) == "backfill"
+        form = read_form(context.get("params") or {}, pendulum.now("UTC"), in_backfill=in_backfill)
+        for name, value in form.items():
             setattr(self, name, value)
 
     def _run(self, context: Context, so_far: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Airflow shows the fields and checks next to nothing of what is in them, so the t
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Param
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_form", "trigger_form"]
 
+log = logging.getLogger(__name__)
+
 _FIELDS = ("from", "to", "environments", "metrics", "resend")
 
 
@@ -31,7 +34,9 @@ def trigger_form() -> dict[str, Param]:
     return {
         "from": field(
             "From",
-            "First moment to deliver. Empty: the interval of the run, or the last settled quarter hour.",
+            # The dialog of a backfill shows this form, too, below a From and To of its own.
+            "First moment to deliver, for a single run; a backfill has its Date Range instead. Empty: the"
+            " interval of the run, or the last settled quarter hour.",
             format="date-time",
         ),
         "to": field(
@@ -47,17 +52,20 @@ def trigger_form() -> dict[str, Param]:
             False,
             title="Resend",
             description="Send again what was delivered already.",
-            type="boolean",
+            # Without null Airflow marks the switch as one that must be set.
+            type=["null", "boolean"],
         ),
     }
 
 
-def read_form(params: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
+def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool = False) -> dict[str, Any]:
     """Return the operator's arguments that the form has values for.
 
     Args:
         params: The run's; nothing is read where they are not those of `trigger_form`.
         now: The present, aware.
+        in_backfill: The run is one of a backfill. All of these have the same form, so its times are left
+            out: each would deliver the whole range, and none its own interval.
 
     Raises:
         ConfigurationError: A field's value is of no use; the error names the field.
@@ -65,6 +73,9 @@ def read_form(params: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
     if not all(name in params for name in _FIELDS):
         return {}
     values = {name: params[name] for name in _FIELDS if params[name] not in (None, "")}
+    if in_backfill and values.keys() & {"from", "to"}:
+        log.warning("The form's from and to are for single runs: in a backfill each has its own interval")
+        values = {name: value for name, value in values.items() if name not in ("from", "to")}
     found = _interval(values, now)
     for name in ("environments", "metrics"):
         if name in values:

@@ -20,11 +20,11 @@ EMPTY = {"from": None, "to": None, "environments": None, "metrics": None, "resen
 FILLED = {"from": HALF_HOUR.start.isoformat(), "to": HALF_HOUR.end.isoformat()}
 
 
-def run(params, **arguments):
+def run(params, *, run_type="manual", **arguments):
     """Run a task whose arguments say the quarter hour before."""
     start = HALF_HOUR.start.subtract(minutes=15)
     context = {
-        "dag_run": SimpleNamespace(run_after=NOW),
+        "dag_run": SimpleNamespace(run_after=NOW, run_type=run_type),
         "data_interval_start": start,
         "data_interval_end": HALF_HOUR.start,
         "params": params,
@@ -57,6 +57,15 @@ def test_a_run_may_span_several_windows(gateway):
 
 def test_without_times_it_is_the_runs_own_interval(gateway):
     assert run(EMPTY)["calls"] == 1
+
+
+@pytest.mark.parametrize("times", [FILLED, {"from": FILLED["from"]}, {"to": "yesterday"}])
+def test_in_a_backfill_each_run_has_its_own_interval_and_the_rest_of_the_form_counts(gateway, caplog, times):
+    summary = run({**EMPTY, **times, "environments": "staging, development"}, run_type="backfill")
+    quarter = Window(HALF_HOUR.start.subtract(minutes=15), HALF_HOUR.start)
+    assert summary["window"] == str(quarter)
+    assert len(gateway.calls[-1].environments) == 2
+    assert "from and to are for single runs" in caplog.text
 
 
 def test_environments_and_metrics_win_over_the_arguments(gateway):
