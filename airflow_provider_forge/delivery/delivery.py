@@ -100,8 +100,17 @@ class Report:
     problems: list[FinalError] = field(default_factory=list)
 
 
-def deliver(answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy) -> Report:
+def deliver(
+    answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy, report: Report | None = None
+) -> Report:
     """Send what the receiver has not acknowledged yet, oldest first, and record what it acknowledges.
+
+    Args:
+        answer: What the gateway gave.
+        receiver: Where it goes.
+        ledger: What the receiver has.
+        policy: What to do with points that are not simply new.
+        report: An empty one to fill, for who wants to know how far it came where something is raised.
 
     Raises:
         DeliveryBusy: Another task delivers the same minutes at this moment.
@@ -110,11 +119,13 @@ def deliver(answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy
         ExportRefused: It refuses requests, whatever is in them.
     """
     with ledger.page(answer.content.points, answer.selection, answer.start, answer.end) as page:
-        return _Delivery(answer, receiver, page, policy).run()
+        return _Delivery(answer, receiver, page, policy, report or Report()).run()
 
 
 class _Delivery:
-    def __init__(self, answer: Answer, receiver: OtlpClient, page: Page, policy: Policy) -> None:
+    def __init__(
+        self, answer: Answer, receiver: OtlpClient, page: Page, policy: Policy, report: Report
+    ) -> None:
         self._answer = answer
         self._content = answer.content
         self._receiver = receiver
@@ -123,12 +134,11 @@ class _Delivery:
         self._pending: set[int] = set()
         self._rejected: set[int] = set()
         self._refused: dict[str, ExportRefused] = {}
-        self._report = Report(
-            points=answer.content.count,
-            unchanged=len(page.numbers(Standing.UNCHANGED)),
-            changed=len(page.numbers(Standing.CHANGED)),
-            ambiguous=len(page.numbers(Standing.AMBIGUOUS)),
-        )
+        self._report = report
+        report.points = answer.content.count
+        report.unchanged = len(page.numbers(Standing.UNCHANGED))
+        report.changed = len(page.numbers(Standing.CHANGED))
+        report.ambiguous = len(page.numbers(Standing.AMBIGUOUS))
 
     def run(self) -> Report:
         numbers = self._to_send()
@@ -252,6 +262,12 @@ class _Delivery:
         self._pending.difference_update(batch)
         self._report.sent += export.points
         self._report.batches += 1
+        log.info(
+            "The receiver took a request of %s bytes: %d points, %s",
+            f"{export.size:,}",
+            export.points,
+            ", ".join(export.metrics),
+        )
 
     def _delivered_meanwhile(self, batch: list[int]) -> set[int]:
         """Return what another writer has delivered since this page was opened."""

@@ -159,6 +159,7 @@ class GatewayClient:
 
     Attributes:
         secrets: What must appear nowhere: the token, and what HTTP Basic makes of it.
+        usage: What was taken of the account's budget.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class GatewayClient:
         digest = hashlib.blake2b(f"{email}\n{api_token}".encode(), digest_size=CREDENTIALS_BYTES)
         self._credentials = digest.hexdigest()
         self._limiter = limiter
+        self.usage = limiter.usage
         self._patience = patience
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         self._clock = clock
@@ -351,6 +353,7 @@ class GatewayClient:
         def trace(event: str, _: Any) -> None:
             if event.endswith("send_request_headers.started"):
                 place.use()
+                self.usage.calls += 1
 
         started = time.monotonic()
         response = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["FileStore", "LimitStore", "Place", "RateLimiter"]
+__all__ = ["FileStore", "LimitStore", "Place", "RateLimiter", "Usage"]
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +44,35 @@ class LimitStore(Protocol):
         """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
 
 
+@dataclass
+class Usage:
+    """What one process has taken of the budget.
+
+    Attributes:
+        calls: Calls that left for the gateway.
+        throttles: Calls that the gateway counted as one too many.
+        waited: Seconds spent waiting for a place.
+    """
+
+    calls: int = 0
+    throttles: int = 0
+    waited: float = 0.0
+
+
 class RateLimiter:
     """Makes a process wait for its place.
 
     Args:
         store: Shares the account's budget.
         sleep: Waits that many seconds.
+
+    Attributes:
+        usage: What was taken through it.
     """
 
     def __init__(self, store: LimitStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.store = store
+        self.usage = Usage()
         self._sleep = sleep
 
     def acquire(self, *, live: bool = False, patience: float | None = None) -> Place:
@@ -87,10 +106,12 @@ class RateLimiter:
                 )
             self._sleep(verdict.seconds)
             slept += verdict.seconds
+            self.usage.waited += verdict.seconds
         return slept
 
     def pause(self, seconds: float | None) -> None:
         """Let nobody call for so long, because the gateway counted too many calls; None is one period."""
+        self.usage.throttles += 1
         self.store.pause(seconds)
 
     def refuse(self, credentials: str) -> None:

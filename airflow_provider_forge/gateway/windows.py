@@ -65,6 +65,13 @@ class Window:
     def __str__(self) -> str:
         return f"{iso(self.start)}/{iso(self.end)}".replace(".000Z", "Z")
 
+    def for_people(self) -> str:
+        """Return it in words: `2026-11-23 05:00 to 05:15 UTC`, with all that the times have and no more."""
+        same_day = self.start.date() == self.end.date()
+        return f"{self.start:%Y-%m-%d} {_clock(self.start)} to " + (
+            f"{_clock(self.end)} UTC" if same_day else f"{self.end:%Y-%m-%d} {_clock(self.end)} UTC"
+        )
+
     def split(self) -> Iterator[Window]:
         """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
         start = self.start
@@ -141,6 +148,12 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     except OverflowError:
         raise ConfigurationError(field, f"{value} is not a time that UTC has; {example}") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _clock(moment: dt.datetime) -> str:
+    if moment.microsecond:
+        return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+    return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
 
 
 def iso(moment: dt.datetime) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.access import Access
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
     from airflow_provider_forge.gateway.environments import EnvironmentDirectory
-    from airflow_provider_forge.gateway.ratelimit import LimitStore
+    from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
 
 __all__ = ["ForgeMetricsHook"]
 
@@ -171,6 +171,13 @@ class ForgeMetricsHook(BaseHook):
         if self._client is None:
             self._client = self._make_client()
         return self._client
+
+    @property
+    def usage(self) -> Usage:
+        """What this hook has taken of the account's budget of calls."""
+        from airflow_provider_forge.gateway.ratelimit import Usage
+
+        return Usage() if self._client is None else self._client.usage
 
     @property
     def app_id(self) -> str:

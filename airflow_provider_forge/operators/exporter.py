@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.exceptions import BrokenAnswer, WindowExpired, WindowTooLarge
+from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, WindowExpired, WindowTooLarge
 from airflow_provider_forge.operators.interval import check_age
+from airflow_provider_forge.operators.progress import in_words
+from airflow_provider_forge.operators.sections import section
+from airflow_provider_forge.operators.telemetry import Tally
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_provider_forge.delivery.delivery import Answer, Policy
+    from airflow_provider_forge.delivery.delivery import Answer, Policy, Report
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.gateway.windows import Window
@@ -42,6 +45,7 @@ class Exporter:
         resource_attributes: The user's attributes for the resource.
         conform: Whether to put right what Atlassian labels wrongly.
         on_expired: `fail`, or `skip` what is too old.
+        tally: Of what is done.
         now: Returns the present, aware.
     """
 
@@ -54,6 +58,7 @@ class Exporter:
     resource_attributes: Mapping[str, Any]
     conform: bool
     on_expired: str
+    tally: Tally = field(default_factory=Tally)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
 
     def export(self, progress: Progress) -> None:
@@ -75,11 +80,11 @@ class Exporter:
                 progress.late.popleft()
 
     def _export_next(self, todo: deque[Window], progress: Progress, on_expired: str) -> None:
-        window = todo[0]
+        window, again = todo[0], todo is progress.late
         halves: tuple[Window, ...] = ()
         try:
             check_age(window, self.receiver.endpoint, self.now())
-            self._export_window(window, progress)
+            self._export_window(window, progress, again=again)
         except WindowTooLarge as error:
             halves = window.halves()
             if not halves:
@@ -90,35 +95,50 @@ class Exporter:
                 raise
             log.warning("Left out: %s", error)
             progress.summary.expired += 1
+            self.tally.windows["expired"] += not again
+        self.tally.at_window = False
         todo.popleft()
         todo.extendleft(reversed(halves))
 
-    def _export_window(self, window: Window, progress: Progress) -> None:
-        from airflow_provider_forge.delivery.delivery import deliver
-        from airflow_provider_forge.otlp.model import MalformedOtlp
+    def _export_window(self, window: Window, progress: Progress, *, again: bool) -> None:
+        from airflow_provider_forge.delivery.delivery import Report
 
-        metrics = self.forge.fetch(window.start, window.end, self.environments, self.metrics)
+        title = f"{window.for_people()}, looked at again" if again else window.for_people()
+        report = Report()
         try:
-            answer = self._read(metrics)
-            report = deliver(answer, self.receiver, self.ledger, self.policy)
-        except MalformedOtlp as error:
-            raise BrokenAnswer(
-                f"The gateway's metrics for {window} are not OTLP ({error}). They are asked for again; should"
-                " that not end, please open an issue with airflow-provider-forge",
-                request_id=metrics.request_id,
-            ) from error
-        log.info(
-            "%s: %d points, %d sent, %d unchanged (call %.2f s, waited %.1f s for its turn, request id %s)",
-            window,
-            report.points,
-            report.sent,
-            report.unchanged,
-            metrics.elapsed,
-            metrics.waited,
-            metrics.request_id,
+            with self.tally.window(window, report, again=again), section(title) as details:
+                metrics = self.forge.fetch(window.start, window.end, self.environments, self.metrics)
+                log.info(
+                    "Atlassian answered with %s bytes: %s of %s",
+                    f"{len(metrics.text):,}",
+                    ", ".join(metrics.metrics),
+                    ", ".join(environment.name or environment.id for environment in metrics.environments),
+                )
+                self._deliver(metrics, report)
+        except ForgeError as error:
+            # What happened is in the error, and who catches it decides how loud to be.
+            log.info("%s: not delivered, %s", title, type(error).__name__)
+            raise
+        details.say(
+            f"{title}: {in_words(report)}",
+            f"call {metrics.elapsed:.2f} s, waited {metrics.waited:.1f} s for the limit, request id"
+            f" {metrics.request_id}",
         )
         progress.summary.add(report, metrics.request_id)
         progress.problems += [problem.message for problem in report.problems]
+
+    def _deliver(self, metrics: AppMetrics, report: Report) -> None:
+        from airflow_provider_forge.delivery.delivery import deliver
+        from airflow_provider_forge.otlp.model import MalformedOtlp
+
+        try:
+            deliver(self._read(metrics), self.receiver, self.ledger, self.policy, report)
+        except MalformedOtlp as error:
+            raise BrokenAnswer(
+                f"The gateway's metrics for {metrics.window} are not OTLP ({error}). They are asked for"
+                " again; should that not end, please open an issue with airflow-provider-forge",
+                request_id=metrics.request_id,
+            ) from error
 
     def _read(self, metrics: AppMetrics) -> Answer:
         from airflow_provider_forge.delivery.content import Source, read

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -13,12 +14,19 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, FinalError, RateLimited
+from airflow_provider_forge.exceptions import (
+    ConfigurationError,
+    DeliveryBusy,
+    FinalError,
+    RateLimited,
+    RetryableError,
+)
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.operators.retries import retry_policy
+from airflow_provider_forge.operators.telemetry import Tally, telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
+
+log = logging.getLogger(__name__)
 
 WORTH_A_DEFERRAL = 15.0
 """Seconds: who waits for less before it has a place keeps its worker, because starting anew takes as long."""
@@ -89,6 +99,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             lies so far back, for points that came late. None not to.
         deferrable: Whether to give up the worker while the account's calls are taken for more than the next
             minute. Default is Airflow's setting `operators.default_deferrable`.
+        telemetry: Whether to send the exporter's own metrics, `forge.exporter.*`, to the receiver, too.
 
     Raises:
         ConfigurationError: An option or the combination of arguments is wrong.
@@ -125,6 +136,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         resend: bool | str = False,
         revisit_after: dt.timedelta | None = dt.timedelta(hours=1),
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        telemetry: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**retry_policy(), **kwargs})
@@ -152,6 +164,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.resend = resend
         self.revisit_after = revisit_after
         self.deferrable = deferrable
+        self.telemetry = telemetry
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
         # An outlet alone loses what is kept with it whenever the DAG file cannot be imported for a minute.
         self.inlets = _with(self.inlets, self.asset)
@@ -174,20 +187,24 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
-            self.log.info("%s has settled at %s: deferred until then", interval, settled)
+            log.info("%s has settled at %s: deferred until then", interval, settled)
             self.defer(trigger=_wake_at(settled), method_name="resume")
-        return self._run(context)
+        return self._run(context, Tally())
 
     def resume(
         self,
         context: Context,
         event: Any = None,  # noqa: ARG002 - Airflow's signature
         progress: dict[str, Any] | None = None,
+        limited_since: float | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
         with _final_errors():
             self._take_form(context)
-        return self._run(context, progress)
+        tally = Tally()
+        if limited_since is not None:
+            tally.deferred = max(tally.started / 1e9 - limited_since, 0.0)
+        return self._run(context, tally, progress)
 
     def _take_form(self, context: Context) -> None:
         """Let what the run's trigger form says win over the arguments."""
@@ -200,41 +217,66 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         for name, value in form.items():
             setattr(self, name, value)
 
-    def _run(self, context: Context, so_far: dict[str, Any] | None = None) -> dict[str, Any]:
-        import pendulum
-
+    def _run(self, context: Context, tally: Tally, so_far: dict[str, Any] | None = None) -> dict[str, Any]:
         from airflow_provider_forge.operators.interval import find_interval
-        from airflow_provider_forge.operators.progress import Progress
 
-        with _final_errors(), OtlpHook(self.otlp_conn_id).get_conn() as receiver:
+        patience = WORTH_A_DEFERRAL if self.deferrable else None
+        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
+        with (
+            _final_errors(),
+            OtlpHook(self.otlp_conn_id).get_conn() as receiver,
+            telling(tally, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
+        ):
             interval = find_interval(context, self.interval_start, self.interval_end)
-            exporter = self._exporter(context, receiver)
-            progress = self._begin(interval, exporter) if so_far is None else Progress.from_json(so_far)
-            try:
-                exporter.export(progress)
-            except (DeliveryBusy, RateLimited) as put_off:
-                if isinstance(put_off, RateLimited) and not self.deferrable:
-                    raise
-                again = pendulum.now("UTC").add(seconds=put_off.retry_after or 0)
-                self.log.info("%s: deferred until %s", put_off, again)
-                left = {"progress": progress.to_json()}
-                self.defer(trigger=_wake_at(again), method_name="resume", kwargs=left)
-            summary = {"window": str(interval), **vars(progress.summary)}
-            self.log.info("Summary: %s", summary)
-            progress.check()
-        if progress.summary.expired and not progress.summary.calls:
-            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
+            exporter = self._exporter(context, forge, receiver, tally)
+            summary = self._deliver(interval, exporter, so_far)
         self._tell(context, summary)
         return summary
 
-    def _exporter(self, context: Context, receiver: OtlpClient) -> Exporter:
+    def _deliver(self, interval: Window, exporter: Exporter, so_far: dict[str, Any] | None) -> dict[str, Any]:
+        from airflow_provider_forge.operators.progress import Progress, in_words
+
+        progress = self._begin(interval, exporter) if so_far is None else Progress.from_json(so_far)
+        try:
+            exporter.export(progress)
+        except (DeliveryBusy, RateLimited) as put_off:
+            if isinstance(put_off, RateLimited) and not self.deferrable:
+                raise
+            self._put_off(put_off, progress)
+        summary = progress.summary
+        log.info(
+            "Summary: %s: calls: %d, %s, requests: %d%s",
+            interval.for_people(),
+            summary.calls,
+            in_words(summary),
+            summary.batches,
+            f", windows left out: {summary.expired}" if summary.expired else "",
+        )
+        progress.check()
+        if summary.expired and not summary.calls:
+            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
+        return {"window": str(interval), **vars(summary)}
+
+    def _put_off(self, error: RetryableError, progress: Progress) -> NoReturn:
+        """Defer the task until what it waits for may be there."""
+        import pendulum
+
+        now = pendulum.now("UTC")
+        again = now.add(seconds=error.retry_after or 0)
+        log.info("%s: deferred until %s", error, again)
+        left: dict[str, Any] = {"progress": progress.to_json()}
+        if isinstance(error, RateLimited):
+            left["limited_since"] = now.timestamp()
+        self.defer(trigger=_wake_at(again), method_name="resume", kwargs=left)
+
+    def _exporter(
+        self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, tally: Tally
+    ) -> Exporter:
         from airflow_provider_forge.hooks.ledger import find_store, open_ledger
         from airflow_provider_forge.operators.exporter import Exporter
         from airflow_provider_forge.otlp.conform import check_attributes
 
         check_attributes(self.resource_attributes or {})
-        patience = WORTH_A_DEFERRAL if self.deferrable else None
-        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
         store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
         return Exporter(
             forge,
@@ -246,6 +288,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             self.resource_attributes or {},
             conform=self.conform,
             on_expired=self.on_expired,
+            tally=tally,
         )
 
     def _begin(self, interval: Window, exporter: Exporter) -> Progress:
@@ -258,6 +301,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         now = pendulum.now("UTC")
         endpoint = exporter.receiver.endpoint
         windows, expired = windows_alive(interval, now, self.on_expired, endpoint)
+        exporter.tally.windows["expired"] += expired
         late: list[Window] = []
         back = self.revisit_after
         if back is not None and now - interval.end <= back and not exporter.policy.resend:

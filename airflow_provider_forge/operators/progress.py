@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.delivery import Report
 
-__all__ = ["Progress", "Summary"]
+__all__ = ["Progress", "Summary", "in_words"]
 
 _ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
 
@@ -46,6 +46,15 @@ class Summary:
         self.digested |= report.digested
         self.contended |= report.contended
         self.request_ids.append(request_id)
+
+
+def in_words(counts: Report | Summary) -> str:
+    """Return what became of points: `812 points, 800 sent, 12 unchanged`, and what else there was."""
+    if not counts.points:
+        return "no points"
+    always, seldom = ("sent", "unchanged"), ("changed", "ambiguous", "rejected")
+    named = [*always, *(name for name in seldom if getattr(counts, name))]
+    return ", ".join([f"{counts.points:,} points", *(f"{getattr(counts, name):,} {name}" for name in named)])
 
 
 @dataclass

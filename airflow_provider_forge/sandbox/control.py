@@ -48,10 +48,15 @@ def sink_reply(sink: OtlpSink, request: Request) -> Reply:
     """Answer for the sink."""
     try:
         if request.path == "/":
-            what = "A sink for OTLP metrics: POST /v1/metrics, GET /sandbox/points or /sandbox/summary"
+            what = (
+                "A sink for OTLP metrics: POST /v1/metrics, GET /sandbox/points, /sandbox/telemetry or"
+                " /sandbox/summary"
+            )
             return Reply.of_json({"what": what, **sink.summary()})
         if request.path == "/sandbox/points":
             return Reply.of_json([point.to_json() for point in sink.points])
+        if request.path == "/sandbox/telemetry":
+            return Reply.of_json([point.to_json() for each in sink.telemetry for point in each.telemetry])
         if request.path == "/sandbox/summary":
             return Reply.of_json({**sink.summary(), "metrics": totals(sink.points)})
         return _faults_reply(sink, request)

@@ -12,7 +12,11 @@ from airflow_provider_forge.sandbox.streams import stream
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["GATEWAY_KINDS", "SINK_KINDS", "CanMisbehave", "Fault", "FaultPlan"]
+__all__ = ["GATEWAY_KINDS", "SINK_KINDS", "TELEMETRY", "CanMisbehave", "Fault", "FaultPlan"]
+
+TELEMETRY = "telemetry"
+"""The operation of the exporter's own metrics: they come or stay away by the clock, so faults of the others
+could not be told by number."""
 
 _TRANSPORT_KINDS = {
     "status",
@@ -74,7 +78,8 @@ class Fault:
         body: The body of "body"; of "status" and "html", in place of their own.
         seconds: How long, see above.
         rejected: Data points rejected, for "partial_success".
-        operation: Only calls that ask for this field: "appMetrics" or "app"; the sink's is "metrics".
+        operation: Only calls that ask for this field: "appMetrics" or "app"; the sink's is "metrics", or
+            "telemetry" for the exporter's own, which no other fault hits.
         calls: Only the calls with these numbers, from 1, among those that match operation and period.
         first: Only so many of those calls.
         share: Only this part of those calls, drawn by their number and `seed`.
@@ -143,7 +148,7 @@ class Fault:
 
     def matches(self, operation: str, window: tuple[datetime, datetime] | None) -> bool:
         """Tell whether a call is one of those that the rule is about, whatever its number."""
-        if self.operation is not None and self.operation != operation:
+        if self.operation != operation and (self.operation is not None or operation == TELEMETRY):
             return False
         if self.start is None and self.end is None and self.longer_than is None:
             return True

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from airflow_provider_forge.sandbox import control
-from airflow_provider_forge.sandbox.faults import SINK_KINDS, CanMisbehave, Fault, FaultPlan
+from airflow_provider_forge.sandbox.faults import SINK_KINDS, TELEMETRY, CanMisbehave, Fault, FaultPlan
 from airflow_provider_forge.sandbox.misbehaviour import fault_headers, misbehave
 from airflow_provider_forge.sandbox.points import Point, points_of
 from airflow_provider_forge.sandbox.server import LocalServer, Reply, Request
@@ -34,6 +34,7 @@ __all__ = ["OtlpSink", "SinkRequest", "SinkResource"]
 # As a Collector's: uncompressed, and answered with 400.
 MAX_BODY_BYTES = 20 * 1024 * 1024
 _PATH = "/v1/metrics"
+_TELEMETRY_SCOPE = "airflow_provider_forge"
 _JSON, _PROTOBUF = "application/json", "application/x-protobuf"
 # Faults under which the points are not kept.
 _NOT_KEPT = frozenset({"status", "html", "redirect", "hang", "reset", "reset_before"})
@@ -69,9 +70,14 @@ class SinkRequest:
 
     @property
     def points(self) -> list[Point]:
-        """Its points that were kept."""
-        points = points_of(self.message.resource_metrics)
+        """Its points that were kept, but for the exporter's own."""
+        points = points_of(_split(self.message)[0].resource_metrics)
         return points[: len(points) - self.rejected]
+
+    @property
+    def telemetry(self) -> list[Point]:
+        """The exporter's own points in it."""
+        return points_of(_split(self.message)[1].resource_metrics)
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,9 @@ class _RefusedError(Exception):
 class OtlpSink(CanMisbehave, LocalServer):
     """An OTLP/HTTP endpoint for metrics: protobuf and JSON, plain and gzip, nothing but what OTLP says.
 
+    The exporter's own metrics are kept and counted apart, so that what is left can be compared with what the
+    gateway has served.
+
     Args:
         host: Address to listen on.
         port: 0 for a free one.
@@ -113,6 +122,7 @@ class OtlpSink(CanMisbehave, LocalServer):
         self._max_body_bytes = max_body_bytes
         self._lock = threading.Lock()
         self._kept: list[SinkRequest] = []
+        self._telemetry: list[SinkRequest] = []
         self._counts = {"requests": 0, "refused": 0, "points": 0, "rejected": 0, "bytes": 0}
         self._faults = FaultPlan(SINK_KINDS)
 
@@ -123,9 +133,15 @@ class OtlpSink(CanMisbehave, LocalServer):
 
     @property
     def requests(self) -> list[SinkRequest]:
-        """The requests whose points were kept, in the order of their arrival."""
+        """The requests with the app's metrics whose points were kept, in the order of their arrival."""
         with self._lock:
             return list(self._kept)
+
+    @property
+    def telemetry(self) -> list[SinkRequest]:
+        """Those with the exporter's own metrics; where something in between batches, others may be in it."""
+        with self._lock:
+            return list(self._telemetry)
 
     @property
     def points(self) -> list[Point]:
@@ -137,7 +153,7 @@ class OtlpSink(CanMisbehave, LocalServer):
         """The different sources of the points kept."""
         distinct: list[SinkResource] = []
         for request in self.requests:
-            distinct += [each for each in _resources(request.message) if each not in distinct]
+            distinct += [each for each in _resources(_split(request.message)[0]) if each not in distinct]
         return distinct
 
     def summary(self) -> dict[str, int]:
@@ -149,6 +165,7 @@ class OtlpSink(CanMisbehave, LocalServer):
         """Forget all that was received; faults stay."""
         with self._lock:
             self._kept.clear()
+            self._telemetry.clear()
             self._counts = dict.fromkeys(self._counts, 0)
 
     def respond(self, request: Request) -> Reply:
@@ -157,16 +174,23 @@ class OtlpSink(CanMisbehave, LocalServer):
             return control.sink_reply(self, request)
         if request.method != "POST":
             return Reply.of_json({"message": "POST metrics"}, 405, (("Allow", "POST"),))
-        self._count(requests=1, bytes=len(request.body))
         try:
             body, message = self._read(request)
         except _RefusedError as error:
-            self._count(refused=1)
+            self._count(requests=1, bytes=len(request.body), refused=1)
             return Reply.of_json({"code": error.status, "message": str(error)}, error.status)
-        fault = self._faults.pick("metrics")
+        points, telemetry = map(_point_count, _split(message))
+        nothing_else = telemetry and not points
+        if not nothing_else:
+            self._count(requests=1, bytes=len(request.body))
+        fault = self._faults.pick(TELEMETRY if nothing_else else "metrics")
         if fault is None or fault.kind not in _NOT_KEPT:
-            self._keep(request, body, message, _rejected(fault))
-        else:
+            kept = _kept(request, body, min(_rejected(fault), points))
+            with self._lock:
+                self._kept += [] if nothing_else else [kept]
+                self._telemetry += [kept] if telemetry else []
+            self._count(points=points - kept.rejected, rejected=kept.rejected)
+        elif not nothing_else:
             self._count(refused=1)
         return _reply(request, fault)
 
@@ -186,25 +210,35 @@ class OtlpSink(CanMisbehave, LocalServer):
         except (OSError, EOFError, zlib.error, DecodeError, ParseError, TypeError, ValueError) as error:
             raise _RefusedError(400, f"the body cannot be read: {error}") from error
 
-    def _keep(
-        self, request: Request, body: bytes, message: ExportMetricsServiceRequest, rejected: int
-    ) -> None:
-        points = _point_count(message)
-        kept = SinkRequest(
-            content_type=request.headers["Content-Type"],
-            content_encoding=request.headers.get("Content-Encoding", ""),
-            headers={name.lower(): value for name, value in request.headers.items()},
-            rejected=min(rejected, points),
-            packed=zlib.compress(body, 1),
-        )
-        with self._lock:
-            self._kept.append(kept)
-        self._count(points=points - kept.rejected, rejected=kept.rejected)
-
     def _count(self, **more: int) -> None:
         with self._lock:
             for name, number in more.items():
                 self._counts[name] += number
+
+
+def _kept(request: Request, body: bytes, rejected: int) -> SinkRequest:
+    return SinkRequest(
+        content_type=request.headers["Content-Type"],
+        content_encoding=request.headers.get("Content-Encoding", ""),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        rejected=rejected,
+        packed=zlib.compress(body, 1),
+    )
+
+
+def _split(message: ExportMetricsServiceRequest) -> tuple[ExportMetricsServiceRequest, ...]:
+    """Return the app's metrics, and the exporter's own."""
+    names = {scope.scope.name for resource in message.resource_metrics for scope in resource.scope_metrics}
+    if _TELEMETRY_SCOPE not in names:
+        return message, ExportMetricsServiceRequest()
+    sides = ExportMetricsServiceRequest(), ExportMetricsServiceRequest()
+    for resource in message.resource_metrics:
+        for scope in resource.scope_metrics:
+            side = sides[scope.scope.name == _TELEMETRY_SCOPE].resource_metrics.add()
+            side.CopyFrom(resource)
+            del side.scope_metrics[:]
+            side.scope_metrics.append(scope)
+    return sides
 
 
 def _decoded(content_type: str, body: bytes) -> ExportMetricsServiceRequest:

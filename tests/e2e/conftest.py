@@ -27,6 +27,7 @@ from tests.e2e.deployment import (
     Deployment,
 )
 from tests.e2e.postgres import postgres
+from tests.e2e.statsd import Statsd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,14 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         SandboxGateway(email=EMAIL, api_token=API_TOKEN, **limit) as gateway,
         OtlpSink() as sink,
         postgres() as database,
-        StandaloneAirflow(home, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database) as airflow,
+        Statsd() as statsd,
+        StandaloneAirflow(
+            home,
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database,
+            AIRFLOW__METRICS__STATSD_ON="True",
+            AIRFLOW__METRICS__STATSD_HOST="127.0.0.1",
+            AIRFLOW__METRICS__STATSD_PORT=str(statsd.port),
+        ) as airflow,
     ):
         api = airflow.api
         extra = json.dumps({"app_id": gateway.app_id, "metrics": list(METRICS), **limit})
@@ -54,7 +62,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         api.create_connection("otlp_default", "otlp", host=sink.url, password=OTLP_SECRET)
         airflow.wait_for_dag(DAG_ID)
         api.pause(DAG_ID, paused=False)
-        yield Deployment(airflow, gateway, sink, database)
+        yield Deployment(airflow, gateway, sink, database, statsd)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from demo.waiting import wait_for
 if TYPE_CHECKING:
     from airflow_provider_forge.sandbox import OtlpSink, Point, SandboxGateway
     from demo.airflow import StandaloneAirflow
+    from tests.e2e.statsd import Statsd
 
 EMAIL = "dev@example.com"
 # Unmistakable, because the test of secrets looks for them in everything that Airflow writes.
@@ -34,12 +35,14 @@ class Deployment:
 
     Args:
         database: SQLAlchemy's URL of Airflow's database.
+        statsd: Where Airflow sends its own metrics.
     """
 
     airflow: StandaloneAirflow
     gateway: SandboxGateway
     sink: OtlpSink
     database: str
+    statsd: Statsd
 
     @cached_property
     def first(self) -> datetime:

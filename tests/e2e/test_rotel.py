@@ -106,5 +106,11 @@ def test_rotel_understands_every_point(
     assert Counter(sink.points) == Counter(generated)
     values = [point.data().as_int for point in generated if point.kind == "sum"]
     counts = [point.data().count for point in generated if point.kind == "histogram"]
+    wait_for(lambda: sink.telemetry, timeout=20, what="the exporter's own metrics")
+    own = [point.data() for request in sink.telemetry for point in request.telemetry]
+    # It prints a whole number the same, whichever type it has; and has none where it could not read it.
+    numbers = [float(getattr(data, kind)) for data in own if (kind := data.WhichOneof("value"))]
+    assert numbers
+    values += [int(number) for number in numbers if number.is_integer()]
     assert rotel.printed("Value") == Counter(values)
     assert rotel.printed("Count") == Counter(counts)

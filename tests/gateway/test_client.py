@@ -32,6 +32,7 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.gateway import answer as answer_module
 from airflow_provider_forge.gateway.environments import Environment
+from airflow_provider_forge.gateway.ratelimit import Usage
 from airflow_provider_forge.gateway.windows import Window, parse_time
 from airflow_provider_forge.http import USER_AGENT
 from airflow_provider_forge.sandbox import Fault, Scenario
@@ -556,6 +557,7 @@ class CountingLimiter:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.usage = Usage()
 
     def acquire(self, *, live: bool, patience: float | None) -> SimpleNamespace:
         self.events.append("acquired")
@@ -574,7 +576,7 @@ def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, wind
     environment = Environment(gateway.environments[0].id)
     assert client.app_metrics(APP, window, [environment], [COUNT]).waited == 1.25
     assert limiter.events == ["acquired", "used"] * 3
-    assert len(gateway.calls) == 3
+    assert len(gateway.calls) == client.usage.calls == 3
 
 
 @pytest.mark.parametrize("kind", ["reset", "truncate", "status"])
@@ -591,6 +593,7 @@ def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):
     with pytest.raises(GatewayUnavailable):
         client.app_metrics(APP, window, [PRODUCTION], [COUNT])
     assert limiter.events == ["acquired"]
+    assert client.usage.calls == 0
 
 
 def test_a_window_that_expires_while_it_waits_is_not_asked_for(connect, gateway, clock, window):

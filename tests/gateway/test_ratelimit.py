@@ -14,6 +14,7 @@ from airflow_provider_forge.gateway.budget import (
     distance_of,
     period_of,
 )
+from airflow_provider_forge.gateway.ratelimit import Usage
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (
     PERIOD,
@@ -464,3 +465,14 @@ def test_waiting_places_are_not_taken_for_times_before_a_restart(new_limiter, ma
     assert waiting.wakes_at == 1000 + PERIOD
     machine.now = waiting.wakes_at
     assert waiting.step()
+
+
+def test_the_usage_is_what_was_slept_and_what_the_gateway_refused(new_limiter):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    limiter.acquire()
+    assert limiter.usage == Usage(calls=0, throttles=0, waited=PERIOD)
+    limiter.pause(600)
+    with pytest.raises(RateLimited):
+        limiter.acquire(patience=15)
+    assert limiter.usage == Usage(calls=0, throttles=1, waited=PERIOD)

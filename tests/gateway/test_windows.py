@@ -293,3 +293,15 @@ def test_the_error_for_an_expired_window_says_since_when_and_what_to_do():
 )
 def test_times_are_written_as_in_the_published_query(moment, text):
     assert iso(moment) == text
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [
+        (at(5), at(5, 15), "2026-11-23 05:00 to 05:15 UTC"),
+        (at(5, 0, 30), at(5, 1, 0, 500_000), "2026-11-23 05:00:30 to 05:01:00.500 UTC"),
+        (at(23, 45), at(23, 45) + QUARTER, "2026-11-23 23:45 to 2026-11-24 00:00 UTC"),
+    ],
+)
+def test_people_read_no_more_of_a_time_than_there_is(start, end, words):
+    assert Window(start, end).for_people() == words

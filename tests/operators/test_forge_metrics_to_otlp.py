@@ -424,15 +424,6 @@ def test_environments_are_looked_up_once_for_many_windows(gateway, sink, connect
     assert [call.operation for call in gateway.calls] == ["app", "appMetrics", "appMetrics", "appMetrics"]
 
 
-def test_a_window_is_one_line_in_the_log(gateway, sink, connect, caplog):
-    connect(gateway, sink)
-    with caplog.at_level("INFO"):
-        run()
-    (line,) = [line for line in caplog.text.splitlines() if " sent, " in line]
-    assert str(QUARTER) in line
-    assert gateway.calls[-1].request_id in line
-
-
 def test_duplicates_are_sent_as_they_are_and_warned_about(gateway, sink, connect, caplog):
     connect(gateway, sink)
     gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))

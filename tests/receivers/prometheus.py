@@ -8,7 +8,7 @@ import httpx
 
 from demo.processes import free_ports
 from tests.receivers.receiver import Receiver
-from tests.receivers.totals import Total, Totals
+from tests.receivers.totals import OWN, Total, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,10 +48,15 @@ class Prometheus(Receiver):
         """Return its name for one of our metrics: it adds units, but none in braces, and marks counters."""
         return metric + ("_milliseconds" if metric.endswith("_latency") else "_total")
 
-    def totals(self) -> Totals:
-        """Return the totals of all it holds, but for what it makes of resources."""
+    def totals(self, *, own: bool = False) -> Totals:
+        """Return the totals of the app's metrics that it holds, or of the exporter's own."""
         names = set(self._ask("label/__name__/values")) - {"target_info"}
+        names = {name for name in names if name.startswith(OWN) == own}
         return {name: Total(int(self._total("count", name)), self._total("sum", name)) for name in names}
+
+    def series(self, name: str) -> list[dict[str, str]]:
+        """Return the labels of each series with that name."""
+        return self._ask("series", **{"match[]": name})
 
     def _total(self, function: str, name: str) -> float:
         [answer] = self._ask("query", query=f"sum({function}_over_time({name}[{RANGE}]))")["result"]

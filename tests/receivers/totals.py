@@ -26,6 +26,10 @@ class Total(NamedTuple):
 
 Totals = dict[str, Total]
 
+# As OTLP has it, and as Prometheus does.
+OWN = ("forge.exporter.", "forge_exporter_")
+"""How the names of the exporter's own metrics begin."""
+
 
 def totals_of(points: Iterable[Point], name_of: Callable[[str], str]) -> Totals:
     """Return what is stored of delta sums and histograms: of these a count, a sum and cumulative buckets.

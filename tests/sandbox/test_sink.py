@@ -6,7 +6,10 @@ from collections import Counter
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToJson
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SinkResource, points_of
 from tests.sandbox.asking import export_request, points_of_answer
@@ -198,3 +201,39 @@ def test_faults_and_memory_can_be_cleared(http, sink):
     sink.clear()
     assert sink.points == sink.requests == []
     assert set(sink.summary().values()) == {0}
+
+
+def own_metrics(points: int = 2) -> ExportMetricsServiceRequest:
+    request = export_request(points=points)
+    request.resource_metrics[0].scope_metrics[0].scope.name = "airflow_provider_forge"
+    return request
+
+
+def test_the_exporter_s_own_metrics_are_kept_and_counted_apart(http, sink):
+    export(http, sink, own_metrics())
+    assert sink.requests == sink.points == sink.resources == []
+    assert set(sink.summary().values()) == {0}
+    [request] = sink.telemetry
+    assert len(request.telemetry) == 2
+    assert request.points == []
+    assert len(http.get(f"{sink.url}/sandbox/telemetry").json()) == 2
+    sink.clear()
+    assert sink.telemetry == []
+
+
+def test_what_a_collector_has_put_together_is_taken_apart(http, sink):
+    together = export_request(points=3)
+    together.resource_metrics.extend(own_metrics().resource_metrics)
+    export(http, sink, together)
+    assert sink.summary()["points"] == len(sink.points) == 3
+    assert [len(request.telemetry) for request in sink.telemetry] == [2]
+    assert [resource.scope_name for resource in sink.resources] == ["scope"]
+
+
+def test_only_a_fault_that_names_them_hits_the_exporter_s_own_metrics(http, sink):
+    sink.add_fault(Fault("status", calls={1}))
+    assert export(http, sink, own_metrics()).status_code == 200
+    assert export(http, sink).status_code == 503
+    sink.add_fault(Fault("status", operation="telemetry"))
+    assert export(http, sink).status_code == 200
+    assert export(http, sink, own_metrics()).status_code == 503
