@@ -17,6 +17,7 @@ from tests.receivers.programs import program
 
 FILES = sorted(CONFIGURATIONS.rglob("*.yaml"))
 PRIVACY = CONFIGURATIONS / "privacy"
+WITH_EXPORTER = [file for file in FILES if file.parent != PRIVACY]
 HASH, DROP = PRIVACY / "hash-sites.yaml", PRIVACY / "drop-sites.yaml"
 SALT = "0123456789abcdef"
 QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
@@ -74,6 +75,15 @@ def test_the_collector_takes_it(file):
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parent != PRIVACY], ids=lambda file: file.stem
+)
+def test_it_has_no_queue(file):
+    # `validate` says nothing of a key that it does not know.
+    off = "    {}:\n      enabled: false\n"
+    assert all(off.format(key) in file.read_text() for key in ("sending_queue", "retry_on_failure"))
 
 
 def test_every_destination_is_sent_data():
