@@ -25,7 +25,7 @@ EXPECTED = {
     "A Collector as a sidecar": ("http://localhost:4318/v1/metrics", {}, None),
     "Prometheus": ("http://prometheus:9090/api/v1/otlp/v1/metrics", {}, None),
     "Mimir": ("https://mimir.example.com/otlp/v1/metrics", {"X-Scope-OrgID": "forge"}, None),
-    "Grafana Cloud": ("http://localhost:4318/v1/metrics", {}, dt.timedelta(hours=2)),
+    "Grafana Cloud": ("http://localhost:4318/v1/metrics", {}, dt.timedelta(hours=1)),
     "VictoriaMetrics": ("http://victoria-metrics:8428/opentelemetry/v1/metrics", {}, None),
     "Datadog": ("https://otlp.datadoghq.com/v1/metrics", {"dd-api-key": "<API key>"}, dt.timedelta(hours=1)),
     "Splunk Observability": (SPLUNK, {"X-SF-Token": "<access token>"}, dt.timedelta(hours=1)),
