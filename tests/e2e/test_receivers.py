@@ -14,7 +14,7 @@ from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.dagfile import install_dag
 from tests.e2e.dag_runs import connections, run_dag
-from tests.receivers.collector import Collector
+from tests.receivers.collector import SIDECAR, Collector
 from tests.receivers.prometheus import Prometheus
 from tests.receivers.totals import totals_of
 from tests.receivers.victoria_metrics import VictoriaMetrics
@@ -50,7 +50,7 @@ class Destination:
 
 @contextmanager
 def collector(directory: Path) -> Iterator[Destination]:
-    with OtlpSink() as sink, Collector(directory, sink.url) as receiver:
+    with OtlpSink() as sink, Collector(directory, SIDECAR, DESTINATION_URL=sink.url) as receiver:
         yield Destination(receiver.url, lambda: Counter(sink.points), Counter)
 
 

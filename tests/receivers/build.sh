@@ -5,7 +5,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/airflow-provider-forge
-programs=(otelcol prometheus promtool victoria-metrics)
+programs=(compose-config otelcol prometheus promtool victoria-metrics)
 
 # Without cgo no C compiler is needed. A Go that is older than what a module asks for fetches that one.
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=auto GOWORK=off
@@ -35,26 +35,43 @@ use_recent_go() {
     PATH=$goroot/bin:$PATH
 }
 
+# With the processors and the extension that deploy/collector names. 0.161.0 is the last version of which all
+# their modules can be had.
 build_otelcol() {
+    local core=go.opentelemetry.io/collector contrib=github.com/open-telemetry/opentelemetry-collector-contrib
     cat >builder.yaml <<END
 dist:
   name: otelcol
   output_path: generated
 receivers:
-  - gomod: go.opentelemetry.io/collector/receiver/otlpreceiver v$1
+  - gomod: $core/receiver/otlpreceiver v$1
 processors:
-  - gomod: go.opentelemetry.io/collector/processor/batchprocessor v$1
+  - gomod: $core/processor/memorylimiterprocessor v$1
+  - gomod: $contrib/processor/cumulativetodeltaprocessor v$1
+  - gomod: $contrib/processor/deltatocumulativeprocessor v$1
+  - gomod: $contrib/processor/filterprocessor v$1
+  - gomod: $contrib/processor/transformprocessor v$1
 exporters:
-  - gomod: go.opentelemetry.io/collector/exporter/debugexporter v$1
-  - gomod: go.opentelemetry.io/collector/exporter/otlphttpexporter v$1
+  - gomod: $core/exporter/debugexporter v$1
+  - gomod: $core/exporter/otlphttpexporter v$1
+extensions:
+  - gomod: $contrib/extension/healthcheckextension v$1
 END
-    go run "go.opentelemetry.io/collector/cmd/builder@v$1" --config=builder.yaml
+    go run "$core/cmd/builder@v$1" --config=builder.yaml
     mv generated/otelcol otelcol
 }
 
 # As modules, version 3.16.0 is v0.316.0. Service discovery would be most of the program, and of the build.
 build_prometheus() { build_package github.com/prometheus/prometheus "v0.${1/./}" cmd/prometheus remove_all_sd; }
 build_promtool() { build_package github.com/prometheus/prometheus "v0.${1/./}" cmd/promtool remove_all_sd; }
+
+# Of the library that `docker compose` reads files with; its own command takes no variables in this version.
+build_compose-config() {
+    cp "$here/compose_config.go" main.go
+    go mod init compose-config
+    go get "github.com/compose-spec/compose-go/v2@v$1"
+    go build -mod=mod -ldflags="-s -w" -o compose-config .
+}
 
 build_victoria-metrics() {
     build_package github.com/VictoriaMetrics/VictoriaMetrics "v$1" app/victoria-metrics

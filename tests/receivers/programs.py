@@ -1,8 +1,9 @@
-"""The programs that `build.sh` builds, each in the version that `versions.txt` says."""
+"""The programs that `build.sh` builds, each in the version that `versions.txt` says, and those of Debian."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,11 @@ def program(name: str) -> str:
     if not path.exists():
         pytest.skip(f"the program {name} {versions[name]} is missing (tests/receivers/build.sh builds it)")
     return str(path)
+
+
+def installed(name: str) -> str:
+    """Return the path of a program that Debian has under its name; skip the test if it is missing."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"the program {name} is missing (Debian package {name})")
+    return path

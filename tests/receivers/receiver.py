@@ -11,7 +11,7 @@ from demo.waiting import wait_for
 from tests.receivers.programs import program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 START_TIMEOUT = 30.0
@@ -26,14 +26,25 @@ class Receiver(ManagedProcess):
         directory: For its files.
         url: What to put into the host of the OTLP Connection.
         health: A URL that answers, with any status below 500, once the receiver is ready.
+        variables: Added to its environment.
     """
 
-    def __init__(self, name: str, options: Sequence[str], *, directory: Path, url: str, health: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: Sequence[str],
+        *,
+        directory: Path,
+        url: str,
+        health: str,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.url = url
         self._health = health
         log_file = directory / f"{name}.log"
-        super().__init__([program(name), *options], env=clean_environment(), log_file=log_file)
+        env = {**clean_environment(), **(variables or {})}
+        super().__init__([program(name), *options], env=env, log_file=log_file)
 
     def __enter__(self) -> Receiver:
         try:

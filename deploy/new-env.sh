@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Make .env from .env.example, with a random value for each secret inside the stack: new-env.sh [--sandbox]
+# With --sandbox also for the account, which is then that of a stand-in for Atlassian's gateway.
+set -euo pipefail
+umask 077
+
+if [[ -e .env ]]; then
+    echo ".env is there already; to make a new one, remove it, and the volumes that know its passwords" >&2
+    exit 1
+fi
+
+value_of() {
+    case $1 in
+        AIRFLOW_FERNET_KEY) openssl rand -base64 32 | tr '+/' '-_' ;;
+        FORGE_EMAIL) [[ $account == real ]] || echo dev@example.com ;;
+        FORGE_APP_ID) [[ $account == real ]] || echo ari:cloud:ecosystem::app/8ce114f4-d82c-45e2-b4fb-c6a0751d7d57 ;;
+        FORGE_API_TOKEN) [[ $account == real ]] || openssl rand -hex 24 ;;
+        *) openssl rand -hex 24 ;;
+    esac
+}
+
+account=real
+[[ ${1:-} != --sandbox ]] || account=stand-in
+while IFS= read -r line; do
+    if [[ $line =~ ^([A-Z_]+)=$ ]]; then
+        line+=$(value_of "${BASH_REMATCH[1]}")
+    elif [[ $account == stand-in && $line =~ ^#(COMPOSE_PROFILES|FORGE_GATEWAY_URL)= ]]; then
+        line=${line#\#}
+    fi
+    printf '%s\n' "$line"
+done <.env.example >.env

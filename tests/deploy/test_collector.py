@@ -1,0 +1,211 @@
+"""Each Collector configuration under deploy/ is one that a Collector takes, and does what it is there for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import Counter, defaultdict
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_forge.sandbox import Fault
+from tests.deploy.conftest import totals
+from tests.receivers.collector import CONFIGURATIONS, SIDECAR, Collector
+from tests.receivers.programs import program
+
+FILES = sorted(CONFIGURATIONS.rglob("*.yaml"))
+PRIVACY = CONFIGURATIONS / "privacy"
+WITH_EXPORTER = [file for file in FILES if file.parent != PRIVACY]
+HASH, DROP = PRIVACY / "hash-sites.yaml", PRIVACY / "drop-sites.yaml"
+SALT = "0123456789abcdef"
+QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
+RESTARTS = "container_status_restarts_total"
+DELTA, CUMULATIVE = 1, 2
+
+# By destination: the variables that say where it is, and the header that its secret goes into.
+DESTINATIONS = {
+    "datadog": ({"DATADOG_METRICS_URL": "{url}/v1/metrics", "DD_API_KEY": "s3cret"}, "dd-api-key", "s3cret"),
+    "dynatrace": (
+        {"DYNATRACE_OTLP_URL": "{url}", "DYNATRACE_API_TOKEN": "s3cret"},
+        "authorization",
+        "Api-Token s3cret",
+    ),
+    "grafana-cloud": (
+        {"GRAFANA_CLOUD_OTLP_URL": "{url}", "GRAFANA_CLOUD_BASIC_AUTH": "aTpz"},
+        "authorization",
+        "Basic aTpz",
+    ),
+    "sidecar": ({"DESTINATION_URL": "{url}"}, "content-type", "application/x-protobuf"),
+    "splunk": (
+        {"SPLUNK_METRICS_URL": "{url}/v1/metrics", "SPLUNK_ACCESS_TOKEN": "s3cret"},
+        "x-sf-token",
+        "s3cret",
+    ),
+}
+
+
+def destination(name, sink, directory, *more, **variables):
+    named, _, _ = DESTINATIONS[name]
+    told = {key: value.format(url=sink.url) for key, value in named.items()}
+    return Collector(directory, CONFIGURATIONS / "destinations" / f"{name}.yaml", *more, **told, **variables)
+
+
+@pytest.fixture
+def through(sink, tmp_path):
+    """Return a function that sends a window through a Collector, and gives back what has arrived."""
+
+    def through(source, start, end, name, *more, **variables):
+        with destination(name, sink, tmp_path, *more, **variables) as collector:
+            done = source.send(collector.url, start, end)
+        assert done.returncode == 0, done.stderr
+        return sink.points
+
+    return through
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_collector_takes_it(file):
+    files = [SIDECAR, file] if file.parent == PRIVACY else [file]
+    names = {name for each in files for name in re.findall(r"\{env:(\w+)\}", each.read_text())}
+    env = {**os.environ, **dict.fromkeys(names, "http://127.0.0.1:1")}
+    command = [program("otelcol"), "validate", *(f"--config={each}" for each in files)]
+
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parent != PRIVACY], ids=lambda file: file.stem
+)
+def test_it_has_no_queue(file):
+    # `validate` says nothing of a key that it does not know.
+    off = "    {}:\n      enabled: false\n"
+    assert all(off.format(key) in file.read_text() for key in ("sending_queue", "retry_on_failure"))
+
+
+def test_every_destination_is_sent_data():
+    assert {file.stem for file in (CONFIGURATIONS / "destinations").iterdir()} == DESTINATIONS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(DESTINATIONS.keys() - {"grafana-cloud"}))
+def test_all_but_cumulative_points_arrive_as_they_are(name, through, source_of, sink, noon):
+    source = source_of()
+    sent = [point for point in source.generated(noon, noon + QUARTER) if point.metric != RESTARTS]
+
+    arrived = through(source, noon, noon + QUARTER, name)
+
+    assert {"gauge", "histogram", "sum"} == {point.kind for point in sent}
+    assert Counter(point for point in arrived if point.metric != RESTARTS) == Counter(sent)
+    assert_secret(name, sink)
+
+
+@pytest.mark.parametrize("name", ["datadog", "dynatrace"])
+def test_restarts_become_differences(name, through, source_of, noon):
+    source = source_of()
+    # Of each counter from its first point that was seen to its last; a new one begins with a difference of 0.
+    seen = defaultdict(list)
+    for point in source.generated(noon, noon + 4 * HOUR):
+        if point.metric == RESTARTS:
+            seen[dict(point.attributes)["pod"], point.start].append((point.time, point.data().as_int))
+    restarts = sum(max(points)[1] - min(points)[1] for points in seen.values())
+
+    arrived = through(source, noon, noon + 4 * HOUR, name)
+
+    differences = [point for point in arrived if point.metric == RESTARTS]
+    assert {point.temporality for point in differences} == {DELTA}
+    assert sum(point.data().as_int for point in differences) == restarts > 0
+
+
+def test_for_grafana_cloud_deltas_are_summed_up(through, source_of, sink, noon):
+    source = source_of()
+
+    arrived = through(source, noon, noon + HOUR, "grafana-cloud")
+
+    assert DELTA not in {point.temporality for point in arrived}
+    last = {}
+    for point in sorted(arrived, key=lambda point: point.time):
+        if point.temporality == CUMULATIVE and point.metric != RESTARTS:
+            last[point.metric, point.attributes] = point
+    deltas = [point for point in source.generated(noon, noon + HOUR) if point.temporality == DELTA]
+    assert totals(last.values()) == totals(deltas)
+    assert_secret("grafana-cloud", sink)
+
+
+@pytest.mark.parametrize(("told", "answered"), [(400, 400), (401, 401), (429, 429), (503, 503)])
+def test_what_the_destination_answers_reaches_the_task(sink, source_of, noon, tmp_path, told, answered):
+    sink.add_fault(Fault("status", status=told))
+    with destination("sidecar", sink, tmp_path) as collector:
+        done = source_of().send(collector.url, noon, noon + QUARTER)
+
+    assert f"answered {answered}" in done.stderr
+
+
+@pytest.mark.parametrize("shape", ["histogram", "summary"])
+def test_hashed_sites_keep_their_series(through, source_of, noon, shape):
+    source = source_of(latency_shape=shape)
+    sent = source.generated(noon, noon + HOUR)
+
+    arrived = through(source, noon, noon + HOUR, "sidecar", HASH, SITE_SALT=SALT)
+
+    sites = {dict(point.attributes).get("contextAri") for point in arrived} - {None}
+    assert all(re.fullmatch("[0-9a-f]{16}", site) for site in sites)
+    assert len(sites) == len({dict(point.attributes).get("contextAri") for point in sent} - {None}) > 1
+    # As often as before, and with the same values: nothing but the one attribute has changed.
+    assert Counter(without_site(point) for point in arrived) == Counter(without_site(point) for point in sent)
+    assert len(series_and_time(arrived)) == len(series_and_time(sent))
+
+
+def test_without_a_salt_nothing_leaves(sink, source_of, noon, tmp_path):
+    with destination("sidecar", sink, tmp_path, HASH, SITE_SALT=SALT[:15]) as collector:
+        done = source_of().send(collector.url, noon, noon + QUARTER)
+
+    assert "SITE_SALT needs 16 characters" in done.stderr
+    assert SALT[:15] not in done.stderr + collector.log()
+    assert not sink.points
+
+
+@pytest.mark.parametrize("shape", ["histogram", "exponential_histogram"])
+def test_dropped_sites_leave_all_totals_and_no_two_points_in_one_place(through, source_of, noon, shape):
+    # Enough traffic that several sites call one function in one minute.
+    source = source_of(latency_shape=shape, traffic=10.0)
+    sent = source.generated(noon, noon + HOUR)
+
+    arrived = through(source, noon, noon + HOUR, "sidecar", DROP)
+
+    assert not any("contextAri" in dict(point.attributes) for point in arrived)
+    assert len(arrived) < len(sent) / 2
+    assert totals(arrived) == pytest.approx(totals(sent))
+    assert max(series_and_time(arrived).values()) == 1
+    histograms = [point.data() for point in arrived if point.kind == "histogram"]
+    assert histograms
+    assert all(sum(each.bucket_counts) == each.count for each in histograms)
+    assert sum(each.sum for each in histograms) == pytest.approx(
+        sum(point.data().sum for point in sent if point.kind.lower().endswith("histogram"))
+    )
+
+
+def test_dropped_sites_leave_no_quantiles(through, source_of, noon):
+    source = source_of(latency_shape="summary")
+
+    arrived = through(source, noon, noon + QUARTER, "sidecar", DROP)
+
+    assert "summary" in {point.kind for point in source.generated(noon, noon + QUARTER)}
+    assert "summary" not in {point.kind for point in arrived}
+
+
+def assert_secret(name, sink):
+    _, header, value = DESTINATIONS[name]
+    assert {request.headers[header] for request in sink.requests} == {value}
+
+
+def without_site(point):
+    attributes = tuple(pair for pair in point.attributes if pair[0] != "contextAri")
+    return point.metric, point.kind, attributes, point.start, point.time, point.value
+
+
+def series_and_time(points):
+    """Count the points by what a backend tells them apart by."""
+    return Counter((point.metric, point.attributes, point.time) for point in points)

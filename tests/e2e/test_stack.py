@@ -1,0 +1,143 @@
+"""The stack of docker-compose.yaml delivers the oldest windows; Prometheus has each point of them once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.sandbox import SandboxGateway
+from demo.api import AirflowApi, parse_time
+from demo.dagfile import DAG_ID
+from demo.waiting import wait_for
+from tests.deploy.compose import SANDBOX, filled_in, project
+from tests.e2e.stack import Stack
+from tests.receivers.prometheus import Prometheus
+from tests.receivers.totals import Total, Totals, totals_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(600)
+
+APP = "ari:cloud:ecosystem::app/8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
+# At five calls a minute more would take minutes.
+WINDOWS = 2
+UNDER_WAY = ("queued", "running", "deferred", "up_for_retry")
+
+
+@dataclass(frozen=True)
+class Worked:
+    """A stack that has delivered some windows and is at rest.
+
+    Args:
+        values: What its user has put into the env file.
+    """
+
+    stack: Stack
+    values: dict[str, str]
+    api: AirflowApi
+
+    @cached_property
+    def delivered(self) -> list[dict[str, Any]]:
+        """The task instances that have succeeded; Airflow closes no run of a DAG that is paused."""
+        return [ti for ti in self.api.task_instances(DAG_ID) if ti["state"] == "success"]
+
+    def expected(self) -> Totals:
+        gateway = SandboxGateway()
+        points = []
+        for ti in self.delivered:
+            run = self.api.run(DAG_ID, ti["dag_run_id"])
+            start, end = (parse_time(run[f"data_interval_{name}"]) for name in ("start", "end"))
+            points += gateway.generated(
+                start, end, app_id=APP, environments=["production"], metrics=DEFAULT_METRICS
+            )
+        return totals_of(points, Prometheus.name_of)
+
+    def stored(self, name: str) -> Total:
+        """Return the totals of all series with that name in Prometheus."""
+        return Total(int(self._total("count", name)), self._total("sum", name))
+
+    def _total(self, function: str, name: str) -> float:
+        query = f"sum({function}_over_time({name}[15d]))"
+        url = f"{self.stack.url('prometheus', 9090)}/api/v1/query"
+        answer = httpx.get(url, params={"query": query}, trust_env=False).raise_for_status().json()
+        [series] = answer["data"]["result"]
+        return float(series["value"][1])
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worked]:
+    """Start the stack, switch the DAG on as its user would, and wait for some windows."""
+    values = {**filled_in(), "FORGE_APP_ID": APP}
+    services = project(**values, **SANDBOX)["services"]
+    # Nobody has a Grafana as a package.
+    del services["grafana"]
+    with ExitStack() as exits:
+        stack = exits.enter_context(Stack(tmp_path_factory.mktemp("stack"), services))
+        url = stack.url("airflow-api-server", 8080)
+        api = AirflowApi(url, "admin", values["AIRFLOW_ADMIN_PASSWORD"])
+        exits.callback(api.close)
+        wait_for(lambda: api.has_dag(DAG_ID), timeout=120, what="the DAG", every=0.5)
+        api.pause(DAG_ID, paused=False)
+        wait_for(lambda: count(api, "success") >= WINDOWS, timeout=240, what="the first windows", every=1.0)
+        api.pause(DAG_ID)
+        wait_for(lambda: not count(api, *UNDER_WAY), timeout=120, what="the end of all tasks", every=0.5)
+        yield Worked(stack, values, api)
+
+
+def count(api: AirflowApi, *states: str) -> int:
+    return api.count_task_instances(DAG_ID, state=states)
+
+
+def test_prometheus_has_each_point_of_the_oldest_windows_once(worked: Worked) -> None:
+    expected = worked.expected()
+
+    assert expected
+    assert {name: worked.stored(name) for name in expected} == expected
+
+
+def test_the_workers_share_limit_and_leases_through_redis(worked: Worked) -> None:
+    assert not worked.stack.path("airflow-worker", "/tmp/airflow-provider-forge").exists()
+
+
+def test_the_record_of_deliveries_is_in_its_volume(worked: Worked) -> None:
+    ledger = worked.stack.path("airflow-worker", "/opt/airflow/ledger")
+
+    assert [path for path in ledger.rglob("*") if path.is_file()]
+
+
+def test_the_commands_work_in_the_worker(worked: Worked) -> None:
+    environment = worked.stack.environment("airflow-worker")
+    command = ["airflow", "forge", "coverage", "--json"]
+
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+
+    # There are gaps, of course.
+    assert done.returncode == 1, done.stderr
+    assert '"delivered"' in done.stdout
+
+
+def test_a_task_can_be_read_in_the_ui(worked: Worked) -> None:
+    assert "Summary: " in worked.api.task_log(worked.delivered[0])
+
+
+def test_no_service_prints_a_secret(worked: Worked) -> None:
+    logs = worked.stack.logs()
+    # The stand-in introduces itself with what it will take for a token.
+    del logs["sandbox"]
+    of_tasks = list(worked.stack.path("airflow-worker", "/opt/airflow/logs").rglob("attempt=*.log"))
+    texts = [*logs.values(), *(path.read_text() for path in of_tasks)]
+    secrets = {
+        key: value for key, value in worked.values.items() if re.search("KEY|PASSWORD|SECRET|TOKEN", key)
+    }
+
+    assert len(of_tasks) >= WINDOWS
+    assert not [key for key, value in secrets.items() if any(value in text for text in texts)]
