@@ -70,7 +70,7 @@ def test_nothing_of_a_window_is_kept_once_it_is_delivered(tmp_path, protocol, co
     finally:
         tracemalloc.stop()
         gc.enable()
-    # The first ones import modules and fill caches; and a store that is only memory keeps 16 bytes of each point.
+    # The first ones import modules and fill caches; and a store in memory keeps 16 bytes of each point.
     grown = forge.in_use[-1] - forge.in_use[-3]
     assert grown < 0.5 * forge.answer_bytes
     assert len(sizes) > len(windows)
