@@ -306,7 +306,7 @@ def test_a_backfill_delivers_the_gap_as_the_connections_say(
 def test_a_tasks_log_says_what_was_done_and_its_details_link_to_the_console(backfilled: Stack) -> None:
     page = backfilled.page
     page.goto(f"/dags/{DAG_ID}")
-    ui.grid_cells(page, "backfill").first.click()
+    ui.grid_cells(page, "scheduled").first.click()
 
     expect(page.get_by_text(re.compile(r"\d points, [\d,]+ sent")).first).to_be_visible()
     page.get_by_role("heading", name=TASK_ID).hover()
