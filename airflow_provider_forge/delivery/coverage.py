@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.delivery.cells import State, cell_of, parts_between
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow_provider_forge.delivery.cells import Cell, Part
     from airflow_provider_forge.delivery.ledger import Ledger
 
-__all__ = ["Coverage", "Gap", "Outcome", "Quarter", "find_coverage"]
+__all__ = ["EXPECTED_AFTER", "Coverage", "Gap", "Outcome", "Quarter", "find_coverage", "join"]
 
 QUARTER = dt.timedelta(minutes=15)
 DAY = dt.timedelta(days=1)
+
+EXPECTED_AFTER = dt.timedelta(minutes=30)
+"""How long after its end a quarter hour may still be on its way: its settling, its turn, a retry or two."""
 
 _READERS = 16
 """Entries read at a time: there are 4,032, and a bucket takes some 20 ms for each."""
@@ -58,6 +61,11 @@ class Quarter:
     def end(self) -> dt.datetime:
         """The first moment after it."""
         return self.start + QUARTER
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be delivered."""
+        return self.outcome in (Outcome.MISSING, Outcome.FAILED)
 
 
 @dataclass(frozen=True)
@@ -105,14 +113,10 @@ class Coverage:
 
     def gaps(self) -> list[Gap]:
         """Return what is still to be delivered, oldest first."""
-        gaps = []
-        for is_open, quarters in itertools.groupby(
-            self.quarters, key=lambda quarter: quarter.outcome in (Outcome.MISSING, Outcome.FAILED)
-        ):
-            if is_open:
-                found = tuple(quarters)
-                gaps.append(Gap(found, found[0].start + self.keep))
-        return gaps
+        return [
+            Gap(quarters, quarters[0].start + self.keep)
+            for quarters in join(quarter for quarter in self.quarters if quarter.is_open)
+        ]
 
     def expiring(self, now: dt.datetime, alert_before: dt.timedelta) -> list[Gap]:
         """Return the gaps that begin to expire within so long."""
@@ -165,6 +169,13 @@ def find_coverage(
         metrics=tuple(about["metrics"]),
         keep=keep,
     )
+
+
+def join(quarters: Iterable[Quarter]) -> list[tuple[Quarter, ...]]:
+    """Return those in a row together; they come oldest first."""
+    # In a row, the start and the number of a quarter hour grow alike.
+    rows = itertools.groupby(enumerate(quarters), key=lambda each: each[1].start - each[0] * QUARTER)
+    return [tuple(quarter for _, quarter in row) for _, row in rows]
 
 
 def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
