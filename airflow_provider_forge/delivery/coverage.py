@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.delivery.cells import State, cell_of, parts_between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from airflow_provider_forge.delivery.cells import Cell, Part
     from airflow_provider_forge.delivery.ledger import Ledger
 
-__all__ = ["EXPECTED_AFTER", "Coverage", "Gap", "Outcome", "Quarter", "find_coverage", "join"]
+__all__ = ["EXPECTED_AFTER", "Coverage", "Gap", "Outcome", "Quarter", "find_coverage"]
 
 QUARTER = dt.timedelta(minutes=15)
 DAY = dt.timedelta(days=1)
@@ -113,10 +113,9 @@ class Coverage:
 
     def gaps(self) -> list[Gap]:
         """Return what is still to be delivered, oldest first."""
-        return [
-            Gap(quarters, quarters[0].start + self.keep)
-            for quarters in join(quarter for quarter in self.quarters if quarter.is_open)
-        ]
+        rows = itertools.groupby(self.quarters, key=lambda quarter: quarter.is_open)
+        found = [tuple(quarters) for is_open, quarters in rows if is_open]
+        return [Gap(quarters, quarters[0].start + self.keep) for quarters in found]
 
     def expiring(self, now: dt.datetime, alert_before: dt.timedelta) -> list[Gap]:
         """Return the gaps that begin to expire within so long."""
@@ -169,13 +168,6 @@ def find_coverage(
         metrics=tuple(about["metrics"]),
         keep=keep,
     )
-
-
-def join(quarters: Iterable[Quarter]) -> list[tuple[Quarter, ...]]:
-    """Return those in a row together; they come oldest first."""
-    # In a row, the start and the number of a quarter hour grow alike.
-    rows = itertools.groupby(enumerate(quarters), key=lambda each: each[1].start - each[0] * QUARTER)
-    return [tuple(quarter for _, quarter in row) for _, row in rows]
 
 
 def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:

@@ -58,7 +58,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         otlp_conn_id: Connection to the receiver, likewise.
         app_id: ARI or UUID of the app, likewise; default is the Forge Connection's. Templated.
         alert_before: How long before a gap begins to expire there is an alert.
-        heal: Start runs of `export_dag_id` for what is missing: at most 4 at a time, of 24 windows each. They
+        heal: Start runs of `export_dag_id` for what is missing: at most 2 at a time, of 12 hours each. They
             say from when to when in that DAG's trigger form, which it has to have. Nothing is started for
             windows that ended less than two hours ago, for those that were tried less than six hours ago, or
             while runs of that DAG other than the live ones are queued or running.

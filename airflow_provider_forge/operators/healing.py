@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.coverage import join
+from airflow_provider_forge.delivery.coverage import QUARTER
 from airflow_provider_forge.delivery.picture import time
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LAST_CALL", "Piece", "heal", "in_hand", "plan"]
 
-MOST_RUNS = 4
-"""Runs started at a time."""
+MOST_RUNS = 2
+"""Runs started at a time: of three tasks that the shipped DAG has at once, one is left to live windows."""
 
-MOST_WINDOWS = 24
-"""Windows of one run, five minutes at the gateway's limit. Together with `MOST_RUNS`: a third of an hour's
-calls."""
+MOST_WINDOWS = 48
+"""Windows from the first to the last of one run, ten minutes at the gateway's limit. Together with
+`MOST_RUNS`: a third of an hour's calls."""
 
 LIVE_FOR = dt.timedelta(hours=2)
 """Windows that ended no longer ago are left to their own runs and their retries."""
@@ -71,20 +71,16 @@ def plan(coverage: Coverage, tried: Iterable[Piece], now: dt.datetime) -> list[P
         now: The present, aware.
     """
     recent = [piece for piece in tried if now - piece.tried < HEAL_AGAIN_AFTER]
-    rows = join(
-        quarter
-        for quarter in coverage.quarters
-        if quarter.is_open
-        and quarter.end <= now - LIVE_FOR
-        and quarter.start + coverage.keep > now + LAST_CALL
-        and not any(piece.has(quarter) for piece in recent)
-    )
-    pieces = (
-        Piece(row[first].start, row[min(first + MOST_WINDOWS, len(row)) - 1].end, now)
-        for row in rows
-        for first in range(0, len(row), MOST_WINDOWS)
-    )
-    return list(itertools.islice(pieces, MOST_RUNS))
+    pieces: list[Piece] = []
+    for quarter in coverage.quarters:
+        if not _can_be_healed(quarter, coverage, now) or any(piece.has(quarter) for piece in recent):
+            continue
+        # What was delivered between two gaps costs a call, and a run of its own a place among few.
+        if pieces and quarter.end - pieces[-1].start <= MOST_WINDOWS * QUARTER:
+            pieces[-1] = dataclasses.replace(pieces[-1], end=quarter.end)
+        elif len(pieces) < MOST_RUNS:
+            pieces.append(Piece(quarter.start, quarter.end, now))
+    return pieces
 
 
 def heal(pieces: Iterable[Piece], runs: DagRuns) -> None:
@@ -101,3 +97,9 @@ def in_hand(gap: Gap, tried: Iterable[Piece], now: dt.datetime) -> bool:
     """Tell whether a gap is being healed, and no run that should have done so has failed to."""
     concerned = [piece for piece in tried if any(map(piece.has, gap.quarters))]
     return bool(concerned) and all(now - piece.tried < TIME_TO_HEAL for piece in concerned)
+
+
+def _can_be_healed(quarter: Quarter, coverage: Coverage, now: dt.datetime) -> bool:
+    return (
+        quarter.is_open and quarter.end <= now - LIVE_FOR and quarter.start + coverage.keep > now + LAST_CALL
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -52,9 +53,20 @@ def test_a_long_gap_is_healed_oldest_first_and_a_bounded_part_of_it_at_a_time():
     assert [piece.end for piece in pieces[:-1]] == [piece.start for piece in pieces[1:]]
 
 
-def test_each_of_several_gaps_has_a_run_of_its_own():
-    gaps = [(ago(hours), ago(hours) + HOURS / 2) for hours in range(60, 30, -5)]
+def test_gaps_that_lie_close_share_a_run():
+    gaps = [(ago(hours), ago(hours) + HOURS / 2) for hours in range(60, 20, -5)]
+    assert spans(plan(coverage(*gaps), [], NOW)) == [(ago(60), ago(49.5)), (ago(45), ago(34.5))]
+
+
+def test_gaps_that_lie_apart_have_a_run_each():
+    gaps = [(ago(hours), ago(hours) + HOURS / 2) for hours in (200, 100, 50)]
     assert spans(plan(coverage(*gaps), [], NOW)) == gaps[:MOST_RUNS]
+
+
+def test_a_place_is_left_for_a_live_window():
+    shipped = Path(__file__).parents[2] / "dags" / "forge_metrics.py"
+    [at_once] = re.findall(r"max_active_tis_per_dag=(\d+)", shipped.read_text())
+    assert int(at_once) > MOST_RUNS
 
 
 def test_a_fresh_window_is_left_to_its_own_run():
