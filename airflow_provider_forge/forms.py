@@ -134,6 +134,12 @@ FORGE = Form(
             "service.name of what is exported; changing it renames every series",
             default="forge-app-<UUID>",
         ),
+        Extra(
+            "token_expires_on",
+            "API token expires on",
+            # By its name, Airflow takes this for a secret.
+            "Date such as 2027-01-31, of which the DAG forge_metrics_coverage warns; shown as *** once saved",
+        ),
         Extra("timeout", "Time-out", "Seconds for which the gateway may stay silent", "number", default="60"),
         Extra(
             "rate_limit_calls",

@@ -32,7 +32,10 @@ PROVIDER_INFO = {
     "operators": [
         {
             "integration-name": "Atlassian Forge",
-            "python-modules": ["airflow_provider_forge.operators.forge_metrics_to_otlp"],
+            "python-modules": [
+                "airflow_provider_forge.operators.forge_metrics_coverage",
+                "airflow_provider_forge.operators.forge_metrics_to_otlp",
+            ],
         }
     ],
     # Airflow 3.2 and later; before, `python -m airflow_provider_forge` is the same.

@@ -24,9 +24,9 @@ def wheel(tmp_path_factory):
         yield {name: archive.read(name).decode(errors="replace") for name in archive.namelist()}
 
 
-def test_it_ships_the_dag_as_an_example(wheel):
-    shipped = wheel["airflow_provider_forge/example_dags/forge_metrics.py"]
-    assert shipped == (ROOT / "dags" / "forge_metrics.py").read_text()
+@pytest.mark.parametrize("name", ["forge_metrics.py", "forge_metrics_coverage.py"])
+def test_it_ships_the_dags_as_examples(wheel, name):
+    assert wheel[f"airflow_provider_forge/example_dags/{name}"] == (ROOT / "dags" / name).read_text()
 
 
 def test_it_ships_the_sandbox_schema_and_the_type_marker(wheel):

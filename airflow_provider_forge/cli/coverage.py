@@ -9,9 +9,10 @@ from rich.text import Text
 
 from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.ledgers import ledger_store
-from airflow_provider_forge.delivery.coverage import Outcome, find_coverage
+from airflow_provider_forge.delivery import picture
+from airflow_provider_forge.delivery.coverage import EXPECTED_AFTER, Outcome, find_coverage
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, iso
+from airflow_provider_forge.gateway.windows import RETENTION
 from airflow_provider_forge.hooks.ledger import open_ledger
 
 if TYPE_CHECKING:
@@ -22,16 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-EXPECTED_AFTER = dt.timedelta(minutes=30)
-"""How long after its end a window may still be on its way: its settle time, its turn, a retry or two."""
-
-SIGNS = {
-    Outcome.PENDING: (" ", ""),
-    Outcome.EMPTY: ("·", "green"),
-    Outcome.DELIVERED: ("■", "green"),
-    Outcome.REJECTED: ("R", "yellow"),
-    Outcome.FAILED: ("!", "red"),
-    Outcome.MISSING: ("x", "red"),
+STYLES = {
+    Outcome.EMPTY: "green",
+    Outcome.DELIVERED: "green",
+    Outcome.REJECTED: "yellow",
+    Outcome.FAILED: "red",
+    Outcome.MISSING: "red",
 }
 
 
@@ -61,35 +58,26 @@ def run(options: Namespace, output: Output) -> int:
 
 def _print(output: Output, coverage: Coverage, expiring: list[Gap], now: dt.datetime, dag_id: str) -> None:
     _print_days(output, coverage)
-    counts = ", ".join(f"{coverage.count(outcome)} {outcome.value}" for outcome in Outcome)
     output.line()
-    output.line(f"{len(coverage.quarters)} windows of 15 minutes: {counts}")
+    output.line(picture.tell_counts(coverage))
     output.line(f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}")
     for gap in coverage.gaps():
-        hours = (gap.expires - now).total_seconds() / 3600
-        soon = "expiring soon, " if gap in expiring else ""
-        outcomes = " and ".join(sorted({quarter.outcome.value for quarter in gap.quarters}))
+        soon = gap in expiring
         output.line()
-        output.line(
-            f"{_time(gap.start)} to {_time(gap.end)}: {len(gap.quarters)} {outcomes},"
-            f" {soon}{max(hours, 0):.0f} h left",
-            style="red" if soon else "",
-        )
-        output.line(f"  {_backfill(gap, dag_id)}")
+        output.line(picture.describe(gap, now, soon=soon), style="red" if soon else "")
+        output.line(f"  {picture.backfill(gap, dag_id)}")
 
 
 def _print_days(output: Output, coverage: Coverage) -> None:
-    hours = coverage.hours()
-    output.line(f"{'UTC':<11}" + "".join(f"{hour:<3}" for hour in range(24)).rstrip())
-    for day in sorted({hour.date() for hour in hours}):
+    output.line(picture.HEADING)
+    for day, hours in picture.day_rows(coverage):
         line = Text(f"{day} ")
-        for number in range(24):
-            hour = dt.datetime.combine(day, dt.time(number), dt.timezone.utc)
-            sign, style = SIGNS[hours[hour]] if hour in hours else (" ", "")
-            line.append(f"{sign:<3}", style=style)
+        for outcome in hours:
+            sign = picture.SIGNS[outcome] if outcome else " "
+            line.append(f"{sign:<{picture.WIDTH}}", style=STYLES.get(outcome, "") if outcome else "")
         line.rstrip()
         output.line(line)
-    output.line("  ".join(f"{sign} {outcome.value}" for outcome, (sign, _) in SIGNS.items() if sign.strip()))
+    output.line(picture.LEGEND)
 
 
 def _to_json(coverage: Coverage, expiring: list[Gap], dag_id: str) -> dict[str, Any]:
@@ -98,33 +86,22 @@ def _to_json(coverage: Coverage, expiring: list[Gap], dag_id: str) -> dict[str, 
         "metrics": coverage.metrics,
         "windows": {outcome.value: coverage.count(outcome) for outcome in Outcome},
         "hours": [
-            {"hour": _time(hour), "outcome": outcome.value} for hour, outcome in coverage.hours().items()
+            {"hour": picture.time(hour), "outcome": outcome.value}
+            for hour, outcome in coverage.hours().items()
         ],
         "gaps": [
             {
-                "start": _time(gap.start),
-                "end": _time(gap.end),
+                "start": picture.time(gap.start),
+                "end": picture.time(gap.end),
                 "windows": {
                     outcome.value: count
                     for outcome in (Outcome.FAILED, Outcome.MISSING)
                     if (count := sum(quarter.outcome is outcome for quarter in gap.quarters))
                 },
-                "expires": _time(gap.expires),
+                "expires": picture.time(gap.expires),
                 "expiring_soon": gap in expiring,
-                "backfill": _backfill(gap, dag_id),
+                "backfill": picture.backfill(gap, dag_id),
             }
             for gap in coverage.gaps()
         ],
     }
-
-
-def _backfill(gap: Gap, dag_id: str) -> str:
-    """Return the command that heals a gap; its last date is that of the last window's start."""
-    return (
-        f"airflow backfill create --dag-id {dag_id} --from-date {_time(gap.start)}"
-        f" --to-date {_time(gap.end - LONGEST)} --reprocess-behavior failed --max-active-runs 8"
-    )
-
-
-def _time(moment: dt.datetime) -> str:
-    return iso(moment).replace(".000Z", "Z")

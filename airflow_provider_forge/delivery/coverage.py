@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.cells import Cell, Part
     from airflow_provider_forge.delivery.ledger import Ledger
 
-__all__ = ["Coverage", "Gap", "Outcome", "Quarter", "find_coverage"]
+__all__ = ["EXPECTED_AFTER", "Coverage", "Gap", "Outcome", "Quarter", "find_coverage"]
 
 QUARTER = dt.timedelta(minutes=15)
 DAY = dt.timedelta(days=1)
+
+EXPECTED_AFTER = dt.timedelta(minutes=30)
+"""How long after its end a quarter hour may still be on its way: its settling, its turn, a retry or two."""
 
 _READERS = 16
 """Entries read at a time: there are 4,032, and a bucket takes some 20 ms for each."""
@@ -58,6 +61,11 @@ class Quarter:
     def end(self) -> dt.datetime:
         """The first moment after it."""
         return self.start + QUARTER
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be delivered."""
+        return self.outcome in (Outcome.MISSING, Outcome.FAILED)
 
 
 @dataclass(frozen=True)
@@ -105,14 +113,9 @@ class Coverage:
 
     def gaps(self) -> list[Gap]:
         """Return what is still to be delivered, oldest first."""
-        gaps = []
-        for is_open, quarters in itertools.groupby(
-            self.quarters, key=lambda quarter: quarter.outcome in (Outcome.MISSING, Outcome.FAILED)
-        ):
-            if is_open:
-                found = tuple(quarters)
-                gaps.append(Gap(found, found[0].start + self.keep))
-        return gaps
+        rows = itertools.groupby(self.quarters, key=lambda quarter: quarter.is_open)
+        found = [tuple(quarters) for is_open, quarters in rows if is_open]
+        return [Gap(quarters, quarters[0].start + self.keep) for quarters in found]
 
     def expiring(self, now: dt.datetime, alert_before: dt.timedelta) -> list[Gap]:
         """Return the gaps that begin to expire within so long."""

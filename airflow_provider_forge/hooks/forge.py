@@ -47,8 +47,9 @@ class ForgeMetricsHook(BaseHook):
     host                 gateway URL; default `https://api.atlassian.com/graphql`
     extra                ``app_id`` (ARI or UUID), ``environments`` (list or comma-separated names, UUIDs
                          or ARIs; default ``production``), ``metrics`` (labels; default the five
-                         ``FORGE_*`` ones of Atlassian's page), ``service_name``, ``timeout`` (seconds,
-                         60), ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
+                         ``FORGE_*`` ones of Atlassian's page), ``service_name``, ``token_expires_on``
+                         (date such as ``2027-01-31``), ``timeout`` (seconds, 60),
+                         ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
                          ``rate_limit_store`` (default ``file``; for several machines ``redis://…``,
                          ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis)
     ==================== ==============================================================================
@@ -205,6 +206,21 @@ class ForgeMetricsHook(BaseHook):
     def service_name(self) -> str | None:
         """What the Connection says the app is to be called as `service.name`; None where it says nothing."""
         return Extras(self._conn()).text("service_name")
+
+    @property
+    def token_expires_on(self) -> dt.date | None:
+        """The last day of the API token, as the Connection has it; None where it says nothing.
+
+        Raises:
+            ConfigurationError: It is no date.
+        """
+        extras = Extras(self._conn())
+        text = extras.text("token_expires_on")
+        try:
+            return dt.date.fromisoformat(text) if text else None
+        except ValueError:
+            # Someone may have taken the field for the token's own.
+            extras.refuse("token_expires_on", "is not a date; give one such as 2027-01-31")
 
     @property
     def redis_url(self) -> str | None:

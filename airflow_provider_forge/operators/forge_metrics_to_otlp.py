@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
     AirflowSkipException,
     BaseOperator,
     conf,
@@ -17,7 +15,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_forge.exceptions import (
     ConfigurationError,
     DeliveryBusy,
-    FinalError,
     RateLimited,
     RetryableError,
 )
@@ -25,11 +22,11 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
-from airflow_provider_forge.operators.retries import retry_policy
+from airflow_provider_forge.operators.retries import final_errors, retry_policy
 from airflow_provider_forge.operators.telemetry import Tally, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Asset, Context
     from airflow.triggers.base import BaseTrigger
@@ -182,7 +179,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
         from airflow_provider_forge.operators.interval import find_interval, settled_at
 
-        with _final_errors():
+        with final_errors():
             self._take_form(context)
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
@@ -199,7 +196,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         limited_since: float | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
-        with _final_errors():
+        with final_errors():
             self._take_form(context)
         tally = Tally()
         if limited_since is not None:
@@ -223,7 +220,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         patience = WORTH_A_DEFERRAL if self.deferrable else None
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
         with (
-            _final_errors(),
+            final_errors(),
             OtlpHook(self.otlp_conn_id).get_conn() as receiver,
             telling(tally, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
         ):
@@ -334,16 +331,6 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
 def _with(assets: list[Any], asset: Asset) -> list[Any]:
     return assets if asset in assets else [*assets, asset]
-
-
-@contextlib.contextmanager
-def _final_errors() -> Iterator[None]:
-    """Turn errors that trying again cannot mend into Airflow's own for that."""
-    try:
-        yield
-    except FinalError as error:
-        # The message says it all; a second traceback would only bury it.
-        raise AirflowFailException(str(error)) from None
 
 
 def _check_choice(field: str, value: str, *choices: str) -> None:

@@ -1,11 +1,17 @@
-"""When a failed task is tried again: after as long as the error says, where Airflow can be told (3.3)."""
+"""When a failed task is tried again: never where that mends nothing, else after as long as the error says.
+
+Airflow can be told for how long as of 3.3.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.exceptions import RetryableError
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_forge.exceptions import FinalError, RetryableError
 
 try:
     from airflow.sdk import RetryDecision, RetryPolicy
@@ -13,9 +19,11 @@ except ImportError:  # Airflow before 3.3: the task's retry_delay it is
     RetryPolicy = None  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["retry_policy"]
+__all__ = ["final_errors", "retry_policy"]
 
 EAGER_TRIES = 3
 """For how many tries a wait may be shorter than the task's delay: an outage of an hour must not use up all
@@ -45,3 +53,13 @@ if RetryPolicy is not None:
 def retry_policy() -> dict[str, Any]:
     """Return the operator's argument that makes it honour `retry_after`; nothing where Airflow has none."""
     return {} if RetryPolicy is None else {"retry_policy": RetryAfter()}
+
+
+@contextlib.contextmanager
+def final_errors() -> Iterator[None]:
+    """Turn errors that trying again cannot mend into Airflow's own for that."""
+    try:
+        yield
+    except FinalError as error:
+        # The message says it all; a second traceback would only bury it.
+        raise AirflowFailException(str(error)) from None

@@ -39,7 +39,13 @@ def connections(
 
 
 def run_dag(
-    home: Path, earliest: str, latest: str, *, wrapper: Sequence[str] = (), **settings: str
+    home: Path,
+    earliest: str,
+    latest: str,
+    *,
+    file: str = SHIPPED.name,
+    wrapper: Sequence[str] = (),
+    **settings: str,
 ) -> dict[str, str]:
     """Run every window from `earliest` to `latest`, inclusive; return the states by logical date.
 
@@ -47,10 +53,11 @@ def run_dag(
         home: AIRFLOW_HOME, with the DAG file.
         earliest: First logical date, in ISO 8601.
         latest: Last one.
+        file: Name of the DAG file.
         wrapper: A command that starts Python.
         settings: Environment variables.
     """
-    command = [*wrapper, sys.executable, str(RUN_DAG), str(home / "dags" / SHIPPED.name), earliest, latest]
+    command = [*wrapper, sys.executable, str(RUN_DAG), str(home / "dags" / file), earliest, latest]
     env = airflow_environment(home, **settings)
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 
 def logical_dates(dag: DAG, earliest: str, latest: str) -> Iterator[datetime]:
+    if earliest == latest:
+        # A schedule by cron has no next run here.
+        yield pendulum.parse(earliest)
+        return
     restriction = TimeRestriction(pendulum.parse(earliest), pendulum.parse(latest), catchup=True)
     interval = None
     while info := dag.timetable.next_dagrun_info(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+import pytest
+
 from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.airflow import airflow_environment
-from demo.dagfile import DAG_ID, SHIPPED
+from demo.dagfile import SHIPPED
 from tests.e2e.dag_runs import connections, run_dag
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+COVERAGE = SHIPPED.with_name("forge_metrics_coverage.py")
 
 PARSE_WITHOUT_SOCKETS = """
 import socket, sys
@@ -44,10 +49,25 @@ def test_dag_test_delivers_a_window(home: Path) -> None:
     assert Counter(sink.points) == Counter(generated)
 
 
-def test_parsing_opens_no_socket(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PARSE_WITHOUT_SOCKETS, str(SHIPPED)]
+@pytest.mark.timeout(300)
+def test_dag_test_looks_at_the_coverage(home: Path, tmp_path: Path) -> None:
+    """It fails for the 14 days before the one window that was delivered, and the next time it does not."""
+    shutil.copy(COVERAGE, home / "dags")
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    looks = [(hour + timedelta(minutes=12, hours=number)).isoformat() for number in range(2)]
+    with SandboxGateway() as gateway, OtlpSink() as sink:
+        settings = connections(gateway, sink.url, ledger_url=f"file://{tmp_path}/ledger")
+        run_dag(home, hour.isoformat(), hour.isoformat(), **settings)
+        states = [run_dag(home, look, look, file=COVERAGE.name, **settings)[look] for look in looks]
+
+    assert states == ["failed", "success"]
+
+
+@pytest.mark.parametrize("file", [SHIPPED, COVERAGE], ids=lambda file: file.stem)
+def test_parsing_opens_no_socket(tmp_path: Path, file: Path) -> None:
+    command = [sys.executable, "-c", PARSE_WITHOUT_SOCKETS, str(file)]
     env = airflow_environment(tmp_path)
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == DAG_ID
+    assert done.stdout.splitlines()[-1] == file.stem

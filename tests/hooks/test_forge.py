@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import traceback
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
@@ -654,3 +654,22 @@ def test_importing_and_making_a_hook_does_no_io_and_imports_nothing_heavy():
 def test_fields_of_the_connection_are_checked_when_a_task_runs_not_before(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", "nonsense")
     ForgeMetricsHook(app_id="nonsense")
+
+
+@pytest.mark.parametrize("text", [None, "", "  "])
+def test_a_token_whose_last_day_nobody_has_told(connection, text):
+    connection(extra={"token_expires_on": text})
+    assert ForgeMetricsHook().token_expires_on is None
+
+
+def test_the_last_day_of_the_token(connection):
+    connection(extra={"token_expires_on": " 2027-01-31 "})
+    assert ForgeMetricsHook().token_expires_on == date(2027, 1, 31)
+
+
+@pytest.mark.parametrize("wrong", ["31.1.2027", "2027-02-30", "never", TOKEN, 20270131])
+def test_a_last_day_that_is_none_is_refused_and_not_repeated(connection, wrong):
+    connection(extra={"token_expires_on": wrong})
+    with pytest.raises(ConfigurationError, match=r"^forge_default: token_expires_on: is not") as refused:
+        _ = ForgeMetricsHook().token_expires_on
+    assert str(wrong) not in str(refused.value)

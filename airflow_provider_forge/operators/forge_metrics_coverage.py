@@ -1,0 +1,167 @@
+"""The operator that watches over the deliveries of a DAG: what is missing, and what will soon be lost."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.hooks.ledger import delivery_asset
+from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.links import DeveloperConsoleLink
+from airflow_provider_forge.operators.retries import final_errors, retry_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_forge.operators.watch import Sight, Watch
+
+__all__ = ["ForgeMetricsCoverageOperator"]
+
+
+class ForgeMetricsCoverageOperator(BaseOperator):
+    """Reads the record of what a DAG has delivered in the last 14 days, logs it, and fails in time.
+
+    The task fails, so that whatever you have Airflow do about failed tasks is done, when
+
+    - windows are missing, or their delivery was begun and not done, and the first expires within
+      `alert_before`;
+    - the Forge Connection's `token_expires_on` is 30, 7 or 1 days away, or has passed;
+    - there is no record any more where there was one.
+
+    It fails **once** for each of these: a gap of which one run has told is a warning in the log of the next
+    ones, and so are those that begin to expire up to a day later. It does not fail for what a catchup or a
+    backfill is about to fill, nor for what is being healed. What it has told of is kept in the Airflow
+    Variables `forge_coverage_<app>_<destination>` and `forge_expiry_<forge_conn_id>`: delete one to be told
+    again. An alert is not tried again.
+
+    It is skipped where there is nothing to say: no record is kept (Airflow before 3.3 without the OTLP
+    Connection's `ledger_url`), or nothing has been delivered yet.
+
+    It returns::
+
+        {"windows": {"pending": 2, "empty": 0, "delivered": 1330, "rejected": 0, "failed": 4, "missing": 8},
+         "gaps": 2, "expiring": 1, "healing": ["2026-11-20T05:00:00Z/2026-11-20T07:00:00Z"],
+         "token_days": 212}
+
+    where `healing` are the intervals for which it has started a run, and `token_days` is None without a
+    `token_expires_on`.
+
+    Args:
+        export_dag_id: The DAG that delivers, and that heals.
+        forge_conn_id: Connection to Atlassian's gateway, as of that DAG.
+        otlp_conn_id: Connection to the receiver, likewise.
+        app_id: ARI or UUID of the app, likewise; default is the Forge Connection's. Templated.
+        alert_before: How long before a gap begins to expire there is an alert.
+        heal: Start runs of `export_dag_id` for what is missing: at most 2 at a time, of 12 hours each. They
+            say from when to when in that DAG's trigger form, which it has to have. Nothing is started for
+            windows that ended less than two hours ago, for those that were tried less than six hours ago, or
+            while runs of that DAG other than the live ones are queued or running.
+
+    Raises:
+        ConfigurationError: `alert_before` is not above 0.
+    """
+
+    template_fields: Sequence[str] = ("app_id",)
+    ui_color = "#e9f2ff"
+    operator_extra_links = (DeveloperConsoleLink(),)
+
+    def __init__(
+        self,
+        *,
+        export_dag_id: str = "forge_metrics",
+        forge_conn_id: str = ForgeMetricsHook.default_conn_name,
+        otlp_conn_id: str = OtlpHook.default_conn_name,
+        app_id: str | None = None,
+        alert_before: dt.timedelta = dt.timedelta(hours=48),
+        heal: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**retry_policy(), **kwargs})
+        if alert_before <= dt.timedelta(0):
+            raise ConfigurationError("alert_before", f"{alert_before} is not above 0")
+        self.export_dag_id = export_dag_id
+        self.forge_conn_id = forge_conn_id
+        self.otlp_conn_id = otlp_conn_id
+        self.app_id = app_id
+        self.alert_before = alert_before
+        self.heal = heal
+        self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
+        # No outlet: what is scheduled on the asset is to run for deliveries only.
+        self.inlets = [*self.inlets, self.asset]
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Look at the token and at the record, heal, and fail for what is new.
+
+        Raises:
+            AirflowFailException: There is something that no run has told of, or an argument or a Connection
+                is wrong.
+            AirflowSkipException: There is no record to look at.
+            LedgerUnavailable: The store of the record does not answer.
+        """
+        import pendulum
+
+        from airflow_provider_forge.operators.watch import Sight, tell_expiry
+
+        now = pendulum.now("UTC")
+        with final_errors():
+            forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
+            last_day = forge.token_expires_on
+            watch = self._watch(context, forge)
+            sight = watch.look(now) if watch else Sight(None)
+            # After all that can fail and is tried again: what is told has to be told once.
+            alerts = tell_expiry(last_day, now.date(), self.forge_conn_id) if last_day else []
+        token_days = (last_day - now.date()).days if last_day else None
+        summary = self._tell(sight, token_days, now)
+        if alerts := [*sight.alerts, *alerts]:
+            raise AirflowFailException("\n".join(alerts))
+        if sight.coverage is None:
+            raise AirflowSkipException("There is no record of deliveries to look at: see above")
+        return summary
+
+    def _watch(self, context: Context, forge: ForgeMetricsHook) -> Watch | None:
+        """Return what looks at the record of deliveries; None where none is kept."""
+        from airflow_provider_forge.gateway.windows import RETENTION
+        from airflow_provider_forge.hooks.dag_runs import DagRuns
+        from airflow_provider_forge.hooks.ledger import find_store, open_ledger
+        from airflow_provider_forge.operators.watch import Watch
+
+        otlp = OtlpHook(self.otlp_conn_id)
+        endpoint = otlp.endpoint()
+        store = find_store(context, self.asset, otlp.ledger_url)
+        if store is None:
+            self.log.warning(
+                "No record of deliveries is kept, so nobody knows what is missing: Airflow before 3.3 has no"
+                " place for it. Set the extra ledger_url of %s to have one",
+                self.otlp_conn_id,
+            )
+            return None
+        return Watch(
+            open_ledger(store, forge.app_id, endpoint.destination),
+            DagRuns(self.export_dag_id, context["ti"]),
+            keep=min(RETENTION, endpoint.max_age or RETENTION),
+            alert_before=self.alert_before,
+            heal=self.heal,
+        )
+
+    def _tell(self, sight: Sight, token_days: int | None, now: dt.datetime) -> dict[str, Any]:
+        """Log what was found, and return it in short."""
+        from airflow_provider_forge.delivery.coverage import Outcome
+        from airflow_provider_forge.delivery.picture import lines
+
+        summary: dict[str, Any] = {"token_days": token_days, "healing": sight.healing}
+        if coverage := sight.coverage:
+            for line in lines(coverage, now, self.alert_before, self.export_dag_id):
+                self.log.info("%s", line)
+            summary |= {
+                "windows": {outcome.value: coverage.count(outcome) for outcome in Outcome},
+                "gaps": len(coverage.gaps()),
+                "expiring": len(coverage.expiring(now, self.alert_before)),
+            }
+        self.log.info("Summary: %s", summary)
+        return summary

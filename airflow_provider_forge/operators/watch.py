@@ -1,0 +1,170 @@
+"""Watching over deliveries: from the record to what is healed and to what an alert tells."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.delivery.coverage import EXPECTED_AFTER, find_coverage
+from airflow_provider_forge.delivery.picture import backfill, describe, time
+from airflow_provider_forge.hooks.memory import VariableMemory
+from airflow_provider_forge.operators.alerts import Notes, due_threshold, gaps_to_tell
+from airflow_provider_forge.operators.healing import heal, plan
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from airflow_provider_forge.delivery.coverage import Coverage, Gap
+    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.hooks.dag_runs import DagRuns
+
+__all__ = ["Sight", "Watch", "tell_expiry"]
+
+log = logging.getLogger(__name__)
+
+MOST_GAPS_TOLD = 10
+"""Gaps in an alert, which may end up in a chat; the log has all."""
+
+_REMEMBERS = "Remembers of what forge_metrics_coverage has told: delete it to be told again"
+
+
+@dataclass
+class Sight:
+    """What a look has found.
+
+    Attributes:
+        coverage: What has become of each quarter hour; None where nothing is on record.
+        healing: The intervals that runs were started for.
+        alerts: Messages about what no look has told of before.
+    """
+
+    coverage: Coverage | None
+    healing: list[str] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Watch:
+    """Watches over what one DAG delivers.
+
+    Attributes:
+        ledger: The record of it.
+        runs: The runs of that DAG.
+        keep: How long a quarter hour can be had after its start.
+        alert_before: How long before a gap begins to expire there is an alert.
+        heal: Whether to start runs for what is missing.
+    """
+
+    ledger: Ledger
+    runs: DagRuns
+    keep: dt.timedelta
+    alert_before: dt.timedelta
+    heal: bool
+
+    def look(self, now: dt.datetime) -> Sight:
+        """Read the record, heal, and remember what has been told.
+
+        Raises:
+            ConfigurationError: Airflow starts no runs of the DAG.
+            LedgerUnavailable: The store does not answer.
+        """
+        memory = VariableMemory(f"forge_coverage_{self.ledger.name.replace('/', '_')}", _REMEMBERS)
+        notes, before = _read(memory), _read(memory)
+        coverage = find_coverage(self.ledger, now, keep=self.keep, expected_after=EXPECTED_AFTER)
+        if coverage is None:
+            sight = Sight(None, alerts=self._tell_loss(notes))
+        else:
+            sight = self._judge(coverage, notes, now)
+        # Before the task fails: what is told has to be told once.
+        if notes != before:
+            memory.save(notes.to_json())
+        return sight
+
+    def _tell_loss(self, notes: Notes) -> list[str]:
+        before, notes.record = notes.record, None
+        if before is None:
+            log.info("%s has no record: nothing was delivered yet", self.ledger.store.name)
+            return []
+        message = (
+            f"The record of deliveries that was in {before} is not in {self.ledger.store.name} now: it was"
+            " erased, or is kept elsewhere. Nobody knows what is missing until something is delivered"
+        )
+        return [message]
+
+    def _judge(self, coverage: Coverage, notes: Notes, now: dt.datetime) -> Sight:
+        busy = self.runs.under_way(now)
+        pieces = plan(coverage, notes.tried, now) if self.heal else []
+        if pieces and busy:
+            log.info("%s of %s under way: nothing is healed now", _count(busy, "run"), self.runs.dag_id)
+            pieces = []
+        heal(pieces, self.runs)
+        notes.tried += pieces
+        telling = gaps_to_tell(coverage, now, self.alert_before, notes, under_way=bool(busy))
+        for gap in coverage.expiring(now, self.alert_before):
+            if gap not in telling:
+                log.warning("No alert, but missing: %s", describe(gap, now, soon=True))
+        notes.record = self.ledger.store.name
+        notes.look(coverage, now)
+        return Sight(
+            coverage,
+            [f"{time(piece.start)}/{time(piece.end)}" for piece in pieces],
+            [self._tell_gaps(telling, notes, now)] if telling else [],
+        )
+
+    def _tell_gaps(self, gaps: list[Gap], notes: Notes, now: dt.datetime) -> str:
+        windows = _count(sum(len(gap.quarters) for gap in gaps), "window")
+        first = time(min(gap.expires for gap in gaps))
+        message = (
+            f"{windows} of 15 minutes not delivered, in {_count(len(gaps), 'gap')}; the first"
+            f" is lost after {first}. Find out why in the logs of {self.runs.dag_id}, and then backfill"
+        )
+        lines = [message]
+        for gap in gaps[:MOST_GAPS_TOLD]:
+            tried = any(piece.has(quarter) for piece in notes.tried for quarter in gap.quarters)
+            lines.append(describe(gap, now, soon=False) + (", not healed by a run for it" if tried else ""))
+            lines.append(f"  {backfill(gap, self.runs.dag_id)}")
+        if len(gaps) > MOST_GAPS_TOLD:
+            lines.append(f"and {_count(len(gaps) - MOST_GAPS_TOLD, 'more gap')}: see the log")
+        return "\n".join(lines)
+
+
+def tell_expiry(last: dt.date, today: dt.date, conn_id: str) -> list[str]:
+    """Return what to raise an alert for as an API token's last day comes near, each threshold once.
+
+    Args:
+        last: The token's last day.
+        today: The present one, in UTC.
+        conn_id: Id of the Connection that has the token.
+    """
+    days = (last - today).days
+    memory = VariableMemory(f"forge_expiry_{conn_id}", _REMEMBERS)
+    before = memory.load()
+    told = before.get("told") if before.get("expires_on") == last.isoformat() else None
+    threshold = due_threshold(days, told if isinstance(told, int) else None)
+    when = "has expired" if days < 0 else f"expires in {_count(days, 'day')}" if days else "expires today"
+    # Not as it is in the Connection, which Airflow takes for a secret.
+    message = (
+        f"The API token of {conn_id} {when} ({last.day} {last:%B %Y}): make a new one at"
+        " https://id.atlassian.com/manage/api-tokens, and put it into the Connection, its last day in"
+        " token_expires_on"
+    )
+    if threshold is not None:
+        memory.save({"expires_on": last.isoformat(), "told": threshold})
+        return [message]
+    if told is not None:
+        log.warning("No alert again: %s", message)
+    return []
+
+
+def _count(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _read(memory: VariableMemory) -> Notes:
+    try:
+        return Notes.from_json(memory.load())
+    except ValueError as error:
+        log.warning("The Variable %s is damaged (%s): taken for empty", memory.key, error)
+        return Notes()

@@ -1,0 +1,303 @@
+"""The operator, over records that deliveries have really made; hours pass by a clock that stands still."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_forge.delivery.ledger import Selection
+from airflow_provider_forge.delivery.stores import ObjectStore
+from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, ceil, floor
+from airflow_provider_forge.hooks.dag_runs import DagRuns
+from airflow_provider_forge.hooks.ledger import delivery_asset, open_ledger
+from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
+
+APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
+NOW = pendulum.datetime(2026, 11, 23, 12, 12)
+# What there is to look at is made short, because a record takes a file for five minutes.
+KEEP = timedelta(hours=30)
+FIRST = ceil(NOW - KEEP, LONGEST)
+# It begins to expire in 27 hours, and has three windows.
+GAP = (FIRST.add(hours=27), FIRST.add(hours=27, minutes=45))
+LOGGERS = "airflow_provider_forge"
+
+
+@pytest.fixture
+def connect(monkeypatch, variables, tmp_path):
+    def connect(*, forge=None, otlp=None):
+        extras = {
+            "FORGE": {"app_id": APP, **(forge or {})},
+            "OTLP": {"ledger_url": f"file://{tmp_path}/ledger", "max_age": "30h", **(otlp or {})},
+        }
+        for name, extra in extras.items():
+            connection = {"conn_type": name.lower(), "host": "http://receiver:4318", "extra": extra}
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}_DEFAULT", json.dumps(connection))
+
+    connect()
+    return connect
+
+
+@pytest.fixture
+def deliver(connect, tmp_path):
+    """Return a function that records all windows as delivered, in hours to come too, but for some gaps."""
+
+    def deliver(*gaps, first=FIRST):
+        ledger = open_ledger(ObjectStore(tmp_path / "ledger"), APP, OtlpHook().endpoint().destination)
+        # By the real clock it would tidy up.
+        ledger._now = lambda: NOW
+        edges = [first, *(edge for gap in gaps for edge in gap), floor(NOW, LONGEST).add(hours=12)]
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            with ledger.page([], Selection(["production"], ["COUNT"]), start, end) as page:
+                page.conclude()
+                page.save()
+
+    return deliver
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs of the DAG that delivers: how many are under way, and which were started."""
+    state = SimpleNamespace(under_way=0, started=[])
+    monkeypatch.setattr(DagRuns, "under_way", lambda self, now: state.under_way)
+    monkeypatch.setattr(
+        DagRuns, "start", lambda self, run_id, conf: state.started.append((self.dag_id, run_id, conf))
+    )
+    return state
+
+
+@pytest.fixture
+def look(runs, caplog, monkeypatch):
+    """Run a task so many hours later."""
+    caplog.set_level(logging.INFO)
+
+    def look(hours=0, **arguments):
+        caplog.clear()
+        monkeypatch.setattr(pendulum, "now", lambda timezone: NOW.add(hours=hours))
+        return ForgeMetricsCoverageOperator(task_id="coverage", **arguments).execute({"ti": None})
+
+    return look
+
+
+def test_a_complete_record_is_a_summary(deliver, look, connect):
+    connect(otlp={"max_age": ""})
+    deliver(first=ceil(NOW - RETENTION, LONGEST))
+    assert look() == {
+        "windows": {"pending": 0, "empty": 1343, "delivered": 0, "rejected": 0, "failed": 0, "missing": 0},
+        "gaps": 0,
+        "expiring": 0,
+        "healing": [],
+        "token_days": None,
+    }
+
+
+def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
+    deliver(GAP)
+    with pytest.raises(AirflowFailException) as failed:
+        look()
+    message = str(failed.value).splitlines()
+    assert message[0].startswith("3 windows of 15 minutes not delivered, in 1 gap; the first is lost after")
+    assert message[1].endswith(": 3 missing, 27 h left")
+    assert message[2].startswith(
+        "  airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z"
+    )
+    for hours in range(1, 4):
+        summary = look(hours)
+        assert (summary["gaps"], summary["expiring"]) == (1, 1)
+        assert "No alert, but missing: 2026-11-23T09:15:00Z to 2026-11-23T10:00:00Z: 3 missing" in caplog.text
+
+
+def test_the_log_shows_the_coverage(deliver, look, capsys):
+    deliver(GAP)
+    look(alert_before=timedelta(hours=1))
+    log = capsys.readouterr().out
+    assert "UTC        0  1  2 " in log
+    assert "119 windows of 15 minutes: 0 pending, 116 empty, 0 delivered" in log
+    assert "airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z" in log
+
+
+def test_many_gaps_are_told_in_short(deliver, look):
+    starts = [FIRST.add(hours=2, minutes=30 * number) for number in range(12)]
+    deliver(*((start, start + LONGEST) for start in starts))
+    with pytest.raises(AirflowFailException) as failed:
+        look(export_dag_id="mine")
+    lines = str(failed.value).splitlines()
+    assert lines[0].startswith("12 windows of 15 minutes not delivered, in 12 gaps;")
+    assert len([line for line in lines if "--dag-id mine" in line]) == 10
+    assert lines[-1] == "and 2 more gaps: see the log"
+
+
+def test_what_a_catchup_is_about_to_fill_is_no_failure(deliver, look, runs):
+    deliver(GAP)
+    runs.under_way = 8
+    assert look()["expiring"] == 1
+
+
+def test_nothing_is_healed_unless_asked_for(deliver, look, runs):
+    deliver(GAP)
+    with pytest.raises(AirflowFailException):
+        look()
+    assert runs.started == []
+
+
+def test_healing_starts_a_run_and_fails_when_that_has_not_helped(deliver, look, runs):
+    deliver(GAP)
+    interval = {"from": "2026-11-23T09:15:00Z", "to": "2026-11-23T10:00:00Z"}
+    assert look(heal=True)["healing"] == ["2026-11-23T09:15:00Z/2026-11-23T10:00:00Z"]
+    assert [(dag_id, conf) for dag_id, _, conf in runs.started] == [("forge_metrics", interval)]
+    for hours in (1, 2):
+        assert look(hours, heal=True)["healing"] == []
+    with pytest.raises(AirflowFailException, match="3 missing, 24 h left, not healed by a run for it"):
+        look(3, heal=True)
+    assert len(runs.started) == 1
+    assert look(6, heal=True)["healing"]
+    assert len(runs.started) == 2
+
+
+def test_a_gap_that_is_healed_is_forgotten(deliver, look, runs, variables):
+    deliver(GAP)
+    look(heal=True)
+    deliver()
+    assert look(1, heal=True)["gaps"] == 0
+    [notes] = [json.loads(value) for key, value in variables.items() if key.startswith("forge_coverage_")]
+    assert (notes["tried"], notes["told"]) == ([], [])
+
+
+def test_nothing_is_healed_while_others_are_at_work(deliver, look, runs, caplog):
+    deliver(GAP)
+    runs.under_way = 3
+    assert look(heal=True)["healing"] == []
+    assert runs.started == []
+    assert "3 runs of forge_metrics under way: nothing is healed now" in caplog.text
+
+
+def test_a_dag_that_does_not_exist_fails_it_each_time(deliver, look, runs, monkeypatch):
+    def refuse(self, run_id, conf):
+        raise ConfigurationError("export_dag_id", "there is none")
+
+    monkeypatch.setattr(DagRuns, "start", refuse)
+    deliver(GAP)
+    for hours in range(2):
+        with pytest.raises(AirflowFailException, match=r"^export_dag_id: there is none"):
+            look(hours, heal=True)
+
+
+def test_the_token_rings_at_each_threshold_once(deliver, look, connect):
+    deliver()
+    connect(forge={"token_expires_on": NOW.add(days=31).to_date_string()})
+    assert look()["token_days"] == 31
+    rung = []
+    for hours in range(24, 24 * 34, 24):
+        try:
+            look(hours)
+        except AirflowFailException as failed:
+            rung.append((hours / 24, str(failed)))
+    tokens = [(days, text) for days, text in rung if "API token" in text]
+    assert [days for days, _ in tokens] == [1, 24, 30, 32]
+    assert "of forge_default expires in 30 days (24 December 2026): make a new one" in tokens[0][1]
+    assert "expires in 1 day (" in tokens[2][1]
+    assert "has expired (" in tokens[3][1]
+
+
+def test_a_new_token_begins_anew(deliver, look, connect):
+    deliver()
+    for days in (5, 6):
+        connect(forge={"token_expires_on": NOW.add(days=days).to_date_string()})
+        with pytest.raises(AirflowFailException, match=f"expires in {days} days"):
+            look()
+        assert look()["token_days"] == days
+
+
+def test_a_gap_and_a_token_are_one_failure(deliver, look, connect):
+    deliver(GAP)
+    connect(forge={"token_expires_on": NOW.to_date_string()})
+    with pytest.raises(AirflowFailException, match=r"(?s)3 windows of .*expires today"):
+        look()
+    assert look()["token_days"] == 0
+
+
+def test_a_token_is_looked_at_without_a_record_too(connect, look):
+    connect(forge={"token_expires_on": NOW.add(days=1).to_date_string()})
+    with pytest.raises(AirflowFailException, match="expires in 1 day "):
+        look()
+    with pytest.raises(AirflowSkipException):
+        look()
+
+
+def test_where_nothing_was_delivered_yet_it_is_skipped(connect, look, variables, caplog):
+    with pytest.raises(AirflowSkipException):
+        look()
+    assert "has no record: nothing was delivered yet" in caplog.text
+    assert variables == {}
+
+
+def test_where_no_record_is_kept_it_is_skipped(connect, look, capsys):
+    connect(otlp={"ledger_url": ""})
+    with pytest.raises(AirflowSkipException):
+        look()
+    assert "Set the extra ledger_url of otlp_default to have one" in capsys.readouterr().out
+
+
+def test_a_record_that_is_gone_is_told_of_once(deliver, look, tmp_path):
+    deliver()
+    look()
+    shutil.rmtree(tmp_path / "ledger")
+    with pytest.raises(AirflowFailException, match="The record of deliveries that was in file:"):
+        look(1)
+    with pytest.raises(AirflowSkipException):
+        look(2)
+
+
+def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_lost(deliver, look, connect, tmp_path):
+    deliver(GAP)
+    connect(forge={"token_expires_on": NOW.to_date_string()})
+    [head] = tmp_path.glob("ledger/*/*/head.json")
+    content = head.read_text()
+    head.write_text("{")
+    with pytest.raises(LedgerUnavailable):
+        look()
+    head.write_text(content)
+    with pytest.raises(AirflowFailException, match=r"(?s)3 windows of .*expires today"):
+        look()
+
+
+def test_what_the_destination_would_not_keep_is_not_missed(connect, deliver, look):
+    deliver()
+    assert sum(look()["windows"].values()) == 4 * 29 + 3
+
+
+def test_notes_that_somebody_has_damaged_are_begun_anew(deliver, look, variables, caplog):
+    deliver(GAP)
+    with pytest.raises(AirflowFailException):
+        look()
+    [key] = [key for key in variables if key.startswith("forge_coverage_")]
+    variables[key] = '{"seen": 5}'
+    with pytest.raises(AirflowFailException):
+        look(1)
+    assert f"The Variable {key} is damaged" in caplog.text
+
+
+def test_a_wrong_date_is_named_before_anything_is_read(connect, look):
+    connect(forge={"token_expires_on": "soon"})
+    with pytest.raises(AirflowFailException, match=r"^forge_default: token_expires_on: is not a date"):
+        look()
+
+
+@pytest.mark.parametrize("hours", [0, -1])
+def test_alert_before_has_to_be_above_0(hours):
+    with pytest.raises(ConfigurationError, match=r"^alert_before: "):
+        ForgeMetricsCoverageOperator(task_id="coverage", alert_before=timedelta(hours=hours))
+
+
+def test_it_has_the_asset_as_inlet_only_so_that_it_starts_no_other_dag():
+    task = ForgeMetricsCoverageOperator(task_id="coverage")
+    assert delivery_asset("forge_default", "otlp_default") in task.inlets
+    assert not task.outlets
