@@ -80,13 +80,14 @@ def _print(output: Output, coverage: Coverage, expiring: list[Gap], now: dt.date
 
 def _print_days(output: Output, coverage: Coverage) -> None:
     hours = coverage.hours()
-    output.line(f"{'UTC':<11}" + "".join(f"{hour:<3}" for hour in range(24)).rstrip())
+    # With a sign in every second column, a day fits into a terminal of 80.
+    output.line(f"{'UTC':<11}" + "".join(f"{hour:<4}" for hour in range(0, 24, 2)).rstrip())
     for day in sorted({hour.date() for hour in hours}):
         line = Text(f"{day} ")
         for number in range(24):
             hour = dt.datetime.combine(day, dt.time(number), dt.timezone.utc)
             sign, style = SIGNS[hours[hour]] if hour in hours else (" ", "")
-            line.append(f"{sign:<3}", style=style)
+            line.append(f"{sign:<2}", style=style)
         line.rstrip()
         output.line(line)
     output.line("  ".join(f"{sign} {outcome.value}" for outcome, (sign, _) in SIGNS.items() if sign.strip()))
