@@ -23,11 +23,13 @@ help: ## Show this list
 demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an OTLP sink; Ctrl-C ends it
 	@$(BIN)/python -m demo
 
-test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and one end-to-end run
+test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and end to end on this Airflow, a part of them on 3.0
 	$(BIN)/python -m pytest -m "not long" $(LANES)
+	$(BIN)/nox -s "airflow(3.0)" -- quick
 
-test-long: $(INSTALLED_DEV) ## Run the tests that take minutes
+test-long: $(INSTALLED_DEV) ## Run the tests that take minutes, and the units and dag.test() on each Airflow
 	$(BIN)/python -m pytest -m long
+	$(BIN)/nox
 
 screenshots: $(INSTALLED_DEV) ## Take the pictures in docs/images, from Airflow's UI
 	mkdir -p docs/images
@@ -56,7 +58,7 @@ build: $(INSTALLED_DEV) ## Build the wheel and the source distribution into dist
 	$(BIN)/python -m build
 
 clean: ## Remove everything that these commands have made, .venv too
-	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -129,4 +129,5 @@ class ForgeMetricsTimetable(Timetable):
             return None
         # Not aligned only where `interval` was another before: one short run fills up to the next boundary.
         end = floor(start, self.interval) + self.interval
-        return DagRunInfo(run_after=end + self.settle, data_interval=DataInterval(start=start, end=end))
+        # Not DagRunInfo(…), of which Airflow 3.2 wants more fields than the others.
+        return DagRunInfo.interval(start, end)._replace(run_after=end + self.settle)

@@ -76,7 +76,9 @@ def test_a_fresher_dag_is_what_the_comment_says(parse):
 
 def test_live_windows_go_before_backfills(parse):
     (dag,) = parse(SHIPPED.read_text()).values()
-    assert [task.weight_rule for task in dag.tasks] == [f"{LiveFirst.__module__}.{LiveFirst.__name__}"]
+    (rule,) = [task.weight_rule for task in dag.tasks]
+    # Before 3.2, Airflow makes the object at once.
+    assert rule == f"{LiveFirst.__module__}.{LiveFirst.__name__}" or isinstance(rule, LiveFirst)
 
 
 def test_the_recipe_for_a_fleet_without_redis_can_be_pasted(parse):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Output"]
 
+GAP = 2
+"""Columns of a terminal between those of a table."""
+
 
 class Output:
     """Standard output and standard error of a command.
@@ -50,11 +53,17 @@ class Output:
         self._console.print(text, style=style, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print a table; numbers stand to the right."""
+        """Print a table; numbers stand to the right.
+
+        A terminal that is too narrow for it gets a line for each cell, with the column's name.
+        """
         rows = [list(row) for row in rows]
         if not self._console.is_terminal:
             for row in [list(columns), *rows]:
                 self.raw("\t".join(map(_cell, row)))
+            return
+        if _narrowest([columns, *rows]) > self._console.width:
+            self._records(columns, rows)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for index, name in enumerate(columns):
@@ -65,6 +74,13 @@ class Output:
         for row in rows:
             table.add_row(*map(_cell, row))
         self._console.print(table)
+
+    def _records(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        widest = max(map(len, columns))
+        for row in rows:
+            for name, value in zip(columns, row, strict=True):
+                self.line(f"{name:<{widest}}  {_cell(value)}".rstrip())
+            self.line()
 
     def failure(self, error: Exception, *, as_json: bool) -> None:
         """Print what ended the command."""
@@ -83,6 +99,13 @@ class Output:
     def busy(self, what: str) -> AbstractContextManager[Any]:
         """Show on a terminal that something takes its time."""
         return self._errors.status(what)
+
+
+def _narrowest(rows: Iterable[Sequence[Any]]) -> int:
+    """Return the columns of a terminal that a table needs whose first cells are not broken, nor words."""
+    columns = [[_cell(value) for value in column] for column in zip(*rows, strict=True)]
+    words = [columns[0], *([word for cell in column for word in cell.split()] for column in columns[1:])]
+    return sum(max(map(len, column)) for column in words) + GAP * (len(columns) - 1)
 
 
 def _cell(value: Any) -> str:

@@ -32,10 +32,10 @@ SIGNS = {
     Outcome.MISSING: "x",
 }
 
-WIDTH = 3
-"""Columns that an hour takes."""
+WIDTH = 2
+"""Columns that an hour takes: with two, a day fits into a terminal of 80."""
 
-HEADING = f"{'UTC':<11}" + "".join(f"{hour:<{WIDTH}}" for hour in range(24)).rstrip()
+HEADING = f"{'UTC':<11}" + "".join(f"{hour:<{2 * WIDTH}}" for hour in range(0, 24, 2)).rstrip()
 
 LEGEND = "  ".join(f"{sign} {outcome.value}" for outcome, sign in SIGNS.items() if sign.strip())
 

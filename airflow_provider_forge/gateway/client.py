@@ -261,6 +261,8 @@ class GatewayClient:
     ) -> Content:
         """Make one call and return what `read` makes of its answer.
 
+        Somebody is waiting for it, who can ask again: it sleeps for a minute at most before the call.
+
         Args:
             document: GraphQL.
             variables: Its.
@@ -269,10 +271,10 @@ class GatewayClient:
             spared: A field of the document's whose failures are left to `read`.
 
         Raises:
+            RateLimited: The account's calls are taken for longer; `retry_after` says when to come back.
             ForgeError: The gateway cannot be reached or reports another failure, or `read` raises it.
         """
-        # Somebody is waiting for it, who can ask again.
-        return self._call(document, variables, kind, read, live=True, spared=spared, attempts=1).content
+        return self._call(document, variables, kind, read, live=True, spared=spared, attended=True).content
 
     def _pages(self, app_id: str, *, live: bool) -> Iterator[Environment]:
         after: str | None = None
@@ -297,13 +299,14 @@ class GatewayClient:
         window: Window | None = None,
         live: bool,
         spared: str | None = None,
-        attempts: int = ATTEMPTS,
+        attended: bool = False,
     ) -> _Call[Content]:
         """Make a call, and make it again where the gateway counted too many of the account."""
         waited = 0.0
+        attempts, patience = (1, 0.0) if attended else (ATTEMPTS, self._patience)
         while True:
             self._check_credentials()
-            place = self._limiter.acquire(live=live, patience=self._patience)
+            place = self._limiter.acquire(live=live, patience=patience)
             if window:
                 self.check(window)  # it may have expired meanwhile
             if place.waited:

@@ -100,8 +100,8 @@ class RateLimiter:
         while not (verdict := self.store.ask(place.holder, live=place.live)).granted:
             if not verdict.placed and place.patience is not None and verdict.seconds > place.patience:
                 raise RateLimited(
-                    f"The account's calls are taken for the next {verdict.seconds:.0f} s, by other tasks or"
-                    " by a pause that the gateway asked for: this one asks again then",
+                    "The account's calls are taken, by other tasks or by a pause that the gateway asked for:"
+                    f" again in {verdict.seconds:.0f} s",
                     retry_after=verdict.seconds,
                 )
             self._sleep(verdict.seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -23,15 +24,22 @@ def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str
     """Return the Connection.
 
     Raises:
-        ConfigurationError: There is none of that id.
+        ConfigurationError: There is none of that id, or it cannot be read.
     """
     try:
         return hook.get_connection(conn_id)
     except AirflowNotFoundException:
+        variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+        if variable in os.environ:  # before 3.2, Airflow says nothing else of one that it cannot read
+            raise ConfigurationError(
+                argument,
+                f"Airflow cannot read the Connection {conn_id!r} in {variable}: check that it is JSON or a"
+                " URI, and its extra an object",
+            ) from None
         raise ConfigurationError(
             argument,
             f"there is no Connection {conn_id!r}: add one of type {kind!r} under Admin, Connections, or set"
-            f" AIRFLOW_CONN_{conn_id.upper()}",
+            f" {variable}",
         ) from None
 
 

@@ -20,6 +20,9 @@ from airflow_provider_forge.sandbox.scenario import LatencyShape, RateLimitChann
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+UNLIMITED = 10_000
+"""Calls, in however many seconds."""
+
 # The scenario's switches that are on or off, each an option of the same name.
 _SWITCHES = (
     "large_app",
@@ -102,7 +105,8 @@ def _description(gateway: SandboxGateway, sink: OtlpSink) -> dict[str, Any]:
     extra = {
         "app_id": gateway.app_id,
         "environments": "production",
-        "rate_limit_calls": gateway.rate_limit_calls,
+        # A Connection has no word for no limit: there it is one that nobody reaches.
+        "rate_limit_calls": gateway.rate_limit_calls or UNLIMITED,
         "rate_limit_seconds": gateway.rate_limit_seconds,
     }
     forge = {

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 
 TOKEN, SECRET = "c4n4ry-t0ken-of-the-account", "c4n4ry-s3cret-of-the-receiver"
 ROOT = Path(__file__).parent.parent.parent
+DECIDING = ("COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR")
+"""Variables of whoever runs the tests that say what output looks like."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,13 @@ class Done:
     def rows(self) -> list[list[str]]:
         """What stands between tabs."""
         return [line.split("\t") for line in self.out.splitlines()]
+
+
+def screen(shown: str, columns: int) -> list[str]:
+    """Return what stands on a terminal in the end, line for line."""
+    terminal = pyte.Screen(columns, 200)
+    pyte.Stream(terminal).feed(shown.replace("\n", "\r\n"))
+    return "\n".join(line.rstrip() for line in terminal.display).rstrip().splitlines()
 
 
 @pytest.fixture
@@ -64,12 +77,13 @@ class Shell:
             },
             "OTLP_DEFAULT": {"conn_type": "otlp", "host": sink.url, "password": SECRET, "extra": {}},
         }
-        self.variables = {"AIRFLOW_HOME": str(home), "COLUMNS": "100", "TERM": "xterm-256color"}
+        self.variables = {"AIRFLOW_HOME": str(home), "TERM": "xterm-256color"}
         self.program = ("airflow_provider_forge",)
 
     def environment(self) -> dict[str, str]:
         connections = {f"AIRFLOW_CONN_{name}": json.dumps(each) for name, each in self.connections.items()}
-        return {**os.environ, "PYTHONPATH": str(ROOT), **connections, **self.variables}
+        inherited = {name: value for name, value in os.environ.items() if name not in DECIDING}
+        return {**inherited, "PYTHONPATH": str(ROOT), **connections, **self.variables}
 
     def command(self, line: str) -> list[str]:
         return [sys.executable, "-m", *self.program, *line.split()]
@@ -83,9 +97,10 @@ class Shell:
         assert "Traceback" not in run.stderr
         return Done(run.returncode, run.stdout, run.stderr)
 
-    def on_a_terminal(self, line: str) -> Done:
-        """Run a command on a terminal of 100 columns, which shows both outputs."""
+    def on_a_terminal(self, line: str, columns: int = 100) -> Done:
+        """Run a command on a terminal, which shows both outputs."""
         ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         process = subprocess.Popen(
             self.command(line), env=self.environment(), stdin=theirs, stdout=theirs, stderr=theirs, cwd="/"
         )

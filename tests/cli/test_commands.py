@@ -38,7 +38,7 @@ def test_each_option_is_explained_and_each_command_has_json(command):
 
 def test_it_imports_nothing_but_airflows_own():
     code = (
-        "import sys, airflow.cli.cli_config; before = set(sys.modules);"
+        "import sys, airflow.cli.cli_config, airflow_provider_forge; before = set(sys.modules);"
         "import airflow_provider_forge.cli.definition as ours; ours.get_forge_cli_commands();"
         "print(*(set(sys.modules) - before))"
     )

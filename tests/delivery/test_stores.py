@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import ObjectStoragePath
+from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_forge.delivery.stores import ObjectStore, OverlayStore, TransientStore
@@ -35,6 +36,7 @@ KEY = "8ce114f4/5e1f/20261123T0500Z"
 @pytest.fixture
 def memory() -> Iterator[Any]:
     """A place in fsspec's memory, which stands for a bucket."""
+    attach("memory", fs=MemoryFileSystem())  # which Airflow before 3.2 does not know by itself
     path = ObjectStoragePath(f"memory://{uuid.uuid4().hex}/ledger")
     yield path
     MemoryFileSystem.store.clear()

@@ -24,7 +24,10 @@ COVERAGE = SHIPPED.with_name("forge_metrics_coverage.py")
 
 PARSE_WITHOUT_SOCKETS = """
 import socket, sys
-from airflow.dag_processing.dagbag import DagBag
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ModuleNotFoundError:  # Airflow 3.0 and 3.1
+    from airflow.models.dagbag import DagBag
 
 class Refused(socket.socket):
     def __init__(self, *args, **kwargs):

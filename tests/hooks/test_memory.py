@@ -70,11 +70,11 @@ def test_outside_of_a_task_there_is_nothing_and_nothing_is_kept():
 
 def test_where_airflow_refuses_delivery_goes_on(variables, monkeypatch, caplog):
     def refuse(*_, **__):
-        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.PERMISSION_DENIED))
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
 
     monkeypatch.setattr(variables, "set", refuse)
     VariableMemory("forge_a", "For tests").save(CONTENT)
-    assert "The Variable forge_a cannot be set: PERMISSION_DENIED" in caplog.text
+    assert "The Variable forge_a cannot be set: API_SERVER_ERROR" in caplog.text
 
 
 def test_making_a_memory_reads_nothing(monkeypatch):

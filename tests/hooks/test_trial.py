@@ -145,6 +145,16 @@ def test_a_gateway_that_fails(press_forge, gateway, fault, said):
     assert len(gateway.calls) == 1
 
 
+def test_a_budget_that_is_taken_is_told_and_not_waited_for(press_forge, gateway):
+    gateway.add_fault(Fault("rate_limited", seconds=300))
+    assert not press_forge()[0]
+    # That account pauses now, as it would behind a long queue.
+    works, message = press_forge()
+    assert not works
+    assert re.search("^The account's calls are taken.*: again in 2[34][0-9] s$", message)
+    assert len(gateway.calls) == 1
+
+
 def test_no_gateway(press_forge, gateway):
     gateway.stop()
     works, message = press_forge()

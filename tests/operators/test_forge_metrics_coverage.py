@@ -119,7 +119,7 @@ def test_the_log_shows_the_coverage(deliver, look, capsys):
     deliver(GAP)
     look(alert_before=timedelta(hours=1))
     log = capsys.readouterr().out
-    assert "UTC        0  1  2 " in log
+    assert "UTC        0   2   4 " in log
     assert "119 windows of 15 minutes: 0 pending, 116 empty, 0 delivered" in log
     assert "airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z" in log
 

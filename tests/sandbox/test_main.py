@@ -84,6 +84,16 @@ def test_the_connections_are_ready_to_paste(start):
     }
 
 
+def test_without_a_limit_the_connection_is_one_that_the_hook_takes(start, monkeypatch):
+    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+
+    _, about = start("--rate-limit-calls", "0")
+    monkeypatch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", about["connections"]["AIRFLOW_CONN_FORGE_DEFAULT"])
+    hook = ForgeMetricsHook()
+    for _ in range(12):
+        assert hook.get_conn().environments(hook.app_id)
+
+
 def test_every_option_reaches_the_scenario():
     options = _parser().parse_args(
         [

@@ -1,0 +1,102 @@
+"""Every command, in a pipe and on terminals: it says the same in each, and fits."""
+
+from __future__ import annotations
+
+import re
+
+import pendulum
+import pytest
+from airflow.cli import cli_parser
+
+from airflow_provider_forge.cli.commands import COMMANDS
+from tests.cli.conftest import screen
+
+START = pendulum.yesterday("UTC").add(hours=10)
+WINDOW = f"--start {START.isoformat()} --end {START.add(minutes=5).isoformat()}"
+INTERVAL = f"--start {START.isoformat()} --end {START.add(minutes=30).isoformat()}"
+
+# What each ends with; `coverage` finds all but half an hour missing.
+LINES = {
+    "check": 0,
+    "environments": 0,
+    f"fetch {WINDOW}": 0,
+    f"fetch --cardinality {WINDOW}": 0,
+    f"send --dry-run --no-ledger {INTERVAL}": 0,
+    f"send --resend {INTERVAL}": 0,
+    "coverage": 1,
+    # What goes wrong.
+    "environments --forge-conn-id nowhere": 2,
+    f"send {INTERVAL} --ledger-url bucket": 2,
+    "fetch --start 2020-01-01T00:00:00Z": 3,
+}
+
+AIRFLOW_HAS_COMMANDS = "forge" in cli_parser.ALL_COMMANDS_DICT
+
+
+@pytest.fixture
+def recorded(shell, tmp_path):
+    """The shell, with something on record."""
+    shell.connections["OTLP_DEFAULT"]["extra"]["ledger_url"] = f"file://{tmp_path}/ledger"
+    assert shell(f"send {INTERVAL}").status == 0
+    return shell
+
+
+def words(lines: list[str]) -> list[str]:
+    """Return what is the same from one run to the next."""
+    text = re.sub(r"request id \w+|[0-9.]+ s\b", "#", "\n".join(lines))
+    return [word for line in text.splitlines() if not line.startswith("[") for word in line.split()]
+
+
+def test_there_is_a_line_for_each_command():
+    assert {line.split()[0] for line in LINES} == {command.name for command in COMMANDS}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("line", LINES, ids=lambda line: re.sub(r"\s\S*\d.*", "", line))
+def test_a_pipe_a_terminal_and_airflows_command_say_the_same(recorded, line):
+    shell = recorded
+    piped = shell(line)
+    assert piped.status == LINES[line]
+    assert "\x1b" not in piped.out + piped.err
+    wide = shell.on_a_terminal(line, columns=250)
+    assert wide.status == piped.status
+    # Tabs in the one are spaces in the other; results and remarks come in this order in both.
+    said = words([*piped.out.splitlines(), *piped.err.splitlines()])
+    assert words(screen(wide.out, 250)) == said
+    if AIRFLOW_HAS_COMMANDS:
+        shell.program = ("airflow", "forge")
+        theirs = shell(line)
+        assert (theirs.status, words(theirs.out.splitlines())) == (
+            piped.status,
+            words(piped.out.splitlines()),
+        )
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize(
+    "line", [f"fetch --cardinality {WINDOW}", f"send --dry-run --no-ledger {INTERVAL}"], ids=["fetch", "send"]
+)
+def test_what_is_printed_fits_and_nothing_is_lost(shell, line, columns):
+    piped, shown = shell(line), screen(shell.on_a_terminal(line, columns).out, columns)
+    everything = "".join("".join(shown).split())
+    for word in words(piped.out.splitlines()):
+        assert word in everything
+
+
+def test_a_day_of_coverage_is_a_line_of_80_columns(recorded):
+    shown = screen(recorded.on_a_terminal("coverage", 80).out, 80)
+    assert shown[0].split() == ["UTC", *(str(hour) for hour in range(0, 24, 2))]
+    days = [line for line in shown if re.match(r"\d{4}-\d\d-\d\d [ x]", line)]
+    assert len(days) in (14, 15)
+    # Each sign stands below its hour.
+    (day,) = [line for line in days if line.startswith(f"{START:%Y-%m-%d}")]
+    assert len(day) == shown[0].index("22") + 3
+    assert day[shown[0].index("10")] == "x"
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
+def test_who_wants_no_colours_gets_none(shell, variable):
+    shell.variables[variable] = {"NO_COLOR": "1", "TERM": "dumb"}[variable]
+    done = shell.on_a_terminal("check")
+    assert "✓ forge_default" in done.out
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", done.out)
