@@ -5,16 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, frame
-from dashboards.panels import bars, latencies, lines, number, rows
-from dashboards.promql import API_LATENCY, API_REQUESTS, INTERVAL, RANGE, latency, of_the_top, ratio, total
+from dashboards.panels import ABOUT_LATENCY, bars, latencies, lines, number, rows
+from dashboards.promql import (
+    API_LATENCY,
+    API_REQUESTS,
+    CLIENT_ERRORS,
+    INTERVAL,
+    RANGE,
+    SERVER_ERRORS,
+    latency,
+    of_the_top,
+    ratio,
+    total,
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 __all__ = ["dashboard"]
-
-SERVER_ERRORS, CLIENT_ERRORS = ('status="5xx"',), ('status="4xx"',)
-ABOUT_LATENCY = "The 95th percentile of histograms; the mean of summaries and gauges."
 
 
 def dashboard() -> Dashboard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
-from dashboards.panels import bars, latencies, lines, number
+from dashboards.panels import ABOUT_LATENCY, bars, latencies, legend, lines, number
 from dashboards.promql import (
     API_REQUESTS,
     CUSTOM,
@@ -49,7 +49,7 @@ def _numbers(built: Dashboard) -> Dashboard:
                 "Latency",
                 "ms",
                 latency(INVOCATION_LATENCY, RANGE),
-                about="The 95th percentile of histograms; the mean of summaries and gauges.",
+                about=ABOUT_LATENCY,
             )
         )
         .with_panel(number("API requests", "short", total(API_REQUESTS, RANGE)))
@@ -60,7 +60,7 @@ def _graphs(built: Dashboard) -> Dashboard:
     by_environment = ratio(total(ERRORS, INTERVAL, ENVIRONMENT), total(INVOCATIONS, INTERVAL, ENVIRONMENT))
     by_version = ratio(total(ERRORS, INTERVAL, VERSION), total(INVOCATIONS, INTERVAL, VERSION))
     by_function = of_the_top(total(INVOCATIONS, INTERVAL, "functionKey"), INVOCATIONS, "functionKey")
-    environment, version = f"{{{{{ENVIRONMENT}}}}}", f"{{{{{VERSION}}}}}"
+    environment, version = legend(ENVIRONMENT), legend(VERSION)
     return (
         built.with_panel(
             bars(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards.frame import APP, ENVIRONMENTS, frame
-from dashboards.panels import bars, lines, number
+from dashboards.panels import bars, legend, lines, number
 from dashboards.promql import CPU, INSTANCES, INTERVAL, MEMORY, RANGE, RESTARTS, UPTIME
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["dashboard"]
 
 POD = "by (serviceKey, pod)"
-LEGEND = "{{pod}}"
+LEGEND = legend("pod")
+# The newest points are up to 20 minutes old when they come.
+LATEST = "30m"
 
 
 def dashboard() -> Dashboard:
@@ -24,9 +26,9 @@ def dashboard() -> Dashboard:
     unsaid = "Atlassian's points of it may not say their environment: they are shown for all."
     instances = f"sum by (serviceKey) (last_over_time({INSTANCES.where()}[{INTERVAL}]))"
     return (
-        built.with_panel(number("Instances", "short", _lowest(), about=unsaid, span=8))
+        built.with_panel(number("Instances", "short", _instances(), about=unsaid, span=8))
         .with_panel(number("Restarts", "short", f"sum({_restarts(RANGE)})", span=8))
-        .with_panel(number("Shortest uptime", "s", _youngest(), about=unsaid, span=8))
+        .with_panel(number("Shortest uptime", "s", _shortest_uptime(), about=unsaid, span=8))
         .with_panel(
             lines("CPU", "percent", {LEGEND: f"avg {POD} (avg_over_time({CPU.where()}[{INTERVAL}]))"})
         )
@@ -57,9 +59,9 @@ def _restarts(window: str) -> str:
     return f"sum_over_time(clamp_min({count} - {count} offset 1m, 0)[{window}:1m])"
 
 
-def _lowest() -> str:
-    return f"sum(last_over_time({INSTANCES.where()}[15m]))"
+def _instances() -> str:
+    return f"sum(last_over_time({INSTANCES.where()}[{LATEST}]))"
 
 
-def _youngest() -> str:
-    return f"min(last_over_time({UPTIME.where()}[15m]))"
+def _shortest_uptime() -> str:
+    return f"min(last_over_time({UPTIME.where()}[{LATEST}]))"

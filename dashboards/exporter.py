@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards.frame import frame, of_exporter
-from dashboards.panels import QUARTER_HOUR, bars, lines, number
+from dashboards.panels import QUARTER_HOUR, bars, legend, lines, number
 from dashboards.promql import INTERVAL, RANGE, exporter, total
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["dashboard"]
 
 OUTCOME = "forge_exporter_outcome"
-LEGEND = f"{{{{{OUTCOME}}}}}"
+LEGEND = legend(OUTCOME)
 HEARTBEAT, WINDOW_END, LAG = (
     exporter("heartbeat_ratio"),
     exporter("window_end_seconds"),
@@ -91,9 +91,9 @@ def _graphs(built: Dashboard) -> Dashboard:
     failures = total(FAILURES, INTERVAL, "error_type")
     step = {"step": QUARTER_HOUR}
     return (
-        built.with_panel(bars("Heartbeat: tasks ended", "short", {f"{{{{{dag}}}}}": heartbeats}, **step))
+        built.with_panel(bars("Heartbeat: tasks ended", "short", {legend(dag): heartbeats}, **step))
         .with_panel(lines("Behind by, over time", "s", {"behind by": _behind()}, **step))
-        .with_panel(lines("Lag of each window", "s", {f"{{{{{dag}}}}}": lag}, **step))
+        .with_panel(lines("Lag of each window", "s", {legend(dag): lag}, **step))
         .with_panel(bars("Windows", "short", {LEGEND: outcomes["windows"]}, **step))
         .with_panel(bars("Points", "short", {LEGEND: outcomes["points"]}, **step))
         .with_panel(lines("Waiting for the rate limit", "s", {"waited": total(WAIT, INTERVAL)}, **step))

@@ -39,18 +39,35 @@ if TYPE_CHECKING:
 
     from dashboards.promql import Metric
 
-__all__ = ["DATASOURCE", "QUARTER_HOUR", "bars", "latencies", "lines", "number", "rows"]
+__all__ = [
+    "ABOUT_LATENCY",
+    "DATASOURCE",
+    "QUARTER_HOUR",
+    "bars",
+    "latencies",
+    "legend",
+    "lines",
+    "number",
+    "rows",
+]
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 # Forge's points are a minute apart: between them is nothing to be seen.
 MINUTE, QUARTER_HOUR = "1m", "15m"
 HEIGHT = 8
 
+ABOUT_LATENCY = "The 95th percentile of histograms; the mean of summaries and gauges."
+
+
+def legend(*labels: str) -> str:
+    """Return the legend that shows the values of labels."""
+    return " ".join(f"{{{{{label}}}}}" for label in labels)
+
 
 def _queries(queries: Mapping[str, str]) -> Iterable[prometheus.Dataquery]:
     """Return graphs' queries, given as PromQL by legend."""
-    for letter, (legend, expression) in zip(ascii_uppercase, queries.items(), strict=False):
-        yield prometheus.Dataquery().ref_id(letter).expr(expression).legend_format(legend).range()
+    for letter, (text, expression) in zip(ascii_uppercase, queries.items(), strict=False):
+        yield prometheus.Dataquery().ref_id(letter).expr(expression).legend_format(text).range()
 
 
 def lines(

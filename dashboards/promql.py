@@ -19,6 +19,7 @@ _OF_VERSION = (*_OF_SITE, f'{VERSION}=~"$version"')
 # Points that do not say their environment are of all of them.
 _OF_ANY_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment|"')
 
+SERVER_ERRORS, CLIENT_ERRORS = ('status="5xx"',), ('status="4xx"',)
 # What tells a summary's quantiles from gauges.
 QUANTILE, NO_QUANTILE = 'quantile!=""', 'quantile=""'
 

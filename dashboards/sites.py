@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
-from dashboards.panels import bars, lines, number, rows
+from dashboards.panels import bars, legend, lines, number, rows
 from dashboards.promql import (
     API_REQUESTS,
     ERRORS,
@@ -13,6 +13,7 @@ from dashboards.promql import (
     INVOCATION_LATENCY,
     INVOCATIONS,
     RANGE,
+    SERVER_ERRORS,
     SITE,
     latency,
     of_the_top,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dashboard"]
 
-LEGEND = f"{{{{{SITE}}}}}"
+LEGEND = legend(SITE)
 
 
 def dashboard() -> Dashboard:
@@ -61,10 +62,7 @@ def dashboard() -> Dashboard:
 
 
 def _with_server_errors() -> str:
-    return f"count({total(API_REQUESTS, RANGE, SITE, where=_SERVER_ERRORS)} > 0) or vector(0)"
-
-
-_SERVER_ERRORS = ('status="5xx"',)
+    return f"count({total(API_REQUESTS, RANGE, SITE, where=SERVER_ERRORS)} > 0) or vector(0)"
 
 
 def _columns() -> dict[str, tuple[str, str]]:
@@ -75,5 +73,5 @@ def _columns() -> dict[str, tuple[str, str]]:
         "Error rate": ("percentunit", ratio(total(ERRORS, RANGE, SITE), invocations)),
         "Latency": ("ms", latency(INVOCATION_LATENCY, RANGE, SITE)),
         "API requests": ("short", requests),
-        "5xx": ("percentunit", ratio(total(API_REQUESTS, RANGE, SITE, where=_SERVER_ERRORS), requests)),
+        "5xx": ("percentunit", ratio(total(API_REQUESTS, RANGE, SITE, where=SERVER_ERRORS), requests)),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
-from dashboards.panels import bars, lines, rows
+from dashboards.panels import ABOUT_LATENCY, bars, legend, lines, rows
 from dashboards.promql import (
     ENVIRONMENT,
     ERRORS,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dashboard"]
 
-LEGEND = f"{{{{{VERSION}}}}}"
+LEGEND = legend(VERSION)
 
 
 def dashboard() -> Dashboard:
@@ -43,7 +43,7 @@ def dashboard() -> Dashboard:
             lines(
                 "Share of its environment's invocations",
                 "percentunit",
-                {f"{LEGEND} {{{{{ENVIRONMENT}}}}}": share},
+                {legend(VERSION, ENVIRONMENT): share},
             )
         )
         .with_panel(
@@ -54,7 +54,7 @@ def dashboard() -> Dashboard:
                 "Latency",
                 "ms",
                 {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)},
-                about="The 95th percentile of histograms; the mean of summaries and gauges.",
+                about=ABOUT_LATENCY,
             )
         )
         .with_panel(bars("Errors", "short", {LEGEND: total(ERRORS, INTERVAL, VERSION)}))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dashboards.generate import DIRECTORY
+from demo.waiting import wait_for
 from tests.dashboards.asking import ALL, DASHBOARDS, escaped, queries, replaced
 from tests.dashboards.truths import ENVIRONMENT, INVOCATIONS, SITE, VERSION
 
@@ -65,10 +66,13 @@ def test_variables_offer_what_there_is(of_day, truths):
     for name, values in expected.items():
         selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variables[name]).groups()
         times = {"start": app.start.timestamp(), "end": app.end.timestamp()}
-        found = of_day.prometheus.ask(
-            f"label/{label}/values", **{"match[]": replaced(selector, chosen)}, **times
-        )
-        assert set(found) == values, name
+        parameters = {"match[]": replaced(selector, chosen), **times}
+
+        def is_offered(label=label, values=values, parameters=parameters) -> bool:
+            return set(of_day.prometheus.ask(f"label/{label}/values", **parameters)) == values
+
+        # While Prometheus compacts, it leaves out values of what came out of order, for seconds.
+        wait_for(is_offered, timeout=60, what=f"the values of {name}")
 
 
 def test_grafana_is_told_where_they_are():

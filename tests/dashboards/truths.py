@@ -270,9 +270,9 @@ VERSIONS = {
 }
 
 CONTAINERS = {
-    "Instances": {"A": lambda asked: asked.latest("service_instance_count", sum, reach=900)},
+    "Instances": {"A": lambda asked: asked.latest("service_instance_count", sum, reach=1800)},
     "Restarts": {"A": lambda asked: asked.restarts()},
-    "Shortest uptime": {"A": lambda asked: asked.latest("container_uptime_seconds", min, reach=900)},
+    "Shortest uptime": {"A": lambda asked: asked.latest("container_uptime_seconds", min, reach=1800)},
     "CPU": {"A": lambda asked: asked.of("container_cpu_usage_percentage_percent", POD, mean_of_means)},
     "Memory": {"A": lambda asked: asked.of("container_memory_usage_percentage_percent", POD, mean_of_means)},
     "Restarts by pod": {"A": lambda asked: asked.restarts(*POD)},
