@@ -15,10 +15,10 @@ EXAMPLES ?= 10000
 LANES := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint venv build clean
+.PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint dashboards dashboard-images venv build clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an OTLP sink; Ctrl-C ends it
 	@$(BIN)/python -m demo
@@ -51,6 +51,13 @@ lint: $(INSTALLED_DEV) ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+dashboards: $(INSTALLED_DEV) ## Write deploy/grafana/dashboards from their source in dashboards/
+	$(BIN)/python -m dashboards
+
+dashboard-images: $(INSTALLED_DEV) ## Draw the dashboards for docs/, with a day of sandbox data in a Prometheus
+	$(PIP) install --group images
+	AIRFLOW_HOME=$(CURDIR)/$(VENV)/images $(BIN)/python -m tests.dashboards.images docs/images
 
 venv: $(INSTALLED_DEV) ## Make .venv with the package (editable) and the development tools
 

@@ -26,12 +26,14 @@ class Prometheus(Receiver):
 
     Args:
         directory: For its files.
+        configuration: Its configuration file; by default, one with a window for a backfill.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configuration: Path | None = None) -> None:
         [port] = free_ports(1)
-        configuration = directory / "prometheus.yml"
-        configuration.write_text(CONFIGURATION)
+        if configuration is None:
+            configuration = directory / "prometheus.yml"
+            configuration.write_text(CONFIGURATION)
         self._address = f"http://127.0.0.1:{port}"
         options = [
             f"--config.file={configuration}",
@@ -50,20 +52,21 @@ class Prometheus(Receiver):
 
     def totals(self, *, own: bool = False) -> Totals:
         """Return the totals of the app's metrics that it holds, or of the exporter's own."""
-        names = set(self._ask("label/__name__/values")) - {"target_info"}
+        names = set(self.ask("label/__name__/values")) - {"target_info"}
         names = {name for name in names if name.startswith(OWN) == own}
         return {name: Total(int(self._total("count", name)), self._total("sum", name)) for name in names}
 
     def series(self, name: str) -> list[dict[str, str]]:
         """Return the labels of each series with that name."""
-        return self._ask("series", **{"match[]": name})
+        return self.ask("series", **{"match[]": name})
 
     def _total(self, function: str, name: str) -> float:
-        [answer] = self._ask("query", query=f"sum({function}_over_time({name}[{RANGE}]))")["result"]
+        [answer] = self.ask("query", query=f"sum({function}_over_time({name}[{RANGE}]))")["result"]
         _, value = answer["value"]
         return float(value)
 
-    def _ask(self, what: str, **parameters: str) -> Any:
+    def ask(self, what: str, **parameters: str | float) -> Any:
+        """Return what one of the calls of its HTTP API answers, without `/api/v1/`."""
         answer = httpx.get(f"{self._address}/api/v1/{what}", params=parameters, trust_env=False)
         assert answer.is_success, answer.text
         return answer.json()["data"]

@@ -1,0 +1,84 @@
+"""API calls: what the app asks of Atlassian's products and of others, and what they answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, frame
+from dashboards.panels import ABOUT_LATENCY, bars, latencies, lines, number, rows
+from dashboards.promql import (
+    API_LATENCY,
+    API_REQUESTS,
+    CLIENT_ERRORS,
+    INTERVAL,
+    RANGE,
+    SERVER_ERRORS,
+    latency,
+    of_the_top,
+    ratio,
+    total,
+)
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+__all__ = ["dashboard"]
+
+
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    about = "Requests that a Forge app makes, by status, remote and URL, and their latency."
+    built = frame("api-calls", "API calls", about, APP, ENVIRONMENTS, SITES, LATENCY)
+    return _table(_graphs(_numbers(built)))
+
+
+def _share(of: tuple[str, ...], window: str, *by: str) -> str:
+    return ratio(total(API_REQUESTS, window, *by, where=of), total(API_REQUESTS, window, *by))
+
+
+def _numbers(built: Dashboard) -> Dashboard:
+    quantile = number("Latency", "ms", latency(API_LATENCY, RANGE), about=ABOUT_LATENCY, span=6)
+    return (
+        built.with_panel(number("Requests", "short", total(API_REQUESTS, RANGE), span=6))
+        .with_panel(number("Answered with 5xx", "percentunit", _share(SERVER_ERRORS, RANGE), span=6))
+        .with_panel(number("Answered with 4xx", "percentunit", _share(CLIENT_ERRORS, RANGE), span=6))
+        .with_panel(quantile)
+    )
+
+
+def _graphs(built: Dashboard) -> Dashboard:
+    by_url = of_the_top(total(API_REQUESTS, INTERVAL, "url"), API_REQUESTS, "url")
+    return (
+        built.with_panel(
+            bars("Requests by status", "short", {"{{status}}": total(API_REQUESTS, INTERVAL, "status")})
+        )
+        .with_panel(
+            bars("Requests by remote", "short", {"{{remote}}": total(API_REQUESTS, INTERVAL, "remote")})
+        )
+        .with_panel(
+            lines("5xx by remote", "percentunit", {"{{remote}}": _share(SERVER_ERRORS, INTERVAL, "remote")})
+        )
+        .with_panel(
+            lines("4xx by remote", "percentunit", {"{{remote}}": _share(CLIENT_ERRORS, INTERVAL, "remote")})
+        )
+        .with_panel(latencies("Request latency", API_LATENCY))
+        .with_panel(
+            lines(
+                "Latency by remote",
+                "ms",
+                {"{{remote}}": latency(API_LATENCY, INTERVAL, "remote")},
+                about=ABOUT_LATENCY,
+            )
+        )
+        .with_panel(bars("Requests by URL, the top 10", "short", {"{{url}}": by_url}, span=24))
+    )
+
+
+def _table(built: Dashboard) -> Dashboard:
+    columns = {
+        "Requests": ("short", total(API_REQUESTS, RANGE, "url")),
+        "5xx": ("percentunit", _share(SERVER_ERRORS, RANGE, "url")),
+        "4xx": ("percentunit", _share(CLIENT_ERRORS, RANGE, "url")),
+        "Latency": ("ms", latency(API_LATENCY, RANGE, "url")),
+    }
+    return built.with_panel(rows("URLs", "url", columns, about=f"Latency: {ABOUT_LATENCY}"))

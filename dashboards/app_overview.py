@@ -1,0 +1,97 @@
+"""App overview: how much the app is used, what fails, how long it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
+from dashboards.panels import ABOUT_LATENCY, bars, latencies, legend, lines, number
+from dashboards.promql import (
+    API_REQUESTS,
+    CUSTOM,
+    ENVIRONMENT,
+    ERRORS,
+    INTERVAL,
+    INVOCATION_LATENCY,
+    INVOCATIONS,
+    RANGE,
+    SITE,
+    VERSION,
+    latency,
+    of_the_top,
+    ratio,
+    success,
+    total,
+)
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+__all__ = ["dashboard"]
+
+
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    about = "Invocations of a Forge app, their errors and their latency, by environment and version."
+    built = frame("app-overview", "App overview", about, APP, ENVIRONMENTS, SITES, VERSIONS, LATENCY)
+    return _graphs(_numbers(built))
+
+
+def _numbers(built: Dashboard) -> Dashboard:
+    errors = ratio(total(ERRORS, RANGE), total(INVOCATIONS, RANGE))
+    return (
+        built.with_panel(number("Invocations", "short", total(INVOCATIONS, RANGE)))
+        .with_panel(number("Errors", "short", f"{total(ERRORS, RANGE)} or 0 * {total(INVOCATIONS, RANGE)}"))
+        .with_panel(number("Error rate", "percentunit", errors))
+        .with_panel(number("Success rate", "percentunit", success(RANGE)))
+        .with_panel(
+            number(
+                "Latency",
+                "ms",
+                latency(INVOCATION_LATENCY, RANGE),
+                about=ABOUT_LATENCY,
+            )
+        )
+        .with_panel(number("API requests", "short", total(API_REQUESTS, RANGE)))
+    )
+
+
+def _graphs(built: Dashboard) -> Dashboard:
+    by_environment = ratio(total(ERRORS, INTERVAL, ENVIRONMENT), total(INVOCATIONS, INTERVAL, ENVIRONMENT))
+    by_version = ratio(total(ERRORS, INTERVAL, VERSION), total(INVOCATIONS, INTERVAL, VERSION))
+    by_function = of_the_top(total(INVOCATIONS, INTERVAL, "functionKey"), INVOCATIONS, "functionKey")
+    environment, version = legend(ENVIRONMENT), legend(VERSION)
+    return (
+        built.with_panel(
+            bars(
+                "Invocations by environment",
+                "short",
+                {environment: total(INVOCATIONS, INTERVAL, ENVIRONMENT)},
+            )
+        )
+        .with_panel(bars("Invocations by version", "short", {version: total(INVOCATIONS, INTERVAL, VERSION)}))
+        .with_panel(lines("Error rate by environment", "percentunit", {environment: by_environment}))
+        .with_panel(lines("Error rate by version", "percentunit", {version: by_version}))
+        .with_panel(
+            lines(
+                "Success rate by environment",
+                "percentunit",
+                {environment: success(INTERVAL, ENVIRONMENT)},
+                least=None,
+            )
+        )
+        .with_panel(latencies("Invocation latency", INVOCATION_LATENCY))
+        .with_panel(bars("Errors by type", "short", {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")}))
+        .with_panel(bars("Invocations by function, the top 10", "short", {"{{functionKey}}": by_function}))
+        .with_panel(
+            bars("Custom metrics", "short", {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")})
+        )
+        .with_panel(
+            lines(
+                "Sites with invocations",
+                "short",
+                {"sites": f"count({total(INVOCATIONS, INTERVAL, SITE)})"},
+                about="How many sites used the app in each interval.",
+            )
+        )
+    )

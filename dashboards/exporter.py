@@ -1,0 +1,111 @@
+"""Exporter: whether the exporter itself lives, is on time, and has left nothing out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboards.frame import frame, of_exporter
+from dashboards.panels import QUARTER_HOUR, bars, legend, lines, number
+from dashboards.promql import INTERVAL, RANGE, exporter, total
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+__all__ = ["dashboard"]
+
+OUTCOME = "forge_exporter_outcome"
+LEGEND = legend(OUTCOME)
+HEARTBEAT, WINDOW_END, LAG = (
+    exporter("heartbeat_ratio"),
+    exporter("window_end_seconds"),
+    exporter("lag_seconds"),
+)
+WINDOWS, POINTS = exporter("windows_total"), exporter("points_total")
+CALLS, THROTTLES = exporter("calls_total"), exporter("throttles_total")
+WAIT, FAILURES = exporter("wait_seconds_total"), exporter("failures_total")
+COVERAGE = exporter("coverage")
+GAP_EXPIRY, TOKEN_EXPIRY = exporter("gap_expiry_seconds"), exporter("token_expiry_seconds")
+# The coverage is looked at every hour.
+LATEST = "2h"
+
+
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    about = "The exporter's own metrics: a quiet app and a dead exporter look different here."
+    built = frame("exporter", "Exporter", about, of_exporter(HEARTBEAT.name))
+    return _graphs(_numbers(built))
+
+
+def _latest(aggregation: str, gauge: str) -> str:
+    return f"{aggregation} (last_over_time({gauge}[{LATEST}]))"
+
+
+def _numbers(built: Dashboard) -> Dashboard:
+    missing = COVERAGE.where(f'{OUTCOME}=~"missing|failed"')
+    delivered = total(WINDOWS, RANGE, where=(f'{OUTCOME}=~"delivered|empty"',))
+    return (
+        built.with_panel(
+            number(
+                "Behind by",
+                "s",
+                _behind(),
+                about="Since the end of the newest window delivered. Up to 20 minutes is as it should be.",
+            )
+        )
+        .with_panel(
+            number("Windows delivered", "short", f"{delivered} or vector(0)", about="Empty ones included.")
+        )
+        .with_panel(number("Failed tries", "short", f"{total(FAILURES, RANGE)} or vector(0)"))
+        .with_panel(
+            number(
+                "Quarter hours missing",
+                "short",
+                _latest("sum", missing),
+                about="Of the last 14 days, as the coverage DAG has last seen them; failed ones included.",
+            )
+        )
+        .with_panel(
+            number(
+                "First gap expires in",
+                "s",
+                _latest("min", GAP_EXPIRY.where()),
+                about="After that, Atlassian no longer has it. None: there is no gap.",
+            )
+        )
+        .with_panel(number("Token expires in", "s", _latest("min", TOKEN_EXPIRY.where())))
+    )
+
+
+def _behind() -> str:
+    # Longer ago than this, an exporter that has stopped would look like one that never was.
+    return f"time() - max(max_over_time({WINDOW_END.where()}[7d]))"
+
+
+def _graphs(built: Dashboard) -> Dashboard:
+    dag = "forge_exporter_dag_id"
+    heartbeats = f"sum by ({dag}) (count_over_time({HEARTBEAT.where()}[{INTERVAL}]))"
+    lag = f"max by ({dag}) (max_over_time({LAG.where()}[{INTERVAL}]))"
+    calls = {"calls": total(CALLS, INTERVAL), "refused: over the limit": total(THROTTLES, INTERVAL)}
+    coverage = _latest(f"sum by ({OUTCOME})", COVERAGE.where(f'{OUTCOME}!="delivered"'))
+    outcomes = {"windows": total(WINDOWS, INTERVAL, OUTCOME), "points": total(POINTS, INTERVAL, OUTCOME)}
+    failures = total(FAILURES, INTERVAL, "error_type")
+    step = {"step": QUARTER_HOUR}
+    return (
+        built.with_panel(bars("Heartbeat: tasks ended", "short", {legend(dag): heartbeats}, **step))
+        .with_panel(lines("Behind by, over time", "s", {"behind by": _behind()}, **step))
+        .with_panel(lines("Lag of each window", "s", {legend(dag): lag}, **step))
+        .with_panel(bars("Windows", "short", {LEGEND: outcomes["windows"]}, **step))
+        .with_panel(bars("Points", "short", {LEGEND: outcomes["points"]}, **step))
+        .with_panel(lines("Waiting for the rate limit", "s", {"waited": total(WAIT, INTERVAL)}, **step))
+        .with_panel(lines("Gateway calls", "short", calls, **step))
+        .with_panel(bars("Failed tries by error", "short", {"{{error_type}}": failures}, **step))
+        .with_panel(
+            bars(
+                "Quarter hours of the last 14 days that are not delivered",
+                "short",
+                {LEGEND: coverage},
+                span=24,
+                **step,
+            )
+        )
+    )

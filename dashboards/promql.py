@@ -1,0 +1,126 @@
+"""PromQL for Forge's metrics as Prometheus keeps them: delta points, one a minute.
+
+A delta point is what happened in its minute, so totals are sums over time, and never a `rate()`. Grafana's
+`$__interval` is also the distance of a graph's steps: over it, each point is counted once. `$__rate_interval`
+would count most points several times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INTERVAL, RANGE = "$__interval", "$__range"
+ENVIRONMENT, SITE, VERSION = "deployment_environment_name", "contextAri", "appVersion"
+
+_OF_APP = ('atlassian_forge_app_id="$app"',)
+_OF_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment"')
+_OF_SITE = (*_OF_ENVIRONMENT, f'{SITE}=~"$site"')
+_OF_VERSION = (*_OF_SITE, f'{VERSION}=~"$version"')
+# Points that do not say their environment are of all of them.
+_OF_ANY_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment|"')
+
+SERVER_ERRORS, CLIENT_ERRORS = ('status="5xx"',), ('status="4xx"',)
+# What tells a summary's quantiles from gauges.
+QUANTILE, NO_QUANTILE = 'quantile!=""', 'quantile=""'
+
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as Prometheus names it, and the dashboards' variables that choose among its series."""
+
+    name: str
+    matchers: tuple[str, ...]
+
+    def where(self, *more: str, suffix: str = "") -> str:
+        """Return the selector of its series, or of those named with a suffix."""
+        return f"{self.name}{suffix}{{{', '.join((*self.matchers, *more))}}}"
+
+
+INVOCATIONS = Metric("forge_backend_invocation_count_total", _OF_VERSION)
+ERRORS = Metric("forge_backend_invocation_errors_total", _OF_VERSION)
+INVOCATION_LATENCY = Metric("forge_backend_invocation_latency_milliseconds", _OF_VERSION)
+CUSTOM = Metric("forge_backend_custom_metrics_count_total", _OF_VERSION)
+API_REQUESTS = Metric("forge_api_request_count_total", _OF_SITE)
+API_LATENCY = Metric("forge_api_request_latency_milliseconds", _OF_SITE)
+CPU = Metric("container_cpu_usage_percentage_percent", _OF_ENVIRONMENT)
+MEMORY = Metric("container_memory_usage_percentage_percent", _OF_ENVIRONMENT)
+RESTARTS = Metric("container_status_restarts_total", _OF_ENVIRONMENT)
+UPTIME = Metric("container_uptime_seconds", _OF_ANY_ENVIRONMENT)
+INSTANCES = Metric("service_instance_count", _OF_ANY_ENVIRONMENT)
+
+
+def exporter(name: str) -> Metric:
+    """Return one of the exporter's own metrics, given what follows `forge_exporter_`."""
+    return Metric(f"forge_exporter_{name}", _OF_APP)
+
+
+def by_labels(labels: tuple[str, ...]) -> str:
+    """Return what follows an aggregation's name."""
+    return f" by ({', '.join(labels)}) " if labels else ""
+
+
+def total(metric: Metric, window: str, *by: str, where: tuple[str, ...] = (), at: str = "") -> str:
+    """Return the total of a delta sum.
+
+    Args:
+        metric: The sum.
+        window: `INTERVAL` in a graph, `RANGE` for the whole time shown.
+        by: Labels to keep.
+        where: More matchers.
+        at: A modifier of the selector.
+    """
+    return f"sum{by_labels(by)}(sum_over_time({metric.where(*where)}[{window}]{at}))"
+
+
+def ratio(part: str, whole: str) -> str:
+    """Return what share of a total a part of it is: 0 where the whole has points and the part has none."""
+    return f"({part} or 0 * {whole}) / {whole}"
+
+
+def success(window: str, *by: str) -> str:
+    """Return the share of the invocations that ended without an error."""
+    return f"1 - {ratio(total(ERRORS, window, *by), total(INVOCATIONS, window, *by))}"
+
+
+def quantile(share: float, metric: Metric, window: str, *by: str) -> str:
+    """Return a quantile of explicit histograms, or else of exponential ones, which are native histograms."""
+    buckets = f"sum by ({', '.join((*by, 'le'))}) (sum_over_time({metric.where(suffix='_bucket')}[{window}]))"
+    native = f"sum{by_labels(by)}(sum_over_time({metric.where()}[{window}]))"
+    return f"histogram_quantile({share}, {buckets}) or histogram_quantile({share}, {native})"
+
+
+def means(metric: Metric, window: str, *by: str) -> tuple[str, str]:
+    """Return the mean of summaries, and of gauges, whose series all weigh the same."""
+    sums, counts = (
+        f"sum{by_labels(by)}(sum_over_time({metric.where(suffix=suffix)}[{window}]))"
+        for suffix in ("_sum", "_count")
+    )
+    gauges = f"avg{by_labels(by)}(avg_over_time({metric.where(NO_QUANTILE)}[{window}]))"
+    return f"{sums} / {counts}", gauges
+
+
+# The values of the variable `latency`.
+HISTOGRAM, SUMMARY, GAUGE = 1, 2, 3
+
+
+def shown_as(shape: int, expression: str) -> str:
+    """Return the expression, without a result unless the variable `latency` says that shape."""
+    return f"({expression}) and on () (vector($latency) == {shape})"
+
+
+def latency(metric: Metric, window: str, *by: str) -> str:
+    """Return one number for the latency: the 95th percentile of histograms, else the mean."""
+    summaries, gauges = means(metric, window, *by)
+    shapes = {HISTOGRAM: quantile(0.95, metric, window, *by), SUMMARY: summaries, GAUGE: gauges}
+    return " or ".join(f"({shown_as(shape, expression)})" for shape, expression in shapes.items())
+
+
+def of_the_top(expression: str, metric: Metric, label: str, *, where: tuple[str, ...] = ()) -> str:
+    """Return those results whose label is among the ten with the highest totals in all of the time shown.
+
+    `topk` alone would choose anew at every step of a graph.
+    """
+    totals = total(metric, RANGE, label, where=where, at=" @ end()")
+    return f"({expression}) and on ({label}) topk({TOP}, {totals})"

@@ -1,0 +1,77 @@
+"""Sites: who uses the app, and whom an incident affects, which totals hide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
+from dashboards.panels import bars, legend, lines, number, rows
+from dashboards.promql import (
+    API_REQUESTS,
+    ERRORS,
+    INTERVAL,
+    INVOCATION_LATENCY,
+    INVOCATIONS,
+    RANGE,
+    SERVER_ERRORS,
+    SITE,
+    latency,
+    of_the_top,
+    ratio,
+    total,
+)
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+__all__ = ["dashboard"]
+
+LEGEND = legend(SITE)
+
+
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    about = "The sites on which a Forge app runs, and who is affected when it fails."
+    built = frame("sites", "Sites", about, APP, ENVIRONMENTS, SITES, VERSIONS, LATENCY)
+    rate = ratio(total(ERRORS, INTERVAL, SITE), total(INVOCATIONS, INTERVAL, SITE))
+    affected = f"count({total(ERRORS, RANGE, SITE)} > 0) or vector(0)"
+    most = of_the_top(total(INVOCATIONS, INTERVAL, SITE), INVOCATIONS, SITE)
+    return (
+        built.with_panel(
+            number("Sites with invocations", "short", f"count({total(INVOCATIONS, RANGE, SITE)})", span=8)
+        )
+        .with_panel(number("Sites with errors", "short", affected, span=8))
+        .with_panel(number("Sites with 5xx from an API", "short", _with_server_errors(), span=8))
+        .with_panel(
+            bars(
+                "Errors by site, the top 10",
+                "short",
+                {LEGEND: of_the_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
+            )
+        )
+        .with_panel(
+            lines(
+                "Error rate of the 10 sites with the most errors",
+                "percentunit",
+                {LEGEND: of_the_top(rate, ERRORS, SITE)},
+            )
+        )
+        .with_panel(bars("Invocations by site, the top 10", "short", {LEGEND: most}, span=24))
+        .with_panel(rows("Sites", SITE, _columns()))
+    )
+
+
+def _with_server_errors() -> str:
+    return f"count({total(API_REQUESTS, RANGE, SITE, where=SERVER_ERRORS)} > 0) or vector(0)"
+
+
+def _columns() -> dict[str, tuple[str, str]]:
+    invocations, requests = total(INVOCATIONS, RANGE, SITE), total(API_REQUESTS, RANGE, SITE)
+    return {
+        "Invocations": ("short", invocations),
+        "Errors": ("short", f"{total(ERRORS, RANGE, SITE)} or 0 * {invocations}"),
+        "Error rate": ("percentunit", ratio(total(ERRORS, RANGE, SITE), invocations)),
+        "Latency": ("ms", latency(INVOCATION_LATENCY, RANGE, SITE)),
+        "API requests": ("short", requests),
+        "5xx": ("percentunit", ratio(total(API_REQUESTS, RANGE, SITE, where=SERVER_ERRORS), requests)),
+    }

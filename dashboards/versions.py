@@ -1,0 +1,74 @@
+"""Versions: a new version of the app beside the old."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
+from dashboards.panels import ABOUT_LATENCY, bars, legend, lines, rows
+from dashboards.promql import (
+    ENVIRONMENT,
+    ERRORS,
+    INTERVAL,
+    INVOCATION_LATENCY,
+    INVOCATIONS,
+    RANGE,
+    SITE,
+    VERSION,
+    latency,
+    ratio,
+    total,
+)
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+__all__ = ["dashboard"]
+
+LEGEND = legend(VERSION)
+
+
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    about = "Versions of a Forge app side by side: how far a rollout is, and whether it does harm."
+    built = frame("versions", "Versions", about, APP, ENVIRONMENTS, SITES, VERSIONS, LATENCY)
+    invocations = total(INVOCATIONS, INTERVAL, VERSION)
+    all_of_environment = total(INVOCATIONS, INTERVAL, ENVIRONMENT)
+    in_environment = total(INVOCATIONS, INTERVAL, VERSION, ENVIRONMENT)
+    share = f"{in_environment} / on ({ENVIRONMENT}) group_left () {all_of_environment}"
+    running = f"count by ({VERSION}) ({total(INVOCATIONS, INTERVAL, VERSION, SITE)})"
+    return (
+        built.with_panel(bars("Invocations", "short", {LEGEND: invocations}))
+        .with_panel(
+            lines(
+                "Share of its environment's invocations",
+                "percentunit",
+                {legend(VERSION, ENVIRONMENT): share},
+            )
+        )
+        .with_panel(
+            lines("Error rate", "percentunit", {LEGEND: ratio(total(ERRORS, INTERVAL, VERSION), invocations)})
+        )
+        .with_panel(
+            lines(
+                "Latency",
+                "ms",
+                {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)},
+                about=ABOUT_LATENCY,
+            )
+        )
+        .with_panel(bars("Errors", "short", {LEGEND: total(ERRORS, INTERVAL, VERSION)}))
+        .with_panel(lines("Sites", "short", {LEGEND: running}))
+        .with_panel(rows("Versions", VERSION, _columns()))
+    )
+
+
+def _columns() -> dict[str, tuple[str, str]]:
+    invocations = total(INVOCATIONS, RANGE, VERSION)
+    return {
+        "Invocations": ("short", invocations),
+        "Errors": ("short", f"{total(ERRORS, RANGE, VERSION)} or 0 * {invocations}"),
+        "Error rate": ("percentunit", ratio(total(ERRORS, RANGE, VERSION), invocations)),
+        "Latency": ("ms", latency(INVOCATION_LATENCY, RANGE, VERSION)),
+        "Sites": ("short", f"count by ({VERSION}) ({total(INVOCATIONS, RANGE, VERSION, SITE)})"),
+    }

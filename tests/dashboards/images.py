@@ -1,0 +1,217 @@
+"""Draw the dashboards for the documentation: `python -m tests.dashboards.images DIRECTORY`.
+
+What is drawn are the answers of a real Prometheus to the dashboards' own queries about a day of sandbox data.
+Where a panel is and what it shows is from the dashboard, how it looks is not Grafana's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib import dates, ticker
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, substituted
+from tests.dashboards.day import day
+from tests.dashboards.truth import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from matplotlib.axes import Axes
+
+    from tests.dashboards.day import Day
+
+HOUR, QUARTER_HOUR = 3600, 900
+COLUMN, LINE = 0.58, 0.42  # inches of a cell of Grafana's grid
+ROWS = 8
+COLORS = 128
+
+
+def number(value: float) -> str:
+    return f"{value / 1000:.3g}k" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def duration(value: float) -> str:
+    for unit, seconds in (("d", 24 * HOUR), ("h", HOUR), ("min", 60)):
+        if abs(value) >= seconds:
+            return f"{value / seconds:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+UNITS: dict[str, Callable[[float], str]] = {
+    "short": number,
+    "percentunit": lambda value: f"{100 * value:.3g}%",
+    "percent": lambda value: f"{value:.3g}%",
+    "ms": lambda value: f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms",
+    "s": duration,
+}
+
+
+class Drawing:
+    """A dashboard as a picture.
+
+    Args:
+        dashboard: Decoded from its JSON.
+    """
+
+    def __init__(self, dashboard: dict[str, Any], of_day: Day) -> None:
+        self.dashboard = dashboard
+        self.of_day = of_day
+        start = int(of_day.app.start.timestamp())
+        self.graph = Frame(start, QUARTER_HOUR, 24 * 4)
+        self.variables = {"app": of_day.app.id, "latency": LATENCY["histogram"], **ALL}
+
+    def save(self, path: Path) -> None:
+        places = [panel["gridPos"] for panel in self.dashboard["panels"]]
+        lines = max(place["y"] + place["h"] for place in places)
+        figure = plt.figure(figsize=(24 * COLUMN, (lines + 1) * LINE), facecolor="#f4f5f5")
+        title = f"{self.dashboard['title']}: a day of sandbox data, {self.of_day.app.start:%A}, UTC"
+        figure.text(0.01, 1 - 0.6 / (lines + 1), title, fontsize=12, weight="bold", va="center")
+        for panel in self.dashboard["panels"]:
+            place = panel["gridPos"]
+            bottom = (lines - place["y"] - place["h"]) / (lines + 1)
+            box = (place["x"] / 24, bottom, place["w"] / 24, place["h"] / (lines + 1))
+            self._panel(figure, panel, box)
+        figure.savefig(path, dpi=80)
+        plt.close(figure)
+        with Image.open(path) as image:
+            image.convert("RGB").quantize(COLORS).save(path, optimize=True)
+
+    def _panel(self, figure: Any, panel: dict[str, Any], box: tuple[float, float, float, float]) -> None:
+        left, bottom, width, height = box
+        margin = 0.004
+        card = figure.add_axes(
+            (left + margin / 2, bottom + margin / 2, width - margin, height - margin), facecolor="white"
+        )
+        card.set(xticks=[], yticks=[])
+        for spine in card.spines.values():
+            spine.set_color("#d8d9da")
+        inch = 1 / figure.get_size_inches()[1]
+        figure.text(left + 0.008, bottom + height - 0.2 * inch, panel["title"], fontsize=8.5, va="center")
+        if panel["type"] == "timeseries":
+            inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
+            self._graph(figure.add_axes(inner), panel)
+        elif panel["type"] == "stat":
+            [series] = self._answers(panel, instant=True) or [({}, [], [])]
+            text = UNITS[panel["fieldConfig"]["defaults"]["unit"]](series[2][-1]) if series[2] else "none"
+            card.text(0.5, 0.4, text, fontsize=20, ha="center", va="center", transform=card.transAxes)
+        else:
+            self._table(card, panel)
+
+    def _answers(self, panel: dict[str, Any], *, instant: bool) -> list[tuple[dict[str, str], list, list]]:
+        """Return legend and labels, times and values of every series of a panel."""
+        frame = self.graph.whole if instant else self.graph
+        found = []
+        for target in panel["targets"]:
+            query = substituted(target["expr"], frame, self.variables)
+            span = {"start": frame.moment(1), "end": frame.moment(frame.count), "step": frame.step}
+            for series in self.of_day.prometheus.ask("query_range", query=query, **span)["result"]:
+                times, values = zip(*series["values"], strict=True)
+                labels = {**series["metric"], "": target.get("legendFormat", ""), "refId": target["refId"]}
+                found.append((labels, list(times), [float(value) for value in values]))
+        return found
+
+    def _graph(self, axes: Axes, panel: dict[str, Any]) -> None:
+        custom = panel["fieldConfig"]["defaults"]["custom"]
+        series = self._answers(panel, instant=False)
+        bars = custom.get("drawStyle") == "bars"
+        below: dict[float, float] = {}
+        for labels, times, values in series:
+            name = re.sub(r"{{(\w+)}}", lambda match, known=labels: known.get(match[1], ""), labels[""])
+            # A long ARI would be all that there is to be seen.
+            name = re.sub(r"ari:cloud:(\w+)::site/(\w{8}).*", r"\1 \2", name)
+            moments = [datetime.fromtimestamp(time, timezone.utc) for time in times]
+            if bars:
+                bottoms = [below.get(time, 0) for time in times]
+                axes.bar(moments, values, width=QUARTER_HOUR / 86400, bottom=bottoms, label=name)
+                below |= {
+                    time: base + value for time, base, value in zip(times, bottoms, values, strict=True)
+                }
+            else:
+                axes.plot(moments, values, linewidth=1, label=name, marker="." if len(times) < 9 else None)
+        self._finish(axes, panel, len(series))
+
+    def _finish(self, axes: Axes, panel: dict[str, Any], count: int) -> None:
+        moments = (self.graph.start, self.graph.moment(self.graph.count))
+        axes.set_xlim(*(datetime.fromtimestamp(time, timezone.utc) for time in moments))
+        axes.set_ylim(bottom=panel["fieldConfig"]["defaults"].get("min"))
+        unit = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: unit(value)))
+        axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M", tz=timezone.utc))
+        axes.tick_params(labelsize=7, length=0, colors="#555555")
+        axes.grid(visible=True, color="#ececec")
+        axes.set_axisbelow(True)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        if count:
+            longest = max(map(len, axes.get_legend_handles_labels()[1]))
+            axes.legend(
+                loc="upper left",
+                bbox_to_anchor=(-0.02, -0.1),
+                ncols=min(count, panel["gridPos"]["w"] * 10 // (longest + 5)),
+                fontsize=6.5,
+                frameon=False,
+                columnspacing=1,
+                handlelength=1,
+            )
+
+    def _table(self, card: Axes, panel: dict[str, Any]) -> None:
+        [names] = (
+            each["options"]["renameByName"] for each in panel["transformations"] if each["id"] == "organize"
+        )
+        columns = list(names.values())
+        units = {
+            each["matcher"]["options"]: UNITS[each["properties"][0]["value"]]
+            for each in panel["fieldConfig"]["overrides"]
+        }
+        cells: dict[str, dict[str, float]] = {}
+        for labels, _, values in self._answers(panel, instant=True):
+            [row] = (text for label, text in labels.items() if label not in {"", "refId"})
+            cells.setdefault(row, {})[names[f"Value #{labels['refId']}"]] = values[-1]
+        busiest = sorted(cells, key=lambda row: -cells[row].get(columns[0], 0))[:ROWS]
+        text = [
+            [row[:70], *(units[name](cells[row][name]) if name in cells[row] else "" for name in columns)]
+            for row in busiest
+        ]
+        widths = [0.4] + [0.58 / len(columns)] * len(columns)
+        table = card.table(
+            text,
+            colLabels=["", *columns],
+            colWidths=widths,
+            bbox=(0.01, 0.02, 0.98, 0.86),
+            edges="horizontal",
+        )
+        table.auto_set_font_size(False)
+        table.set_fontsize(8)
+        for (_, column), cell in table.get_celld().items():
+            cell.set_edgecolor("#ececec")
+            cell.get_text().set_horizontalalignment("right" if column else "left")
+
+
+def drawings(of_day: Day) -> Iterator[tuple[str, Drawing]]:
+    """Return a drawing of each dashboard, by its file's name."""
+    for text in DASHBOARDS.values():
+        dashboard = json.loads(text)
+        yield f"dashboard-{dashboard['uid'].removeprefix('forge-')}.png", Drawing(dashboard, of_day)
+
+
+def main(directory: Path) -> None:
+    mpl.use("agg")
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary, day(Path(temporary)) as of_day:
+        for name, drawing in drawings(of_day):
+            drawing.save(directory / name)
+            print(directory / name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

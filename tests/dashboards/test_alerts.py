@@ -1,0 +1,240 @@
+"""The alert rules: promtool's own tests, and each expression against what the sandbox has served."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.dashboards.asking import ask
+from tests.dashboards.day import CONFIGURATION
+from tests.dashboards.truth import Frame, Table, Truth, highest, latest_by_series, quantile, total
+from tests.dashboards.truths import (
+    API_LATENCY,
+    ENVIRONMENT,
+    ERRORS,
+    HOUR,
+    INVOCATION_LATENCY,
+    INVOCATIONS,
+    REQUESTS,
+    SITE,
+    WEEK,
+)
+from tests.receivers.programs import program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = CONFIGURATION.parents[2]
+FILES = sorted(CONFIGURATION.parent.glob("rules/*.yaml"))
+RULES: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule
+    for path in FILES
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+}
+DAY, HALF_HOUR = 24 * HOUR, 1800
+OF_APP = ("atlassian_forge_app_id",)
+OF_ENVIRONMENT = (*OF_APP, ENVIRONMENT)
+
+
+class Moments:
+    """What there is, at each half hour of some time."""
+
+    def __init__(self, truth: Truth, frame: Frame) -> None:
+        self.truth = truth
+        self.frame = frame
+
+    def hour(self, name: str, by: tuple[str, ...], reduce: Callable = total, **more: Any) -> Table:
+        return self.truth.reduced(name, by, self.frame, reduce, reach=HOUR, **more)
+
+    def day_before(self, name: str, by: tuple[str, ...], reduce: Callable = total) -> Table:
+        return self.truth.reduced(name, by, self.frame, reduce, reach=DAY, offset=HOUR)
+
+    def latest(self, name: str) -> Table:
+        return self.truth.reduced(
+            name, OF_APP, self.frame, lambda samples: min(latest_by_series(samples)), reach=2 * HOUR
+        )
+
+
+def above(threshold: float) -> Callable[[int, float], float | None]:
+    return lambda _, value: value if value > threshold else None
+
+
+def below(threshold: float) -> Callable[[int, float], float | None]:
+    return lambda _, value: value if value < threshold else None
+
+
+def share(part: Table, whole: Table, least: int) -> Table:
+    """Return what share of a whole of at least so many a part is, where there is one."""
+    return part.joined(whole, lambda some, all_of_it: some / all_of_it if all_of_it >= least else None)
+
+
+def error_rate(moments: Moments, by: tuple[str, ...], least: int) -> Table:
+    return share(moments.hour(ERRORS, by), moments.hour(INVOCATIONS, by), least)
+
+
+def api_error_rate(moments: Moments) -> Table:
+    by = (*OF_ENVIRONMENT, "remote")
+    failed = moments.hour(REQUESTS, by, where=lambda labels: labels["status"] == "5xx")
+    return share(failed, moments.hour(REQUESTS, by), 50).map(above(0.1))
+
+
+def risen(moments: Moments) -> Table:
+    now = error_rate(moments, OF_ENVIRONMENT, 50)
+    whole, part = (moments.day_before(name, OF_ENVIRONMENT) for name in (INVOCATIONS, ERRORS))
+    before = whole.joined(part, lambda all_of_it, some: (some or 0) / all_of_it)
+    return now.joined(before, lambda new, old: None if old is None else new - old).map(above(0.03))
+
+
+def slow(moments: Moments, name: str, by: tuple[str, ...]) -> Table:
+    now, before = moments.hour(name, by, quantile(0.95)), moments.day_before(name, by, quantile(0.95))
+    doubled = now.joined(before, lambda new, old: new if old is not None and new > 2 * old else None)
+    return doubled.map(above(500))
+
+
+def missing(moments: Moments) -> Table:
+    def two_hours(offset: int) -> Table:
+        return moments.truth.reduced(
+            INVOCATIONS, OF_ENVIRONMENT, moments.frame, total, reach=2 * HOUR, offset=offset
+        )
+
+    return two_hours(WEEK).joined(
+        two_hours(0), lambda before, now: before if before >= 20 and now is None else None
+    )
+
+
+def silent(moments: Moments) -> Table:
+    def series(reach: int) -> Table:
+        return moments.truth.reduced(
+            "forge_exporter_heartbeat_ratio",
+            OF_APP,
+            moments.frame,
+            lambda samples: len(latest_by_series(samples)),
+            reach=reach,
+        )
+
+    return series(WEEK).joined(series(HOUR), lambda week, hour: week if hour is None else None)
+
+
+def late(moments: Moments) -> Table:
+    newest = moments.truth.reduced(
+        "forge_exporter_window_end_seconds", OF_APP, moments.frame, highest, reach=WEEK
+    )
+    return newest.map(lambda number, end: moments.frame.moment(number) - end).map(above(HOUR))
+
+
+def failing(moments: Moments) -> Table:
+    failures = moments.hour("forge_exporter_failures_total", (*OF_APP, "error_type"))
+    return failures.map(above(1.5))
+
+
+def rejected(moments: Moments) -> Table:
+    def where(labels: dict[str, str]) -> bool:
+        return labels["forge_exporter_outcome"] == "rejected"
+
+    return moments.hour("forge_exporter_points_total", OF_APP, where=where).map(above(0))
+
+
+TRUTHS: dict[str, Callable[[Moments], Table]] = {
+    "ForgeErrorRateHigh": lambda moments: error_rate(moments, OF_ENVIRONMENT, 50).map(above(0.1)),
+    "ForgeSiteErrorRateHigh": lambda moments: error_rate(moments, (*OF_ENVIRONMENT, SITE), 10).map(
+        above(0.5)
+    ),
+    "ForgeSuccessRateDropped": risen,
+    "ForgeApiErrorRateHigh": api_error_rate,
+    "ForgeLatencyHigh": lambda moments: slow(moments, INVOCATION_LATENCY, OF_ENVIRONMENT),
+    "ForgeApiLatencyHigh": lambda moments: slow(moments, API_LATENCY, (*OF_ENVIRONMENT, "remote")),
+    "ForgeMetricsMissing": missing,
+    "ForgeExporterSilent": silent,
+    "ForgeExporterLate": late,
+    "ForgeExporterFailing": failing,
+    "ForgePointsRejected": rejected,
+    "ForgeGapExpiring": lambda moments: moments.latest("forge_exporter_gap_expiry_seconds").map(
+        below(48 * HOUR)
+    ),
+    "ForgeTokenExpiring": lambda moments: moments.latest("forge_exporter_token_expiry_seconds").map(
+        below(14 * DAY)
+    ),
+}
+# What the sandbox's day holds no reason for; promtool's tests do.
+NEVER = {"ForgeErrorRateHigh", "ForgeSuccessRateDropped", "ForgeLatencyHigh"}
+
+
+@pytest.fixture(scope="module")
+def truth(truths: dict[str, Truth]) -> Truth:
+    """What there is of all apps together."""
+    every = defaultdict(list)
+    for each in truths.values():
+        for name, samples in each.samples.items():
+            every[name] += samples
+    return Truth(every)
+
+
+def test_of_every_alert_is_said_when_it_fires():
+    assert RULES.keys() == TRUTHS.keys()
+
+
+@pytest.mark.parametrize("weeks", [0, 1], ids=["that day", "a week later"])
+@pytest.mark.parametrize("alert", RULES)
+def test_it_fires_when_what_was_served_says_so(alert, weeks, of_day, truth):
+    start = int(of_day.app.start.timestamp()) + weeks * WEEK
+    # Until it is long over.
+    frame = Frame(start, HALF_HOUR, 30 * 2)
+    expected = TRUTHS[alert](Moments(truth, frame))
+    found = ask(of_day.prometheus, RULES[alert]["expr"], frame, expected.by)
+    assert {key: values.keys() for key, values in found.items()} == {
+        key: values.keys() for key, values in expected.items()
+    }
+    for key, values in found.items():
+        for number, value in values.items():
+            assert math.isclose(value, expected[key][number], rel_tol=1e-9), (key, number)
+    assert found or weeks or alert in NEVER | {"ForgeMetricsMissing"}
+
+
+def test_prometheus_has_them_all(of_day):
+    groups = of_day.prometheus.ask("rules")["groups"]
+    assert {rule["name"] for group in groups for rule in group["rules"]} == RULES.keys()
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_it_says_what_happened_and_where_to_read_on(alert):
+    rule = RULES[alert]
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+    path, _, anchor = rule["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert anchor == alert.lower()
+    assert alert in headings
+
+
+@pytest.mark.parametrize(
+    "arguments", [("check", "rules", *map(str, FILES)), ("check", "config", str(CONFIGURATION))]
+)
+def test_promtool_finds_nothing_wrong(arguments):
+    promtool(*arguments)
+
+
+def test_promtool_tests_the_rules():
+    cases = Path(__file__).with_name("alert_rules.yaml")
+    tested = {
+        test["alertname"]
+        for group in yaml.safe_load(cases.read_text())["tests"]
+        for test in group["alert_rule_test"]
+        if test["exp_alerts"]
+    }
+    assert tested == RULES.keys()
+    promtool("test", "rules", str(cases))
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
