@@ -16,7 +16,7 @@ __all__ = ["dashboard"]
 OUTCOME = "forge_exporter_outcome"
 LEGEND = legend(OUTCOME)
 HEARTBEAT, WINDOW_END, LAG = (
-    exporter("heartbeat_ratio"),
+    exporter("heartbeat"),
     exporter("window_end_seconds"),
     exporter("lag_seconds"),
 )

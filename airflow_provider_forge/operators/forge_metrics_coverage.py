@@ -62,6 +62,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             say from when to when in that DAG's trigger form, which it has to have. Nothing is started for
             windows that ended less than two hours ago, for those that were tried less than six hours ago, or
             while runs of that DAG other than the live ones are queued or running.
+        telemetry: Whether to send what is found to the receiver, too: `forge.exporter.coverage`, `gap.expiry`
+            and `token.expiry`.
 
     Raises:
         ConfigurationError: `alert_before` is not above 0.
@@ -80,6 +82,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         app_id: str | None = None,
         alert_before: dt.timedelta = dt.timedelta(hours=48),
         heal: bool = False,
+        telemetry: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**retry_policy(), **kwargs})
@@ -91,6 +94,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         self.app_id = app_id
         self.alert_before = alert_before
         self.heal = heal
+        self.telemetry = telemetry
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
         # No outlet: what is scheduled on the asset is to run for deliveries only.
         self.inlets = [*self.inlets, self.asset]
@@ -106,6 +110,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         """
         import pendulum
 
+        from airflow_provider_forge.operators.telemetry import tell_coverage
         from airflow_provider_forge.operators.watch import Sight, tell_expiry
 
         now = pendulum.now("UTC")
@@ -116,6 +121,15 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             sight = watch.look(now) if watch else Sight(None)
             # After all that can fail and is tried again: what is told has to be told once.
             alerts = tell_expiry(last_day, now.date(), self.forge_conn_id) if last_day else []
+        if self.telemetry:
+            tell_coverage(
+                sight.coverage,
+                last_day,
+                now,
+                endpoint=OtlpHook(self.otlp_conn_id).endpoint(),
+                app_id=forge.app_id,
+                dag_id=self.export_dag_id,
+            )
         token_days = (last_day - now.date()).days if last_day else None
         summary = self._tell(sight, token_days, now)
         if alerts := [*sight.alerts, *alerts]:

@@ -15,6 +15,7 @@ from airflow_provider_forge.hooks.forge import LIVE_FOR
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_provider_forge.delivery.coverage import Coverage
     from airflow_provider_forge.delivery.delivery import Report
     from airflow_provider_forge.gateway.ratelimit import Usage
     from airflow_provider_forge.gateway.windows import Window
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.selftelemetry import Measurement
 
-__all__ = ["Tally", "telling"]
+__all__ = ["Tally", "tell_coverage", "telling"]
 
 WINDOW_OUTCOMES = ("delivered", "empty", "expired", "failed")
 POINT_OUTCOMES = ("sent", "unchanged", "changed", "ambiguous", "rejected")
@@ -173,3 +174,49 @@ def _tell_airflow(tally: Tally, usage: Usage, dag_id: str, now: dt.datetime) -> 
         Stats.incr("forge.failures", tags={**tags, "error_type": tally.failure})
     if (lag := tally.lag(now)) is not None:
         Stats.gauge("forge.lag", lag, tags=tags)
+
+
+def tell_coverage(
+    coverage: Coverage | None,
+    token_expires_on: dt.date | None,
+    now: dt.datetime,
+    *,
+    endpoint: Endpoint,
+    app_id: str,
+    dag_id: str,
+) -> None:
+    """Tell the receiver what is delivered and missing, and how long it or the token will last.
+
+    Args:
+        coverage: Of the last 14 days; None for no record.
+        token_expires_on: The API token's last day, in UTC; None for unknown.
+        now: The present, aware.
+        endpoint: The receiver.
+        app_id: UUID of the app.
+        dag_id: Airflow's id of the DAG that delivers.
+    """
+    from airflow_provider_forge.otlp.selftelemetry import Reporter, send_measurements
+
+    if measured := [*_coverage_measurements(coverage, now), *_token_measurements(token_expires_on, now)]:
+        send_measurements(endpoint, measured, Reporter(app_id, dag_id), start=time.time_ns())
+
+
+def _coverage_measurements(coverage: Coverage | None, now: dt.datetime) -> Iterator[Measurement]:
+    from airflow_provider_forge.delivery.coverage import Outcome
+    from airflow_provider_forge.otlp import selftelemetry as own
+
+    if coverage is None:
+        return
+    for outcome in Outcome:
+        yield own.Measurement(own.COVERAGE, coverage.count(outcome), {own.OUTCOME: outcome.value})
+    if gaps := coverage.gaps():
+        first = min(gap.expires for gap in gaps)
+        yield own.Measurement(own.GAP_EXPIRY, (first - now).total_seconds())
+
+
+def _token_measurements(last_day: dt.date | None, now: dt.datetime) -> Iterator[Measurement]:
+    from airflow_provider_forge.otlp import selftelemetry as own
+
+    if last_day is not None:
+        end = dt.datetime.combine(last_day + dt.timedelta(days=1), dt.time(), dt.timezone.utc)
+        yield own.Measurement(own.TOKEN_EXPIRY, (end - now).total_seconds())

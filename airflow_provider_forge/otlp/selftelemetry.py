@@ -77,7 +77,7 @@ class Instrument:
     adds_up: bool = False
 
 
-HEARTBEAT = Instrument("forge.exporter.heartbeat", "1", "A task ended, whatever its outcome.")
+HEARTBEAT = Instrument("forge.exporter.heartbeat", "{heartbeat}", "A task ended, whatever its outcome.")
 WINDOW_END = Instrument(
     "forge.exporter.window.end", "s", "Unix time at which the newest window delivered ends."
 )

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 HOUR, QUARTER_HOUR = 3600, 900
 DAG = {"forge.exporter.dag.id": "forge_metrics"}
-COVERAGE_DAG = {"forge.exporter.dag.id": "forge_metrics_coverage"}
 OUTCOME = "forge.exporter.outcome"
 # No task ends in these hours of the day.
 DEAD = range(18 * HOUR, 20 * HOUR + 1800)
@@ -57,7 +56,7 @@ def _task(number: int, now: int, window_end: int, *, failing: bool) -> Iterator[
         more = {key.replace("_", "."): text for key, text in attributes.items()}
         return Own(name, unit, True, now, DAG | more, value)
 
-    yield gauge("heartbeat", "1", 1)
+    yield gauge("heartbeat", "{heartbeat}", 1)
     yield count("calls", "{call}", 1 + number % 3)
     yield count("wait", "s", number % 5 * 1.5)
     if failing:
@@ -74,13 +73,12 @@ def _task(number: int, now: int, window_end: int, *, failing: bool) -> Iterator[
 
 
 def _coverage(number: int, now: int, *, gap: bool) -> Iterator[Own]:
-    yield Own("heartbeat", "1", False, now, COVERAGE_DAG, 1)
     counts = {"pending": 2, "empty": 5, "delivered": 1000 + number, "rejected": 0, "failed": 0}
     for outcome, value in {**counts, "missing": 4 if gap else 0}.items():
-        yield Own("coverage", "{window}", False, now, COVERAGE_DAG | {OUTCOME: outcome}, value)
+        yield Own("coverage", "{window}", False, now, DAG | {OUTCOME: outcome}, value)
     if gap:
-        yield Own("gap.expiry", "s", False, now, COVERAGE_DAG, 50.5 * HOUR - number * 900)
-    yield Own("token.expiry", "s", False, now, COVERAGE_DAG, 14 * 24.0 * HOUR + 12 * HOUR - number * HOUR)
+        yield Own("gap.expiry", "s", False, now, DAG, 50.5 * HOUR - number * 900)
+    yield Own("token.expiry", "s", False, now, DAG, 14 * 24.0 * HOUR + 12 * HOUR - number * HOUR)
 
 
 def send(points: list[Own], url: str, app: str) -> None:

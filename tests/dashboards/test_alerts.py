@@ -115,7 +115,7 @@ def missing(moments: Moments) -> Table:
 def silent(moments: Moments) -> Table:
     def series(reach: int) -> Table:
         return moments.truth.reduced(
-            "forge_exporter_heartbeat_ratio",
+            "forge_exporter_heartbeat",
             OF_APP,
             moments.frame,
             lambda samples: len(latest_by_series(samples)),

@@ -295,7 +295,7 @@ EXPORTER = {
     "Token expires in": {
         "A": lambda asked: asked.latest("forge_exporter_token_expiry_seconds", min, reach=2 * HOUR)
     },
-    "Heartbeat: tasks ended": {"A": lambda asked: asked.of("forge_exporter_heartbeat_ratio", (DAG,), len)},
+    "Heartbeat: tasks ended": {"A": lambda asked: asked.of("forge_exporter_heartbeat", (DAG,), len)},
     "Behind by, over time": {"A": lambda asked: asked.behind()},
     "Lag of each window": {"A": lambda asked: asked.of("forge_exporter_lag_seconds", (DAG,), highest)},
     "Windows": {"A": lambda asked: asked.total("forge_exporter_windows_total", OUTCOME)},

@@ -48,7 +48,7 @@ def test_prometheus_has_each_point_under_a_name_of_its_own(tmp_path: Path) -> No
     assert {each["forge_exporter_outcome"] for each in series} == {"sent", "rejected"}
     ends = sum(1_795_410_000 + task for task in range(TASKS))
     assert totals == {
-        "forge_exporter_heartbeat_ratio": Total(2 * TASKS, 2 * TASKS),
+        "forge_exporter_heartbeat": Total(2 * TASKS, 2 * TASKS),
         "forge_exporter_window_end_seconds": Total(2 * TASKS, 2 * ends),
         "forge_exporter_lag_seconds": Total(2 * TASKS, 2 * TASKS * 312.5),
         "forge_exporter_points_total": Total(4 * TASKS, 2 * TASKS * 7),

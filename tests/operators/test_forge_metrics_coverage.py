@@ -20,6 +20,7 @@ from airflow_provider_forge.hooks.dag_runs import DagRuns
 from airflow_provider_forge.hooks.ledger import delivery_asset, open_ledger
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
+from airflow_provider_forge.sandbox import OtlpSink
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 NOW = pendulum.datetime(2026, 11, 23, 12, 12)
@@ -33,13 +34,13 @@ LOGGERS = "airflow_provider_forge"
 
 @pytest.fixture
 def connect(monkeypatch, variables, tmp_path):
-    def connect(*, forge=None, otlp=None):
+    def connect(*, forge=None, otlp=None, receiver="http://receiver:4318"):
         extras = {
             "FORGE": {"app_id": APP, **(forge or {})},
             "OTLP": {"ledger_url": f"file://{tmp_path}/ledger", "max_age": "30h", **(otlp or {})},
         }
         for name, extra in extras.items():
-            connection = {"conn_type": name.lower(), "host": "http://receiver:4318", "extra": extra}
+            connection = {"conn_type": name.lower(), "host": receiver, "extra": extra}
             monkeypatch.setenv(f"AIRFLOW_CONN_{name}_DEFAULT", json.dumps(connection))
 
     connect()
@@ -82,7 +83,8 @@ def look(runs, caplog, monkeypatch):
     def look(hours=0, **arguments):
         caplog.clear()
         monkeypatch.setattr(pendulum, "now", lambda timezone: NOW.add(hours=hours))
-        return ForgeMetricsCoverageOperator(task_id="coverage", **arguments).execute({"ti": None})
+        arguments = {"task_id": "coverage", "telemetry": False, **arguments}
+        return ForgeMetricsCoverageOperator(**arguments).execute({"ti": None})
 
     return look
 
@@ -301,3 +303,50 @@ def test_it_has_the_asset_as_inlet_only_so_that_it_starts_no_other_dag():
     task = ForgeMetricsCoverageOperator(task_id="coverage")
     assert delivery_asset("forge_default", "otlp_default") in task.inlets
     assert not task.outlets
+
+
+# What the receiver hears of it
+
+
+def told(sink):
+    """Return what the one request told: values by name and outcome."""
+    [request] = sink.telemetry
+    found = {}
+    for point in request.telemetry:
+        attributes = dict(point.attributes)
+        assert attributes.pop("forge.exporter.dag.id") == "mine"
+        [outcome] = attributes.values() or [""]
+        data = point.data()
+        found[point.metric.removeprefix("forge.exporter."), outcome] = data.as_int + data.as_double
+    return found
+
+
+def test_the_receiver_hears_of_gaps_and_of_the_token(connect, deliver, look):
+    with OtlpSink() as sink:
+        connect(receiver=sink.url, forge={"token_expires_on": "2026-12-24"})
+        deliver(GAP)
+        with pytest.raises(AirflowFailException):
+            look(telemetry=True, export_dag_id="mine")
+    counts = {"pending": 0, "empty": 116, "delivered": 0, "rejected": 0, "failed": 0, "missing": 3}
+    assert told(sink) == {
+        **{("coverage", outcome): number for outcome, number in counts.items()},
+        ("gap.expiry", ""): (GAP[0] + KEEP - NOW).total_seconds(),
+        # The token is good until the day is over.
+        ("token.expiry", ""): (pendulum.datetime(2026, 12, 25) - NOW).total_seconds(),
+    }
+
+
+def test_the_receiver_hears_nothing_of_a_gap_or_a_token_that_is_not_there(connect, deliver, look):
+    with OtlpSink() as sink:
+        connect(receiver=sink.url)
+        deliver()
+        look(telemetry=True, export_dag_id="mine")
+    assert {name for name, _ in told(sink)} == {"coverage"}
+
+
+def test_a_receiver_that_is_away_changes_nothing(connect, deliver, look, caplog):
+    with OtlpSink() as sink:
+        connect(receiver=sink.url)
+    deliver()
+    assert look(telemetry=True)["gaps"] == 0
+    assert "The exporter's own metrics are lost" in caplog.text
