@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,11 +13,15 @@ from tests.redis_program import Redis
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
 # The continuous integration sets this: there, a skipped test is a test that nobody has run.
 NO_SKIP = bool(os.environ.get("FORGE_TESTS_NO_SKIP"))
 
-END_TO_END = Path(__file__).with_name("e2e")
+# Two Airflows at once would be too much for two cores.
+END_TO_END = "tests/e2e/"
+# They share a Prometheus with a day of data.
+DASHBOARDS = "tests/dashboards/"
 
 # Airflow reads its settings and makes its home when it is imported, which is before any fixture.
 for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
@@ -32,22 +35,29 @@ def pytest_unconfigure() -> None:
     _home.cleanup()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what starts Airflows into a lane of its own, ahead of all, for `make test` to run beside the rest.
-
-    It waits for most of its time; two Airflows at once, though, would be too much for two cores.
-    """
-    items.sort(key=lambda item: not _is_end_to_end(item))
-    for item in items:
-        # The tests of the dashboards share a Prometheus with a day of data.
-        place = item.path.parent if item.path.parent.name == "dashboards" else item.path
-        lane = "end to end" if _is_end_to_end(item) else str(place)
-        item.add_marker(pytest.mark.xdist_group(lane))
+    """Begin with what starts Airflows: it takes the longest, and waits for most of its time."""
+    items.sort(key=lambda item: lane(item.nodeid) != END_TO_END)
 
 
-def _is_end_to_end(item: pytest.Item) -> bool:
-    return END_TO_END in item.path.parents
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each lane to one process, in the order of the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return lane(nodeid)
+
+    return Lanes(config, log)
+
+
+def lane(nodeid: str) -> str:
+    """Return what runs one after the other: a file, all of the dashboards, all that starts Airflows."""
+    for directory in (END_TO_END, DASHBOARDS):
+        if nodeid.startswith(directory):
+            return directory
+    return nodeid.partition("::")[0]
 
 
 @pytest.fixture(autouse=True)
