@@ -44,6 +44,7 @@ TOOLS = ("hypothesis>=6.100", "pyte>=0.8", "pytest>=8.3", "pytest-timeout>=2.3",
 
 # What is different from one Airflow to another: discovery, the forms both ways, the timetable, `dag.test()`.
 QUICK = (
+    "tests/test_coverage_dag.py",
     "tests/test_dag.py",
     "tests/test_forms.py",
     "tests/test_priority.py",

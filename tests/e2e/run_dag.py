@@ -49,10 +49,15 @@ def activate_assets(dag: DAG) -> None:
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        for task in dag.tasks:
-            for asset in task.outlets:
-                model = AssetModel.from_public(asset)
-                session.add_all([model, AssetActive.for_asset(model)])
+        known = {model.name: model for model in session.query(AssetModel)}
+        active = {model.name for model in session.query(AssetActive)}
+        for asset in {
+            asset.name: asset for task in dag.tasks for asset in (*task.inlets, *task.outlets)
+        }.values():
+            model = known.get(asset.name) or AssetModel.from_public(asset)
+            session.add(model)
+            if asset.name not in active:
+                session.add(AssetActive.for_asset(model))
 
 
 def main(file: str, earliest: str, latest: str) -> None:
