@@ -9,7 +9,6 @@ from importlib import import_module, metadata, resources
 
 import jsonschema
 import pytest
-from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_forge
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
@@ -23,13 +22,19 @@ def test_the_metadata_fits_airflows_schema():
     jsonschema.validate(INFO, schema)
 
 
-def test_airflow_finds_the_provider_and_both_hooks():
-    assert (
-        ProvidersManager().providers["airflow-provider-forge"].version == airflow_provider_forge.__version__
-    )
-    command = [sys.executable, "-m", "airflow", "providers", "hooks", "--output", "json"]
+def list_providers(*arguments):
+    command = [sys.executable, "-m", "airflow", "providers", *arguments, "--output", "json"]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    hooks = {hook["connection_type"]: hook for hook in json.loads(listed[listed.index("[{") :])}
+    return json.loads(listed[listed.index("[{") :])
+
+
+def test_airflow_finds_the_provider():
+    [provider] = list_providers("get", "airflow-provider-forge")
+    assert provider == {"Provider": "airflow-provider-forge", "Version": airflow_provider_forge.__version__}
+
+
+def test_airflow_finds_both_hooks():
+    hooks = {hook["connection_type"]: hook for hook in list_providers("hooks")}
     for connection_type in ("forge", "otlp"):
         assert hooks[connection_type]["package_name"] == "airflow-provider-forge"
         assert hooks[connection_type]["conn_id_attribute_name"] == f"{connection_type}_conn_id"
