@@ -12,7 +12,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 EXAMPLES ?= 10000
 
 # The tests that start Airflows in one lane (see tests/conftest.py), all others in another.
-LANES := --numprocesses 2 --no-loadscope-reorder
+LANES := --numprocesses 2 --no-loadscope-reorder --durations 30
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint dashboards dashboard-images venv build clean

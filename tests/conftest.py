@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 # The continuous integration sets this: there, a skipped test is a test that nobody has run.
 NO_SKIP = bool(os.environ.get("FORGE_TESTS_NO_SKIP"))
 
-# Two Airflows at once would be too much for two cores.
+# One Airflow after the other: two at once are much for two cores.
 END_TO_END = "tests/e2e/"
+# But for these, for which there is time when all others have been run.
+LAST = ("tests/e2e/test_browser.py", "tests/e2e/test_stack.py")
 # They share a Prometheus with a day of data.
 DASHBOARDS = "tests/dashboards/"
 
@@ -37,7 +39,8 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what starts Airflows: it takes the longest, and waits for most of its time."""
-    items.sort(key=lambda item: lane(item.nodeid) != END_TO_END)
+    order = {END_TO_END: 0, LAST: 2}
+    items.sort(key=lambda item: order.get(lane(item.nodeid), 1))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -46,14 +49,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class Lanes(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
+        def _split_scope(self, nodeid: str) -> str | tuple[str, ...]:
             return lane(nodeid)
 
     return Lanes(config, log)
 
 
-def lane(nodeid: str) -> str:
+def lane(nodeid: str) -> str | tuple[str, ...]:
     """Return what runs one after the other: a file, all of the dashboards, all that starts Airflows."""
+    if nodeid.startswith(LAST):
+        return LAST
     for directory in (END_TO_END, DASHBOARDS):
         if nodeid.startswith(directory):
             return directory
