@@ -77,9 +77,7 @@ def test_the_collector_takes_it(file):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "file", [file for file in FILES if file.parent != PRIVACY], ids=lambda file: file.stem
-)
+@pytest.mark.parametrize("file", WITH_EXPORTER, ids=lambda file: file.stem)
 def test_it_has_no_queue(file):
     # `validate` says nothing of a key that it does not know.
     off = "    {}:\n      enabled: false\n"
@@ -134,7 +132,7 @@ def test_for_grafana_cloud_deltas_are_summed_up(through, source_of, sink, noon):
     assert_secret("grafana-cloud", sink)
 
 
-@pytest.mark.parametrize(("told", "answered"), [(400, 400), (401, 401), (429, 429), (503, 503)])
+@pytest.mark.parametrize(("told", "answered"), [(400, 400), (401, 401), (413, 500), (429, 429), (503, 503)])
 def test_what_the_destination_answers_reaches_the_task(sink, source_of, noon, tmp_path, told, answered):
     sink.add_fault(Fault("status", status=told))
     with destination("sidecar", sink, tmp_path) as collector:
