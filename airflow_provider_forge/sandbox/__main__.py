@@ -1,6 +1,7 @@
 """Run the stand-in gateway and the sink until they are told to stop.
 
-`python -m airflow_provider_forge.sandbox --help` lists the options.
+`python -m airflow_provider_forge.sandbox --help` lists the options. A token of your own is in the variable
+FORGE_SANDBOX_TOKEN, and is never printed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from airflow_provider_forge.sandbox.scenario import LatencyShape, RateLimitChann
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+TOKEN = "FORGE_SANDBOX_TOKEN"  # noqa: S105 - a variable's name
+"""The variable that holds the API token to ask for: on a command line it would be there for all to see."""
+
+DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - opens this stand-in only
+"""What is asked for without that variable."""
 
 UNLIMITED = 10_000
 """Calls, in however many seconds."""
@@ -58,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_forge.sandbox",
         description="A stand-in for Atlassian's gateway and a sink for OTLP metrics, on this machine.",
+        epilog=f"The API token is that of the variable {TOKEN}, or else {DEFAULT_TOKEN}.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--gateway-port", type=int, default=0, help="0 for a free one")
     parser.add_argument("--sink-port", type=int, default=0, help="0 for a free one")
     parser.add_argument("--email", default="dev@example.com")
-    parser.add_argument("--token", default="sandbox-token")
     parser.add_argument("--rate-limit-calls", type=int, default=5, help="0 for no limit")
     parser.add_argument("--rate-limit-seconds", type=float, default=60.0)
     parser.add_argument("--rate-limit-channel", choices=get_args(RateLimitChannel), default="seconds")
@@ -92,7 +99,7 @@ def _servers(options: argparse.Namespace) -> tuple[SandboxGateway, OtlpSink]:
     gateway = SandboxGateway(
         scenario,
         email=options.email,
-        api_token=options.token,
+        api_token=os.environ.get(TOKEN) or DEFAULT_TOKEN,
         rate_limit_calls=options.rate_limit_calls,
         rate_limit_seconds=options.rate_limit_seconds,
         host=options.host,
@@ -102,6 +109,8 @@ def _servers(options: argparse.Namespace) -> tuple[SandboxGateway, OtlpSink]:
 
 
 def _description(gateway: SandboxGateway, sink: OtlpSink) -> dict[str, Any]:
+    # A token of somebody's own may be a real one.
+    token = DEFAULT_TOKEN if gateway.api_token == DEFAULT_TOKEN else f"<{TOKEN}>"
     extra = {
         "app_id": gateway.app_id,
         "environments": "production",
@@ -113,14 +122,14 @@ def _description(gateway: SandboxGateway, sink: OtlpSink) -> dict[str, Any]:
         "conn_type": "forge",
         "host": gateway.url,
         "login": gateway.email,
-        "password": gateway.api_token,
+        "password": token,
         "extra": extra,
     }
     return {
         "gateway_url": gateway.url,
         "sink_url": sink.url,
         "email": gateway.email,
-        "api_token": gateway.api_token,
+        "api_token": token,
         "app_id": gateway.app_id,
         "environments": {each.key: each.id for each in gateway.environments},
         "connections": {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -31,6 +33,18 @@ WHO_NEEDS = {
         "postgres",
     },
 }
+
+
+# Whoever sees the list of processes sees these.
+VISIBLE = {"FORGE_APP_ID", "FORGE_EMAIL"}
+
+
+def has_docker_compose() -> bool:
+    docker = shutil.which("docker")
+    return (
+        docker is not None
+        and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +102,37 @@ def test_a_secret_reaches_only_who_needs_it(services, values, secret):
     assert holders == WHO_NEEDS[secret]
 
 
+def test_no_secret_is_on_a_command_line(services, values):
+    secrets = {value for name, value in values.items() if name not in VISIBLE}
+    for name, service in services.items():
+        told = str([service[key] for key in ("entrypoint", "command", "healthcheck") if key in service])
+        assert not [secret for secret in secrets if secret in told], name
+
+
+@pytest.mark.parametrize(
+    ("written", "told"), [({}, ""), ({"FORGE_TOKEN_EXPIRES_ON": "2027-01-31"}, "2027-01-31")]
+)
+def test_the_last_day_of_the_token_reaches_the_connection(values, written, told):
+    worker = project(**values, **written)["services"]["airflow-worker"]
+    connection = json.loads(worker["environment"]["AIRFLOW_CONN_FORGE_DEFAULT"])
+
+    assert connection["extra"]["token_expires_on"] == told
+
+
+# Everywhere else compose-config reads the file: without the client there is nothing that could be run.
+if has_docker_compose():
+
+    @pytest.mark.parametrize("profile", ["", "sandbox"])
+    def test_docker_compose_finds_nothing_to_complain_about(values, tmp_path, profile):
+        env_file, example = tmp_path / ".env", EXAMPLE.read_text()
+        env_file.write_text(re.sub(r"(?m)^(\w+)=$", lambda line: line[0] + values[line[1]], example))
+        command = ["docker", "compose", f"--file={FILE}", f"--env-file={env_file}", f"--profile={profile}"]
+
+        done = subprocess.run([*command, "config", "--quiet"], check=False, capture_output=True, text=True)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_sandbox_is_there_on_request_only(values):
     assert "sandbox" not in project(**values)["services"]
 
@@ -121,6 +166,16 @@ def test_each_service_has_a_health_check_and_each_dependency_waits_for_it(servic
         for dependency, how in (service.get("depends_on") or {}).items():
             expected = "service_completed_successfully" if dependency in RUN_ONCE else "service_healthy"
             assert how["condition"] == expected, name
+
+
+def test_the_database_is_healthy_only_once_it_takes_connections(services):
+    # The server that fills an empty database answers on its socket only.
+    assert "--host=127.0.0.1" in services["postgres"]["healthcheck"]["test"]
+
+
+def test_what_services_print_is_bounded(services):
+    for name, service in services.items():
+        assert service["logging"]["options"].keys() == {"max-file", "max-size"}, name
 
 
 def test_none_runs_as_root_or_can_become_it(services):
@@ -162,6 +217,14 @@ def test_every_mounted_file_is_there_and_cannot_be_written_to(services):
     for mount in mounts:
         assert mount["read_only"]
         assert Path(mount["source"]).exists(), mount["source"]
+
+
+def test_both_dags_are_in_the_mounted_folder(services):
+    for name in ("airflow-dag-processor", "airflow-worker"):
+        [dags] = [
+            Path(mount["source"]) for mount in services[name]["volumes"] if mount["target"].endswith("/dags")
+        ]
+        assert {file.name for file in dags.glob("*.py")} == {"forge_metrics.py", "forge_metrics_coverage.py"}
 
 
 def test_every_volume_is_named_and_used(stack):

@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yaml delivers the oldest windows; Prometheus has each point of them once."""
+"""The stack of docker-compose.yaml delivers the oldest windows, once, and warns of the end of its token."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -16,14 +18,17 @@ from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import SandboxGateway
 from demo.api import AirflowApi, parse_time
 from demo.dagfile import DAG_ID
+from demo.processes import ManagedProcess
 from demo.waiting import wait_for
 from tests.deploy.compose import SANDBOX, filled_in, project
 from tests.e2e.stack import Stack
+from tests.receivers.programs import installed
 from tests.receivers.prometheus import Prometheus
 from tests.receivers.totals import Total, Totals, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -31,6 +36,9 @@ APP = "ari:cloud:ecosystem::app/8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 # At five calls a minute more would take minutes.
 WINDOWS = 2
 UNDER_WAY = ("queued", "running", "deferred", "up_for_retry")
+COVERAGE = "forge_metrics_coverage"
+# As near as one alert of the coverage DAG asks for.
+TOKEN_DAYS = 20
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,14 @@ class Worked:
     """A stack that has delivered some windows and is at rest.
 
     Args:
-        values: What its user has put into the env file.
+        values: The secrets that its user has put into the env file.
+        redis: Every command that Redis has got, a line each, with the number of its database in brackets.
     """
 
     stack: Stack
     values: dict[str, str]
     api: AirflowApi
+    redis: ManagedProcess
 
     @cached_property
     def delivered(self) -> list[dict[str, Any]]:
@@ -63,10 +73,13 @@ class Worked:
 
     def stored(self, name: str) -> Total:
         """Return the totals of all series with that name in Prometheus."""
-        return Total(int(self._total("count", name)), self._total("sum", name))
+        return Total(
+            int(self.asked(f"sum(count_over_time({name}[15d]))")),
+            self.asked(f"sum(sum_over_time({name}[15d]))"),
+        )
 
-    def _total(self, function: str, name: str) -> float:
-        query = f"sum({function}_over_time({name}[15d]))"
+    def asked(self, query: str) -> float:
+        """Return the one value that Prometheus has for a query."""
         url = f"{self.stack.url('prometheus', 9090)}/api/v1/query"
         answer = httpx.get(url, params={"query": query}, trust_env=False).raise_for_status().json()
         [series] = answer["data"]["result"]
@@ -77,7 +90,8 @@ class Worked:
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worked]:
     """Start the stack, switch the DAG on as its user would, and wait for some windows."""
     values = {**filled_in(), "FORGE_APP_ID": APP}
-    services = project(**values, **SANDBOX)["services"]
+    last_day = datetime.now(timezone.utc) + timedelta(days=TOKEN_DAYS)
+    services = project(**values, **SANDBOX, FORGE_TOKEN_EXPIRES_ON=f"{last_day:%F}")["services"]
     # Nobody has a Grafana as a package.
     del services["grafana"]
     with ExitStack() as exits:
@@ -85,12 +99,21 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worked]:
         url = stack.url("airflow-api-server", 8080)
         api = AirflowApi(url, "admin", values["AIRFLOW_ADMIN_PASSWORD"])
         exits.callback(api.close)
+        redis = exits.enter_context(monitor(stack, tmp_path_factory.mktemp("redis")))
         wait_for(lambda: api.has_dag(DAG_ID), timeout=120, what="the DAG", every=0.5)
         api.pause(DAG_ID, paused=False)
         wait_for(lambda: count(api, "success") >= WINDOWS, timeout=240, what="the first windows", every=1.0)
         api.pause(DAG_ID)
         wait_for(lambda: not count(api, *UNDER_WAY), timeout=120, what="the end of all tasks", every=0.5)
-        yield Worked(stack, values, api)
+        yield Worked(stack, values, api, redis)
+
+
+def monitor(stack: Stack, directory: Path) -> ManagedProcess:
+    """Return what writes down all that the stack's Redis is told."""
+    port = urlsplit(stack.url("redis", 6379)).port
+    command = [installed("redis-cli"), "-p", str(port), "monitor"]
+    # The password is in the environment.
+    return ManagedProcess(command, env=stack.environment("redis"), log_file=directory / "monitor.log")
 
 
 def count(api: AirflowApi, *states: str) -> int:
@@ -105,7 +128,28 @@ def test_prometheus_has_each_point_of_the_oldest_windows_once(worked: Worked) ->
 
 
 def test_the_workers_share_limit_and_leases_through_redis(worked: Worked) -> None:
+    told = [line for line in worked.redis.log().splitlines() if " [2 " in line]
+
+    assert any('"airflow-provider-forge:lease:' in line for line in told)
+    assert any(re.search(r'"airflow-provider-forge:(?!lease:)', line) for line in told)
+    # And nothing of it through files.
     assert not worked.stack.path("airflow-worker", "/tmp/airflow-provider-forge").exists()
+
+
+def test_the_coverage_dag_warns_of_the_end_of_the_token(worked: Worked) -> None:
+    def ended() -> list[dict[str, Any]]:
+        return [ti for ti in worked.api.task_instances(COVERAGE) if ti["state"] in {"failed", "success"}]
+
+    worked.api.pause(COVERAGE, paused=False)
+    wait_for(ended, timeout=120, what="a look at what is delivered", every=0.5)
+    worked.api.pause(COVERAGE)
+
+    ti = min(ended(), key=lambda ti: ti["start_date"])
+    assert ti["state"] == "failed"
+    assert "The API token of forge_default" in worked.api.task_log(ti)
+    # What ForgeTokenExpiring looks at; the token lasts to the end of its day, and it may be midnight now.
+    left = worked.asked("min(last_over_time(forge_exporter_token_expiry_seconds[1h]))")
+    assert TOKEN_DAYS - 1 < left / 86400 <= TOKEN_DAYS + 1
 
 
 def test_the_record_of_deliveries_is_in_its_volume(worked: Worked) -> None:
@@ -130,11 +174,8 @@ def test_a_task_can_be_read_in_the_ui(worked: Worked) -> None:
 
 
 def test_no_service_prints_a_secret(worked: Worked) -> None:
-    logs = worked.stack.logs()
-    # The stand-in introduces itself with what it will take for a token.
-    del logs["sandbox"]
     of_tasks = list(worked.stack.path("airflow-worker", "/opt/airflow/logs").rglob("attempt=*.log"))
-    texts = [*logs.values(), *(path.read_text() for path in of_tasks)]
+    texts = [*worked.stack.logs().values(), *(path.read_text() for path in of_tasks)]
     secrets = {
         key: value for key, value in worked.values.items() if re.search("KEY|PASSWORD|SECRET|TOKEN", key)
     }

@@ -40,9 +40,9 @@ def start(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_runs_until_it_is_told_to_stop_and_sums_up(start, http, number):
-    process, about = start("--token", "canary", "--rate-limit-calls", "1")
+    process, about = start("--rate-limit-calls", "1")
     for _ in range(2):
-        http.post(about["gateway_url"], auth=(about["email"], "canary"), json={})
+        http.post(about["gateway_url"], auth=(about["email"], about["api_token"]), json={})
     http.post(
         f"{about['sink_url']}/v1/metrics",
         content=export_request(points=3).SerializeToString(),
@@ -60,6 +60,21 @@ def test_it_runs_until_it_is_told_to_stop_and_sums_up(start, http, number):
     assert "export AIRFLOW_CONN_FORGE_DEFAULT='{" in output
     with pytest.raises(httpx.ConnectError):
         http.get(about["sink_url"])
+
+
+@pytest.mark.parametrize("options", [(), ("--print-json",)])
+def test_a_token_from_the_environment_is_asked_for_and_never_shown(start, http, monkeypatch, options):
+    monkeypatch.setenv("FORGE_SANDBOX_TOKEN", "canary")
+    process, about = start(*options)
+    statuses = {
+        token: http.post(about["gateway_url"], auth=(about["email"], token), json={}).status_code
+        for token in ("canary", "sandbox-token")
+    }
+    process.terminate()
+    output, _ = process.communicate(timeout=30)
+    assert statuses["canary"] != 401 == statuses["sandbox-token"]
+    assert "canary" not in output + json.dumps(about)
+    assert "<FORGE_SANDBOX_TOKEN>" in output
 
 
 def test_the_connections_are_ready_to_paste(start):
