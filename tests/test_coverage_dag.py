@@ -38,6 +38,8 @@ def parse(tmp_path):
 def test_it_is_one_hourly_dag_with_a_task_for_the_shipped_dag(parse):
     dag = parse(SHIPPED.read_text())
     assert (dag.dag_id, dag.catchup, dag.max_active_runs) == ("forge_metrics_coverage", False, 1)
+    # Tasks that share a Connection look at its token one after the other.
+    assert dag.max_active_tasks == 1
     assert dag.schedule == "12 * * * *"
     [task] = dag.tasks
     assert isinstance(task, ForgeMetricsCoverageOperator)

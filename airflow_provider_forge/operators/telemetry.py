@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.windows import Window
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.otlp.endpoint import Endpoint
-    from airflow_provider_forge.otlp.selftelemetry import Measurement
+    from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter
 
 __all__ = ["Tally", "tell_coverage", "telling"]
 
@@ -178,30 +178,32 @@ def _tell_airflow(tally: Tally, usage: Usage, dag_id: str, now: dt.datetime) -> 
 
 def tell_coverage(
     coverage: Coverage | None,
+    first_expiry: dt.datetime | None,
     token_expires_on: dt.date | None,
     now: dt.datetime,
-    *,
     endpoint: Endpoint,
-    app_id: str,
-    dag_id: str,
+    reporter: Reporter,
 ) -> None:
     """Tell the receiver what is delivered and missing, and how long it or the token will last.
 
     Args:
         coverage: Of the last 14 days; None for no record.
+        first_expiry: When the first gap begins to expire that nobody is about to fill; None for none.
         token_expires_on: The API token's last day, in UTC; None for unknown.
         now: The present, aware.
         endpoint: The receiver.
-        app_id: UUID of the app.
-        dag_id: Airflow's id of the DAG that delivers.
+        reporter: The app, and the DAG that delivers.
     """
-    from airflow_provider_forge.otlp.selftelemetry import Reporter, send_measurements
+    from airflow_provider_forge.otlp import selftelemetry as own
 
-    if measured := [*_coverage_measurements(coverage, now), *_token_measurements(token_expires_on, now)]:
-        send_measurements(endpoint, measured, Reporter(app_id, dag_id), start=time.time_ns())
+    measured = [*_coverage_measurements(coverage), *_token_measurements(token_expires_on, now)]
+    if first_expiry is not None:
+        measured.append(own.Measurement(own.GAP_EXPIRY, (first_expiry - now).total_seconds()))
+    if measured:
+        own.send_measurements(endpoint, measured, reporter, start=time.time_ns())
 
 
-def _coverage_measurements(coverage: Coverage | None, now: dt.datetime) -> Iterator[Measurement]:
+def _coverage_measurements(coverage: Coverage | None) -> Iterator[Measurement]:
     from airflow_provider_forge.delivery.coverage import Outcome
     from airflow_provider_forge.otlp import selftelemetry as own
 
@@ -209,9 +211,6 @@ def _coverage_measurements(coverage: Coverage | None, now: dt.datetime) -> Itera
         return
     for outcome in Outcome:
         yield own.Measurement(own.COVERAGE, coverage.count(outcome), {own.OUTCOME: outcome.value})
-    if gaps := coverage.gaps():
-        first = min(gap.expires for gap in gaps)
-        yield own.Measurement(own.GAP_EXPIRY, (first - now).total_seconds())
 
 
 def _token_measurements(last_day: dt.date | None, now: dt.datetime) -> Iterator[Measurement]:
