@@ -121,12 +121,20 @@ class Coverage:
         """Return the gaps that begin to expire within so long."""
         return [gap for gap in self.gaps() if gap.expires - now <= alert_before]
 
+    def expiring_hours(self, now: dt.datetime, alert_before: dt.timedelta) -> set[dt.datetime]:
+        """Return the hours of which something is still to be delivered and expires within so long."""
+        return {
+            _hour(quarter)
+            for quarter in self.quarters
+            if quarter.is_open and quarter.start + self.keep - now <= alert_before
+        }
+
     def hours(self) -> dict[dt.datetime, Outcome]:
         """Return the worst outcome of each hour."""
         order = list(Outcome)
         hours: dict[dt.datetime, Outcome] = {}
         for quarter in self.quarters:
-            hour = quarter.start.replace(minute=0)
+            hour = _hour(quarter)
             hours[hour] = max(hours.get(hour, Outcome.PENDING), quarter.outcome, key=order.index)
         return hours
 
@@ -168,6 +176,10 @@ def find_coverage(
         metrics=tuple(about["metrics"]),
         keep=keep,
     )
+
+
+def _hour(quarter: Quarter) -> dt.datetime:
+    return quarter.start.replace(minute=0)
 
 
 def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:

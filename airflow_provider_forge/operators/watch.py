@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery.coverage import EXPECTED_AFTER, find_coverage
-from airflow_provider_forge.delivery.picture import backfill, describe, time
+from airflow_provider_forge.delivery.picture import backfill, before_backfill, describe, time
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.operators.alerts import Notes, due_threshold, gaps_left_alone, gaps_to_tell
 from airflow_provider_forge.operators.healing import heal, plan
@@ -151,7 +151,7 @@ class Watch:
             f"{windows} of 15 minutes not delivered, in {_count(len(gaps), 'gap')}; the first"
             f" is lost after {first}. Find out why in the logs of {self.runs.dag_id}, and then backfill"
         )
-        lines = [message]
+        lines = [message, before_backfill(self.runs.dag_id)]
         for gap in gaps[:MOST_GAPS_TOLD]:
             tried = any(piece.has(quarter) for piece in notes.tried for quarter in gap.quarters)
             lines.append(describe(gap, now, soon=False) + (", not healed by a run for it" if tried else ""))

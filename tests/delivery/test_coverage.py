@@ -189,6 +189,8 @@ def test_gaps_are_what_is_missing_in_a_row(ledger, deliver):
     assert first.expires == NOW + dt.timedelta(hours=0.75)
     assert coverage.expiring(NOW, dt.timedelta(hours=1)) == [first]
     assert coverage.expiring(NOW, dt.timedelta(hours=3)) == [first, second]
+    assert coverage.expiring_hours(NOW, dt.timedelta(hours=0.75)) == {first.start.replace(minute=0)}
+    assert len(coverage.expiring_hours(NOW, dt.timedelta(hours=3))) == 3
     assert (coverage.count(Outcome.MISSING), coverage.count(Outcome.DELIVERED)) == (2, 93)
 
 
