@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.hooks.forge import LIVE_FOR
+from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
+from airflow_provider_forge.gateway.windows import LIVE_FOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter
 
 __all__ = ["Tally", "tell_coverage", "telling"]
+
+log = logging.getLogger(__name__)
 
 WINDOW_OUTCOMES = ("delivered", "empty", "expired", "failed")
 POINT_OUTCOMES = ("sent", "unchanged", "changed", "ambiguous", "rejected")
@@ -80,7 +83,8 @@ class Tally:
         self.ended = not isinstance(error, TaskDeferred)
         if self.ended and not isinstance(error, AirflowSkipException):
             self.failure = type(error).__name__
-            self.windows["failed"] += self.at_window
+            # A window that is too old fails the task before it is begun with.
+            self.windows["failed"] += self.at_window or isinstance(error, WindowExpired)
 
     def lag(self, now: dt.datetime) -> float | None:
         """Return the age of the newest window in seconds; None where it was an old one, made up for."""
@@ -123,7 +127,10 @@ def _tell(
     tally: Tally, forge: ForgeMetricsHook, endpoint: Endpoint, dag_id: str, *, to_receiver: bool
 ) -> None:
     now = dt.datetime.now(dt.timezone.utc)
-    _tell_airflow(tally, forge.usage, dag_id, now)
+    try:
+        _tell_airflow(tally, forge.usage, dag_id, now)
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not hide the task's own error
+        log.warning("Airflow's metrics of this task are lost, %s: %s", type(error).__name__, error)
     if not to_receiver:
         return
     try:
