@@ -97,7 +97,7 @@ class Coverage:
 
     Attributes:
         quarters: All of them, oldest first.
-        environments: UUIDs of the environments that were asked for.
+        environments: Names of the environments that were asked for; the UUID where no name is on record.
         metrics: Labels that were asked for.
         keep: How long a quarter hour can be had after its start.
     """
@@ -165,6 +165,8 @@ def find_coverage(
     selection = _main_selection(cells, selections, now)
     quarters = tuple(Quarter(start, _outcome(start, cells, selection)) for start in starts)
     about = selections[selection]
+    # Not there in records that were begun before names were kept.
+    names = about.get("names", {})
     return Coverage(
         quarters=tuple(
             Quarter(quarter.start, Outcome.PENDING)
@@ -172,7 +174,7 @@ def find_coverage(
             else quarter
             for quarter in quarters
         ),
-        environments=tuple(about["environments"]),
+        environments=tuple(names.get(uuid, uuid) for uuid in about["environments"]),
         metrics=tuple(about["metrics"]),
         keep=keep,
     )

@@ -132,6 +132,7 @@ def test_coverage_for_programs(recorded):
     recorded(f"send {INTERVAL}")
     answer = recorded("coverage --json --dag-id mine --alert-before 0.001").json
     assert answer["windows"]["delivered"] == 2
+    assert answer["environments"] == ["production"]
     assert len(answer["hours"]) in (336, 337)
     assert [gap["start"] for gap in answer["gaps"]][1] == f"{HALF_HOUR.end:%Y-%m-%dT%H:%M:%SZ}"
     assert {gap["expiring_soon"] for gap in answer["gaps"]} <= {True, False}
