@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from airflow.task.priority_strategy import PriorityWeightStrategy
 
+from airflow_provider_forge.gateway.windows import LIVE_FOR
+
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
 
 __all__ = ["LiveFirst"]
-
-LIVE = dt.timedelta(hours=2)
-"""A run whose logical date is no longer ago than this is live."""
 
 HEAD_START = 1_000
 """More than any weight that people give by hand."""
@@ -44,4 +43,4 @@ class LiveFirst(PriorityWeightStrategy):
             age = dt.datetime.now(dt.timezone.utc) - dt.datetime.fromisoformat(match[1]) if match else None
         except ValueError:
             return False
-        return age is not None and age <= LIVE
+        return age is not None and age <= LIVE_FOR

@@ -28,6 +28,8 @@ with DAG(
     start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
+    # Tasks with one Connection tell once of its token: the second has to see that the first has.
+    max_active_tasks=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     tags=["forge", "otlp", "metrics"],
     doc_md=__doc__,

@@ -73,6 +73,10 @@ class AirflowApi:
         body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False}
         self.send("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a run as `success` or `failed`, as a click on it does."""
+        self.send("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", {"state": state})
+
     def delete_dag(self, dag_id: str) -> None:
         """Delete all that Airflow knows of a DAG; it comes back if its file is still there."""
         self.client.delete(f"/api/v2/dags/{dag_id}").raise_for_status()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_forge.gateway.windows import LIVE_FOR
 from airflow_provider_forge.operators import healing
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 
@@ -38,6 +39,8 @@ def parse(tmp_path):
 def test_it_is_one_hourly_dag_with_a_task_for_the_shipped_dag(parse):
     dag = parse(SHIPPED.read_text())
     assert (dag.dag_id, dag.catchup, dag.max_active_runs) == ("forge_metrics_coverage", False, 1)
+    # Tasks that share a Connection look at its token one after the other.
+    assert dag.max_active_tasks == 1
     assert dag.schedule == "12 * * * *"
     [task] = dag.tasks
     assert isinstance(task, ForgeMetricsCoverageOperator)
@@ -78,7 +81,7 @@ def test_its_page_has_every_argument_of_the_operator():
 def test_its_page_says_how_much_is_healed():
     section = PAGE.read_text().partition("## Healing by itself")[2].partition("\n## ")[0]
     assert f"At most {healing.MOST_RUNS} runs an hour, of at most {healing.MOST_WINDOWS} windows" in section
-    assert (timedelta(hours=2), timedelta(minutes=30)) == (healing.LIVE_FOR, healing.LAST_CALL)
+    assert (timedelta(hours=2), timedelta(minutes=30)) == (LIVE_FOR, healing.LAST_CALL)
     assert (timedelta(hours=6), timedelta(hours=3)) == (healing.HEAL_AGAIN_AFTER, healing.TIME_TO_HEAL)
 
 

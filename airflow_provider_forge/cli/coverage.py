@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_forge.cli.output import Output
-    from airflow_provider_forge.delivery.coverage import Coverage, Gap
+    from airflow_provider_forge.delivery.coverage import Coverage
 
 __all__ = ["run"]
 
@@ -30,6 +30,8 @@ STYLES = {
     Outcome.FAILED: "red",
     Outcome.MISSING: "red",
 }
+
+EXPIRING_STYLE = "bold red"
 
 
 def run(options: Namespace, output: Output) -> int:
@@ -47,46 +49,60 @@ def run(options: Namespace, output: Output) -> int:
             f"{ledger.store.name} has no record of this app and destination: nothing was delivered yet, or"
             " the record is elsewhere",
         )
-    expiring = coverage.expiring(now, dt.timedelta(hours=options.alert_before))
+    alert_before = dt.timedelta(hours=options.alert_before)
     if options.json:
-        output.json(_to_json(coverage, expiring, options.dag_id))
+        output.json(_to_json(coverage, now, alert_before, options.dag_id))
     else:
-        _print(output, coverage, expiring, now, options.dag_id)
+        _print(output, coverage, now, alert_before, options.dag_id)
     bad = (Outcome.MISSING, Outcome.FAILED, Outcome.REJECTED)
     return 1 if any(coverage.count(outcome) for outcome in bad) else 0
 
 
-def _print(output: Output, coverage: Coverage, expiring: list[Gap], now: dt.datetime, dag_id: str) -> None:
-    _print_days(output, coverage)
+def _print(
+    output: Output, coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str
+) -> None:
+    _print_days(output, picture.day_rows(coverage, now, alert_before))
     output.line()
     output.line(picture.tell_counts(coverage))
     output.line(f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}")
-    for gap in coverage.gaps():
+    expiring = coverage.expiring(now, alert_before)
+    gaps = coverage.gaps()
+    if gaps:
+        output.line()
+        output.line(picture.before_backfill(dag_id))
+    for gap in gaps:
         soon = gap in expiring
         output.line()
         output.line(picture.describe(gap, now, soon=soon), style="red" if soon else "")
         output.line(f"  {picture.backfill(gap, dag_id)}")
 
 
-def _print_days(output: Output, coverage: Coverage) -> None:
+def _print_days(output: Output, days: list[tuple[dt.date, list[picture.Hour | None]]]) -> None:
     output.line(picture.HEADING)
-    for day, hours in picture.day_rows(coverage):
+    for day, hours in days:
         line = Text(f"{day} ")
-        for outcome in hours:
-            sign = picture.SIGNS[outcome] if outcome else " "
-            line.append(f"{sign:<{picture.WIDTH}}", style=STYLES.get(outcome, "") if outcome else "")
+        for hour in hours:
+            line.append(f"{hour.sign if hour else ' ':<{picture.WIDTH}}", style=_style(hour))
         line.rstrip()
         output.line(line)
     output.line(picture.LEGEND)
 
 
-def _to_json(coverage: Coverage, expiring: list[Gap], dag_id: str) -> dict[str, Any]:
+def _style(hour: picture.Hour | None) -> str:
+    if hour is None:
+        return ""
+    return EXPIRING_STYLE if hour.expiring else STYLES.get(hour.outcome, "")
+
+
+def _to_json(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str) -> dict[str, Any]:
+    expiring = coverage.expiring(now, alert_before)
+    expiring_hours = coverage.expiring_hours(now, alert_before)
     return {
         "environments": coverage.environments,
         "metrics": coverage.metrics,
         "windows": {outcome.value: coverage.count(outcome) for outcome in Outcome},
         "hours": [
-            {"hour": picture.time(hour), "outcome": outcome.value}
+            {"hour": picture.time(hour), "outcome": outcome.value, "expiring_soon": hour in expiring_hours}
             for hour, outcome in coverage.hours().items()
         ],
         "gaps": [

@@ -97,7 +97,7 @@ class Coverage:
 
     Attributes:
         quarters: All of them, oldest first.
-        environments: UUIDs of the environments that were asked for.
+        environments: Names of the environments that were asked for; the UUID where no name is on record.
         metrics: Labels that were asked for.
         keep: How long a quarter hour can be had after its start.
     """
@@ -121,12 +121,20 @@ class Coverage:
         """Return the gaps that begin to expire within so long."""
         return [gap for gap in self.gaps() if gap.expires - now <= alert_before]
 
+    def expiring_hours(self, now: dt.datetime, alert_before: dt.timedelta) -> set[dt.datetime]:
+        """Return the hours of which something is still to be delivered and expires within so long."""
+        return {
+            _hour(quarter)
+            for quarter in self.quarters
+            if quarter.is_open and quarter.start + self.keep - now <= alert_before
+        }
+
     def hours(self) -> dict[dt.datetime, Outcome]:
         """Return the worst outcome of each hour."""
         order = list(Outcome)
         hours: dict[dt.datetime, Outcome] = {}
         for quarter in self.quarters:
-            hour = quarter.start.replace(minute=0)
+            hour = _hour(quarter)
             hours[hour] = max(hours.get(hour, Outcome.PENDING), quarter.outcome, key=order.index)
         return hours
 
@@ -157,6 +165,8 @@ def find_coverage(
     selection = _main_selection(cells, selections, now)
     quarters = tuple(Quarter(start, _outcome(start, cells, selection)) for start in starts)
     about = selections[selection]
+    # Not there in records that were begun before names were kept.
+    names = about.get("names", {})
     return Coverage(
         quarters=tuple(
             Quarter(quarter.start, Outcome.PENDING)
@@ -164,10 +174,14 @@ def find_coverage(
             else quarter
             for quarter in quarters
         ),
-        environments=tuple(about["environments"]),
+        environments=tuple(names.get(uuid, uuid) for uuid in about["environments"]),
         metrics=tuple(about["metrics"]),
         keep=keep,
     )
+
+
+def _hour(quarter: Quarter) -> dt.datetime:
+    return quarter.start.replace(minute=0)
 
 
 def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:

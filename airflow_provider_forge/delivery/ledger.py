@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_forge.delivery.cells import (
@@ -26,7 +26,7 @@ from airflow_provider_forge.delivery.page import Page
 from airflow_provider_forge.otlp.model import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_forge.delivery.fingerprints import Fingerprint
     from airflow_provider_forge.delivery.leases import Leases
@@ -56,10 +56,17 @@ class Sentinel(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """What an answer was asked for: environments by UUID, and metric labels."""
+    """What an answer was asked for.
+
+    Attributes:
+        environments: By UUID.
+        metrics: Labels.
+        names: What environments are called, by UUID, as far as that is known; for people only.
+    """
 
     environments: Collection[str]
     metrics: Collection[str]
+    names: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -67,7 +74,7 @@ class Selection:
         return hashlib.blake2b(canonical(self.to_json()), digest_size=4).hexdigest()
 
     def to_json(self) -> Json:
-        """Return it for people who read the store."""
+        """Return what makes it this selection and no other."""
         return {"environments": sorted(self.environments), "metrics": sorted(self.metrics)}
 
 
@@ -224,6 +231,7 @@ class Ledger:
         lost_before = now.timestamp() if before else None
         head["selections"][selection.name] = {
             **selection.to_json(),
+            "names": dict(selection.names),
             "begun": begun,
             "lost_before": lost_before,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.delivery.coverage import QUARTER, Outcome
 
@@ -15,7 +15,9 @@ __all__ = [
     "LEGEND",
     "SIGNS",
     "WIDTH",
+    "Hour",
     "backfill",
+    "before_backfill",
     "day_rows",
     "describe",
     "lines",
@@ -32,12 +34,37 @@ SIGNS = {
     Outcome.MISSING: "x",
 }
 
+EXPIRING = "X"
+"""In place of the sign of an hour that is missing or has failed, once that is about to be lost."""
+
 WIDTH = 2
 """Columns that an hour takes: with two, a day fits into a terminal of 80."""
 
 HEADING = f"{'UTC':<11}" + "".join(f"{hour:<{2 * WIDTH}}" for hour in range(0, 24, 2)).rstrip()
 
-LEGEND = "  ".join(f"{sign} {outcome.value}" for outcome, sign in SIGNS.items() if sign.strip())
+LEGEND = "  ".join(
+    [
+        *(f"{sign} {outcome.value}" for outcome, sign in SIGNS.items() if sign.strip()),
+        f"{EXPIRING} expiring soon",
+    ]
+)
+
+
+class Hour(NamedTuple):
+    """An hour of the picture.
+
+    Attributes:
+        outcome: The worst of its quarter hours.
+        expiring: Whether something of it is still to be delivered and expires soon.
+    """
+
+    outcome: Outcome
+    expiring: bool
+
+    @property
+    def sign(self) -> str:
+        """What stands for it."""
+        return EXPIRING if self.expiring else SIGNS[self.outcome]
 
 
 def lines(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str) -> list[str]:
@@ -50,8 +77,8 @@ def lines(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_
         dag_id: The DAG that heals them.
     """
     days = [
-        f"{day} " + "".join(f"{SIGNS[hour] if hour else ' ':<{WIDTH}}" for hour in hours).rstrip()
-        for day, hours in day_rows(coverage)
+        f"{day} " + "".join(f"{hour.sign if hour else ' ':<{WIDTH}}" for hour in hours).rstrip()
+        for day, hours in day_rows(coverage, now, alert_before)
     ]
     expiring = coverage.expiring(now, alert_before)
     gaps = [
@@ -59,12 +86,16 @@ def lines(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_
         for gap in coverage.gaps()
         for line in (describe(gap, now, soon=gap in expiring), f"  {backfill(gap, dag_id)}")
     ]
-    return [HEADING, *days, LEGEND, tell_counts(coverage), *gaps]
+    how = [before_backfill(dag_id)] if gaps else []
+    return [HEADING, *days, LEGEND, tell_counts(coverage), *how, *gaps]
 
 
-def day_rows(coverage: Coverage) -> list[tuple[dt.date, list[Outcome | None]]]:
-    """Return for each day the worst outcome of each of its 24 hours, None where an hour is not part of it."""
-    hours = coverage.hours()
+def day_rows(
+    coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta
+) -> list[tuple[dt.date, list[Hour | None]]]:
+    """Return for each day its 24 hours, None where an hour is not part of the coverage."""
+    expiring = coverage.expiring_hours(now, alert_before)
+    hours = {start: Hour(outcome, start in expiring) for start, outcome in coverage.hours().items()}
     return [
         (
             day,
@@ -90,11 +121,18 @@ def describe(gap: Gap, now: dt.datetime, *, soon: bool) -> str:
     )
 
 
+def before_backfill(dag_id: str) -> str:
+    """Return what is to be minded about the commands that heal gaps."""
+    return f"Once catchup has finished, one after the other, each with {dag_id} paused while it is made:"
+
+
 def backfill(gap: Gap, dag_id: str) -> str:
     """Return the command that heals a gap; its last date is that of the last window's start."""
+    # A run can have succeeded without its window being on record: the record was erased, an environment came
+    # later, on_expired is skip. All windows of a gap are undelivered, so that none is asked for in vain.
     return (
         f"airflow backfill create --dag-id {dag_id} --from-date {time(gap.start)}"
-        f" --to-date {time(gap.end - QUARTER)} --reprocess-behavior failed --max-active-runs 8"
+        f" --to-date {time(gap.end - QUARTER)} --reprocess-behavior completed --max-active-runs 8"
     )
 
 

@@ -14,7 +14,18 @@ from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LONGEST", "RETENTION", "SETTLE", "Window", "ceil", "floor", "iso", "parse_time", "too_old"]
+__all__ = [
+    "LIVE_FOR",
+    "LONGEST",
+    "RETENTION",
+    "SETTLE",
+    "Window",
+    "ceil",
+    "floor",
+    "iso",
+    "parse_time",
+    "too_old",
+]
 
 LONGEST = dt.timedelta(minutes=15)
 """What the gateway answers in one call at most (Atlassian: "Export app metrics")."""
@@ -24,6 +35,10 @@ RETENTION = dt.timedelta(days=14)
 
 SETTLE = dt.timedelta(minutes=5)
 """How long after its end a window is left alone, because data arrives late: by how much is unpublished."""
+
+LIVE_FOR = dt.timedelta(hours=2)
+"""For how long a window is live, and goes before older ones: long enough for its settle time, a few retries
+and a second look an hour later, and too short for a backfill to count as live."""
 
 MINUTE = dt.timedelta(minutes=1)
 RESOLUTION = dt.timedelta(milliseconds=1)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.windows import LIVE_FOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["DagRuns"]
-
-LIVE_FOR = dt.timedelta(hours=2)
-"""A run whose logical date is no longer ago than this is live: it is there all the time."""
 
 UNDER_WAY = ["queued", "running"]
 
@@ -36,7 +34,7 @@ class DagRuns:
 
     def under_way(self, now: dt.datetime) -> int:
         """Return how many runs of the past are queued or running: of a catchup, a backfill or a healing."""
-        # A schedule's dates are whole minutes, whatever the length of its intervals.
+        # Live ones are there all the time. A schedule's dates are whole minutes, however long its intervals.
         latest = now.replace(second=0, microsecond=0)
         live = [latest - number * _MINUTE for number in range(LIVE_FOR // _MINUTE)]
         return int(self._count() - self._count(live))

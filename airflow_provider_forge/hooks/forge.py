@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ForgeMetricsHook"]
 
-LIVE_FOR = dt.timedelta(hours=2)
-"""How long after its end a window still goes before older ones at the rate limit: long enough for its settle
-time, a few retries and a second look an hour later, and too short for a backfill to count as live."""
-
 GATEWAY_URL = "https://api.atlassian.com/graphql"
 
 _PORTS = {"http": 80, "https": 443}
@@ -124,7 +120,7 @@ class ForgeMetricsHook(BaseHook):
             GatewayUnavailable: The gateway failed or did not answer.
             BrokenAnswer: The answer is not what was asked for.
         """
-        from airflow_provider_forge.gateway.windows import Window, parse_time
+        from airflow_provider_forge.gateway.windows import LIVE_FOR, Window, parse_time
 
         window = Window(parse_time("start", start), parse_time("end", end))
         wanted, labels = self._selection(environments, metrics)

@@ -27,7 +27,10 @@ class VariableMemory:
         self.description = description
 
     def load(self) -> dict[str, Any]:
-        """Return the object; an empty one where there is none, or where someone has damaged it."""
+        """Return the object; an empty one where there is none, or where someone has damaged it.
+
+        Airflow tells a Variable that is not there and one that it can't read by the same error.
+        """
         try:
             content = json.loads(Variable.get(self.key, default=None) or "{}")
         except ImportError as error:  # Airflow 3.0's way of saying that there is no supervisor to ask

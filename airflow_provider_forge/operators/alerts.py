@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.coverage import Coverage, Gap
 
-__all__ = ["Notes", "due_threshold", "gaps_to_tell"]
+__all__ = ["Notes", "due_threshold", "gaps_left_alone", "gaps_to_tell"]
 
 CONFIRMED_AFTER = dt.timedelta(minutes=30)
 """While a catchup or a backfill is under way there are gaps at all times: one that lasts is there so much
@@ -91,6 +91,22 @@ class Notes:
         ]
 
 
+def gaps_left_alone(coverage: Coverage, now: dt.datetime, notes: Notes, *, under_way: bool) -> list[Gap]:
+    """Return the gaps that nobody is about to fill, and of which something can still be filled.
+
+    Args:
+        coverage: With the gaps.
+        now: The present, aware.
+        notes: As the last run has left them.
+        under_way: Whether a catchup, a backfill or a healing is at work.
+    """
+    return [
+        gap
+        for gap in _gaps_in_time(coverage, now)
+        if not in_hand(gap, notes.tried, now) and (not under_way or _lasts(gap, notes, now))
+    ]
+
+
 def gaps_to_tell(
     coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, notes: Notes, *, under_way: bool
 ) -> list[Gap]:
@@ -105,11 +121,8 @@ def gaps_to_tell(
         notes: As the last run has left them.
         under_way: Whether a catchup, a backfill or a healing is at work.
     """
-    gaps = [gap for gap in coverage.gaps() if gap.quarters[-1].start + coverage.keep > now + LAST_CALL]
-    told = [gap for gap in gaps if any(_overlap(gap, span) for span in notes.told)]
-    others = [gap for gap in gaps if gap not in told and not in_hand(gap, notes.tried, now)]
-    if under_way:
-        others = [gap for gap in others if _lasts(gap, notes, now)]
+    told = [gap for gap in _gaps_in_time(coverage, now) if any(_overlap(gap, span) for span in notes.told)]
+    others = [gap for gap in gaps_left_alone(coverage, now, notes, under_way=under_way) if gap not in told]
     due = [gap for gap in others if gap.expires - now <= alert_before]
     telling = [gap for gap in others if gap.expires - now <= alert_before + ONE_ALERT] if due else []
     notes.told = [(gap.start, gap.end) for gap in (*told, *telling)]
@@ -125,6 +138,11 @@ def due_threshold(days: int, told: int | None) -> int | None:
     """
     reached = min((threshold for threshold in TOKEN_DAYS if days <= threshold), default=None)
     return None if reached is None or (told is not None and told <= reached) else reached
+
+
+def _gaps_in_time(coverage: Coverage, now: dt.datetime) -> list[Gap]:
+    """Return the gaps of which something can still be filled."""
+    return [gap for gap in coverage.gaps() if gap.quarters[-1].start + coverage.keep > now + LAST_CALL]
 
 
 def _lasts(gap: Gap, notes: Notes, now: dt.datetime) -> bool:

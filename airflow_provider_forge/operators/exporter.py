@@ -146,6 +146,7 @@ class Exporter:
         from airflow_provider_forge.delivery.ledger import Selection
 
         environments = [environment.id for environment in metrics.environments]
+        names = {environment.id: environment.name for environment in metrics.environments if environment.name}
         content = read(
             Source(
                 metrics.text,
@@ -158,7 +159,7 @@ class Exporter:
         )
         if odd := str(content.oddities):
             log.warning("%s: %s; sent as they are", metrics.window, odd)
-        selection = Selection(environments, metrics.metrics)
+        selection = Selection(environments, metrics.metrics, names)
         return Answer(metrics.window.start, metrics.window.end, selection, content)
 
     def _identity(self, metrics: AppMetrics) -> Identity:

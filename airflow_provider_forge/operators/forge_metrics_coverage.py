@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_forge.operators.watch import Sight, Watch
+    from airflow_provider_forge.otlp.endpoint import Endpoint
 
 __all__ = ["ForgeMetricsCoverageOperator"]
 
@@ -37,8 +38,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
     It fails **once** for each of these: a gap of which one run has told is a warning in the log of the next
     ones, and so are those that begin to expire up to a day later. It does not fail for what a catchup or a
     backfill is about to fill, nor for what is being healed. What it has told of is kept in the Airflow
-    Variables `forge_coverage_<app>_<destination>` and `forge_expiry_<forge_conn_id>`: delete one to be told
-    again. An alert is not tried again.
+    Variables `forge_coverage_<export_dag_id>_<app>_<destination>` and `forge_expiry_<forge_conn_id>`: delete
+    one to be told again. An alert is not tried again.
 
     It is skipped where there is nothing to say: no record is kept (Airflow before 3.3 without the OTLP
     Connection's `ledger_url`), or nothing has been delivered yet.
@@ -112,42 +113,40 @@ class ForgeMetricsCoverageOperator(BaseOperator):
 
         from airflow_provider_forge.operators.telemetry import tell_coverage
         from airflow_provider_forge.operators.watch import Sight, tell_expiry
+        from airflow_provider_forge.otlp.selftelemetry import Reporter
 
         now = pendulum.now("UTC")
         with final_errors():
             forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
             last_day = forge.token_expires_on
-            watch = self._watch(context, forge)
+            reporter = Reporter(forge.app_id, self.export_dag_id)
+            endpoint = OtlpHook(self.otlp_conn_id).endpoint()
+            watch = self._watch(context, reporter.app_id, endpoint)
             sight = watch.look(now) if watch else Sight(None)
-            # After all that can fail and is tried again: what is told has to be told once.
-            alerts = tell_expiry(last_day, now.date(), self.forge_conn_id) if last_day else []
+            if last_day and (expiry := tell_expiry(last_day, now.date(), self.forge_conn_id)):
+                sight.alerts.append(expiry[0])
+                sight.memos.append(expiry[1])
         if self.telemetry:
-            tell_coverage(
-                sight.coverage,
-                last_day,
-                now,
-                endpoint=OtlpHook(self.otlp_conn_id).endpoint(),
-                app_id=forge.app_id,
-                dag_id=self.export_dag_id,
-            )
+            tell_coverage(sight.coverage, sight.first_expiry, last_day, now, endpoint, reporter)
         token_days = (last_day - now.date()).days if last_day else None
         summary = self._tell(sight, token_days, now)
-        if alerts := [*sight.alerts, *alerts]:
-            raise AirflowFailException("\n".join(alerts))
+        # After all that can fail, and is tried again: an alert that is noted as told has to be raised.
+        for memo in sight.memos:
+            memo.save()
+        if sight.alerts:
+            raise AirflowFailException("\n".join(sight.alerts))
         if sight.coverage is None:
             raise AirflowSkipException("There is no record of deliveries to look at: see above")
         return summary
 
-    def _watch(self, context: Context, forge: ForgeMetricsHook) -> Watch | None:
+    def _watch(self, context: Context, app_id: str, endpoint: Endpoint) -> Watch | None:
         """Return what looks at the record of deliveries; None where none is kept."""
         from airflow_provider_forge.gateway.windows import RETENTION
         from airflow_provider_forge.hooks.dag_runs import DagRuns
         from airflow_provider_forge.hooks.ledger import find_store, open_ledger
         from airflow_provider_forge.operators.watch import Watch
 
-        otlp = OtlpHook(self.otlp_conn_id)
-        endpoint = otlp.endpoint()
-        store = find_store(context, self.asset, otlp.ledger_url)
+        store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
         if store is None:
             self.log.warning(
                 "No record of deliveries is kept, so nobody knows what is missing: Airflow before 3.3 has no"
@@ -156,7 +155,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             )
             return None
         return Watch(
-            open_ledger(store, forge.app_id, endpoint.destination),
+            open_ledger(store, app_id, endpoint.destination),
             DagRuns(self.export_dag_id, context["ti"]),
             keep=min(RETENTION, endpoint.max_age or RETENTION),
             alert_before=self.alert_before,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.coverage import QUARTER
 from airflow_provider_forge.delivery.picture import time
+from airflow_provider_forge.gateway.windows import LIVE_FOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,9 +25,6 @@ MOST_RUNS = 2
 MOST_WINDOWS = 48
 """Windows from the first to the last of one run, ten minutes at the gateway's limit. Together with
 `MOST_RUNS`: a third of an hour's calls."""
-
-LIVE_FOR = dt.timedelta(hours=2)
-"""Windows that ended no longer ago are left to their own runs and their retries."""
 
 LAST_CALL = dt.timedelta(minutes=30)
 """What expires sooner is not asked for: a run has to start, and to wait for its turn."""
@@ -100,6 +98,7 @@ def in_hand(gap: Gap, tried: Iterable[Piece], now: dt.datetime) -> bool:
 
 
 def _can_be_healed(quarter: Quarter, coverage: Coverage, now: dt.datetime) -> bool:
+    # Live windows are left to their own runs and their retries.
     return (
         quarter.is_open and quarter.end <= now - LIVE_FOR and quarter.start + coverage.keep > now + LAST_CALL
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.hooks.forge import LIVE_FOR
+from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
+from airflow_provider_forge.gateway.windows import LIVE_FOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.windows import Window
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.otlp.endpoint import Endpoint
-    from airflow_provider_forge.otlp.selftelemetry import Measurement
+    from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter
 
 __all__ = ["Tally", "tell_coverage", "telling"]
+
+log = logging.getLogger(__name__)
 
 WINDOW_OUTCOMES = ("delivered", "empty", "expired", "failed")
 POINT_OUTCOMES = ("sent", "unchanged", "changed", "ambiguous", "rejected")
@@ -80,7 +83,8 @@ class Tally:
         self.ended = not isinstance(error, TaskDeferred)
         if self.ended and not isinstance(error, AirflowSkipException):
             self.failure = type(error).__name__
-            self.windows["failed"] += self.at_window
+            # A window that is too old fails the task before it is begun with.
+            self.windows["failed"] += self.at_window or isinstance(error, WindowExpired)
 
     def lag(self, now: dt.datetime) -> float | None:
         """Return the age of the newest window in seconds; None where it was an old one, made up for."""
@@ -123,7 +127,10 @@ def _tell(
     tally: Tally, forge: ForgeMetricsHook, endpoint: Endpoint, dag_id: str, *, to_receiver: bool
 ) -> None:
     now = dt.datetime.now(dt.timezone.utc)
-    _tell_airflow(tally, forge.usage, dag_id, now)
+    try:
+        _tell_airflow(tally, forge.usage, dag_id, now)
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not hide the task's own error
+        log.warning("Airflow's metrics of this task are lost, %s: %s", type(error).__name__, error)
     if not to_receiver:
         return
     try:
@@ -178,30 +185,32 @@ def _tell_airflow(tally: Tally, usage: Usage, dag_id: str, now: dt.datetime) -> 
 
 def tell_coverage(
     coverage: Coverage | None,
+    first_expiry: dt.datetime | None,
     token_expires_on: dt.date | None,
     now: dt.datetime,
-    *,
     endpoint: Endpoint,
-    app_id: str,
-    dag_id: str,
+    reporter: Reporter,
 ) -> None:
     """Tell the receiver what is delivered and missing, and how long it or the token will last.
 
     Args:
         coverage: Of the last 14 days; None for no record.
+        first_expiry: When the first gap begins to expire that nobody is about to fill; None for none.
         token_expires_on: The API token's last day, in UTC; None for unknown.
         now: The present, aware.
         endpoint: The receiver.
-        app_id: UUID of the app.
-        dag_id: Airflow's id of the DAG that delivers.
+        reporter: The app, and the DAG that delivers.
     """
-    from airflow_provider_forge.otlp.selftelemetry import Reporter, send_measurements
+    from airflow_provider_forge.otlp import selftelemetry as own
 
-    if measured := [*_coverage_measurements(coverage, now), *_token_measurements(token_expires_on, now)]:
-        send_measurements(endpoint, measured, Reporter(app_id, dag_id), start=time.time_ns())
+    measured = [*_coverage_measurements(coverage), *_token_measurements(token_expires_on, now)]
+    if first_expiry is not None:
+        measured.append(own.Measurement(own.GAP_EXPIRY, (first_expiry - now).total_seconds()))
+    if measured:
+        own.send_measurements(endpoint, measured, reporter, start=time.time_ns())
 
 
-def _coverage_measurements(coverage: Coverage | None, now: dt.datetime) -> Iterator[Measurement]:
+def _coverage_measurements(coverage: Coverage | None) -> Iterator[Measurement]:
     from airflow_provider_forge.delivery.coverage import Outcome
     from airflow_provider_forge.otlp import selftelemetry as own
 
@@ -209,9 +218,6 @@ def _coverage_measurements(coverage: Coverage | None, now: dt.datetime) -> Itera
         return
     for outcome in Outcome:
         yield own.Measurement(own.COVERAGE, coverage.count(outcome), {own.OUTCOME: outcome.value})
-    if gaps := coverage.gaps():
-        first = min(gap.expires for gap in gaps)
-        yield own.Measurement(own.GAP_EXPIRY, (first - now).total_seconds())
 
 
 def _token_measurements(last_day: dt.date | None, now: dt.datetime) -> Iterator[Measurement]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery.coverage import EXPECTED_AFTER, find_coverage
-from airflow_provider_forge.delivery.picture import backfill, describe, time
+from airflow_provider_forge.delivery.picture import backfill, before_backfill, describe, time
 from airflow_provider_forge.hooks.memory import VariableMemory
-from airflow_provider_forge.operators.alerts import Notes, due_threshold, gaps_to_tell
+from airflow_provider_forge.operators.alerts import Notes, due_threshold, gaps_left_alone, gaps_to_tell
 from airflow_provider_forge.operators.healing import heal, plan
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.hooks.dag_runs import DagRuns
 
-__all__ = ["Sight", "Watch", "tell_expiry"]
+__all__ = ["Memo", "Sight", "Watch", "tell_expiry"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,23 @@ MOST_GAPS_TOLD = 10
 """Gaps in an alert, which may end up in a chat; the log has all."""
 
 _REMEMBERS = "Remembers of what forge_metrics_coverage has told: delete it to be told again"
+
+
+@dataclass(frozen=True)
+class Memo:
+    """What is to be remembered once nothing more can keep an alert from being raised.
+
+    Attributes:
+        memory: Where.
+        content: What.
+    """
+
+    memory: VariableMemory
+    content: dict[str, Any]
+
+    def save(self) -> None:
+        """Remember it."""
+        self.memory.save(self.content)
 
 
 @dataclass
@@ -37,11 +54,15 @@ class Sight:
         coverage: What has become of each quarter hour; None where nothing is on record.
         healing: The intervals that runs were started for.
         alerts: Messages about what no look has told of before.
+        memos: To save just before the alerts are raised, or when there are none.
+        first_expiry: When the first gap begins to expire that nobody is about to fill; None for none.
     """
 
     coverage: Coverage | None
     healing: list[str] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
+    memos: list[Memo] = field(default_factory=list)
+    first_expiry: dt.datetime | None = None
 
 
 @dataclass
@@ -63,22 +84,29 @@ class Watch:
     heal: bool
 
     def look(self, now: dt.datetime) -> Sight:
-        """Read the record, heal, and remember what has been told.
+        """Read the record, heal, and find out what there is to tell.
 
         Raises:
             ConfigurationError: Airflow starts no runs of the DAG.
             LedgerUnavailable: The store does not answer.
         """
-        memory = VariableMemory(f"forge_coverage_{self.ledger.name.replace('/', '_')}", _REMEMBERS)
+        memory = VariableMemory(
+            f"forge_coverage_{self.runs.dag_id}_{self.ledger.name.replace('/', '_')}", _REMEMBERS
+        )
         notes, before = _read(memory), _read(memory)
         coverage = find_coverage(self.ledger, now, keep=self.keep, expected_after=EXPECTED_AFTER)
         if coverage is None:
             sight = Sight(None, alerts=self._tell_loss(notes))
         else:
-            sight = self._judge(coverage, notes, now)
-        # Before the task fails: what is told has to be told once.
+            busy = self.runs.under_way(now)
+            healing = self._heal(coverage, notes, now, busy)
+            if healing:
+                # At once: what is started must not be started again, whatever becomes of this task.
+                memory.save(notes.to_json())
+            sight = self._judge(coverage, notes, now, under_way=bool(busy))
+            sight.healing = healing
         if notes != before:
-            memory.save(notes.to_json())
+            sight.memos.append(Memo(memory, notes.to_json()))
         return sight
 
     def _tell_loss(self, notes: Notes) -> list[str]:
@@ -92,15 +120,19 @@ class Watch:
         )
         return [message]
 
-    def _judge(self, coverage: Coverage, notes: Notes, now: dt.datetime) -> Sight:
-        busy = self.runs.under_way(now)
+    def _heal(self, coverage: Coverage, notes: Notes, now: dt.datetime, busy: int) -> list[str]:
+        """Start runs unless others are under way; return their intervals."""
         pieces = plan(coverage, notes.tried, now) if self.heal else []
         if pieces and busy:
             log.info("%s of %s under way: nothing is healed now", _count(busy, "run"), self.runs.dag_id)
             pieces = []
         heal(pieces, self.runs)
         notes.tried += pieces
-        telling = gaps_to_tell(coverage, now, self.alert_before, notes, under_way=bool(busy))
+        return [f"{time(piece.start)}/{time(piece.end)}" for piece in pieces]
+
+    def _judge(self, coverage: Coverage, notes: Notes, now: dt.datetime, *, under_way: bool) -> Sight:
+        left_alone = gaps_left_alone(coverage, now, notes, under_way=under_way)
+        telling = gaps_to_tell(coverage, now, self.alert_before, notes, under_way=under_way)
         for gap in coverage.expiring(now, self.alert_before):
             if gap not in telling:
                 log.warning("No alert, but missing: %s", describe(gap, now, soon=True))
@@ -108,8 +140,8 @@ class Watch:
         notes.look(coverage, now)
         return Sight(
             coverage,
-            [f"{time(piece.start)}/{time(piece.end)}" for piece in pieces],
-            [self._tell_gaps(telling, notes, now)] if telling else [],
+            alerts=[self._tell_gaps(telling, notes, now)] if telling else [],
+            first_expiry=min((gap.expires for gap in left_alone), default=None),
         )
 
     def _tell_gaps(self, gaps: list[Gap], notes: Notes, now: dt.datetime) -> str:
@@ -119,7 +151,7 @@ class Watch:
             f"{windows} of 15 minutes not delivered, in {_count(len(gaps), 'gap')}; the first"
             f" is lost after {first}. Find out why in the logs of {self.runs.dag_id}, and then backfill"
         )
-        lines = [message]
+        lines = [message, before_backfill(self.runs.dag_id)]
         for gap in gaps[:MOST_GAPS_TOLD]:
             tried = any(piece.has(quarter) for piece in notes.tried for quarter in gap.quarters)
             lines.append(describe(gap, now, soon=False) + (", not healed by a run for it" if tried else ""))
@@ -129,8 +161,8 @@ class Watch:
         return "\n".join(lines)
 
 
-def tell_expiry(last: dt.date, today: dt.date, conn_id: str) -> list[str]:
-    """Return what to raise an alert for as an API token's last day comes near, each threshold once.
+def tell_expiry(last: dt.date, today: dt.date, conn_id: str) -> tuple[str, Memo] | None:
+    """Return the alert to raise as an API token's last day comes near, each threshold once; None for none.
 
     Args:
         last: The token's last day.
@@ -150,11 +182,10 @@ def tell_expiry(last: dt.date, today: dt.date, conn_id: str) -> list[str]:
         " token_expires_on"
     )
     if threshold is not None:
-        memory.save({"expires_on": last.isoformat(), "told": threshold})
-        return [message]
+        return message, Memo(memory, {"expires_on": last.isoformat(), "told": threshold})
     if told is not None:
         log.warning("No alert again: %s", message)
-    return []
+    return None
 
 
 def _count(number: int, what: str) -> str:

@@ -89,7 +89,9 @@ CALLS = Instrument("forge.exporter.calls", "{call}", "Calls to Atlassian's gatew
 THROTTLES = Instrument("forge.exporter.throttles", "{response}", "429s of the gateway.", adds_up=True)
 FAILURES = Instrument("forge.exporter.failures", "{failure}", "Failed tries of a task.", adds_up=True)
 COVERAGE = Instrument("forge.exporter.coverage", "{window}", "Quarter hours of the last 14 days.")
-GAP_EXPIRY = Instrument("forge.exporter.gap.expiry", "s", "Time until the first gap begins to expire.")
+GAP_EXPIRY = Instrument(
+    "forge.exporter.gap.expiry", "s", "Time until the first gap left open begins to expire."
+)
 TOKEN_EXPIRY = Instrument("forge.exporter.token.expiry", "s", "Time until the API token expires.")
 
 

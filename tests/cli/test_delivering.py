@@ -115,6 +115,9 @@ def test_coverage_shows_what_is_missing_and_how_to_heal_it(recorded):
     day = next(line for line in done.out.splitlines() if line.startswith(f"{HALF_HOUR.start:%Y-%m-%d}"))
     # Half of the hour from ten is missing, as are all others.
     assert set(day.split()[1:]) == {"x"}
+    # The oldest hours are soon lost.
+    assert set(done.out.splitlines()[2].split()[1:]) == {"X"}
+    assert "\nOnce catchup has finished, one after the other, each with forge_metrics paused" in done.out
     assert re.search(
         r"134[0-4] windows of 15 minutes: \d pending, 0 empty, 2 delivered, 0 rejected", done.out
     )
@@ -129,10 +132,12 @@ def test_coverage_for_programs(recorded):
     recorded(f"send {INTERVAL}")
     answer = recorded("coverage --json --dag-id mine --alert-before 0.001").json
     assert answer["windows"]["delivered"] == 2
+    assert answer["environments"] == ["production"]
     assert len(answer["hours"]) in (336, 337)
     assert [gap["start"] for gap in answer["gaps"]][1] == f"{HALF_HOUR.end:%Y-%m-%dT%H:%M:%SZ}"
     assert {gap["expiring_soon"] for gap in answer["gaps"]} <= {True, False}
     assert not answer["gaps"][1]["expiring_soon"]
+    assert not answer["hours"][-1]["expiring_soon"]
     assert "--dag-id mine" in answer["gaps"][0]["backfill"]
 
 
@@ -141,6 +146,7 @@ def test_coverage_on_a_terminal_is_coloured(recorded):
     done = recorded.on_a_terminal("coverage")
     assert done.status == 1
     assert "\x1b[31mx" in done.out
+    assert "\x1b[1;31mX" in done.out
 
 
 def test_coverage_without_a_record(recorded):

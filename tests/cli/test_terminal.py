@@ -86,7 +86,7 @@ def test_what_is_printed_fits_and_nothing_is_lost(shell, line, columns):
 def test_a_day_of_coverage_is_a_line_of_80_columns(recorded):
     shown = screen(recorded.on_a_terminal("coverage", 80).out, 80)
     assert shown[0].split() == ["UTC", *(str(hour) for hour in range(0, 24, 2))]
-    days = [line for line in shown if re.match(r"\d{4}-\d\d-\d\d [ x]", line)]
+    days = [line for line in shown if re.match(r"\d{4}-\d\d-\d\d [ xX]", line)]
     assert len(days) in (14, 15)
     # Each sign stands below its hour.
     (day,) = [line for line in days if line.startswith(f"{START:%Y-%m-%d}")]

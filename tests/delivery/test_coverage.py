@@ -85,6 +85,20 @@ def test_it_is_of_the_whole_quarter_hours_of_14_days(ledger, deliver):
     assert (coverage.environments, coverage.metrics) == (("production",), ("COUNT",))
 
 
+def test_environments_have_their_names_where_these_are_on_record(ledger, deliver):
+    deliver(START, selection=Selection(["uuid-1", "uuid-2"], ["COUNT"], {"uuid-1": "production"}))
+    assert find(ledger).environments == ("production", "uuid-2")
+
+
+def test_a_record_begun_before_names_were_kept_shows_ids(ledger, deliver):
+    deliver(START)
+    head = ledger.store.get(f"{ledger.name}/head")
+    for about in head["selections"].values():
+        del about["names"]
+    ledger.store.set(f"{ledger.name}/head", head)
+    assert find(ledger).environments == ("production",)
+
+
 @pytest.mark.parametrize(
     ("how", "found"),
     [
@@ -189,6 +203,8 @@ def test_gaps_are_what_is_missing_in_a_row(ledger, deliver):
     assert first.expires == NOW + dt.timedelta(hours=0.75)
     assert coverage.expiring(NOW, dt.timedelta(hours=1)) == [first]
     assert coverage.expiring(NOW, dt.timedelta(hours=3)) == [first, second]
+    assert coverage.expiring_hours(NOW, dt.timedelta(hours=0.75)) == {first.start.replace(minute=0)}
+    assert len(coverage.expiring_hours(NOW, dt.timedelta(hours=3))) == 3
     assert (coverage.count(Outcome.MISSING), coverage.count(Outcome.DELIVERED)) == (2, 93)
 
 

@@ -36,6 +36,7 @@ def test_what_was_asked_for_is_noted_by_its_selection():
     assert head(line)["selections"][name] == {
         "environments": ["production"],
         "metrics": ["FORGE_API_REQUEST_COUNT"],
+        "names": {},
         "begun": f"{NOW:%Y-%m-%dT%H:%M:%SZ}",
         "lost_before": None,
     }
@@ -49,6 +50,7 @@ def test_selections_go_by_what_is_in_them():
     one, other = Selection(["a", "b"], ["c", "d"]), Selection(["b", "a"], ["d", "c"])
     assert one.name == other.name
     assert one.name != Selection(["a"], ["b", "c", "d"]).name
+    assert one.name == Selection(["a", "b"], ["c", "d"], {"a": "production"}).name
 
 
 def test_entries_that_are_too_old_go_away_as_new_ones_come():

@@ -40,15 +40,30 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
     assert len(text) == 5
 
 
+def test_an_hour_that_is_about_to_be_lost_has_a_sign_of_its_own():
+    """Each hour by its own windows: the gap's beginning says nothing of its end."""
+    text = picture(*hour(Outcome.MISSING), *hour(Outcome.FAILED), *hour(Outcome.MISSING), alert_before=HOUR)
+    first, second = text[1:3]
+    assert (first.split()[1:], second.split()[1:]) == (["X", "!"], ["x"])
+    assert "X expiring soon" in LEGEND
+
+
+def test_what_was_delivered_does_not_expire_soon():
+    text = picture(*hour(Outcome.DELIVERED), *hour(Outcome.REJECTED))
+    assert text[1].split()[1:] == [SIGNS[Outcome.DELIVERED], SIGNS[Outcome.REJECTED]]
+
+
 def test_each_gap_comes_with_the_command_that_heals_it():
     text = picture(Outcome.MISSING, Outcome.FAILED, Outcome.DELIVERED, Outcome.MISSING)
-    first, how_first, second, how_second = text[-4:]
+    advice, first, how_first, second, how_second = text[-5:]
+    assert advice.startswith("Once catchup has finished, ")
+    assert "with mine paused" in advice
     assert first == (
         "2026-11-22T22:00:00Z to 2026-11-22T22:30:00Z: 2 failed and missing, expiring soon, 1 h left"
     )
     assert how_first == (
         "  airflow backfill create --dag-id mine --from-date 2026-11-22T22:00:00Z --to-date"
-        " 2026-11-22T22:15:00Z --reprocess-behavior failed --max-active-runs 8"
+        " 2026-11-22T22:15:00Z --reprocess-behavior completed --max-active-runs 8"
     )
     assert second == "2026-11-22T22:45:00Z to 2026-11-22T23:00:00Z: 1 missing, expiring soon, 1 h left"
     assert "--from-date 2026-11-22T22:45:00Z --to-date 2026-11-22T22:45:00Z " in how_second

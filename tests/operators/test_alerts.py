@@ -6,7 +6,13 @@ import datetime as dt
 
 import pytest
 
-from airflow_provider_forge.operators.alerts import TOKEN_DAYS, Notes, due_threshold, gaps_to_tell
+from airflow_provider_forge.operators.alerts import (
+    TOKEN_DAYS,
+    Notes,
+    due_threshold,
+    gaps_left_alone,
+    gaps_to_tell,
+)
 from airflow_provider_forge.operators.healing import Piece
 from tests.operators.coverages import DAYS, HOURS, KEEP, NOW, ago, coverage
 
@@ -134,6 +140,14 @@ class TestWhileOthersAreAtWork:
 
     def test_a_backlog_rings_at_once_when_nobody_is_at_work(self, look):
         assert look((ago(13.9 * 24), ago(0.75)))
+
+
+def test_a_gap_is_left_alone_whether_or_not_it_was_told_of(look):
+    for now in hourly(3):
+        look(EXPIRES_IN_A_DAY, now=now)
+        found = coverage(EXPIRES_IN_A_DAY, now=now)
+        [gap] = gaps_left_alone(found, now, look.notes, under_way=False)
+        assert (gap.start, gap.end) == EXPIRES_IN_A_DAY
 
 
 class TestHealing:

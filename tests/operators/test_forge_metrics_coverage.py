@@ -19,6 +19,7 @@ from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, ceil, flo
 from airflow_provider_forge.hooks.dag_runs import DagRuns
 from airflow_provider_forge.hooks.ledger import delivery_asset, open_ledger
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators import telemetry
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.sandbox import OtlpSink
 
@@ -107,8 +108,9 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
         look()
     message = str(failed.value).splitlines()
     assert message[0].startswith("3 windows of 15 minutes not delivered, in 1 gap; the first is lost after")
-    assert message[1].endswith(": 3 missing, 27 h left")
-    assert message[2].startswith(
+    assert message[1].startswith("Once catchup has finished, ")
+    assert message[2].endswith(": 3 missing, 27 h left")
+    assert message[3].startswith(
         "  airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z"
     )
     for hours in range(1, 4):
@@ -271,6 +273,61 @@ def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_lost(deliver
         look()
 
 
+def test_an_alert_is_not_lost_where_the_task_fails_before_it_is_raised(
+    deliver, look, connect, runs, monkeypatch
+):
+    deliver(GAP)
+    connect(forge={"token_expires_on": NOW.to_date_string()})
+
+    def fail(*_):
+        raise OSError("no route")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(telemetry, "tell_coverage", fail)
+        with pytest.raises(OSError, match="no route"):
+            look(telemetry=True)
+    with pytest.raises(AirflowFailException, match=r"(?s)3 windows of .*expires today"):
+        look()
+    assert look()["expiring"] == 1
+
+
+def test_what_was_started_is_remembered_where_the_task_fails_after_it(deliver, look, runs, monkeypatch):
+    deliver(GAP)
+
+    def fail(*_):
+        raise OSError("no route")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(telemetry, "tell_coverage", fail)
+        with pytest.raises(OSError, match="no route"):
+            look(heal=True, telemetry=True)
+    assert look(heal=True)["healing"] == []
+    assert len(runs.started) == 1
+
+
+def test_without_an_app_nothing_is_noted_as_told(look, connect, variables):
+    connect(forge={"app_id": "", "token_expires_on": NOW.to_date_string()}, otlp={"ledger_url": ""})
+    with pytest.raises(AirflowFailException, match="app_id"):
+        look(telemetry=True)
+    assert variables == {}
+
+
+def test_two_tasks_with_one_token_are_one_failure_for_it(deliver, look, connect):
+    deliver()
+    connect(forge={"token_expires_on": NOW.to_date_string()})
+    with pytest.raises(AirflowFailException, match="expires today"):
+        look()
+    assert look(export_dag_id="other")["token_days"] == 0
+
+
+def test_two_dags_of_one_app_are_told_of_each(deliver, look):
+    deliver(GAP)
+    for dag_id in ("one", "other"):
+        with pytest.raises(AirflowFailException, match=f"--dag-id {dag_id} "):
+            look(export_dag_id=dag_id)
+    assert look(export_dag_id="one")["expiring"] == 1
+
+
 def test_what_the_destination_would_not_keep_is_not_missed(connect, deliver, look):
     deliver()
     assert sum(look()["windows"].values()) == 4 * 29 + 3
@@ -334,6 +391,38 @@ def test_the_receiver_hears_of_gaps_and_of_the_token(connect, deliver, look):
         # The token is good until the day is over.
         ("token.expiry", ""): (pendulum.datetime(2026, 12, 25) - NOW).total_seconds(),
     }
+
+
+def test_the_receiver_hears_of_a_gap_that_was_told_of_before(connect, deliver, look):
+    with OtlpSink() as sink:
+        connect(receiver=sink.url)
+        deliver(GAP)
+        with pytest.raises(AirflowFailException):
+            look(export_dag_id="mine")
+        look(1, telemetry=True, export_dag_id="mine")
+    assert told(sink)["gap.expiry", ""] == (GAP[0] + KEEP - NOW.add(hours=1)).total_seconds()
+
+
+@pytest.mark.parametrize(("under_way", "heal"), [(8, False), (0, True)])
+def test_the_receiver_hears_nothing_of_a_gap_that_is_about_to_be_filled(
+    connect, deliver, look, runs, under_way, heal
+):
+    runs.under_way = under_way
+    with OtlpSink() as sink:
+        connect(receiver=sink.url)
+        deliver(GAP)
+        look(telemetry=True, export_dag_id="mine", heal=heal)
+    assert {name for name, _ in told(sink)} == {"coverage"}
+    assert told(sink)["coverage", "missing"] == 3
+
+
+def test_the_receiver_hears_nothing_of_a_gap_that_nobody_can_fill_any_more(connect, deliver, look):
+    with OtlpSink() as sink:
+        connect(receiver=sink.url)
+        deliver((FIRST, FIRST.add(minutes=15)))
+        look(telemetry=True, export_dag_id="mine")
+    assert told(sink)["coverage", "missing"] == 1
+    assert ("gap.expiry", "") not in told(sink)
 
 
 def test_the_receiver_hears_nothing_of_a_gap_or_a_token_that_is_not_there(connect, deliver, look):

@@ -8,10 +8,17 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
+from airflow.providers.common.compat import sdk
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from airflow_provider_forge.exceptions import GatewayUnavailable, RateLimited, ReceiverUnavailable
+from airflow_provider_forge.exceptions import (
+    GatewayUnavailable,
+    RateLimited,
+    ReceiverUnavailable,
+    WindowExpired,
+)
 from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.operators import exporter
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault, OtlpSink
 
@@ -171,6 +178,55 @@ def test_windows_left_out_are_expired_and_a_skip_is_no_failure(recorded, sink):
     assert counts(sink, "windows") == {"expired": 1}
     assert not counts(sink, "failures")
     assert told(sink)["heartbeat", ""] == 1
+
+
+def test_a_window_that_is_too_old_fails_and_is_counted(recorded, sink):
+    recorded(max_age="2h")
+    with pytest.raises(AirflowFailException):
+        run(OLD)
+    assert counts(sink, "windows") == {"failed": 1}
+    assert counts(sink, "failures") == {"WindowExpired": 1}
+
+
+def test_a_window_that_becomes_too_old_meanwhile_is_counted_once(recorded, sink, monkeypatch):
+    def expire(window, *_):
+        raise WindowExpired(f"{window} is too old")
+
+    monkeypatch.setattr(exporter, "check_age", expire)
+    with pytest.raises(AirflowFailException):
+        run()
+    assert counts(sink, "windows") == {"failed": 1}
+
+
+class BrokenStats:
+    """A backend of Airflow's own metrics that is out of order."""
+
+    def __getattr__(self, name):
+        def fail(*_, **__):
+            raise OSError("statsd is gone")
+
+        return fail
+
+
+class TestBrokenStats:
+    @pytest.fixture(autouse=True)
+    def broken(self, recorded, monkeypatch):
+        monkeypatch.setattr(sdk, "Stats", BrokenStats(), raising=False)
+
+    def test_the_window_is_delivered_and_the_receiver_told_all_the_same(self, sink, caplog):
+        assert run()["sent"] == len(sink.points) > 0
+        assert told(sink)["heartbeat", ""] == 1
+        assert "Airflow's metrics of this task are lost, OSError: statsd is gone" in caplog.text
+
+    def test_it_hides_no_error(self, gateway):
+        gateway.add_fault(Fault("status", status=503, operation="appMetrics"))
+        with pytest.raises(GatewayUnavailable):
+            run()
+
+    def test_a_deferral_stays_one(self, gateway):
+        gateway.add_fault(Fault("status", status=429, retry_after="600", first=1, operation="appMetrics"))
+        with pytest.raises(TaskDeferred):
+            a_task(deferrable=True).execute(context_of(LIVE))
 
 
 def test_halves_are_windows_of_their_own(recorded, gateway, sink):
