@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, frame
+from dashboards.frame import LATENCY, choices, frame
 from dashboards.panels import ABOUT_LATENCY, bars, latencies, lines, number, rows
 from dashboards.promql import (
     API_LATENCY,
     API_REQUESTS,
     CLIENT_ERRORS,
+    ENVIRONMENT,
     INTERVAL,
+    OF_CALLS,
     RANGE,
     SERVER_ERRORS,
+    SITE,
     latency,
     of_the_top,
     ratio,
@@ -28,7 +31,7 @@ __all__ = ["dashboard"]
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "Requests that a Forge app makes, by status, remote and URL, and their latency."
-    built = frame("api-calls", "API calls", about, APP, ENVIRONMENTS, SITES, LATENCY)
+    built = frame("api-calls", "API calls", about, *choices(OF_CALLS, ENVIRONMENT, SITE), LATENCY)
     return _table(_graphs(_numbers(built)))
 
 

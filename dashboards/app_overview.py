@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
+from dashboards.frame import LATENCY, choices, frame
 from dashboards.panels import ABOUT_LATENCY, bars, latencies, legend, lines, number
 from dashboards.promql import (
     API_REQUESTS,
@@ -14,6 +14,7 @@ from dashboards.promql import (
     INTERVAL,
     INVOCATION_LATENCY,
     INVOCATIONS,
+    OF_INVOCATIONS_AND_CALLS,
     RANGE,
     SITE,
     VERSION,
@@ -33,7 +34,8 @@ __all__ = ["dashboard"]
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "Invocations of a Forge app, their errors and their latency, by environment and version."
-    built = frame("app-overview", "App overview", about, APP, ENVIRONMENTS, SITES, VERSIONS, LATENCY)
+    variables = choices(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
+    built = frame("app-overview", "App overview", about, *variables, LATENCY)
     return _graphs(_numbers(built))
 
 

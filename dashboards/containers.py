@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import APP, ENVIRONMENTS, frame
+from dashboards.frame import choices, frame
 from dashboards.panels import bars, legend, lines, number
-from dashboards.promql import CPU, INSTANCES, INTERVAL, MEMORY, RANGE, RESTARTS, UPTIME
+from dashboards.promql import CPU, ENVIRONMENT, INSTANCES, INTERVAL, MEMORY, RANGE, RESTARTS, UPTIME
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -22,7 +22,9 @@ LATEST = "30m"
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "The containers of a Forge app."
-    built = frame("containers", "Containers", about, APP, ENVIRONMENTS)
+    # Others' containers may have metrics by such names in the same place, and many of them.
+    names = "|".join(metric.name for metric in (CPU, MEMORY, RESTARTS, UPTIME, INSTANCES))
+    built = frame("containers", "Containers", about, *choices(names, ENVIRONMENT))
     unsaid = "Atlassian's points of it may not say their environment: they are shown for all."
     instances = f"sum by (serviceKey) (last_over_time({INSTANCES.where()}[{INTERVAL}]))"
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import frame, of_exporter
+from dashboards.frame import KEPT, frame, of_exporter
 from dashboards.panels import QUARTER_HOUR, bars, legend, lines, number
 from dashboards.promql import INTERVAL, RANGE, exporter, total
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["dashboard"]
 
 OUTCOME = "forge_exporter_outcome"
+DAG = "forge_exporter_dag_id"
 LEGEND = legend(OUTCOME)
 HEARTBEAT, WINDOW_END, LAG = (
     exporter("heartbeat"),
@@ -27,6 +28,8 @@ COVERAGE = exporter("coverage")
 GAP_EXPIRY, TOKEN_EXPIRY = exporter("gap_expiry_seconds"), exporter("token_expiry_seconds")
 # The coverage is looked at every hour.
 LATEST = "2h"
+# No gap expires that soon: what has expired is none.
+NO_GAP = "-1"
 
 
 def dashboard() -> Dashboard:
@@ -49,6 +52,7 @@ def _numbers(built: Dashboard) -> Dashboard:
                 "Behind by",
                 "s",
                 _behind(),
+                text=legend(DAG),
                 about="Since the end of the newest window delivered. Up to 20 minutes is as it should be.",
             )
         )
@@ -61,39 +65,53 @@ def _numbers(built: Dashboard) -> Dashboard:
                 "Quarter hours missing",
                 "short",
                 _latest("sum", missing),
-                about="Of the last 14 days, as the coverage DAG has last seen them; failed ones included.",
+                about="Of the last 14 days, as the coverage DAG has last seen them; failed ones included."
+                " No data: it has not looked.",
             )
         )
         .with_panel(
             number(
                 "First gap expires in",
                 "s",
-                _latest("min", GAP_EXPIRY.where()),
-                about="After that, Atlassian no longer has it. None: there is no gap.",
+                _first_gap(),
+                words={NO_GAP: "no gap"},
+                about="After that, Atlassian no longer has it. No data: the coverage DAG has not looked.",
             )
         )
-        .with_panel(number("Token expires in", "s", _latest("min", TOKEN_EXPIRY.where())))
+        .with_panel(
+            number(
+                "Token expires in",
+                "s",
+                _latest("min", TOKEN_EXPIRY.where()),
+                about="No data: the Connection has no token_expires_on, or the coverage DAG has not looked.",
+            )
+        )
     )
 
 
 def _behind() -> str:
-    # Longer ago than this, an exporter that has stopped would look like one that never was.
-    return f"time() - max(max_over_time({WINDOW_END.where()}[7d]))"
+    # By DAG: one that is on time would hide another. Longer ago than this, an exporter that has stopped would
+    # look like one that never was.
+    return f"time() - max by ({DAG}) (max_over_time({WINDOW_END.where()}[{KEPT}]))"
+
+
+def _first_gap() -> str:
+    looked_for = _latest("count", COVERAGE.where())
+    return f"{_latest('min', GAP_EXPIRY.where())} or 0 * {looked_for} {NO_GAP}"
 
 
 def _graphs(built: Dashboard) -> Dashboard:
-    dag = "forge_exporter_dag_id"
-    heartbeats = f"sum by ({dag}) (count_over_time({HEARTBEAT.where()}[{INTERVAL}]))"
-    lag = f"max by ({dag}) (max_over_time({LAG.where()}[{INTERVAL}]))"
+    heartbeats = f"sum by ({DAG}) (count_over_time({HEARTBEAT.where()}[{INTERVAL}]))"
+    lag = f"max by ({DAG}) (max_over_time({LAG.where()}[{INTERVAL}]))"
     calls = {"calls": total(CALLS, INTERVAL), "refused: over the limit": total(THROTTLES, INTERVAL)}
     coverage = _latest(f"sum by ({OUTCOME})", COVERAGE.where(f'{OUTCOME}!="delivered"'))
     outcomes = {"windows": total(WINDOWS, INTERVAL, OUTCOME), "points": total(POINTS, INTERVAL, OUTCOME)}
     failures = total(FAILURES, INTERVAL, "error_type")
     step = {"step": QUARTER_HOUR}
     return (
-        built.with_panel(bars("Heartbeat: tasks ended", "short", {legend(dag): heartbeats}, **step))
-        .with_panel(lines("Behind by, over time", "s", {"behind by": _behind()}, **step))
-        .with_panel(lines("Lag of each window", "s", {legend(dag): lag}, **step))
+        built.with_panel(bars("Heartbeat: tasks ended", "short", {legend(DAG): heartbeats}, **step))
+        .with_panel(lines("Behind by, over time", "s", {legend(DAG): _behind()}, **step))
+        .with_panel(lines("Lag of each window", "s", {legend(DAG): lag}, **step))
         .with_panel(bars("Windows", "short", {LEGEND: outcomes["windows"]}, **step))
         .with_panel(bars("Points", "short", {LEGEND: outcomes["points"]}, **step))
         .with_panel(lines("Waiting for the rate limit", "s", {"waited": total(WAIT, INTERVAL)}, **step))

@@ -12,38 +12,47 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards.panels import DATASOURCE
-from dashboards.promql import ENVIRONMENT, GAUGE, HISTOGRAM, INVOCATIONS, SITE, SUMMARY, VERSION
+from dashboards.promql import APP, ENVIRONMENT, GAUGE, HISTOGRAM, INVOCATIONS, SITE, SUMMARY, VERSION
 
-__all__ = ["APP", "ENVIRONMENTS", "LATENCY", "SITES", "VERSIONS", "frame", "of_exporter"]
+__all__ = ["KEPT", "LATENCY", "choices", "frame", "of_exporter"]
 
 TAG = "forge"
+NAMES = {ENVIRONMENT: "environment", SITE: "site", VERSION: "version"}
+# As long as a Prometheus keeps samples by default.
+KEPT = "15d"
 
 
-def _of_metric(name: str, label: str, text: str, selector: str) -> dashboard.QueryVariable:
+def _variable(name: str, query: str) -> dashboard.QueryVariable:
     return (
         dashboard.QueryVariable(name)
-        .label(text)
+        .label(name.capitalize())
         .datasource(DATASOURCE)
-        .query(f"label_values({selector}, {label})")
+        .query(query)
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_ASC)
     )
 
 
-def _several(name: str, label: str, text: str, matchers: int) -> dashboard.QueryVariable:
-    """Return a variable with values to choose from, by those before it; all are chosen at first."""
-    selector = f"{INVOCATIONS.name}{{{', '.join(INVOCATIONS.matchers[:matchers])}}}"
+def choices(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
+    """Return the variables of the app, of which one is chosen, and of labels, of which all are at first.
+
+    Each offers what those before it leave.
+
+    Args:
+        metrics: Regular expression of the names of the dashboard's own metrics: others may not be exported.
+        labels: The first of `ENVIRONMENT`, `SITE` and `VERSION`.
+    """
+    names = f'__name__=~"{metrics}"'
     every = VariableOption(selected=True, text=["All"], value=["$__all"])
-    # Also what lacks the label.
-    return (
-        _of_metric(name, label, text, selector).multi(True).include_all(True).all_value(".*").current(every)
-    )
+    variables = [_variable("app", f"label_values({{{names}}}, {APP})")]
+    for number, label in enumerate(labels, start=1):
+        selector = ", ".join((names, *INVOCATIONS.matchers[:number]))
+        variable = _variable(NAMES[label], f"label_values({{{selector}}}, {label})")
+        # All is also what lacks the label.
+        variables.append(variable.multi(True).include_all(True).all_value(".*").current(every))
+    return variables
 
 
-APP = _of_metric("app", "atlassian_forge_app_id", "App", INVOCATIONS.name)
-ENVIRONMENTS = _several("environment", ENVIRONMENT, "Environment", 1)
-SITES = _several("site", SITE, "Site", 2)
-VERSIONS = _several("version", VERSION, "Version", 3)
 LATENCY = (
     dashboard.CustomVariable("latency")
     .label("Latency is a")
@@ -54,8 +63,12 @@ LATENCY = (
 
 
 def of_exporter(metric: str) -> dashboard.QueryVariable:
-    """Return the variable of the app, by a metric that every exporter has."""
-    return _of_metric("app", "atlassian_forge_app_id", "App", metric)
+    """Return the variable of the app, by a metric that every exporter has.
+
+    `label_values` would offer only apps whose exporter has lived in the time shown, and so none that is dead.
+    """
+    query = f"query_result(count by ({APP}) (last_over_time({metric}[{KEPT}])))"
+    return _variable("app", query).regex(f'/{APP}="([^"]+)"/')
 
 
 def frame(name: str, title: str, description: str, *variables: object) -> dashboard.Dashboard:

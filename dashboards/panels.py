@@ -20,6 +20,8 @@ from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
+    ValueMap,
+    ValueMappingResult,
 )
 
 from dashboards.promql import (
@@ -130,10 +132,29 @@ def bars(
     )
 
 
-def number(title: str, unit: str, expression: str, *, about: str = "", span: int = 4) -> stat.Panel:
-    """Return one number, of the whole time shown; arguments as for `lines`."""
-    query = prometheus.Dataquery().ref_id("A").expr(expression).instant()
-    return (
+def number(
+    title: str,
+    unit: str,
+    expression: str,
+    *,
+    about: str = "",
+    span: int = 4,
+    text: str = "",
+    words: Mapping[str, str] | None = None,
+) -> stat.Panel:
+    """Return one number, of the whole time shown, or one for each of a label's values.
+
+    Args:
+        title: As for `lines`, like those not named here.
+        unit: Grafana's id of a unit.
+        expression: PromQL.
+        about: Its description.
+        span: Its width, of 24.
+        text: What to write at each number where there are several.
+        words: What to show in place of some values.
+    """
+    query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(text).instant()
+    panel = (
         stat.Panel()
         .title(title)
         .description(about)
@@ -143,10 +164,14 @@ def number(title: str, unit: str, expression: str, *, about: str = "", span: int
         .height(4)
         .color_mode(BigValueColorMode.NONE)
         .graph_mode(BigValueGraphMode.NONE)
-        .no_value("none")
+        .no_value("no data")
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(query)
     )
+    if words:
+        shown = {value: ValueMappingResult(text=word) for value, word in words.items()}
+        panel.mappings([ValueMap(options=shown)])
+    return panel
 
 
 def rows(

@@ -10,9 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 INTERVAL, RANGE = "$__interval", "$__range"
-ENVIRONMENT, SITE, VERSION = "deployment_environment_name", "contextAri", "appVersion"
+APP, ENVIRONMENT = "atlassian_forge_app_id", "deployment_environment_name"
+SITE, VERSION = "contextAri", "appVersion"
+# Regular expressions of names, whichever type a latency has.
+OF_INVOCATIONS, OF_CALLS = "forge_backend_.+", "forge_api_.+"
+OF_INVOCATIONS_AND_CALLS = f"{OF_INVOCATIONS}|{OF_CALLS}"
 
-_OF_APP = ('atlassian_forge_app_id="$app"',)
+_OF_APP = (f'{APP}="$app"',)
 _OF_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment"')
 _OF_SITE = (*_OF_ENVIRONMENT, f'{SITE}=~"$site"')
 _OF_VERSION = (*_OF_SITE, f'{VERSION}=~"$version"')

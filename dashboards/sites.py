@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
+from dashboards.frame import LATENCY, choices, frame
 from dashboards.panels import bars, legend, lines, number, rows
 from dashboards.promql import (
     API_REQUESTS,
+    ENVIRONMENT,
     ERRORS,
     INTERVAL,
     INVOCATION_LATENCY,
     INVOCATIONS,
+    OF_INVOCATIONS_AND_CALLS,
     RANGE,
     SERVER_ERRORS,
     SITE,
+    VERSION,
     latency,
     of_the_top,
     ratio,
@@ -32,7 +35,8 @@ LEGEND = legend(SITE)
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "The sites on which a Forge app runs, and who is affected when it fails."
-    built = frame("sites", "Sites", about, APP, ENVIRONMENTS, SITES, VERSIONS, LATENCY)
+    variables = choices(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
+    built = frame("sites", "Sites", about, *variables, LATENCY)
     rate = ratio(total(ERRORS, INTERVAL, SITE), total(INVOCATIONS, INTERVAL, SITE))
     affected = f"count({total(ERRORS, RANGE, SITE)} > 0) or vector(0)"
     most = of_the_top(total(INVOCATIONS, INTERVAL, SITE), INVOCATIONS, SITE)

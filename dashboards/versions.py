@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import APP, ENVIRONMENTS, LATENCY, SITES, VERSIONS, frame
+from dashboards.frame import LATENCY, choices, frame
 from dashboards.panels import ABOUT_LATENCY, bars, legend, lines, rows
 from dashboards.promql import (
     ENVIRONMENT,
@@ -12,6 +12,7 @@ from dashboards.promql import (
     INTERVAL,
     INVOCATION_LATENCY,
     INVOCATIONS,
+    OF_INVOCATIONS,
     RANGE,
     SITE,
     VERSION,
@@ -31,7 +32,8 @@ LEGEND = legend(VERSION)
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "Versions of a Forge app side by side: how far a rollout is, and whether it does harm."
-    built = frame("versions", "Versions", about, APP, ENVIRONMENTS, SITES, VERSIONS, LATENCY)
+    variables = choices(OF_INVOCATIONS, ENVIRONMENT, SITE, VERSION)
+    built = frame("versions", "Versions", about, *variables, LATENCY)
     invocations = total(INVOCATIONS, INTERVAL, VERSION)
     all_of_environment = total(INVOCATIONS, INTERVAL, ENVIRONMENT)
     in_environment = total(INVOCATIONS, INTERVAL, VERSION, ENVIRONMENT)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.dashboards.day import day
+from tests.dashboards.exporter import DAG
 from tests.dashboards.truth import Truth, own_samples, samples_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def of_day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
 def truths(of_day: Day) -> dict[str, Truth]:
     """What there is of each app, by its type of latency."""
     truths = {shape: samples_of(app, prometheus_name) for shape, app in of_day.apps.items()}
-    truths["histogram"] |= own_samples(of_day.own, of_day.app.id)
+    truths["histogram"] |= own_samples(of_day.own, of_day.app.id, DAG)
     return {shape: Truth(samples) for shape, samples in truths.items()}
 
 

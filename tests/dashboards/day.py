@@ -1,4 +1,7 @@
-"""A day of the sandbox's data in a Prometheus, put there by the operator; and the exporter's own metrics."""
+"""A day of the sandbox's data in a Prometheus, with what the exporter tells of itself.
+
+The operator puts it there, through a Collector as in the compose stack.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from airflow_provider_forge.sandbox.catalogue import METRICS
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
 from airflow_provider_forge.sandbox.world import DAY as MINUTES_OF_A_DAY
 from airflow_provider_forge.sandbox.world import ROLLOUT_CYCLE, world_of
+from demo.processes import free_ports
 from tests.dashboards import exporter
+from tests.receivers.collector import CONFIGURATIONS, Collector
 from tests.receivers.prometheus import Prometheus
 
 if TYPE_CHECKING:
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yaml"
 WEDNESDAY = 2
+# Where Prometheus takes OTLP; the Collector's configuration adds it itself.
+OTLP_PATH = "/api/v1/otlp"
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 0.1}
 ENVIRONMENTS = ("production", "staging")
@@ -67,7 +74,7 @@ class Day:
 
     prometheus: Prometheus
     apps: dict[LatencyShape, App]
-    own: list[exporter.Own]
+    own: list[exporter.Told]
 
     @property
     def app(self) -> App:
@@ -99,15 +106,16 @@ def day(directory: Path) -> Iterator[Day]:
     seed = _seed_with_rollout(start)
     with ExitStack() as stack:
         prometheus = stack.enter_context(Prometheus(directory, CONFIGURATION))
+        collector = stack.enter_context(_collector(directory, prometheus))
         apps = {}
         for number, (shape, (since, until)) in enumerate(spans.items()):
             scenario = Scenario(seed, latency_shape=shape, site_incident_weekdays=frozenset({WEDNESDAY}))
             gateway = stack.enter_context(SandboxGateway(scenario, rate_limit_calls=0))
             app = App(gateway, f"{DEFAULT_APP[:-1]}{number}" if number else DEFAULT_APP, since, until)
-            _deliver(app, prometheus, directory)
+            _deliver(app, collector.url, directory)
             apps[shape] = app
-        own = exporter.points(int(start.timestamp()), int((start + DAY).timestamp()))
-        exporter.send(own, prometheus.url, DEFAULT_APP)
+        own = exporter.tellings(int(start.timestamp()), int((start + DAY).timestamp()))
+        exporter.send(own, collector.url, DEFAULT_APP)
         yield Day(prometheus, apps, own)
 
 
@@ -124,7 +132,17 @@ def _seed_with_rollout(start: datetime) -> int:
     )
 
 
-def _deliver(app: App, prometheus: Prometheus, directory: Path) -> None:
+def _collector(directory: Path, prometheus: Prometheus) -> Collector:
+    [port] = free_ports(1)
+    return Collector(
+        directory,
+        CONFIGURATIONS / "prometheus.yaml",
+        PROMETHEUS_URL=prometheus.url.removesuffix(OTLP_PATH),
+        HEALTH_LISTEN=f"127.0.0.1:{port}",
+    )
+
+
+def _deliver(app: App, url: str, directory: Path) -> None:
     forge = {
         "conn_type": "forge",
         "host": app.gateway.url,
@@ -133,7 +151,7 @@ def _deliver(app: App, prometheus: Prometheus, directory: Path) -> None:
         "extra": {"app_id": app.id, "environments": ",".join(ENVIRONMENTS), **NO_LIMIT},
     }
     ledger = {"ledger_url": (directory / "ledger").as_uri()}
-    otlp = {"conn_type": "otlp", "host": prometheus.url, "extra": ledger}
+    otlp = {"conn_type": "otlp", "host": url, "extra": ledger}
     variables: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", json.dumps(forge))

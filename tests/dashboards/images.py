@@ -56,6 +56,15 @@ UNITS: dict[str, Callable[[float], str]] = {
 }
 
 
+def stat_text(value: float | None, defaults: dict[str, Any]) -> str:
+    """Return what a panel with one number shows."""
+    if value is None:
+        return defaults["noValue"]
+    [words] = [each["options"] for each in defaults.get("mappings", ())] or [{}]
+    word = words.get(f"{value:g}")
+    return word["text"] if word else UNITS[defaults["unit"]](value)
+
+
 class Drawing:
     """A dashboard as a picture.
 
@@ -101,8 +110,9 @@ class Drawing:
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._graph(figure.add_axes(inner), panel)
         elif panel["type"] == "stat":
-            [series] = self._answers(panel, instant=True) or [({}, [], [])]
-            text = UNITS[panel["fieldConfig"]["defaults"]["unit"]](series[2][-1]) if series[2] else "none"
+            # One number: the app of that day is in one DAG.
+            [value] = [values[-1] for *_, values in self._answers(panel, instant=True)] or [None]
+            text = stat_text(value, panel["fieldConfig"]["defaults"])
             card.text(0.5, 0.4, text, fontsize=20, ha="center", va="center", transform=card.transAxes)
         else:
             self._table(card, panel)

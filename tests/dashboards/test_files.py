@@ -8,13 +8,16 @@ import re
 import pytest
 import yaml
 
+from airflow_provider_forge.otlp import selftelemetry as own
 from dashboards.generate import DIRECTORY
 from demo.waiting import wait_for
 from tests.dashboards.asking import ALL, DASHBOARDS, escaped, queries, replaced
-from tests.dashboards.truths import ENVIRONMENT, INVOCATIONS, SITE, VERSION
+from tests.dashboards.truth import own_name
+from tests.dashboards.truths import ENVIRONMENT, HOUR, SITE, VERSION
 
 PROVISIONING = DIRECTORY.parent / "provisioning"
 DECODED = [json.loads(text) for text in DASHBOARDS.values()]
+*OF_FORGE, EXPORTER = DECODED
 
 
 def test_they_are_what_the_source_makes():
@@ -49,22 +52,31 @@ class TestDashboard:
         assert max(x for x, _ in places) < 24
 
 
-def test_variables_offer_what_there_is(of_day, truths):
-    """Each by the ones before it."""
+@pytest.mark.parametrize("dashboard", OF_FORGE, ids=lambda dashboard: dashboard["uid"])
+def test_variables_offer_what_there_is(dashboard, of_day, truths):
+    """Each by the ones before it, and by the metrics that the dashboard shows."""
     app = of_day.app
-    labels = [sample.labels for sample in truths["histogram"].samples[INVOCATIONS]]
     variables = {
-        each["name"]: each["query"] for each in DECODED[0]["templating"]["list"] if each.get("query")
+        each["name"]: re.fullmatch(r"label_values\((.*), (\w+)\)", each["query"]).groups()
+        for each in dashboard["templating"]["list"]
+        if each["type"] == "query"
     }
+    names = re.search(r'__name__=~"([^"]+)"', variables["app"][0])[1]
+    shown = {name for query in queries(dashboard) for name in re.findall(r"\w+(?={)", query.expression)}
+    assert [name for name in shown if not re.fullmatch(names, name)] == []
+    labels = [
+        sample.labels
+        for name, samples in truths["histogram"].samples.items()
+        if re.fullmatch(names, name)
+        for sample in samples
+    ]
     chosen = {"app": app.id, **ALL, "environment": escaped("staging")}
-    expected = {
-        "app": {each.id for each in of_day.apps.values()},
-        "environment": {"production", "staging"},
-        "site": {each[SITE] for each in labels if each[ENVIRONMENT] == "staging"},
-        "version": {each[VERSION] for each in labels if each[ENVIRONMENT] == "staging"},
-    }
-    for name, values in expected.items():
-        selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variables[name]).groups()
+    expected = {"app": {each.id for each in of_day.apps.values()}, "environment": {"production", "staging"}}
+    for name, label in {"site": SITE, "version": VERSION}.items():
+        values = {each.get(label) for each in labels if each.get(ENVIRONMENT) == "staging"}
+        expected[name] = values - {None}
+    for name, (selector, label) in variables.items():
+        values = expected[name]
         times = {"start": app.start.timestamp(), "end": app.end.timestamp()}
         parameters = {"match[]": replaced(selector, chosen), **times}
 
@@ -73,6 +85,33 @@ def test_variables_offer_what_there_is(of_day, truths):
 
         # While Prometheus compacts, it leaves out values of what came out of order, for seconds.
         wait_for(is_offered, timeout=60, what=f"the values of {name}")
+
+
+def test_a_dead_exporter_can_be_chosen(of_day):
+    """Also where the time shown is long after its death."""
+    _, app = EXPORTER["templating"]["list"]
+    query = re.fullmatch(r"query_result\((.*)\)", app["query"])[1]
+    time = of_day.app.end.timestamp() + 10 * 24 * HOUR
+    answer = of_day.prometheus.ask("query", query=query, time=time)["result"]
+    # As Grafana writes each result, before it takes out what the variable's expression finds.
+    labels = [",".join(f'{label}="{value}"' for label, value in each["metric"].items()) for each in answer]
+    texts = [f"{{{text}}} 1 1" for text in labels]
+    assert [re.search(app["regex"].strip("/"), text)[1] for text in texts] == [of_day.app.id]
+
+
+def test_the_exporter_tells_all_that_it_can_and_the_dashboard_shows_it(of_day):
+    instruments = {each for each in vars(own).values() if isinstance(each, own.Instrument)}
+    assert {each.instrument for told in of_day.own for each in told.measurements} == instruments
+    expressions = " ".join(query.expression for query in queries(EXPORTER))
+    assert {own_name(each) for each in instruments} <= set(re.findall(r"forge_exporter_\w+", expressions))
+
+
+def test_no_gap_is_told_from_nobody_looking():
+    panels = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in EXPORTER["panels"]}
+    for title in ("Quarter hours missing", "First gap expires in", "Token expires in"):
+        assert panels[title]["noValue"] == "no data"
+    [mapping] = panels["First gap expires in"]["mappings"]
+    assert mapping["options"]["-1"]["text"] == "no gap"
 
 
 def test_grafana_is_told_where_they_are():

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from airflow_provider_forge.otlp.selftelemetry import Instrument
     from airflow_provider_forge.sandbox import Point
     from tests.dashboards.day import App
-    from tests.dashboards.exporter import Own
+    from tests.dashboards.exporter import Told
 
 MINUTE = 60
 
@@ -238,13 +239,18 @@ def _values(point: Point) -> Iterable[tuple[str, dict[str, str], float | dict[tu
     return [("", {}, data.as_int or data.as_double)]
 
 
-def own_samples(points: list[Own], app: str) -> dict[str, list[Sample]]:
+def own_samples(told: list[Told], app: str, dag: str) -> dict[str, list[Sample]]:
     """Return the exporter's own metrics, by the names that Prometheus gives them."""
-    units = {"s": "_seconds", "1": "_ratio"}
+    of_all = {"atlassian_forge_app_id": app, "forge_exporter_dag_id": dag}
     samples = defaultdict(list)
-    for point in points:
-        labels = {key.replace(".", "_"): value for key, value in point.attributes.items()}
-        suffix = units.get(point.unit, "") + ("_total" if point.is_sum else "")
-        name = f"forge_exporter_{point.metric.replace('.', '_')}{suffix}"
-        samples[name].append(Sample(point.time, {**labels, "atlassian_forge_app_id": app}, point.value))
+    for time, measurements in told:
+        for each in measurements:
+            labels = {key.replace(".", "_"): text for key, text in each.attributes.items()}
+            samples[own_name(each.instrument)].append(Sample(time, {**labels, **of_all}, each.value))
     return samples
+
+
+def own_name(instrument: Instrument) -> str:
+    """Return the name that Prometheus gives to one of the exporter's own metrics."""
+    suffix = ("_seconds" if instrument.unit == "s" else "") + ("_total" if instrument.adds_up else "")
+    return instrument.name.replace(".", "_") + suffix

@@ -20,7 +20,7 @@ from tests.dashboards.truth import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HOUR, WEEK = 3600, 7 * 24 * 3600
+HOUR, WEEK, KEPT = 3600, 7 * 24 * 3600, 15 * 24 * 3600
 INVOCATIONS, ERRORS = "forge_backend_invocation_count_total", "forge_backend_invocation_errors_total"
 REQUESTS, CUSTOM = "forge_api_request_count_total", "forge_backend_custom_metrics_count_total"
 INVOCATION_LATENCY = "forge_backend_invocation_latency_milliseconds"
@@ -113,7 +113,7 @@ class Asked:
         return self.of(name, by, lambda samples: reduce(latest_by_series(samples)), reach=reach, **more)
 
     def behind(self) -> Table:
-        newest = self.of("forge_exporter_window_end_seconds", (), highest, reach=WEEK)
+        newest = self.of("forge_exporter_window_end_seconds", (DAG,), highest, reach=KEPT)
         return newest.map(lambda number, end: self.frame.moment(number) - end)
 
     def restarts(self, *by: str) -> Table:
@@ -144,6 +144,12 @@ class Asked:
             self.latest("forge_exporter_coverage", sum, reach=2 * HOUR, where=each) for each in outcomes
         )
         return missing.joined(failed, lambda some, others: some + others)
+
+    def first_gap(self) -> Table:
+        """Return the time until the first gap expires: -1 where there is none, nothing where nobody looks."""
+        looked_for = self.latest("forge_exporter_coverage", len, reach=2 * HOUR)
+        gaps = self.latest("forge_exporter_gap_expiry_seconds", min, reach=2 * HOUR)
+        return looked_for.joined(gaps, lambda _, gap: -1 if gap is None else gap)
 
 
 def _is_chosen(name: str, labels: Mapping[str, str], chosen: Mapping[str, str]) -> bool:
@@ -289,9 +295,7 @@ EXPORTER = {
     "Windows delivered": {"A": lambda asked: asked.or_zero(asked.windows_done())},
     "Failed tries": {"A": lambda asked: asked.or_zero(asked.total("forge_exporter_failures_total"))},
     "Quarter hours missing": {"A": lambda asked: asked.missing()},
-    "First gap expires in": {
-        "A": lambda asked: asked.latest("forge_exporter_gap_expiry_seconds", min, reach=2 * HOUR)
-    },
+    "First gap expires in": {"A": lambda asked: asked.first_gap()},
     "Token expires in": {
         "A": lambda asked: asked.latest("forge_exporter_token_expiry_seconds", min, reach=2 * HOUR)
     },
