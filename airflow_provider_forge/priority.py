@@ -18,6 +18,9 @@ __all__ = ["LiveFirst"]
 HEAD_START = 1_000
 """More than any weight that people give by hand."""
 
+_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", "heal__")
+"""How the ids of runs begin that nobody waits for; people may name theirs as they like."""
+
 _DATE = re.compile(r"__(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d)")
 
 
@@ -36,7 +39,7 @@ class LiveFirst(PriorityWeightStrategy):
         return weight + HEAD_START if self._is_live(ti.run_id) else weight
 
     def _is_live(self, run_id: str) -> bool:
-        if run_id.startswith("manual__"):
+        if not run_id.startswith(_PROGRAMS):
             return True
         match = _DATE.search(run_id)
         try:

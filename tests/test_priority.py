@@ -9,6 +9,7 @@ from airflow.task.priority_strategy import (
     validate_and_load_priority_weight_strategy,
 )
 
+from airflow_provider_forge.operators.healing import Piece
 from airflow_provider_forge.plugin import ForgePlugin
 from airflow_provider_forge.priority import HEAD_START, LiveFirst
 
@@ -34,12 +35,21 @@ def test_what_is_made_up_for_has_its_own_weight(kind, ago):
     assert weight(run_id(kind, ago), 7) == 7
 
 
-def test_somebody_waits_for_a_manual_run():
-    assert weight(run_id("manual", timedelta(days=3)), 5) == 5 + HEAD_START
+@pytest.mark.parametrize(
+    "name", [run_id("manual", timedelta(days=3)), "by-me", "x__2026-11-01T05:00:00+00:00"]
+)
+def test_somebody_waits_for_a_manual_run_whatever_its_id(name):
+    assert weight(name, 5) == 5 + HEAD_START
+
+
+def test_nobody_waits_for_a_run_that_heals():
+    start = datetime.now(timezone.utc) - timedelta(days=3)
+    piece = Piece(start, start + timedelta(hours=12), tried=datetime.now(timezone.utc))
+    assert weight(piece.run_id) == 1
 
 
 @pytest.mark.parametrize(
-    "name", ["nightly", "scheduled__", "scheduled__yesterday", "", "x__2026-13-45T99:00:00+00:00"]
+    "name", ["scheduled__", "scheduled__yesterday", "backfill__2026-13-45T99:00:00+00:00"]
 )
 def test_names_that_tell_nothing_are_not_live(name):
     assert weight(name) == 1

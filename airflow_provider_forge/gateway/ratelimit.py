@@ -24,6 +24,9 @@ __all__ = ["FileStore", "LimitStore", "Place", "RateLimiter", "Usage"]
 
 log = logging.getLogger(__name__)
 
+WORTH_A_WORD = 5.0
+"""Seconds of waiting from which on a log says so beforehand."""
+
 
 class LimitStore(Protocol):
     """Keeps the `Budget` of one account for all who share it, with one clock for them all.
@@ -104,6 +107,8 @@ class RateLimiter:
                     f" again in {verdict.seconds:.0f} s",
                     retry_after=verdict.seconds,
                 )
+            if not slept and verdict.seconds >= WORTH_A_WORD:
+                log.info("Waiting for the rate limit of the account: %.0f s or more", verdict.seconds)
             self._sleep(verdict.seconds)
             slept += verdict.seconds
             self.usage.waited += verdict.seconds

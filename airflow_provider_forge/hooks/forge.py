@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import urllib.parse
@@ -106,7 +107,8 @@ class ForgeMetricsHook(BaseHook):
             metrics: Metric labels; default is the Connection's.
 
         Returns:
-            The gateway's OTLP/JSON as it came, with what was asked for and the request id.
+            The gateway's OTLP/JSON as it came, with what was asked for and the request id. `waited` includes
+            what looking environments up has waited.
 
         Raises:
             ConfigurationError: An argument or a Connection field is wrong; no metrics call is made.
@@ -126,11 +128,14 @@ class ForgeMetricsHook(BaseHook):
         wanted, labels = self._selection(environments, metrics)
         client = self.get_conn()
         app_id = self.app_id
+        waited_before = client.usage.waited
         # Before environments are looked up for it, which costs a call.
         client.check(window)
         live = dt.datetime.now(dt.timezone.utc) - window.end < LIVE_FOR
         found = self._directory(live=live).find(wanted)
-        return client.app_metrics(app_id, window, found, labels, live=live)
+        metrics = client.app_metrics(app_id, window, found, labels, live=live)
+        # Looking environments up has its places at the rate limit, too.
+        return dataclasses.replace(metrics, waited=client.usage.waited - waited_before)
 
     def find_access(self) -> Access:
         """Find out what the account may do with the app, in one call.
