@@ -33,14 +33,13 @@ class Airflow(NamedTuple):
 
 NO_COMMANDS = "Airflow before 3.2 has no commands of providers"
 NO_RETRY_POLICIES = "could not import 'airflow.sdk.definitions.retry_policy'"
-NO_WTFORMS = "could not import 'wtforms'"
 
 # Before 3.2, Airflow shows fields of a provider's only where wtforms is installed.
 AIRFLOWS = {
     "3.0": Airflow("3.0.6", "2025-09-05", ("wtforms",), (NO_COMMANDS, NO_RETRY_POLICIES)),
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, NO_RETRY_POLICIES)),
-    "3.2": Airflow("3.2.2", "2026-06-01", (), (NO_RETRY_POLICIES, NO_WTFORMS)),
-    "3.3": Airflow("3.3.2", None, (), (NO_WTFORMS,)),
+    "3.2": Airflow("3.2.2", "2026-06-01", (), (NO_RETRY_POLICIES,)),
+    "3.3": Airflow("3.3.2"),
 }
 
 # Of the receivers, Redis and others: .venv runs those tests too, where nothing may be skipped.
