@@ -7,11 +7,12 @@ import logging
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset
+from airflow.providers.common.compat.sdk import Asset
 
-from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.hooks.shared import shared_directory
+from airflow_provider_forge.hooks.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.otlp.model import Json
 
-__all__ = ["delivery_asset", "find_store", "open_ledger", "open_storage"]
+__all__ = ["delivery_asset", "find_store", "open_ledger"]
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,6 @@ def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
     # Without a URI of its own, so that whoever names it means this one.
     return Asset(f"forge_metrics:{forge}:{otlp}")
-
-
-_PACKAGES = {
-    "s3": "pip install 'apache-airflow-providers-amazon[s3fs]'",
-}
-"""What to do where the file systems of a scheme are missing; they come with providers of Airflow's."""
 
 
 class AssetStore:
@@ -100,43 +95,6 @@ def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Sto
         return AssetStore(stores[asset], f"the asset {asset.name}") if stores is not None else None
     except KeyError:  # a mapped task has only the assets named in partial()
         return None
-
-
-def open_storage(url: str) -> Any:
-    """Return Airflow's `ObjectStoragePath` of a URL, with its file system made; nothing is read yet.
-
-    Raises:
-        ConfigurationError: A package that Airflow needs for it is missing or has a version of no use, or
-            there is no Connection of the name in the URL.
-        LedgerUnavailable: The file system cannot be made for another reason.
-    """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    try:
-        path = ObjectStoragePath(url)
-        _ = path.fs  # else a missing package is found with the first entry that is read
-    except TypeError as error:  # universal-pathlib 0.3 does not know the class of Airflow 3.0
-        raise ConfigurationError(
-            "ledger_url",
-            f"this Airflow cannot open it ({error}): Airflow 3.0 needs universal-pathlib before 0.3, as"
-            ' its constraints say: pip install "universal-pathlib<0.3"',
-        ) from error
-    except (ImportError, ValueError) as error:
-        scheme = urllib.parse.urlsplit(url).scheme
-        remedy = _PACKAGES.get(scheme, "install the provider of Airflow's that has file systems of this kind")
-        raise ConfigurationError(
-            "ledger_url", f"this Airflow cannot open {scheme}:// ({error}): {remedy}"
-        ) from error
-    except AirflowNotFoundException as error:
-        raise ConfigurationError(
-            "ledger_url", f"names a Connection that is not there ({error}): add it, or name another"
-        ) from error
-    except Exception as error:  # what looks a Connection or credentials up can fail in any way
-        raise LedgerUnavailable(
-            f"The record of deliveries cannot be opened ({type(error).__name__}: {error}). It is tried again;"
-            " should that not end, check the OTLP Connection's extra ledger_url and the Connection it names"
-        ) from error
-    return path
 
 
 def open_ledger(store: Store | None, app_id: str, destination: str, redis_url: str | None = None) -> Ledger:

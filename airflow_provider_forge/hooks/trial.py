@@ -20,7 +20,7 @@ from airflow_provider_forge.exceptions import (
 from airflow_provider_forge.gateway.access import NOBODY, find_access
 from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.gateway.windows import MINUTE, Window
-from airflow_provider_forge.hooks.ledger import open_storage
+from airflow_provider_forge.hooks.storage import open_storage
 from airflow_provider_forge.http import why_no_answer
 
 if TYPE_CHECKING:
