@@ -11,6 +11,7 @@ from types import ModuleType
 
 import jsonschema
 import pytest
+from airflow.api_fastapi.core_api.services.ui import connections as services
 from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_forge import get_provider_info
@@ -18,8 +19,6 @@ from airflow_provider_forge.forms import FORGE, OTLP
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.otlp.endpoint import COMPRESSIONS, DEFAULT_MAX_BODY_BYTES, PROTOCOLS
-
-services = pytest.importorskip("airflow.api_fastapi.core_api.services.ui.connections")
 
 BOTH = pytest.mark.parametrize(
     ("form", "hook"), [(FORGE, ForgeMetricsHook), (OTLP, OtlpHook)], ids=["forge", "otlp"]

@@ -1,7 +1,8 @@
 """What it costs to have the provider: at each start of Airflow, and where its DAG files are parsed.
 
-Times are CPU times of what is ours alone, in a process that has loaded everything else before: differences
-between two starts would drown in what a start itself varies by.
+Times are CPU times. The exact ones are of what is ours alone, in a process that has loaded everything else
+before. The difference between whole starts, which vary by more than we add, stands beside them: it has room
+for that, and would show what we make Airflow do by itself.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.airflow_version import AIRFLOW
 
 DAGS = sorted((Path(__file__).parent.parent / "dags").glob("*.py"))
 
@@ -40,24 +39,21 @@ ours = [name for name in sys.modules if name.startswith("airflow_provider_forge.
 print(json.dumps([sorted(asked), ours]))
 """
 
-# What every start of Airflow does with its providers: list them, load plugins, build the command line.
+# What every start of Airflow does with its providers: list them, load plugins, build the command line. The
+# first argument is the distribution to hide from it; the others are what to import once it has started.
 START = """
 import importlib, json, sys, time
 
-def hide(name):
+hidden, *wanted = sys.argv[1:]
+
+for name in ("importlib.metadata", "importlib_metadata"):
     try:
         metadata = importlib.import_module(name)
     except ImportError:
-        return
-    real = metadata.distributions
-    metadata.distributions = lambda **options: (
-        each for each in real(**options) if each.metadata["Name"] != "airflow-provider-forge"
+        continue
+    metadata.distributions = lambda real=metadata.distributions, **options: (
+        each for each in real(**options) if each.metadata["Name"] != hidden
     )
-
-wanted = json.loads(sys.argv[1])
-if wanted:
-    hide("importlib.metadata")
-    hide("importlib_metadata")
 
 from airflow import plugins_manager
 from airflow.cli import cli_parser
@@ -66,19 +62,16 @@ from airflow.providers_manager import ProvidersManager
 cli_parser.get_parser()
 ProvidersManager().initialize_providers_list()
 plugins_manager.ensure_plugins_loaded()
+started = time.process_time()
 ours = [name for name in sys.modules if name.partition(".")[0] == "airflow_provider_forge"]
-
+for name in wanted:
+    importlib.import_module(name)
 if wanted:
-    assert not ours, ours
-    before = time.process_time()
-    for name in wanted:
-        importlib.import_module(name)
     sys.modules["airflow_provider_forge"].get_provider_info()
     sys.modules["airflow_provider_forge.cli.definition"].get_forge_cli_commands()
-    print(json.dumps(time.process_time() - before))
-else:
-    print(json.dumps(ours))
+print(json.dumps({"start": started, "ours": ours, "imports": time.process_time() - started}))
 """
+US, NOBODY = "airflow-provider-forge", "no-such-provider"
 
 # A DAG file without us, which loads what Airflow needs for any.
 ORDINARY = """
@@ -91,10 +84,7 @@ with DAG("ordinary", schedule=CronDataIntervalTimetable("@daily", "UTC"), params
 
 PARSE = """
 import json, sys, time
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.0 and 3.1
-    from airflow.models.dagbag import DagBag
+from airflow.dag_processing.dagbag import DagBag
 
 def parse(path):
     before = time.process_time()
@@ -115,6 +105,10 @@ def run(program: str, *arguments: object):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+STARTS_VARY_BY = 0.1
+"""Seconds: starts of one second were seen to differ by 0.2 on a busy machine, the least of some by less."""
+
+
 def least(program: str, *arguments: object) -> float:
     """Return the least seconds of three processes: whatever else a machine does can only add to them."""
     return min(run(program, *arguments) for _ in range(3))
@@ -128,12 +122,27 @@ def test_parsing_the_dag_imports_neither_msgspec_nor_protobuf_nor_httpx(dag):
     assert not [name for name in ours if name.split(".")[1] in ("delivery", "otlp", "sandbox")]
 
 
-@pytest.mark.skipif(AIRFLOW < (3, 2), reason="Airflow before 3.2 asks no provider for commands")
-def test_a_start_of_airflow_costs_less_than_50_ms_more():
-    loaded = run(START, "[]")
+@pytest.fixture(scope="module")
+def loaded():
+    """Our modules that a start of Airflow loads."""
+    loaded = run(START, NOBODY)["ours"]
     # Otherwise something else would be measured than what a start does.
     assert {"airflow_provider_forge.plugin", "airflow_provider_forge.cli.definition"} <= set(loaded)
-    assert least(START, json.dumps(loaded)) < 0.05
+    return loaded
+
+
+def test_a_start_of_airflow_costs_less_than_50_ms_more(loaded):
+    runs = [run(START, US, *loaded) for _ in range(3)]
+    assert not any(each["ours"] for each in runs)
+    assert min(each["imports"] for each in runs) < 0.05
+
+
+def test_a_whole_start_is_not_slower_by_more_than_that_and_what_starts_vary_by(loaded):
+    without, with_us = [], []
+    for _ in range(3):  # by turns, so that what slows the machine down for a while slows both
+        without.append(run(START, US)["start"])
+        with_us.append(run(START, NOBODY)["start"])
+    assert min(with_us) - min(without) < 0.05 + STARTS_VARY_BY
 
 
 @pytest.mark.parametrize("dag", DAGS, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -38,6 +39,24 @@ def test_every_command_and_every_option_is_in_the_section_on_them():
     told = set(re.findall(r"`([\w-]+)`", section))
     for command in COMMANDS:
         assert {command.name} | {flag for option in command.options for flag in option.flags} <= told
+
+
+def test_every_message_that_is_explained_is_one_of_the_code():
+    section = README.partition("## When something fails")[2].partition("\n#")[0]
+    told = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    assert len(told) >= 15
+    texts = texts_of_the_package()
+    for message in re.findall(r"`([^`]+)`", " ".join(told)):
+        # A field comes as an argument of its own, and what differs from one time to another as well.
+        for part in re.split(r"…|: |\b(?:[NM]|\d+)\b", message):
+            assert part.strip() in texts, message
+
+
+def texts_of_the_package():
+    """Return all of its string literals, those that stand side by side as one."""
+    trees = [ast.parse(file.read_text()) for file in (ROOT / "airflow_provider_forge").rglob("*.py")]
+    constants = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return "\n".join(node.value for node in constants if isinstance(node.value, str))
 
 
 def test_it_describes_the_mapping_that_is_made():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 from typing import Any, NamedTuple
 
 __all__ = ["COMMANDS", "EPILOG", "Command", "Option"]
 
+RETENTION_HOURS = 336
+"""Hours for which Atlassian keeps metrics: every gap expires within them."""
+
 EPILOG = (
     "Connections come from AIRFLOW_CONN_… variables, or from wherever this machine's Airflow has them. Exit"
     " status: 0 all is well; 1 something is not as it should be (a failed check, a gap); 2 a wrong argument"
-    " or Connection; 3 Atlassian or the receiver has refused; 4 it failed for now, trying again may help."
+    " or Connection; 3 Atlassian or the receiver has refused; 4 it failed for now, trying again may help;"
+    " 70 something that was not foreseen."
 )
 
 
@@ -26,6 +32,19 @@ class Command(NamedTuple):
     name: str
     help: str
     options: tuple[Option, ...]
+
+
+def _hours(text: str) -> float:
+    """Read hours above 0 and up to those for which a gap can be healed at all."""
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours <= RETENTION_HOURS:  # nan is neither
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of hours above 0 and up to {RETENTION_HOURS}, which is 14 days"
+        )
+    return hours
 
 
 def _option(*flags: str, **settings: Any) -> Option:
@@ -93,7 +112,7 @@ COMMANDS = (
             _option("--dag-id", default="forge_metrics", help="DAG to backfill"),
             _option(
                 "--alert-before",
-                type=float,
+                type=_hours,
                 default=48.0,
                 metavar="HOURS",
                 help="which gaps count as expiring soon; default: 48",

@@ -36,7 +36,8 @@ def ledger_store(options: Namespace, otlp: OtlpHook) -> Store:
         raise ConfigurationError(
             "--ledger-url",
             "no record of deliveries is named. Give the ledger_url that the DAG's OTLP Connection has or,"
-            " where the record is in Airflow's asset state store, --api-url and the token $AIRFLOW_API_TOKEN",
+            " where the record is in Airflow's asset state store, --api-url and the token $AIRFLOW_API_TOKEN"
+            + (", or --no-ledger to send all points and record nothing" if "no_ledger" in options else ""),
         )
     token = os.environ.get("AIRFLOW_API_TOKEN")
     if not token:

@@ -8,6 +8,8 @@ import importlib
 import logging
 import os
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge import __version__
@@ -23,6 +25,8 @@ __all__ = ["execute", "main"]
 WRONG_ARGUMENT = 2
 REFUSED = 3
 FAILED_FOR_NOW = 4
+UNFORESEEN = 70
+"""As sysexits.h has it."""
 INTERRUPTED = 130
 
 
@@ -44,17 +48,39 @@ def execute(name: str, options: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         logging.getLogger("airflow_provider_forge").setLevel(logging.WARNING)
         try:
-            command = importlib.import_module(f"airflow_provider_forge.cli.{name}")
-            status: int = command.run(options, output)
-        except ForgeError as error:
-            output.failure(error, as_json=options.json)
-            return _status(error)
+            return _run(name, options, output)
         except KeyboardInterrupt:
             return INTERRUPTED
         except BrokenPipeError:  # `… | head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
+
+
+def _run(name: str, options: argparse.Namespace, output: Output) -> int:
+    try:
+        command = importlib.import_module(f"airflow_provider_forge.cli.{name}")
+        status: int = command.run(options, output)
+    except ForgeError as error:
+        output.failure(type(error).__name__, str(error), as_json=options.json)
+        return _status(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Python's own status would be the 1 of a gap
+        output.failure(type(error).__name__, _tell(error), as_json=options.json)
+        return UNFORESEEN
     return status
+
+
+def _tell(error: Exception) -> str:
+    """Return in one line what was not foreseen, and the last place of ours that it went through."""
+    ours = str(Path(__file__).parent.parent)
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
+    place = f"{Path(places[-1].filename).relative_to(ours)}:{places[-1].lineno}"
+    what, *_ = str(error).splitlines() or [""]
+    return (
+        f"{type(error).__name__} at {place}: {what}. This was not foreseen: if Airflow itself works"
+        f" (`airflow db check`), please report this line, with the version {__version__}"
+    )
 
 
 def _status(error: ForgeError) -> int:

@@ -21,6 +21,14 @@ GAP = 2
 """Columns of a terminal between those of a table."""
 
 
+class PipeConsole(Console):
+    """A console that leaves a closed pipe to whoever uses it: rich's own ends the process with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise
+
+
 class Output:
     """Standard output and standard error of a command.
 
@@ -35,8 +43,8 @@ class Output:
     def __init__(self, file: TextIO, errors: TextIO) -> None:
         self.result: dict[str, Any] = {}
         self._file = file
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
-        self._errors = Console(file=errors, highlight=False, markup=False, emoji=False)
+        self._console = PipeConsole(file=file, highlight=False, markup=False, emoji=False)
+        self._errors = PipeConsole(file=errors, highlight=False, markup=False, emoji=False)
 
     def json(self, content: Any) -> None:
         """Print a result for programs."""
@@ -82,11 +90,11 @@ class Output:
                 self.line(f"{name:<{widest}}  {_cell(value)}".rstrip())
             self.line()
 
-    def failure(self, error: Exception, *, as_json: bool) -> None:
+    def failure(self, kind: str, message: str, *, as_json: bool) -> None:
         """Print what ended the command."""
         if as_json:
-            self.json({**self.result, "error": {"kind": type(error).__name__, "message": str(error)}})
-        self.problem(str(error))
+            self.json({**self.result, "error": {"kind": kind, "message": message}})
+        self.problem(message)
 
     def problem(self, text: str) -> None:
         """Print what went wrong."""

@@ -10,8 +10,10 @@ from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.dry_run import DryClient
 from airflow_provider_forge.cli.ledgers import ledger_store
 from airflow_provider_forge.delivery.delivery import Policy
+from airflow_provider_forge.delivery.picture import time
 from airflow_provider_forge.delivery.stores import OverlayStore, TransientStore
-from airflow_provider_forge.gateway.windows import Window, parse_time
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.windows import MINUTE, SETTLE, Window, parse_time
 from airflow_provider_forge.hooks.ledger import open_ledger
 from airflow_provider_forge.operators.exporter import Exporter
 from airflow_provider_forge.operators.interval import windows_alive
@@ -35,13 +37,15 @@ _FIELDS = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "b
 def run(options: Namespace, output: Output) -> int:
     """Deliver the interval's windows, oldest first; 1 where points were rejected or left out."""
     interval = Window(parse_time("--start", options.start), parse_time("--end", options.end))
+    now = dt.datetime.now(dt.timezone.utc)
+    _check_settled(interval, now)
     forge, otlp = forge_hook(options), otlp_hook(options)
     store = _store(options, otlp)
     done: list[dict[str, Any]] = []
     output.result = {"dry_run": options.dry_run, "windows": done}
     with _receiver(options, otlp) as receiver:
         exporter = _exporter(options, forge, receiver, store)
-        windows, _ = windows_alive(interval, dt.datetime.now(dt.timezone.utc), "fail", receiver.endpoint)
+        windows, _ = windows_alive(interval, now, "fail", receiver.endpoint)
         try:
             for window in windows:
                 with output.busy(f"{window}, {len(done) + 1} of {len(windows)}…"):
@@ -55,6 +59,16 @@ def run(options: Namespace, output: Output) -> int:
     for problem in problems:
         output.problem(problem)
     return 1 if problems else 0
+
+
+def _check_settled(interval: Window, now: dt.datetime) -> None:
+    """Refuse what is not over: it would be on record as delivered, and what comes later never asked for."""
+    if interval.end + SETTLE > now:
+        raise ConfigurationError(
+            "--end",
+            f"{time(interval.end)} is not {SETTLE // MINUTE} minutes ago, and until then data may still"
+            f" arrive; give {time(Window.last_settled(now).end)} or earlier",
+        )
 
 
 def _store(options: Namespace, otlp: OtlpHook) -> Store:

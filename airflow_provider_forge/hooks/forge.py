@@ -15,7 +15,7 @@ from airflow_provider_forge.forms import FORGE
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
-from airflow_provider_forge.hooks.shared import find_redis, shared_directory
+from airflow_provider_forge.hooks.shared import find_redis, named_connection, shared_directory
 from airflow_provider_forge.http import check_url
 
 if TYPE_CHECKING:
@@ -232,6 +232,15 @@ class ForgeMetricsHook(BaseHook):
         """
         extras = Extras(self._conn())
         return find_redis(extras, extras.text("rate_limit_store", "file") or "file")
+
+    @property
+    def redis_conn_id(self) -> str | None:
+        """Id of the Connection that has that Redis; None where none is named.
+
+        Raises:
+            ConfigurationError: The extra is malformed.
+        """
+        return named_connection(Extras(self._conn()).text("rate_limit_store") or "")
 
     def _conn(self) -> Any:
         if self._connection is None:

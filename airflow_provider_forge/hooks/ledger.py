@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset
 
-from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.hooks.shared import shared_directory
+from airflow_provider_forge.hooks.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,21 +83,13 @@ def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Sto
         url: Where the user wants the ledger; None for Airflow's own store.
 
     Raises:
-        ConfigurationError: Something that Airflow needs for object storage has a version of no use.
+        ConfigurationError: As `open_storage` raises it.
+        LedgerUnavailable: Likewise.
     """
     from airflow_provider_forge.delivery.stores import ObjectStore
 
     if url:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        try:
-            return ObjectStore(ObjectStoragePath(url))
-        except TypeError as error:  # universal-pathlib 0.3 does not know the class of Airflow 3.0
-            raise ConfigurationError(
-                "ledger_url",
-                f"this Airflow cannot open it ({error}): Airflow 3.0 needs universal-pathlib before 0.3, as"
-                ' its constraints say: pip install "universal-pathlib<0.3"',
-            ) from error
+        return ObjectStore(open_storage(url))
     stores = context.get("asset_state_store")
     try:
         return AssetStore(stores[asset], f"the asset {asset.name}") if stores is not None else None

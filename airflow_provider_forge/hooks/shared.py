@@ -15,7 +15,7 @@ from airflow_provider_forge.hooks.masking import mask_secret
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
-__all__ = ["find_redis", "shared_directory"]
+__all__ = ["find_redis", "named_connection", "shared_directory"]
 
 FIELD = "rate_limit_store"
 
@@ -27,6 +27,11 @@ _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", 
 def shared_directory() -> Path:
     """Return where the files of the rate limit and of the leases are, below `TMPDIR`."""
     return Path(tempfile.gettempdir()) / "airflow-provider-forge"
+
+
+def named_connection(store: str) -> str | None:
+    """Return the id in `redis_conn:<id>`; None for any other text of the extra."""
+    return store.removeprefix(_CONNECTION).strip() if store.startswith(_CONNECTION) else None
 
 
 def find_redis(extras: Extras, store: str) -> str | None:
@@ -42,8 +47,7 @@ def find_redis(extras: Extras, store: str) -> str | None:
     """
     if store == "file":
         return None
-    if store.startswith(_CONNECTION):
-        conn_id = store[len(_CONNECTION) :].strip()
+    if (conn_id := named_connection(store)) is not None:
         return _url_of(find_connection(BaseHook, extras.label(FIELD), conn_id, "redis"))
     try:
         parts = urllib.parse.urlsplit(store)

@@ -20,6 +20,7 @@ from airflow_provider_forge.exceptions import (
 from airflow_provider_forge.gateway.access import NOBODY, find_access
 from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.gateway.windows import MINUTE, Window
+from airflow_provider_forge.hooks.storage import open_storage
 from airflow_provider_forge.http import why_no_answer
 
 if TYPE_CHECKING:
@@ -45,9 +46,13 @@ def try_gateway(hook: ForgeMetricsHook) -> tuple[bool, str]:
 
 
 def try_receiver(hook: OtlpHook) -> tuple[bool, str]:
-    """Return whether the receiver takes a request without points, and what it says."""
+    """Return whether the receiver takes a request without points, and what it says.
+
+    The record's file system must be there too, as far as Airflow can make it without reading from it.
+    """
     try:
-        _ = hook.ledger_url
+        if url := hook.ledger_url:
+            open_storage(url)
         with hook.get_conn() as client:
             return True, tell_reception(client.knock())
     except ForgeError as error:

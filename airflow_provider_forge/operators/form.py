@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import Param
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.gateway.windows import parse_time
-from airflow_provider_forge.operators.interval import FURTHEST
+from airflow_provider_forge.operators.interval import check_not_ahead
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -62,7 +62,8 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
     """Return the operator's arguments that the form has values for.
 
     Args:
-        params: The run's; nothing is read where they are not those of `trigger_form`.
+        params: The run's. Each field of `trigger_form` that is among them counts, whichever others are not:
+            a DAG without the form may be given `from` and `to` by whoever starts its run.
         now: The present, aware.
         in_backfill: The run is one of a backfill. All of these have the same form, so its times are left
             out: each would deliver the whole range, and none its own interval.
@@ -70,9 +71,7 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
     Raises:
         ConfigurationError: A field's value is of no use; the error names the field.
     """
-    if not all(name in params for name in _FIELDS):
-        return {}
-    values = {name: params[name] for name in _FIELDS if params[name] not in (None, "")}
+    values = {name: params[name] for name in _FIELDS if params.get(name) not in (None, "")}
     if in_backfill and values.keys() & {"from", "to"}:
         log.warning("The form's from and to are for single runs: in a backfill each has its own interval")
         values = {name: value for name, value in values.items() if name not in ("from", "to")}
@@ -98,6 +97,5 @@ def _interval(values: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
     start, end = times["from"], times["to"]
     if end <= start:
         raise ConfigurationError("to", f"{end} is not after from, {start}")
-    if end > now + FURTHEST:
-        raise ConfigurationError("to", f"{end} is in the future")
+    check_not_ahead("to", end, now)
     return {"interval_start": start, "interval_end": end}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["check_age", "find_interval", "settled_at", "windows_alive"]
+__all__ = ["check_age", "check_not_ahead", "find_interval", "settled_at", "windows_alive"]
 
 FURTHEST = dt.timedelta(hours=2)
 """An interval that ends further ahead is a mistake, not one to wait for: a schedule's are an hour at most."""
@@ -68,9 +68,21 @@ def settled_at(interval: Window, context: Context, now: dt.datetime) -> pendulum
     """
     dag = context.get("dag")
     settle = getattr(dag.timetable, "settle", dt.timedelta(0)) if dag else dt.timedelta(0)
-    if interval.end > now + FURTHEST:
-        raise ConfigurationError("interval_end", f"{interval.end} is in the future")
+    check_not_ahead("interval_end", interval.end, now)
     return interval.end + settle
+
+
+def check_not_ahead(field: str, end: dt.datetime, now: dt.datetime) -> None:
+    """Refuse an end that is too far ahead to be waited for.
+
+    Raises:
+        ConfigurationError: It is further ahead than `FURTHEST`.
+    """
+    if end > now + FURTHEST:
+        hours = FURTHEST // dt.timedelta(hours=1)
+        raise ConfigurationError(
+            field, f"{end} is more than {hours} hours in the future; give an earlier time"
+        )
 
 
 def windows_alive(

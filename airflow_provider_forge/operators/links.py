@@ -18,7 +18,7 @@ CONSOLE = "https://developer.atlassian.com/console/myapps/"
 
 
 class DeveloperConsoleLink(BaseOperatorLink):
-    """To the app in Atlassian's developer console, where its metrics are; there once the task has ended."""
+    """To the app in Atlassian's developer console, metrics in its menu; there once the task has ended."""
 
     name = "Atlassian developer console"
 

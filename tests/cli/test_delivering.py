@@ -87,10 +87,30 @@ def test_send_needs_a_record_unless_told_otherwise(shell, gateway, sink):
     refused = shell(f"send {INTERVAL}")
     assert refused.status == 2
     assert "no record of deliveries is named" in refused.err
+    assert "or --no-ledger to send" in refused.err
+    assert "--no-ledger" not in shell("coverage").err
     assert gateway.calls == []
     for _ in range(2):
         assert shell(f"send {INTERVAL} --no-ledger").status == 0
     assert Counter(sink.points) == generated(gateway) + generated(gateway)
+
+
+@pytest.mark.parametrize("options", ["", "--dry-run", "--no-ledger"])
+@pytest.mark.parametrize("ahead", [-4, 0, 15])
+def test_send_refuses_what_is_not_over(recorded, gateway, ahead, options, tmp_path):
+    """Once on record as delivered, nobody would ask for what comes later."""
+    now = pendulum.now("UTC")
+    end = now.add(minutes=ahead)
+    done = recorded(f"send --start {end.subtract(minutes=15).isoformat()} --end {end.isoformat()} {options}")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"--end: {end:%Y-%m-%dT%H:%M:%SZ} is not 5 minutes ago")
+    latest = pendulum.parse(re.search(r"give (\S+) or earlier", done.err)[1])
+    assert now.subtract(minutes=20) < latest <= pendulum.now("UTC").subtract(minutes=5)
+    assert gateway.calls == []
+    assert not (tmp_path / "ledger").exists()
+    start = latest.subtract(minutes=15)
+    again = recorded(f"send --start {start.isoformat()} --end {latest.isoformat()} --dry-run")
+    assert again.status == 0
 
 
 def test_send_fails_as_the_dag_would_and_tells_what_was_delivered(recorded, gateway, sink):
@@ -135,10 +155,12 @@ def test_coverage_for_programs(recorded):
     assert answer["environments"] == ["production"]
     assert len(answer["hours"]) in (336, 337)
     assert [gap["start"] for gap in answer["gaps"]][1] == f"{HALF_HOUR.end:%Y-%m-%dT%H:%M:%SZ}"
-    assert {gap["expiring_soon"] for gap in answer["gaps"]} <= {True, False}
     assert not answer["gaps"][1]["expiring_soon"]
     assert not answer["hours"][-1]["expiring_soon"]
     assert "--dag-id mine" in answer["gaps"][0]["backfill"]
+    # The first gap begins 14 days ago and expires within a quarter hour, the second in 12 days.
+    answer = recorded("coverage --json --alert-before 1").json
+    assert [gap["expiring_soon"] for gap in answer["gaps"]] == [True, False]
 
 
 def test_coverage_on_a_terminal_is_coloured(recorded):
@@ -175,6 +197,15 @@ def test_a_token_is_needed_for_it(shell, airflow):
     [
         ("coverage --ledger-url bucket", 2, "--ledger-url: 'bucket' is not a URL"),
         (f"send {INTERVAL} --ledger-url s3://a:{JWT}@b", 2, "--ledger-url: carries a password"),
+        (f"send {INTERVAL} --ledger-url nosuch://b/c", 2, "ledger_url: this Airflow cannot open nosuch://"),
+        *(
+            (
+                f"coverage --alert-before={hours}",
+                2,
+                f"--alert-before: {hours} is not a number of hours above 0",
+            )
+            for hours in ("nan", "inf", "-5", "0", "1e300", "soon")
+        ),
         ("send --start 2026-11-22T10:00:00Z", 2, "required: --end"),
         ("send --start 2020-01-01T00:00:00Z --end 2020-01-01T01:00:00Z --no-ledger", 3, "14 days"),
         ("send --start 2026-01-01T02:00:00Z --end 2026-01-01T01:00:00Z --no-ledger", 2, "end: .* not after"),

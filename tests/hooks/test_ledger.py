@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_forge.delivery.cells import Asked, Cell, State
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.stores import ObjectStore, TransientStore
-from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable, RetryableError
+from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.hooks import memory
 from airflow_provider_forge.hooks.ledger import LARGEST, AssetStore, delivery_asset, find_store, open_ledger
 from airflow_provider_forge.hooks.shared import shared_directory
@@ -157,30 +157,6 @@ def test_the_users_url_wins(context, tmp_path):
     assert found.largest is None
     found.set("head", {"a": 1})
     assert json.loads((tmp_path / "ledger" / "head.json").read_bytes()) == {"a": 1}
-
-
-@pytest.mark.parametrize("url", ["s3://conn_id@bucket/path", "memory://bucket/path"])
-def test_a_url_names_a_bucket_and_a_connection(url, monkeypatch):
-    """Without asking for either: it is only asked for when there is something to read."""
-    import airflow.providers.common.compat.sdk as sdk
-
-    asked = []
-    monkeypatch.setattr(sdk, "ObjectStoragePath", lambda url: asked.append(url) or f"path of {url}")
-    assert find_store({}, ASSET, url).root == f"path of {url}"
-    assert asked == [url]
-
-
-def test_a_url_that_this_airflow_cannot_open_is_refused_with_the_remedy(monkeypatch):
-    import airflow.providers.common.compat.sdk as sdk
-
-    def refuse(url):  # as that of Airflow 3.0 does beside universal-pathlib 0.3
-        raise TypeError("ObjectStoragePath(...) detected protocol file which is incompatible")
-
-    monkeypatch.setattr(sdk, "ObjectStoragePath", refuse)
-    with pytest.raises(ConfigurationError) as caught:
-        find_store({}, ASSET, "file:///somewhere")
-    assert caught.value.field == "ledger_url"
-    assert 'pip install "universal-pathlib<0.3"' in str(caught.value)
 
 
 def test_before_airflow_3_3_there_is_none():

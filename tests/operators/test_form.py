@@ -98,7 +98,7 @@ def test_a_task_goes_on_with_the_form_after_a_deferral(gateway):
         ({"to": FILLED["to"]}, "^from: is missing beside to"),
         ({"from": FILLED["to"], "to": FILLED["from"]}, "^to: .* is not after from"),
         ({"from": FILLED["from"], "to": FILLED["from"]}, "^to: .* is not after from"),
-        ({**FILLED, "to": NOW.add(hours=3).isoformat()}, "^to: .* is in the future"),
+        ({**FILLED, "to": NOW.add(hours=3).isoformat()}, "^to: .* is more than 2 hours in the future"),
         ({"from": 5, "to": 6}, "^from: 5 is not a time"),
         ({"environments": ["production"]}, "^environments: give one comma-separated text"),
         ({"environments": "prodution"}, "^environments: there is no 'prodution'"),
@@ -113,9 +113,30 @@ def test_what_is_of_no_use_is_named_and_fails_for_good(gateway, sink, filled, me
     assert sink.requests == []
 
 
-def test_the_params_of_another_form_are_left_alone():
-    assert read_form({"from": "Berlin", "to": "Rome"}, NOW) == {}
+@pytest.mark.parametrize("removed", ["environments", "metrics", "resend"])
+def test_a_form_that_has_lost_a_field_counts_all_the_same(removed):
+    filled = {**FILLED, "environments": "staging", "metrics": "FORGE_API_REQUEST_COUNT", "resend": True}
+    expected = read_form(filled, NOW)
+    assert set(expected) == {"interval_start", "interval_end", "environments", "metrics", "resend"}
+    del filled[removed], expected[removed]
+    assert read_form(filled, NOW) == expected
+
+
+def test_the_times_of_a_run_count_without_a_form(gateway):
+    """The coverage DAG starts its runs with these two."""
+    assert run(FILLED)["window"] == str(HALF_HOUR)
+
+
+def test_where_the_form_has_lost_a_time_the_other_is_refused():
+    with pytest.raises(ConfigurationError, match=r"^to: is missing beside from"):
+        read_form({"from": FILLED["from"], "environments": None, "metrics": None, "resend": False}, NOW)
+
+
+def test_params_of_other_names_say_nothing_and_what_is_no_time_is_refused():
+    assert read_form({"city": "Berlin"}, NOW) == {}
     assert read_form({}, NOW) == {}
+    with pytest.raises(ConfigurationError, match=r"^from: 'Berlin' is not a time"):
+        read_form({"from": "Berlin", "to": "Rome"}, NOW)
 
 
 def test_an_error_is_a_value_error_of_ours():

@@ -1,0 +1,34 @@
+"""What becomes of errors that nobody has foreseen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+
+import pytest
+
+from airflow_provider_forge.cli import check
+from airflow_provider_forge.cli.main import UNFORESEEN, execute
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_error_that_was_not_foreseen_is_one_line_and_a_status_of_its_own(
+    monkeypatch, capsys, caplog, as_json
+):
+    caplog.set_level(logging.WARNING, "airflow_provider_forge")  # which a command sets for good
+
+    def fail(*_):
+        raise KeyError("surprise\nand more")
+
+    monkeypatch.setattr(check, "forge_hook", fail)
+    options = argparse.Namespace(json=as_json, forge_conn_id="forge_default")
+    assert execute("check", options) == UNFORESEEN == 70
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert re.match(r"KeyError at cli/check\.py:\d+: .*surprise.* please report this line", line)
+    if as_json:
+        assert json.loads(said.out)["error"] == {"kind": "KeyError", "message": line}
+    else:
+        assert said.out == ""
