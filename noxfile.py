@@ -66,6 +66,9 @@ QUICK = (
 
 # What needs a whole deployment, and what an Airflow has no part in.
 LEFT_OUT = (
+    "tests/cli/test_terminal.py",
+    "tests/dashboards",
+    "tests/deploy",
     "tests/e2e",
     "tests/sandbox",
     "tests/test_fuzz.py",

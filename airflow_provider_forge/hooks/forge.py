@@ -133,9 +133,9 @@ class ForgeMetricsHook(BaseHook):
         client.check(window)
         live = dt.datetime.now(dt.timezone.utc) - window.end < LIVE_FOR
         found = self._directory(live=live).find(wanted)
-        metrics = client.app_metrics(app_id, window, found, labels, live=live)
+        answer = client.app_metrics(app_id, window, found, labels, live=live)
         # Looking environments up has its places at the rate limit, too.
-        return dataclasses.replace(metrics, waited=client.usage.waited - waited_before)
+        return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
 
     def find_access(self) -> Access:
         """Find out what the account may do with the app, in one call.

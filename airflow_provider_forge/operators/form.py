@@ -71,6 +71,10 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
     Raises:
         ConfigurationError: A field's value is of no use; the error names the field.
     """
+    for name in params.keys() - set(_FIELDS):
+        # What the form shows as its label; ignored, the run would deliver something else and be green.
+        if name.lower() in _FIELDS:
+            raise ConfigurationError(name, f"is written {name.lower()}")
     values = {name: params[name] for name in _FIELDS if params.get(name) not in (None, "")}
     if in_backfill and values.keys() & {"from", "to"}:
         log.warning("The form's from and to are for single runs: in a backfill each has its own interval")

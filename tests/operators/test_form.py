@@ -143,3 +143,9 @@ def test_an_error_is_a_value_error_of_ours():
     with pytest.raises(ConfigurationError) as refused:
         read_form({**EMPTY, "from": "x"}, NOW)
     assert refused.value.field == "from"
+
+
+@pytest.mark.parametrize("name", ["From", "TO", "Resend"])
+def test_a_field_named_as_its_label_is_refused(name):
+    with pytest.raises(ConfigurationError, match=f"^{name}: is written {name.lower()}"):
+        read_form({name: "2026-11-23T08:00:00Z"}, NOW)
