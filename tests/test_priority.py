@@ -36,7 +36,7 @@ def test_what_is_made_up_for_has_its_own_weight(kind, ago):
 
 
 @pytest.mark.parametrize(
-    "name", [run_id("manual", timedelta(days=3)), "mine", "x__2026-11-01T05:00:00+00:00"]
+    "name", ["manual__2026-11-01T05:00:00+00:00", "mine", "x__2026-11-01T05:00:00+00:00"]
 )
 def test_somebody_waits_for_a_manual_run_whatever_its_id(name):
     assert weight(name, 5) == 5 + HEAD_START
