@@ -8,6 +8,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from demo.processes import FOREIGN_PREFIXES
 from tests.redis_program import Redis
@@ -27,6 +28,10 @@ END_TO_END = "tests/e2e/"
 LAST = ("tests/e2e/test_browser.py", "tests/e2e/test_stack.py")
 # They share a Prometheus with a day of data.
 DASHBOARDS = "tests/dashboards/"
+
+# How long an example takes says nothing but how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Airflow reads its settings and makes its home when it is imported, which is before any fixture.
 for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:

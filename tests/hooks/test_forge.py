@@ -487,8 +487,8 @@ def test_an_account_has_one_key_in_redis_whatever_the_connection_and_none_with_i
 def test_with_redis_every_call_takes_a_place_there_and_no_file_is_made(
     connection, fetch, gateway, redis_server, tmp_path, monkeypatch
 ):
-    # Not the minute for which a Redis that has just been started lets nobody in.
-    connection({"rate_limit_store": redis_server.url, "rate_limit_seconds": 0.5})
+    # Not the minute for which a Redis that has just been started lets nobody in; the key lives for as long.
+    connection({"rate_limit_store": redis_server.url, "rate_limit_seconds": 3})
     fetch()
     (key,) = redis_server.client.keys()
     assert len(json.loads(redis_server.client.get(key))["uses"]) >= 1
