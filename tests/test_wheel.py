@@ -48,4 +48,4 @@ def test_its_metadata_says_what_it_is(wheel):
     assert "Name: airflow-provider-forge" in metadata
     assert f"Version: {version}" in metadata
     assert "License-Expression: Apache-2.0" in metadata
-    assert "Requires-Dist: apache-airflow<4,>=3.0" in metadata
+    assert "Requires-Dist: apache-airflow<4,>=3.0.3" in metadata
