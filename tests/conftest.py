@@ -24,8 +24,8 @@ ALLOWED_SKIPS = os.environ.get("FORGE_TESTS_ALLOWED_SKIPS")
 
 # One Airflow after the other: two at once are much for two cores.
 END_TO_END = "tests/e2e/"
-# But for these, for which there is time when all others have been run.
-LAST = ("tests/e2e/test_browser.py", "tests/e2e/test_stack.py")
+# But for this one, for which there is time when all others have been run.
+LAST = "tests/e2e/test_browser.py"
 # They share a Prometheus with a day of data.
 DASHBOARDS = "tests/dashboards/"
 
@@ -57,13 +57,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class Lanes(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str | tuple[str, ...]:
+        def _split_scope(self, nodeid: str) -> str:
             return lane(nodeid)
 
     return Lanes(config, log)
 
 
-def lane(nodeid: str) -> str | tuple[str, ...]:
+def lane(nodeid: str) -> str:
     """Return what runs one after the other: a file, all of the dashboards, all that starts Airflows."""
     if nodeid.startswith(LAST):
         return LAST
