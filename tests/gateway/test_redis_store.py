@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -212,7 +213,8 @@ def test_a_password_is_never_shown(tmp_path, password, caplog):
     printed = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value)) + caplog.text
     assert "c4n4ry" not in printed
     assert server.address in caught.value.message
-    assert "AuthenticationError" in caught.value.message
+    # Older clients leave it to the server, which finds the script too long for somebody without a password.
+    assert re.search("AuthenticationError|unauthenticated", caught.value.message)
 
 
 @pytest.mark.parametrize(
