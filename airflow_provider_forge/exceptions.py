@@ -22,6 +22,7 @@
         ├── WindowTooLarge         Atlassian: the window is too much for one answer
         ├── ReceiverUnavailable    receiver: busy, time-out, broken connection
         ├── LedgerUnavailable      the record of deliveries cannot be read or written
+        ├── SecretsUnavailable     Airflow cannot read a Connection or a Variable at this moment
         └── DeliveryBusy           another task delivers the same window at this moment
 
 Each message says what happened and what to do about it, and ends with the request id where there is one.
@@ -52,6 +53,7 @@ __all__ = [
     "ReceiverUnavailable",
     "RequestTooLarge",
     "RetryableError",
+    "SecretsUnavailable",
     "WindowExpired",
     "WindowTooLarge",
 ]
@@ -211,6 +213,10 @@ class ReceiverUnavailable(RetryableError):
 
 class LedgerUnavailable(RetryableError):
     """The record of deliveries cannot be read or written."""
+
+
+class SecretsUnavailable(RetryableError):
+    """Airflow cannot read a Connection or a Variable: a secrets backend or the API server is away."""
 
 
 class DeliveryBusy(RetryableError):

@@ -8,9 +8,8 @@ import math
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.hooks.secrets import read_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,23 +23,23 @@ def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str
     """Return the Connection.
 
     Raises:
-        ConfigurationError: There is none of that id, or it cannot be read.
+        ConfigurationError: There is none of that id, or it is malformed.
+        SecretsUnavailable: Airflow cannot read it at this moment.
     """
-    try:
-        return hook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-        if variable in os.environ:  # before 3.2, Airflow says nothing else of one that it cannot read
-            raise ConfigurationError(
-                argument,
-                f"Airflow cannot read the Connection {conn_id!r} in {variable}: check that it is JSON or a"
-                " URI, and its extra an object",
-            ) from None
+    if connection := read_connection(hook, conn_id):
+        return connection
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if variable in os.environ:  # before 3.2, Airflow says nothing else of one that it cannot read
         raise ConfigurationError(
             argument,
-            f"there is no Connection {conn_id!r}: add one of type {kind!r} under Admin, Connections, or set"
-            f" {variable}",
-        ) from None
+            f"Airflow cannot read the Connection {conn_id!r} in {variable}: check that it is JSON or a"
+            " URI, and its extra an object",
+        )
+    raise ConfigurationError(
+        argument,
+        f"there is no Connection {conn_id!r}: add one of type {kind!r} under Admin, Connections, or set"
+        f" {variable}",
+    )
 
 
 def host_of(connection: Connection) -> str:
