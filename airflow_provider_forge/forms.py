@@ -140,6 +140,13 @@ FORGE = Form(
             # By its name, Airflow takes this for a secret.
             "Date such as 2027-01-31, of which the DAG forge_metrics_coverage warns; shown as *** once saved",
         ),
+        Extra(
+            "allow_cleartext",
+            "Allow clear text",
+            "true permits http:// to another machine, which sends the API token unencrypted",
+            default="false",
+            choices=("false", "true"),
+        ),
         Extra("timeout", "Time-out", "Seconds for which the gateway may stay silent", "number", default="60"),
         Extra(
             "rate_limit_calls",
@@ -198,6 +205,13 @@ OTLP = Form(
         ),
         Extra(
             "ca_file", "CA file", "PEM file on the workers: whom to trust instead of the usual authorities"
+        ),
+        Extra(
+            "allow_cleartext",
+            "Allow clear text",
+            "true permits http:// to another machine, which sends the secret unencrypted",
+            default="false",
+            choices=("false", "true"),
         ),
         Extra("cert_file", "Client certificate", "PEM file on the workers"),
         Extra("key_file", "Client key", "PEM file on the workers, where the certificate's file has no key"),

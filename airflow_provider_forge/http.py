@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import ipaddress
 import math
 import socket
 import ssl
@@ -16,7 +17,15 @@ from airflow_provider_forge.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["USER_AGENT", "check_url", "quote", "retry_after", "why_no_answer"]
+__all__ = [
+    "USER_AGENT",
+    "check_cleartext",
+    "check_url",
+    "is_loopback",
+    "quote",
+    "retry_after",
+    "why_no_answer",
+]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
@@ -153,3 +162,37 @@ def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult
             field, "has a query or a fragment; put keys into the password or the headers"
         )
     return parts
+
+
+def check_cleartext(field: str, url: str, *, allowed: bool) -> None:
+    """Refuse a URL that would carry a secret to another machine without TLS.
+
+    Args:
+        field: The URL's field, for the error.
+        url: An absolute URL that `check_url` has accepted.
+        allowed: Whether the Connection's extra `allow_cleartext` permits it.
+
+    Raises:
+        ConfigurationError: It is http:// to another machine, and not allowed.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if allowed or parts.scheme == "https" or is_loopback(parts.hostname or ""):
+        return
+    raise ConfigurationError(
+        field,
+        f"http:// would send the secret to {parts.hostname} in clear text, which every network and proxy on"
+        " the way can read: use https://, or, on a network that you trust, set the extra allow_cleartext to true",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, without brackets or port, is this machine: localhost, 127.0.0.0/8 or ::1."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

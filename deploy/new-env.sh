@@ -24,7 +24,7 @@ account=real
 while IFS= read -r line; do
     if [[ $line =~ ^([A-Z_]+)=$ ]]; then
         line+=$(value_of "${BASH_REMATCH[1]}")
-    elif [[ $account == stand-in && $line =~ ^#(COMPOSE_PROFILES|FORGE_GATEWAY_URL)= ]]; then
+    elif [[ $account == stand-in && $line =~ ^#(COMPOSE_PROFILES|FORGE_GATEWAY_URL|FORGE_ALLOW_CLEARTEXT)= ]]; then
         line=${line#\#}
     fi
     printf '%s\n' "$line"

@@ -11,7 +11,15 @@ import pytest
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.http import USER_AGENT, check_url, quote, retry_after, why_no_answer
+from airflow_provider_forge.http import (
+    USER_AGENT,
+    check_cleartext,
+    check_url,
+    is_loopback,
+    quote,
+    retry_after,
+    why_no_answer,
+)
 from airflow_provider_forge.sandbox import OtlpSink
 from tests.certificates import make_certificate, refused_handshake
 
@@ -157,6 +165,36 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url):
     assert "s3cr3t-t0ken" not in str(caught.value) + repr(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+# ---- secrets without TLS
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        *((host, True) for host in ("localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.9.9.9")),
+        *((host, True) for host in ("::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1")),
+        *((host, False) for host in ("", "collector", "localhost.example", "128.0.0.1", "10.0.0.1", "::2")),
+        *((host, False) for host in ("127.0.0.1.example", "fe80::1", "::ffff:10.0.0.1", "0.0.0.0")),
+    ],
+)
+def test_this_machine_is_known_by_its_addresses(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize("url", ["http://gateway.example/graphql", "http://10.0.0.1", "http://[fd00::1]:80/"])
+def test_a_secret_goes_to_another_machine_in_clear_text_only_if_that_is_allowed(url):
+    with pytest.raises(ConfigurationError, match="allow_cleartext") as caught:
+        check_cleartext("forge_default: host", url, allowed=False)
+    assert caught.value.field == "forge_default: host"
+    check_cleartext("host", url, allowed=True)
+    check_cleartext("host", url.replace("http:", "https:"), allowed=False)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8080/graphql", "http://127.0.0.1", "http://[::1]:4318/"])
+def test_this_machine_is_always_allowed(url):
+    check_cleartext("host", url, allowed=False)
 
 
 # ---- why no answer came

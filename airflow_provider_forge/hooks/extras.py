@@ -114,6 +114,14 @@ class Extras:
             self.refuse(field, f"{value!r} is not one of {', '.join(choices)}")
         return str(value)
 
+    def flag(self, field: str) -> bool:
+        """Return whether a field is true: JSON's true, or the text; False if it is left out."""
+        value = self.get(field, False)
+        text = str(value).strip().lower()
+        if text not in ("false", "true"):
+            self.refuse(field, f"{value!r} is neither true nor false")
+        return text == "true"
+
     def object(self, field: str) -> dict[str, Any]:
         """Return an object; an empty one where the field is left out."""
         value = self.get(field, {})

@@ -16,7 +16,7 @@ from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.hooks.shared import find_redis, named_connection, shared_directory
-from airflow_provider_forge.http import check_url
+from airflow_provider_forge.http import check_cleartext, check_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,8 @@ class ForgeMetricsHook(BaseHook):
     extra                ``app_id`` (ARI or UUID), ``environments`` (list or comma-separated names, UUIDs
                          or ARIs; default ``production``), ``metrics`` (labels; default the five
                          ``FORGE_*`` ones of Atlassian's page), ``service_name``, ``token_expires_on``
-                         (date such as ``2027-01-31``), ``timeout`` (seconds, 60),
+                         (date such as ``2027-01-31``), ``allow_cleartext`` (``true`` permits an
+                         ``http://`` host on another machine), ``timeout`` (seconds, 60),
                          ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
                          ``rate_limit_store`` (default ``file``; for several machines ``redis://…``,
                          ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis)
@@ -284,6 +285,7 @@ class ForgeMetricsHook(BaseHook):
             )
         if token != token.strip():
             extras.refuse("password", "has white space at its ends: paste the API token without")
+        check_cleartext(extras.label("host"), url, allowed=extras.flag("allow_cleartext"))
         client = GatewayClient(
             url,
             email,

@@ -13,6 +13,7 @@ from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.forms import OTLP
 from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
 from airflow_provider_forge.hooks.masking import mask_secret
+from airflow_provider_forge.http import check_cleartext
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpHook", "problem_of_ledger_url"]
 
-_OWN_SETTINGS = {"max_body_bytes", "max_compressed_bytes", "max_age", "tenant", "ledger_url"}
+_OWN_SETTINGS = {
+    "allow_cleartext",
+    "max_body_bytes",
+    "max_compressed_bytes",
+    "max_age",
+    "tenant",
+    "ledger_url",
+}
 """What this provider does with the endpoint, wherever the endpoint comes from."""
 
 _URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
@@ -38,13 +46,14 @@ class OtlpHook(BaseHook):
     ==================== ==============================================================================
     host                 base URL, to which `/v1/metrics` is added, or a full metrics URL; without one, the
                          standard `OTEL_EXPORTER_OTLP_*` variables say everything but this provider's own
-                         settings: the last four extras
+                         settings: the last six extras
     password             secret, sent as ``Authorization: Bearer …`` or in the header `auth_header`
     extra                ``auth_header``, ``headers`` (object), ``protocol`` (``http/protobuf`` or
                          ``http/json``), ``compression`` (``gzip`` or ``none``), ``timeout`` (seconds, 30),
                          ``ca_file``, ``cert_file``, ``key_file``; ``max_body_bytes`` (4 MiB),
                          ``max_compressed_bytes``, ``max_age`` (such as ``48h``, or ``none``), ``tenant``,
-                         ``ledger_url``
+                         ``ledger_url``, ``allow_cleartext`` (``true`` permits ``http://`` to another
+                         machine beside a secret)
     ==================== ==============================================================================
 
     Args:
@@ -112,6 +121,9 @@ class OtlpHook(BaseHook):
                 else endpoint_from_environ(os.environ)
             )
             endpoint = self._with_own_settings(endpoint, extras)
+            if connection.password or any(map(_NAME_OF_SECRET.search, endpoint.headers)):
+                field = "host" if host else "OTEL_EXPORTER_OTLP_ENDPOINT"
+                check_cleartext(field, endpoint.url, allowed=extras.flag("allow_cleartext"))
         for name, value in endpoint.headers.items():
             # Not all of them: to mask "production" would make every log unreadable.
             if _NAME_OF_SECRET.search(name):

@@ -18,7 +18,11 @@ FILE = ROOT / "docker-compose.yaml"
 EXAMPLE = ROOT / ".env.example"
 # What a user has to fill in.
 REQUIRED = re.findall(r"^(\w+)=$", EXAMPLE.read_text(), re.MULTILINE)
-SANDBOX = {"COMPOSE_PROFILES": "sandbox", "FORGE_GATEWAY_URL": "http://sandbox:8080/graphql"}
+SANDBOX = {
+    "COMPOSE_PROFILES": "sandbox",
+    "FORGE_GATEWAY_URL": "http://sandbox:8080/graphql",
+    "FORGE_ALLOW_CLEARTEXT": "true",
+}
 
 Json = dict[str, Any]
 

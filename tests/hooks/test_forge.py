@@ -104,6 +104,18 @@ def assert_tells_no_secret(text: str) -> None:
     assert BASIC not in text
 
 
+def test_the_token_goes_to_another_machine_in_clear_text_only_if_that_is_allowed(connection):
+    connection(host="http://gateway.example/graphql")
+    with pytest.raises(ConfigurationError, match="allow_cleartext") as refused:
+        ForgeMetricsHook().get_conn()
+    assert refused.value.field == "forge_default: host"
+    connection({"allow_cleartext": True}, host="http://gateway.example/graphql")
+    ForgeMetricsHook().get_conn()
+    connection({"allow_cleartext": "yes"}, host="http://gateway.example/graphql")
+    with pytest.raises(ConfigurationError, match="neither true nor false"):
+        ForgeMetricsHook().get_conn()
+
+
 # What it fetches
 
 

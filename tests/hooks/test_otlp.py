@@ -388,10 +388,31 @@ def test_secret_header_values_are_masked_in_airflows_logs_and_no_others(connect,
 
 
 def test_those_of_the_standard_variables_too(connect, otel, masked):
-    otel(ENDPOINT="http://standard:4318", HEADERS=f"X-Api-Key={CANARY},Authorization=Bearer%20{CANARY}2")
+    otel(ENDPOINT="https://standard:4318", HEADERS=f"X-Api-Key={CANARY},Authorization=Bearer%20{CANARY}2")
     connect(None).get_conn().close()
     # The token is a secret without the word in front of it, too.
     assert {CANARY, f"Bearer {CANARY}2", f"{CANARY}2"} <= set(masked)
+
+
+@pytest.mark.parametrize(
+    ("password", "extra"),
+    [("secret", {}), ("secret", {"auth_header": "X-Scope"}), (None, {"headers": {"X-Api-Key": "secret"}})],
+)
+def test_a_secret_goes_to_another_machine_in_clear_text_only_if_that_is_allowed(connect, password, extra):
+    with pytest.raises(ConfigurationError, match="allow_cleartext") as refused:
+        connect("http://collector", password, **extra).endpoint()
+    assert refused.value.field == "otlp_default: host"
+    for allowed in (True, "true", " True "):
+        connect("http://collector", password, **extra, allow_cleartext=allowed).endpoint()
+    for harmless in ({}, {"headers": {"X-Env": "production"}}):
+        connect("http://collector", None, **harmless).endpoint()
+
+
+def test_so_does_one_of_the_standard_variables(connect, otel):
+    otel(ENDPOINT="http://standard:4318", HEADERS="X-Api-Key=secret")
+    with pytest.raises(ConfigurationError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT: .*allow_cleartext"):
+        connect(None).endpoint()
+    connect(None, allow_cleartext="true").endpoint()
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])

@@ -181,7 +181,11 @@ def test_what_answered_is_told(press_otlp, sink, protocol):
     [
         ({}, {"host": "collector:4318"}, "^host: .*is not an http"),
         ({}, {"host": "http://collector:4317"}, "^host: .*gRPC.*4318"),
-        ({}, {"host": "http://no-such-host.invalid:4318"}, "no host of that name. Check the host"),
+        (
+            {"allow_cleartext": True},
+            {"host": "http://no-such-host.invalid:4318"},
+            "no host of that name. Check the host",
+        ),
         ({}, {"host": ""}, "^host: is missing beside password"),
         ({"ledger_url": "bucket"}, {}, "^ledger_url: 'bucket' is not a URL"),
         ({"ledger_url": "nosuch://b/c"}, {}, "^ledger_url: this Airflow cannot open nosuch://.*install the"),
