@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import LATENCY, choices, frame
-from dashboards.panels import ABOUT_LATENCY, bars, latencies, lines, number, rows
+from dashboards.base import LATENCY, base, choices
+from dashboards.panels import ABOUT_LATENCY, bar_chart, latencies, stat, table, time_series
 from dashboards.promql import (
     API_LATENCY,
     API_REQUESTS,
@@ -31,7 +31,7 @@ __all__ = ["dashboard"]
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "Requests that a Forge app makes, by status, remote and URL, and their latency."
-    built = frame("api-calls", "API calls", about, *choices(OF_CALLS, ENVIRONMENT, SITE), LATENCY)
+    built = base("api-calls", "API calls", about, *choices(OF_CALLS, ENVIRONMENT, SITE), LATENCY)
     return _table(_graphs(_numbers(built)))
 
 
@@ -40,11 +40,11 @@ def _share(of: tuple[str, ...], window: str, *by: str) -> str:
 
 
 def _numbers(built: Dashboard) -> Dashboard:
-    quantile = number("Latency", "ms", latency(API_LATENCY, RANGE), about=ABOUT_LATENCY, span=6)
+    quantile = stat("Latency", "ms", latency(API_LATENCY, RANGE), about=ABOUT_LATENCY, span=6)
     return (
-        built.with_panel(number("Requests", "short", total(API_REQUESTS, RANGE), span=6))
-        .with_panel(number("Answered with 5xx", "percentunit", _share(SERVER_ERRORS, RANGE), span=6))
-        .with_panel(number("Answered with 4xx", "percentunit", _share(CLIENT_ERRORS, RANGE), span=6))
+        built.with_panel(stat("Requests", "short", total(API_REQUESTS, RANGE), span=6))
+        .with_panel(stat("Answered with 5xx", "percentunit", _share(SERVER_ERRORS, RANGE), span=6))
+        .with_panel(stat("Answered with 4xx", "percentunit", _share(CLIENT_ERRORS, RANGE), span=6))
         .with_panel(quantile)
     )
 
@@ -53,27 +53,31 @@ def _graphs(built: Dashboard) -> Dashboard:
     by_url = of_the_top(total(API_REQUESTS, INTERVAL, "url"), API_REQUESTS, "url")
     return (
         built.with_panel(
-            bars("Requests by status", "short", {"{{status}}": total(API_REQUESTS, INTERVAL, "status")})
+            bar_chart("Requests by status", "short", {"{{status}}": total(API_REQUESTS, INTERVAL, "status")})
         )
         .with_panel(
-            bars("Requests by remote", "short", {"{{remote}}": total(API_REQUESTS, INTERVAL, "remote")})
+            bar_chart("Requests by remote", "short", {"{{remote}}": total(API_REQUESTS, INTERVAL, "remote")})
         )
         .with_panel(
-            lines("5xx by remote", "percentunit", {"{{remote}}": _share(SERVER_ERRORS, INTERVAL, "remote")})
+            time_series(
+                "5xx by remote", "percentunit", {"{{remote}}": _share(SERVER_ERRORS, INTERVAL, "remote")}
+            )
         )
         .with_panel(
-            lines("4xx by remote", "percentunit", {"{{remote}}": _share(CLIENT_ERRORS, INTERVAL, "remote")})
+            time_series(
+                "4xx by remote", "percentunit", {"{{remote}}": _share(CLIENT_ERRORS, INTERVAL, "remote")}
+            )
         )
         .with_panel(latencies("Request latency", API_LATENCY))
         .with_panel(
-            lines(
+            time_series(
                 "Latency by remote",
                 "ms",
                 {"{{remote}}": latency(API_LATENCY, INTERVAL, "remote")},
                 about=ABOUT_LATENCY,
             )
         )
-        .with_panel(bars("Requests by URL, the top 10", "short", {"{{url}}": by_url}, span=24))
+        .with_panel(bar_chart("Requests by URL, the top 10", "short", {"{{url}}": by_url}, span=24))
     )
 
 
@@ -84,4 +88,4 @@ def _table(built: Dashboard) -> Dashboard:
         "4xx": ("percentunit", _share(CLIENT_ERRORS, RANGE, "url")),
         "Latency": ("ms", latency(API_LATENCY, RANGE, "url")),
     }
-    return built.with_panel(rows("URLs", "url", columns, about=f"Latency: {ABOUT_LATENCY}"))
+    return built.with_panel(table("URLs", "url", columns, about=f"Latency: {ABOUT_LATENCY}"))

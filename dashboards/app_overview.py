@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import LATENCY, choices, frame
-from dashboards.panels import ABOUT_LATENCY, bars, latencies, legend, lines, number
+from dashboards.base import LATENCY, base, choices
+from dashboards.panels import ABOUT_LATENCY, bar_chart, latencies, legend, stat, time_series
 from dashboards.promql import (
     API_REQUESTS,
     CUSTOM,
@@ -35,26 +35,26 @@ def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "Invocations of a Forge app, their errors and their latency, by environment and version."
     variables = choices(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
-    built = frame("app-overview", "App overview", about, *variables, LATENCY)
+    built = base("app-overview", "App overview", about, *variables, LATENCY)
     return _graphs(_numbers(built))
 
 
 def _numbers(built: Dashboard) -> Dashboard:
     errors = ratio(total(ERRORS, RANGE), total(INVOCATIONS, RANGE))
     return (
-        built.with_panel(number("Invocations", "short", total(INVOCATIONS, RANGE)))
-        .with_panel(number("Errors", "short", f"{total(ERRORS, RANGE)} or 0 * {total(INVOCATIONS, RANGE)}"))
-        .with_panel(number("Error rate", "percentunit", errors))
-        .with_panel(number("Success rate", "percentunit", success(RANGE)))
+        built.with_panel(stat("Invocations", "short", total(INVOCATIONS, RANGE)))
+        .with_panel(stat("Errors", "short", f"{total(ERRORS, RANGE)} or 0 * {total(INVOCATIONS, RANGE)}"))
+        .with_panel(stat("Error rate", "percentunit", errors))
+        .with_panel(stat("Success rate", "percentunit", success(RANGE)))
         .with_panel(
-            number(
+            stat(
                 "Latency",
                 "ms",
                 latency(INVOCATION_LATENCY, RANGE),
                 about=ABOUT_LATENCY,
             )
         )
-        .with_panel(number("API requests", "short", total(API_REQUESTS, RANGE)))
+        .with_panel(stat("API requests", "short", total(API_REQUESTS, RANGE)))
     )
 
 
@@ -65,17 +65,19 @@ def _graphs(built: Dashboard) -> Dashboard:
     environment, version = legend(ENVIRONMENT), legend(VERSION)
     return (
         built.with_panel(
-            bars(
+            bar_chart(
                 "Invocations by environment",
                 "short",
                 {environment: total(INVOCATIONS, INTERVAL, ENVIRONMENT)},
             )
         )
-        .with_panel(bars("Invocations by version", "short", {version: total(INVOCATIONS, INTERVAL, VERSION)}))
-        .with_panel(lines("Error rate by environment", "percentunit", {environment: by_environment}))
-        .with_panel(lines("Error rate by version", "percentunit", {version: by_version}))
         .with_panel(
-            lines(
+            bar_chart("Invocations by version", "short", {version: total(INVOCATIONS, INTERVAL, VERSION)})
+        )
+        .with_panel(time_series("Error rate by environment", "percentunit", {environment: by_environment}))
+        .with_panel(time_series("Error rate by version", "percentunit", {version: by_version}))
+        .with_panel(
+            time_series(
                 "Success rate by environment",
                 "percentunit",
                 {environment: success(INTERVAL, ENVIRONMENT)},
@@ -83,13 +85,17 @@ def _graphs(built: Dashboard) -> Dashboard:
             )
         )
         .with_panel(latencies("Invocation latency", INVOCATION_LATENCY))
-        .with_panel(bars("Errors by type", "short", {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")}))
-        .with_panel(bars("Invocations by function, the top 10", "short", {"{{functionKey}}": by_function}))
         .with_panel(
-            bars("Custom metrics", "short", {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")})
+            bar_chart("Errors by type", "short", {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")})
         )
         .with_panel(
-            lines(
+            bar_chart("Invocations by function, the top 10", "short", {"{{functionKey}}": by_function})
+        )
+        .with_panel(
+            bar_chart("Custom metrics", "short", {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")})
+        )
+        .with_panel(
+            time_series(
                 "Sites with invocations",
                 "short",
                 {"sites": f"count({total(INVOCATIONS, INTERVAL, SITE)})"},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import choices, frame
-from dashboards.panels import bars, legend, lines, number
+from dashboards.base import base, choices
+from dashboards.panels import bar_chart, legend, stat, time_series
 from dashboards.promql import CPU, ENVIRONMENT, INSTANCES, INTERVAL, MEMORY, RANGE, RESTARTS, UPTIME
 
 if TYPE_CHECKING:
@@ -24,22 +24,24 @@ def dashboard() -> Dashboard:
     about = "The containers of a Forge app."
     # Others' containers may have metrics by such names in the same place, and many of them.
     names = "|".join(metric.name for metric in (CPU, MEMORY, RESTARTS, UPTIME, INSTANCES))
-    built = frame("containers", "Containers", about, *choices(names, ENVIRONMENT))
+    built = base("containers", "Containers", about, *choices(names, ENVIRONMENT))
     unsaid = "Atlassian's points of it may not say their environment: they are shown for all."
     instances = f"sum by (serviceKey) (last_over_time({INSTANCES.where()}[{INTERVAL}]))"
     return (
-        built.with_panel(number("Instances", "short", _instances(), about=unsaid, span=8))
-        .with_panel(number("Restarts", "short", f"sum({_restarts(RANGE)})", span=8))
-        .with_panel(number("Shortest uptime", "s", _shortest_uptime(), about=unsaid, span=8))
+        built.with_panel(stat("Instances", "short", _instances(), about=unsaid, span=8))
+        .with_panel(stat("Restarts", "short", f"sum({_restarts(RANGE)})", span=8))
+        .with_panel(stat("Shortest uptime", "s", _shortest_uptime(), about=unsaid, span=8))
         .with_panel(
-            lines("CPU", "percent", {LEGEND: f"avg {POD} (avg_over_time({CPU.where()}[{INTERVAL}]))"})
+            time_series("CPU", "percent", {LEGEND: f"avg {POD} (avg_over_time({CPU.where()}[{INTERVAL}]))"})
         )
         .with_panel(
-            lines("Memory", "percent", {LEGEND: f"avg {POD} (avg_over_time({MEMORY.where()}[{INTERVAL}]))"})
+            time_series(
+                "Memory", "percent", {LEGEND: f"avg {POD} (avg_over_time({MEMORY.where()}[{INTERVAL}]))"}
+            )
         )
-        .with_panel(bars("Restarts by pod", "short", {LEGEND: f"sum {POD} ({_restarts(INTERVAL)})"}))
+        .with_panel(bar_chart("Restarts by pod", "short", {LEGEND: f"sum {POD} ({_restarts(INTERVAL)})"}))
         .with_panel(
-            lines(
+            time_series(
                 "Uptime",
                 "s",
                 {LEGEND: f"max {POD} (last_over_time({UPTIME.where()}[{INTERVAL}]))"},
@@ -47,7 +49,7 @@ def dashboard() -> Dashboard:
             )
         )
         .with_panel(
-            lines("Instances by service", "short", {"{{serviceKey}}": instances}, about=unsaid, span=24)
+            time_series("Instances by service", "short", {"{{serviceKey}}": instances}, about=unsaid, span=24)
         )
     )
 

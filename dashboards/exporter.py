@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import KEPT, frame, of_exporter
-from dashboards.panels import QUARTER_HOUR, bars, legend, lines, number
+from dashboards.base import KEPT, base, of_exporter
+from dashboards.panels import QUARTER_HOUR, bar_chart, legend, stat, time_series
 from dashboards.promql import INTERVAL, RANGE, exporter, total
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ NO_GAP = "-1"
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "The exporter's own metrics: a quiet app and a dead exporter look different here."
-    built = frame("exporter", "Exporter", about, of_exporter(HEARTBEAT.name))
+    built = base("exporter", "Exporter", about, of_exporter(HEARTBEAT.name))
     return _graphs(_numbers(built))
 
 
@@ -48,7 +48,7 @@ def _numbers(built: Dashboard) -> Dashboard:
     delivered = total(WINDOWS, RANGE, where=(f'{OUTCOME}=~"delivered|empty"',))
     return (
         built.with_panel(
-            number(
+            stat(
                 "Behind by",
                 "s",
                 _behind(),
@@ -57,11 +57,11 @@ def _numbers(built: Dashboard) -> Dashboard:
             )
         )
         .with_panel(
-            number("Windows delivered", "short", f"{delivered} or vector(0)", about="Empty ones included.")
+            stat("Windows delivered", "short", f"{delivered} or vector(0)", about="Empty ones included.")
         )
-        .with_panel(number("Failed tries", "short", f"{total(FAILURES, RANGE)} or vector(0)"))
+        .with_panel(stat("Failed tries", "short", f"{total(FAILURES, RANGE)} or vector(0)"))
         .with_panel(
-            number(
+            stat(
                 "Quarter hours missing",
                 "short",
                 _latest("sum", missing),
@@ -70,7 +70,7 @@ def _numbers(built: Dashboard) -> Dashboard:
             )
         )
         .with_panel(
-            number(
+            stat(
                 "First gap expires in",
                 "s",
                 _first_gap(),
@@ -79,7 +79,7 @@ def _numbers(built: Dashboard) -> Dashboard:
             )
         )
         .with_panel(
-            number(
+            stat(
                 "Token expires in",
                 "s",
                 _latest("min", TOKEN_EXPIRY.where()),
@@ -109,16 +109,16 @@ def _graphs(built: Dashboard) -> Dashboard:
     failures = total(FAILURES, INTERVAL, "error_type")
     step = {"step": QUARTER_HOUR}
     return (
-        built.with_panel(bars("Heartbeat: tasks ended", "short", {legend(DAG): heartbeats}, **step))
-        .with_panel(lines("Behind by, over time", "s", {legend(DAG): _behind()}, **step))
-        .with_panel(lines("Lag of each window", "s", {legend(DAG): lag}, **step))
-        .with_panel(bars("Windows", "short", {LEGEND: outcomes["windows"]}, **step))
-        .with_panel(bars("Points", "short", {LEGEND: outcomes["points"]}, **step))
-        .with_panel(lines("Waiting for the rate limit", "s", {"waited": total(WAIT, INTERVAL)}, **step))
-        .with_panel(lines("Gateway calls", "short", calls, **step))
-        .with_panel(bars("Failed tries by error", "short", {"{{error_type}}": failures}, **step))
+        built.with_panel(bar_chart("Heartbeat: tasks ended", "short", {legend(DAG): heartbeats}, **step))
+        .with_panel(time_series("Behind by, over time", "s", {legend(DAG): _behind()}, **step))
+        .with_panel(time_series("Lag of each window", "s", {legend(DAG): lag}, **step))
+        .with_panel(bar_chart("Windows", "short", {LEGEND: outcomes["windows"]}, **step))
+        .with_panel(bar_chart("Points", "short", {LEGEND: outcomes["points"]}, **step))
+        .with_panel(time_series("Waiting for the rate limit", "s", {"waited": total(WAIT, INTERVAL)}, **step))
+        .with_panel(time_series("Gateway calls", "short", calls, **step))
+        .with_panel(bar_chart("Failed tries by error", "short", {"{{error_type}}": failures}, **step))
         .with_panel(
-            bars(
+            bar_chart(
                 "Quarter hours of the last 14 days that are not delivered",
                 "short",
                 {LEGEND: coverage},

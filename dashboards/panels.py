@@ -5,7 +5,9 @@ from __future__ import annotations
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
-from grafana_foundation_sdk.builders import common, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import common, prometheus, timeseries
+from grafana_foundation_sdk.builders.stat import Panel as StatPanel
+from grafana_foundation_sdk.builders.table import Panel as TablePanel
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueGraphMode,
@@ -45,12 +47,12 @@ __all__ = [
     "ABOUT_LATENCY",
     "DATASOURCE",
     "QUARTER_HOUR",
-    "bars",
+    "bar_chart",
     "latencies",
     "legend",
-    "lines",
-    "number",
-    "rows",
+    "stat",
+    "table",
+    "time_series",
 ]
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -72,7 +74,7 @@ def _queries(queries: Mapping[str, str]) -> Iterable[prometheus.Dataquery]:
         yield prometheus.Dataquery().ref_id(letter).expr(expression).legend_format(text).range()
 
 
-def lines(
+def time_series(
     title: str,
     unit: str,
     queries: Mapping[str, str],
@@ -119,12 +121,12 @@ def lines(
     return panel
 
 
-def bars(
+def bar_chart(
     title: str, unit: str, queries: Mapping[str, str], *, about: str = "", span: int = 12, step: str = MINUTE
 ) -> timeseries.Panel:
-    """Return a graph of totals, as stacked bars; arguments as for `lines`."""
+    """Return a graph of totals, as stacked bars; arguments as for `time_series`."""
     return (
-        lines(title, unit, queries, about=about, span=span, step=step)
+        time_series(title, unit, queries, about=about, span=span, step=step)
         .draw_style(GraphDrawStyle.BARS)
         .fill_opacity(80)
         .line_width(0)
@@ -132,7 +134,7 @@ def bars(
     )
 
 
-def number(
+def stat(
     title: str,
     unit: str,
     expression: str,
@@ -141,11 +143,11 @@ def number(
     span: int = 4,
     text: str = "",
     words: Mapping[str, str] | None = None,
-) -> stat.Panel:
+) -> StatPanel:
     """Return one number, of the whole time shown, or one for each of a label's values.
 
     Args:
-        title: As for `lines`, like those not named here.
+        title: As for `time_series`, like those not named here.
         unit: Grafana's id of a unit.
         expression: PromQL.
         about: Its description.
@@ -155,7 +157,7 @@ def number(
     """
     query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(text).instant()
     panel = (
-        stat.Panel()
+        StatPanel()
         .title(title)
         .description(about)
         .unit(unit)
@@ -174,9 +176,9 @@ def number(
     return panel
 
 
-def rows(
+def table(
     title: str, label: str, columns: Mapping[str, tuple[str, str]], *, about: str = "", span: int = 24
-) -> table.Panel:
+) -> TablePanel:
     """Return a table with a row for each value of a label.
 
     Args:
@@ -186,7 +188,7 @@ def rows(
         about: Its description.
         span: Its width, of 24.
     """
-    panel = table.Panel().title(title).description(about).datasource(DATASOURCE).span(span).height(HEIGHT + 2)
+    panel = TablePanel().title(title).description(about).datasource(DATASOURCE).span(span).height(HEIGHT + 2)
     names = {}
     for letter, (name, (unit, expression)) in zip(ascii_uppercase, columns.items(), strict=False):
         names[f"Value #{letter}"] = name
@@ -219,6 +221,6 @@ def latencies(title: str, metric: Metric) -> timeseries.Panel:
     queries["quantile {{quantile}} of the slowest series"] = shown_as(SUMMARY, slowest)
     queries["mean of the series"] = shown_as(GAUGE, gauges)
     queries["slowest series"] = shown_as(GAUGE, highest)
-    return lines(
+    return time_series(
         title, "ms", queries, about="Quantiles of a summary can't be put together: the highest is shown."
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import LATENCY, choices, frame
-from dashboards.panels import bars, legend, lines, number, rows
+from dashboards.base import LATENCY, base, choices
+from dashboards.panels import bar_chart, legend, stat, table, time_series
 from dashboards.promql import (
     API_REQUESTS,
     ENVIRONMENT,
@@ -36,32 +36,32 @@ def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "The sites on which a Forge app runs, and who is affected when it fails."
     variables = choices(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
-    built = frame("sites", "Sites", about, *variables, LATENCY)
+    built = base("sites", "Sites", about, *variables, LATENCY)
     rate = ratio(total(ERRORS, INTERVAL, SITE), total(INVOCATIONS, INTERVAL, SITE))
     affected = f"count({total(ERRORS, RANGE, SITE)} > 0) or vector(0)"
     most = of_the_top(total(INVOCATIONS, INTERVAL, SITE), INVOCATIONS, SITE)
     return (
         built.with_panel(
-            number("Sites with invocations", "short", f"count({total(INVOCATIONS, RANGE, SITE)})", span=8)
+            stat("Sites with invocations", "short", f"count({total(INVOCATIONS, RANGE, SITE)})", span=8)
         )
-        .with_panel(number("Sites with errors", "short", affected, span=8))
-        .with_panel(number("Sites with 5xx from an API", "short", _with_server_errors(), span=8))
+        .with_panel(stat("Sites with errors", "short", affected, span=8))
+        .with_panel(stat("Sites with 5xx from an API", "short", _with_server_errors(), span=8))
         .with_panel(
-            bars(
+            bar_chart(
                 "Errors by site, the top 10",
                 "short",
                 {LEGEND: of_the_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
             )
         )
         .with_panel(
-            lines(
+            time_series(
                 "Error rate of the 10 sites with the most errors",
                 "percentunit",
                 {LEGEND: of_the_top(rate, ERRORS, SITE)},
             )
         )
-        .with_panel(bars("Invocations by site, the top 10", "short", {LEGEND: most}, span=24))
-        .with_panel(rows("Sites", SITE, _columns()))
+        .with_panel(bar_chart("Invocations by site, the top 10", "short", {LEGEND: most}, span=24))
+        .with_panel(table("Sites", SITE, _columns()))
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.frame import LATENCY, choices, frame
-from dashboards.panels import ABOUT_LATENCY, bars, legend, lines, rows
+from dashboards.base import LATENCY, base, choices
+from dashboards.panels import ABOUT_LATENCY, bar_chart, legend, table, time_series
 from dashboards.promql import (
     ENVIRONMENT,
     ERRORS,
@@ -33,35 +33,37 @@ def dashboard() -> Dashboard:
     """Return the dashboard."""
     about = "Versions of a Forge app side by side: how far a rollout is, and whether it does harm."
     variables = choices(OF_INVOCATIONS, ENVIRONMENT, SITE, VERSION)
-    built = frame("versions", "Versions", about, *variables, LATENCY)
+    built = base("versions", "Versions", about, *variables, LATENCY)
     invocations = total(INVOCATIONS, INTERVAL, VERSION)
     all_of_environment = total(INVOCATIONS, INTERVAL, ENVIRONMENT)
     in_environment = total(INVOCATIONS, INTERVAL, VERSION, ENVIRONMENT)
     share = f"{in_environment} / on ({ENVIRONMENT}) group_left () {all_of_environment}"
     running = f"count by ({VERSION}) ({total(INVOCATIONS, INTERVAL, VERSION, SITE)})"
     return (
-        built.with_panel(bars("Invocations", "short", {LEGEND: invocations}))
+        built.with_panel(bar_chart("Invocations", "short", {LEGEND: invocations}))
         .with_panel(
-            lines(
+            time_series(
                 "Share of its environment's invocations",
                 "percentunit",
                 {legend(VERSION, ENVIRONMENT): share},
             )
         )
         .with_panel(
-            lines("Error rate", "percentunit", {LEGEND: ratio(total(ERRORS, INTERVAL, VERSION), invocations)})
+            time_series(
+                "Error rate", "percentunit", {LEGEND: ratio(total(ERRORS, INTERVAL, VERSION), invocations)}
+            )
         )
         .with_panel(
-            lines(
+            time_series(
                 "Latency",
                 "ms",
                 {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)},
                 about=ABOUT_LATENCY,
             )
         )
-        .with_panel(bars("Errors", "short", {LEGEND: total(ERRORS, INTERVAL, VERSION)}))
-        .with_panel(lines("Sites", "short", {LEGEND: running}))
-        .with_panel(rows("Versions", VERSION, _columns()))
+        .with_panel(bar_chart("Errors", "short", {LEGEND: total(ERRORS, INTERVAL, VERSION)}))
+        .with_panel(time_series("Sites", "short", {LEGEND: running}))
+        .with_panel(table("Versions", VERSION, _columns()))
     )
 
 

@@ -20,12 +20,12 @@ except ModuleNotFoundError:
         "The sandbox needs graphql-core: install airflow-provider-forge with its extra `sandbox`"
     ) from None
 
+from airflow_provider_forge.sandbox.call_log import CallRecord
 from airflow_provider_forge.sandbox.environments import Environment
 from airflow_provider_forge.sandbox.faults import Fault
 from airflow_provider_forge.sandbox.gateway import SandboxGateway
 from airflow_provider_forge.sandbox.limits import over_limit
 from airflow_provider_forge.sandbox.points import Point, points_of
-from airflow_provider_forge.sandbox.records import CallRecord
 from airflow_provider_forge.sandbox.scenario import Scenario
 from airflow_provider_forge.sandbox.sink import OtlpSink, SinkRequest, SinkResource
 

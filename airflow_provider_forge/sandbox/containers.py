@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.sandbox.catalogue import MINUTE_NS, Attributes, Sample
-from airflow_provider_forge.sandbox.streams import stream, uuid_of
+from airflow_provider_forge.sandbox.randomness import stream, uuid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

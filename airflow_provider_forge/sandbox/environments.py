@@ -6,7 +6,7 @@ import re
 import threading
 from dataclasses import dataclass, replace
 
-from airflow_provider_forge.sandbox.streams import uuid_of
+from airflow_provider_forge.sandbox.randomness import uuid_of
 
 __all__ = ["DEFAULT_APP", "Directory", "Environment", "app_uuid"]
 

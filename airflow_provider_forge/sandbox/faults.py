@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_forge.sandbox.streams import stream
+from airflow_provider_forge.sandbox.randomness import stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

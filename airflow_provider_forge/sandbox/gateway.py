@@ -11,14 +11,14 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.sandbox import control, encode, schema
+from airflow_provider_forge.sandbox.call_log import CallLog, CallRecord
 from airflow_provider_forge.sandbox.catalogue import METRICS, Sample
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP, Directory, Environment, app_uuid
+from airflow_provider_forge.sandbox.fault_replies import apply_fault, apply_to_body, fault_headers
 from airflow_provider_forge.sandbox.faults import GATEWAY_KINDS, CanMisbehave, FaultPlan
 from airflow_provider_forge.sandbox.limits import RateLimiter, over_limit
-from airflow_provider_forge.sandbox.misbehaviour import fault_headers, misbehave, spoil
 from airflow_provider_forge.sandbox.points import Point, points_of
-from airflow_provider_forge.sandbox.records import CallRecord, Records
-from airflow_provider_forge.sandbox.refusals import refusal_headers
+from airflow_provider_forge.sandbox.rate_limit_replies import rate_limit_headers
 from airflow_provider_forge.sandbox.resolvers import Account, Call
 from airflow_provider_forge.sandbox.scenario import Scenario
 from airflow_provider_forge.sandbox.schema import InvalidQueryError
@@ -79,7 +79,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
         self._directory = Directory()
         self._faults = FaultPlan(GATEWAY_KINDS)
         self._account = Account(self.scenario, self._truth, self._directory, self._faults)
-        self._records = Records()
+        self._call_log = CallLog()
 
     @property
     def url(self) -> str:
@@ -107,7 +107,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
     @property
     def calls(self) -> list[CallRecord]:
         """Every call of `/graphql` so far, unauthorized ones included."""
-        return self._records.calls()
+        return self._call_log.calls()
 
     @property
     def violations(self) -> int:
@@ -185,7 +185,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
         )
 
     def _served_samples(self, app: str) -> Iterator[Sample]:
-        for served in self._records.served():
+        for served in self._call_log.served():
             if served.app == app:
                 asked = (served.app, served.environments, served.metrics, served.start, served.end)
                 yield from self._truth.answer(*asked, served.at) * served.copies
@@ -239,20 +239,20 @@ class SandboxGateway(CanMisbehave, LocalServer):
             payload, status = {"data": None, "errors": error.errors}, error.status
         channel = self.scenario.rate_limit_channel
         if call.wait and not (channel == "query_error" and call.operation == "appMetrics"):
-            headers = refusal_headers(channel, call.now, call.wait)
+            headers = rate_limit_headers(channel, call.now, call.wait)
             status = 429 if headers else 200
             refusal = schema.refusal("Rate limit exceeded", "RateLimited", "RATE_LIMITED", 429)
             payload = {"data": None, "errors": [refusal]}
         fault = call.fault
         if fault is not None:
             call.outcome = f"fault:{fault.kind}"
-            payload = spoil(fault, payload, call.path)
+            payload = apply_to_body(fault, payload, call.path)
             if fault.kind in {"errors", "errors_with_data"} and fault.status:
                 status = fault.status
         elif call.outcome == "ok" and "errors" in payload:
             call.outcome = "errors"
         reply = self._reply(payload, status, request_id, (*headers, *fault_headers(fault)))
-        return reply if fault is None else misbehave(fault, reply)
+        return reply if fault is None else apply_fault(fault, reply)
 
     def _reply(
         self,
@@ -285,7 +285,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
             experimental_api=request.headers.get("X-ExperimentalApi"),
         )
         served = call.served if in_full else None
-        self._records.add(record, served)
+        self._call_log.add(record, served)
 
 
 def _executed(request: Request, call: Call) -> dict[str, Any]:

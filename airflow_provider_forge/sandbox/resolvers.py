@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from graphql import GraphQLError, GraphQLResolveInfo
 
 from airflow_provider_forge.sandbox import encode
+from airflow_provider_forge.sandbox.call_log import Served
 from airflow_provider_forge.sandbox.environments import Directory, Environment, app_uuid
-from airflow_provider_forge.sandbox.records import Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

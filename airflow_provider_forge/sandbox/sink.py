@@ -19,8 +19,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from airflow_provider_forge.sandbox import control
+from airflow_provider_forge.sandbox.fault_replies import apply_fault, fault_headers
 from airflow_provider_forge.sandbox.faults import SINK_KINDS, TELEMETRY, CanMisbehave, Fault, FaultPlan
-from airflow_provider_forge.sandbox.misbehaviour import fault_headers, misbehave
 from airflow_provider_forge.sandbox.points import Point, points_of
 from airflow_provider_forge.sandbox.server import LocalServer, Reply, Request
 
@@ -277,7 +277,7 @@ def _reply(request: Request, fault: Fault | None) -> Reply:
     if fault is not None and fault.kind == "empty":
         body = b""
     ordinary = Reply(200, body, (("Content-Type", content_type), *fault_headers(fault)))
-    return ordinary if fault is None else misbehave(fault, ordinary)
+    return ordinary if fault is None else apply_fault(fault, ordinary)
 
 
 def _point_count(message: ExportMetricsServiceRequest) -> int:

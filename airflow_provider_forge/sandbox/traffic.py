@@ -9,10 +9,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.sandbox import containers, disturbances
+from airflow_provider_forge.sandbox import containers, data_faults
+from airflow_provider_forge.sandbox.app_model import (
+    DAY,
+    AppModel,
+    Endpoint,
+    Function,
+    Site,
+    app_model_of,
+    version_of,
+)
 from airflow_provider_forge.sandbox.catalogue import MINUTE_NS, Attributes, Sample
-from airflow_provider_forge.sandbox.streams import poisson, stream
-from airflow_provider_forge.sandbox.world import DAY, Endpoint, Function, Site, World, version_of, world_of
+from airflow_provider_forge.sandbox.randomness import poisson, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,9 +59,9 @@ class _Moment:
     minute: int
 
     @functools.cached_property
-    def world(self) -> World:
+    def app_model(self) -> AppModel:
         scenario = self.scenario
-        return world_of(scenario.seed, self.app, self.environment.id, large=scenario.large_app)
+        return app_model_of(scenario.seed, self.app, self.environment.id, large=scenario.large_app)
 
     @property
     def weekday(self) -> int:
@@ -127,7 +135,7 @@ def samples_of_minute(scenario: Scenario, app: str, environment: Environment, mi
     ]
     if scenario.containers:
         samples += containers.samples_of_minute(scenario, app, environment, minute)
-    return disturbances.disturb(scenario, samples, functools.partial(stream, *_identity(moment)))
+    return data_faults.apply(scenario, samples, functools.partial(stream, *_identity(moment)))
 
 
 def _identity(moment: _Moment) -> tuple[object, ...]:
@@ -139,14 +147,14 @@ def _invocations(moment: _Moment) -> Iterator[_Invocations]:
     peak = INVOCATIONS_AT_PEAK_OF_A_LARGE_APP if scenario.large_app else INVOCATIONS_AT_PEAK
     factor = ENVIRONMENT_FACTOR.get(moment.environment.original_key, CUSTOM_ENVIRONMENT_FACTOR)
     volume = scenario.traffic * factor * peak
-    for site in moment.world.sites:
+    for site in moment.app_model.sites:
         if not site.is_installed(moment.minute):
             continue
         count = _rare_event(moment, site) if site.rare else poisson(rng, volume * _activity(moment, site))
         if not count:
             continue
         second = sum(rng.random() < 0.3 for _ in range(count))
-        version = version_of(moment.world, site, moment.minute)
+        version = version_of(moment.app_model, site, moment.minute)
         for function, part in zip(site.functions, (count - second, second), strict=True):
             if part:
                 yield _Invocations(site, function, version, part)
@@ -195,7 +203,7 @@ def _custom_samples(moment: _Moment, invocations: Iterable[_Invocations]) -> Ite
     rng = moment.stream("custom metrics")
     for each in invocations:
         if rng.random() < 0.1:
-            name = moment.world.custom_metrics[int(rng.random() * len(moment.world.custom_metrics))]
+            name = moment.app_model.custom_metrics[int(rng.random() * len(moment.app_model.custom_metrics))]
             count = 1 + int(rng.random() * each.count * 3)
             yield moment.sample(
                 "FORGE_BACKEND_CUSTOM_METRICS_COUNT", count, metricName=name, **each.attributes
@@ -222,11 +230,11 @@ def _request_samples(moment: _Moment, invocations: Iterable[_Invocations]) -> It
 def _requests(
     moment: _Moment, invocations: Iterable[_Invocations], rng: Random
 ) -> Iterator[tuple[Site, Endpoint]]:
-    world = moment.world
+    app_model = moment.app_model
     for each in invocations:
         for _ in range(poisson(rng, REQUESTS_PER_INVOCATION * each.count)):
-            drawn = rng.random() * world.endpoint_weights[-1]
-            endpoint = world.endpoints[bisect.bisect_left(world.endpoint_weights, drawn)]
+            drawn = rng.random() * app_model.endpoint_weights[-1]
+            endpoint = app_model.endpoints[bisect.bisect_left(app_model.endpoint_weights, drawn)]
             yield each.site, endpoint
             if moment.jira_incident and endpoint.remote == "jira" and rng.random() < 0.8:
                 yield each.site, endpoint
@@ -234,7 +242,7 @@ def _requests(
         keys = moment.stream("unnormalised url")
         for _ in range(UNNORMALISED_KEYS_PER_MINUTE):
             url = f"/rest/api/3/issue/PROJ-{int(keys.random() * UNNORMALISED_KEYS)}"
-            yield world.sites[0], Endpoint("jira", url, "app")
+            yield app_model.sites[0], Endpoint("jira", url, "app")
 
 
 def _status(moment: _Moment, endpoint: Endpoint, rng: Random) -> str:

@@ -19,10 +19,10 @@ import pytest
 from airflow_provider_forge.hooks import memory
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
+from airflow_provider_forge.sandbox.app_model import DAY as MINUTES_OF_A_DAY
+from airflow_provider_forge.sandbox.app_model import ROLLOUT_CYCLE, app_model_of
 from airflow_provider_forge.sandbox.catalogue import METRICS
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
-from airflow_provider_forge.sandbox.world import DAY as MINUTES_OF_A_DAY
-from airflow_provider_forge.sandbox.world import ROLLOUT_CYCLE, world_of
 from demo.processes import free_ports
 from tests.dashboards import exporter
 from tests.receivers.collector import CONFIGURATIONS, Collector
@@ -127,7 +127,7 @@ def _seed_with_rollout(start: datetime) -> int:
         seed
         for seed in range(1, 100)
         if MINUTES_OF_A_DAY // 4
-        < -(minute + world_of(seed, DEFAULT_APP, production, large=False).rollout_phase) % ROLLOUT_CYCLE
+        < -(minute + app_model_of(seed, DEFAULT_APP, production, large=False).rollout_phase) % ROLLOUT_CYCLE
         < MINUTES_OF_A_DAY // 2
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.sandbox.environments import Environment
 
-__all__ = ["CallRecord", "Records", "Served"]
+__all__ = ["CallLog", "CallRecord", "Served"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class CallRecord:
         }
 
 
-class Records:
+class CallLog:
     """The gateway's memory; safe to use from several threads."""
 
     def __init__(self) -> None:

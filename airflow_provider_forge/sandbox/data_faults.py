@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.sandbox.app_model import DAY
 from airflow_provider_forge.sandbox.catalogue import DELTA, METRICS, Sample
-from airflow_provider_forge.sandbox.world import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.sandbox.scenario import Scenario
 
-__all__ = ["disturb"]
+__all__ = ["apply"]
 
 DUPLICATED_SHARE, SHORT_SHARE, SHIFTED_SHARE = 0.03, 0.05, 0.1
 SHORT_NS, SECOND_NS = 6 * 10**6, 10**9
@@ -22,7 +22,7 @@ SOON, LATER, MUCH_LATER = 3 * 60.0, 20 * 60.0, (2 * 3600.0, 6 * 3600.0)
 OUTAGE, OUTAGE_FILLED_AT = range(5 * 60 + 20, 6 * 60), 7 * 60
 
 
-def disturb(scenario: Scenario, samples: Iterable[Sample], stream: Callable[[str], Random]) -> list[Sample]:
+def apply(scenario: Scenario, samples: Iterable[Sample], stream: Callable[[str], Random]) -> list[Sample]:
     """Return a minute's data points as the scenario's switches would have them.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.sandbox.faults import Fault
 
-__all__ = ["fault_headers", "misbehave", "spoil"]
+__all__ = ["apply_fault", "apply_to_body", "fault_headers"]
 
 _HTML = "<!DOCTYPE html><html><head><title>Error</title></head><body>{message}</body></html>"
 _LEVELS = {"ecosystem": 1, "forgeMetrics": 2, "appMetrics": 3, "app": 1}
@@ -26,7 +26,7 @@ def fault_headers(fault: Fault | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in wanted if value is not None)
 
 
-def misbehave(fault: Fault, ordinary: Reply) -> Reply:
+def apply_fault(fault: Fault, ordinary: Reply) -> Reply:
     """Return what the fault makes of an ordinary reply; the same reply if it is not about transport."""
     kind = fault.kind
     if kind == "status":
@@ -59,7 +59,7 @@ def _broken(fault: Fault, ordinary: Reply) -> Reply:
     return ordinary
 
 
-def spoil(fault: Fault, payload: dict[str, Any], path: Sequence[str | int]) -> dict[str, Any]:
+def apply_to_body(fault: Fault, payload: dict[str, Any], path: Sequence[str | int]) -> dict[str, Any]:
     """Return what a fault of the gateway makes of an answer's body.
 
     Args:

@@ -6,9 +6,9 @@ import functools
 import itertools
 from dataclasses import dataclass
 
-from airflow_provider_forge.sandbox.streams import stream, uuid_of
+from airflow_provider_forge.sandbox.randomness import stream, uuid_of
 
-__all__ = ["Endpoint", "Function", "Site", "World", "version_of", "world_of"]
+__all__ = ["AppModel", "Endpoint", "Function", "Site", "app_model_of", "version_of"]
 
 SITES, SITES_OF_A_LARGE_APP = 40, 800
 DAY = 24 * 60
@@ -110,7 +110,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class World:
+class AppModel:
     """All that stays the same over an app environment's life."""
 
     sites: tuple[Site, ...]
@@ -121,8 +121,8 @@ class World:
 
 
 @functools.lru_cache(maxsize=64)
-def world_of(seed: int, app: str, environment: str, *, large: bool) -> World:
-    """Return the world of an app's environment (both UUIDs): a pure function."""
+def app_model_of(seed: int, app: str, environment: str, *, large: bool) -> AppModel:
+    """Return the model of an environment of an app (both UUIDs): a pure function."""
     rng = stream(seed, app, environment, "world")
     count = SITES_OF_A_LARGE_APP if large else SITES
     weights = [1 / rank**1.1 for rank in range(1, count + 1)]
@@ -133,7 +133,7 @@ def world_of(seed: int, app: str, environment: str, *, large: bool) -> World:
     ]
     # Shuffled, so that not every app calls Jira most.
     endpoints.sort(key=lambda _: rng.random())
-    return World(
+    return AppModel(
         sites=tuple(
             _site(seed, app, environment, rank, weight / sum(weights))
             for rank, weight in enumerate(weights, start=1)
@@ -162,12 +162,12 @@ def _site(seed: int, app: str, environment: str, rank: int, share: float) -> Sit
     )
 
 
-def version_of(world: World, site: Site, minute: int) -> str:
+def version_of(app_model: AppModel, site: Site, minute: int) -> str:
     """Return the app version that a site runs in a minute.
 
     Every three days a version is given to 10, 50 and 100 % of the sites for two hours each, then rolled
     back, and released for good when the next cycle begins.
     """
-    cycle, elapsed = divmod(minute + world.rollout_phase, ROLLOUT_CYCLE)
+    cycle, elapsed = divmod(minute + app_model.rollout_phase, ROLLOUT_CYCLE)
     reach = (0.1, 0.5, 1.0)[elapsed // 120] if elapsed < 360 else 0.0
     return f"4.{60 + cycle % 100 + (site.luck < reach)}.0"

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from dashboards.panels import DATASOURCE
 from dashboards.promql import APP, ENVIRONMENT, GAUGE, HISTOGRAM, INVOCATIONS, SITE, SUMMARY, VERSION
 
-__all__ = ["KEPT", "LATENCY", "choices", "frame", "of_exporter"]
+__all__ = ["KEPT", "LATENCY", "base", "choices", "of_exporter"]
 
 TAG = "forge"
 NAMES = {ENVIRONMENT: "environment", SITE: "site", VERSION: "version"}
@@ -71,7 +71,7 @@ def of_exporter(metric: str) -> dashboard.QueryVariable:
     return _variable("app", query).regex(f'/{APP}="([^"]+)"/')
 
 
-def frame(name: str, title: str, description: str, *variables: object) -> dashboard.Dashboard:
+def base(name: str, title: str, description: str, *variables: object) -> dashboard.Dashboard:
     """Return a dashboard without panels.
 
     Args:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow_provider_forge.sandbox.scenario import RateLimitChannel
 
-__all__ = ["refusal_headers"]
+__all__ = ["rate_limit_headers"]
 
 
-def refusal_headers(channel: RateLimitChannel, now: float, wait: float) -> tuple[tuple[str, str], ...]:
+def rate_limit_headers(channel: RateLimitChannel, now: float, wait: float) -> tuple[tuple[str, str], ...]:
     """Return the headers of a refusal with HTTP 429; none for the channels that have HTTP 200.
 
     Args:
