@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import socket
 import stat
 import threading
+import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from airflow_provider_forge.files import open_shared
+from airflow_provider_forge.files import (
+    is_lasting,
+    make_private,
+    missing_for,
+    open_locked,
+    open_shared,
+    read_at_most,
+)
 
 
 @contextmanager
@@ -31,6 +43,14 @@ def opened(path):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "shared" / "account.json"
+
+
+def names(directory) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+NAMES = [".account.json", "account.json"]
+"""The two names of one file."""
 
 
 def mode(path) -> int:
@@ -74,7 +94,7 @@ def test_the_directory_of_others_is_left_as_it_is(path):
 def test_nothing_is_left_beside_it(path):
     for _ in range(2):
         with opened(path):
-            assert list(path.parent.iterdir()) == [path]
+            assert names(path.parent) == NAMES
 
 
 def test_nobody_meets_it_with_another_mode(path, monkeypatch):
@@ -95,17 +115,17 @@ def test_nobody_meets_it_with_another_mode(path, monkeypatch):
 def test_who_comes_second_gets_the_file_of_who_came_first(path, monkeypatch):
     link = os.link
 
-    def link_too_late(fresh, target):
+    def link_too_late(fresh, target, **options):
         with monkeypatch.context() as patch:
             patch.setattr(os, "link", link)
-            with opened(target) as descriptor:
+            with opened(path) as descriptor:
                 os.write(descriptor, b"first")
-        link(fresh, target)
+        link(fresh, target, **options)
 
     monkeypatch.setattr(os, "link", link_too_late)
     with opened(path) as descriptor:
         assert os.read(descriptor, 10) == b"first"
-    assert list(path.parent.iterdir()) == [path]
+    assert names(path.parent) == NAMES
 
 
 def test_all_who_come_at_once_get_one_file(path):
@@ -124,7 +144,7 @@ def test_all_who_come_at_once_get_one_file(path):
     for thread in threads:
         thread.join()
     assert found == [path.stat().st_ino] * 8
-    assert list(path.parent.iterdir()) == [path]
+    assert names(path.parent) == NAMES
 
 
 @pytest.mark.parametrize("target", ["a file", "a directory", "nothing"])
@@ -158,7 +178,7 @@ def test_what_cannot_be_opened_is_an_error_of_the_system(path, obstacle):
 
 
 def test_what_fails_half_way_leaves_nothing(path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -172,3 +192,214 @@ def test_a_child_does_not_inherit_it(path):
         assert not os.get_inheritable(descriptor)
     with opened(path) as descriptor:
         assert not os.get_inheritable(descriptor)
+
+
+def test_a_file_whose_name_was_removed_is_found_again_with_its_content(path):
+    with opened(path) as descriptor:
+        os.write(descriptor, b"content")
+    path.unlink()
+    with opened(path) as descriptor:
+        assert os.read(descriptor, 10) == b"content"
+    path.with_name(".account.json").unlink()
+    with opened(path) as descriptor:
+        assert os.read(descriptor, 10) == b"content"
+
+
+def test_a_new_file_is_never_seen_without_its_first_content(path, monkeypatch):
+    seen = []
+    link = os.link
+
+    def look_and_link(fresh, target, **options):
+        seen.append(fresh.read_bytes())
+        link(fresh, target, **options)
+
+    monkeypatch.setattr(os, "link", look_and_link)
+    os.close(open_shared(path, lambda: b"first"))
+    assert seen == [b"first"] * 2
+    os.close(open_shared(path, lambda: b"another"))
+    assert path.read_bytes() == b"first"
+
+
+# What is found in the place of a file
+
+
+@pytest.fixture
+def neighbour(path):
+    """Another file beside it, so that the directory is there."""
+    with opened(path.with_name("neighbour")):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket"])
+def test_only_a_regular_file_is_opened_and_nothing_is_waited_for(path, neighbour, kind):
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as server, within(path.parent):
+            server.bind(path.name)
+    with pytest.raises(OSError, match=r"not a regular file|No such device") as caught:
+        open_locked(path, patience=0)
+    assert is_lasting(caught.value)
+
+
+@contextmanager
+def within(directory):
+    """Change the directory: the path of a socket has to be short."""
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("size", "content"), [(5, None), (6, b"123456"), (7, b"123456")])
+def test_no_more_is_read_than_is_expected(path, size, content):
+    with opened(path) as descriptor:
+        os.write(descriptor, b"123456")
+        assert read_at_most(descriptor, size) == content
+
+
+def test_a_sparse_file_costs_no_memory(path):
+    with opened(path) as descriptor:
+        os.ftruncate(descriptor, 1 << 40)
+        assert read_at_most(descriptor, 1000) is None
+
+
+# Locks
+
+
+class Machine:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due: list = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.due:
+            self.due.pop()()
+
+
+def test_a_lock_is_waited_for_with_a_time_out_that_names_its_holder(path):
+    machine = Machine()
+    held = open_locked(path, patience=0)
+    with pytest.raises(TimeoutError, match=rf"process {os.getpid()} of user ") as caught:
+        open_locked(path, patience=30, clock=machine.clock, sleep=machine.sleep)
+    assert not is_lasting(caught.value)
+    assert caught.value.filename == str(path)
+    assert 30 <= machine.now < 31
+    machine.due.append(lambda: os.close(held))
+    os.close(open_locked(path, patience=30, clock=machine.clock, sleep=machine.sleep))
+    assert machine.now < 62
+
+
+def test_a_lock_on_a_file_whose_name_was_removed_still_excludes_others(path):
+    held = open_locked(path, patience=0)
+    path.unlink()
+    with pytest.raises(TimeoutError):
+        open_locked(path, patience=0)
+    os.close(held)
+    os.close(open_locked(path, patience=0))
+
+
+def test_a_file_that_is_replaced_before_it_is_locked_is_opened_again(path, monkeypatch):
+    """A lock on a file without a name excludes nobody."""
+    lock = fcntl.flock
+
+    def replace_and_lock(descriptor, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        for name in NAMES:
+            path.with_name(name).unlink()
+        lock(descriptor, how)
+
+    with opened(path):
+        monkeypatch.setattr(fcntl, "flock", replace_and_lock)
+        descriptor = open_locked(path, patience=10, sleep=lambda _: None)
+        assert os.path.samestat(os.fstat(descriptor), path.stat())
+        os.close(descriptor)
+
+
+def test_a_file_in_use_does_not_look_old(path):
+    os.close(open_locked(path, patience=0))
+    os.utime(path, (0, 0))
+    os.close(open_locked(path, patience=0))
+    assert path.stat().st_mtime > 0
+
+
+def test_how_long_a_file_has_been_missing_for_certain(path):
+    assert missing_for(path) == 0, "nor is its directory there"
+    with opened(path.with_name("neighbour")):
+        assert missing_for(path) < 100
+        os.utime(path.parent, (0, time.time() - 1000))
+        assert 1000 <= missing_for(path) < 1100
+        path.with_name("neighbour").unlink()
+        assert missing_for(path) < 100
+        os.utime(path.parent, (0, time.time() + 1000))
+        assert missing_for(path) == 0, "the clock was put back"
+
+
+# What passes, and what does not
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        errno.ENOSPC,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EIO,
+        errno.EINTR,
+        errno.ESTALE,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.ENOLCK,
+        errno.EBUSY,
+    ],
+)
+def test_what_may_be_over_in_a_moment(code):
+    assert not is_lasting(OSError(code, os.strerror(code)))
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR]
+)
+def test_what_stays_until_somebody_mends_it(code):
+    assert is_lasting(OSError(code, os.strerror(code)))
+
+
+# Private directories
+
+
+def test_a_private_directory_is_for_one_user(path):
+    for mask in (0o000, 0o077):
+        with umask(mask):
+            make_private(path.parent)
+        assert mode(path.parent) == 0o700
+    path.parent.chmod(0o777)
+    make_private(path.parent)
+    assert mode(path.parent) == 0o700
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a symbolic link"])
+def test_what_is_no_directory_of_ours_is_refused(path, tmp_path, obstacle):
+    if obstacle == "a file":
+        path.parent.write_text("")
+    else:
+        path.parent.symlink_to(tmp_path)
+    with pytest.raises(NotADirectoryError):
+        make_private(path.parent)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a directory of another user")
+def test_the_directory_of_another_user_is_refused(path):
+    path.parent.mkdir()
+    os.chown(path.parent, 65533, 65533)
+    with pytest.raises(PermissionError, match="belongs to user 65533"):
+        make_private(path.parent)

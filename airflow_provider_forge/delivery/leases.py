@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy
-from airflow_provider_forge.files import open_shared
+from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, LedgerUnavailable
+from airflow_provider_forge.files import is_lasting, open_locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,27 +79,28 @@ class FileLeases:
         Raises:
             DeliveryBusy: Another task holds one of them for longer than a minute.
             ConfigurationError: The files cannot be used.
+            LedgerUnavailable: The file system fails at this moment.
         """
         deadline = self._clock() + self._patience
         with contextlib.ExitStack() as held:
             # All processes in the same order, so that no two wait for each other.
             for slot in sorted({cell % SLOTS for cell in cells}):
                 path = self._directory / f"{self._name}-{slot}.lease"
-                try:
-                    descriptor = open_shared(path)
-                except OSError as error:
-                    raise ConfigurationError(
-                        "lease", f"cannot use {path} ({error.strerror}): make it writable, or set TMPDIR"
-                    ) from error
-                held.callback(os.close, descriptor)
-                self._lock(descriptor, deadline)
+                held.callback(os.close, self._lock(path, deadline))
             yield
 
-    def _lock(self, descriptor: int, deadline: float) -> None:
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            if self._clock() >= deadline:
-                raise busy(self._patience)
-            self._sleep(_POLL)
+    def _lock(self, path: Path, deadline: float) -> int:
+        left = max(0.0, deadline - self._clock())
+        try:
+            return open_locked(path, patience=left, every=_POLL, clock=self._clock, sleep=self._sleep)
+        except TimeoutError as error:
+            raise busy(self._patience) from error
+        except OSError as error:
+            if is_lasting(error):
+                raise ConfigurationError(
+                    "lease", f"cannot use {path} ({error.strerror}): make it writable, or set TMPDIR"
+                ) from error
+            raise LedgerUnavailable(
+                f"The lease {path} cannot be taken ({error.strerror}). The task will be retried. If this"
+                " persists, check the file system, or set TMPDIR to another directory"
+            ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -16,7 +17,12 @@ import pytest
 
 from airflow_provider_forge.delivery import leases as leases_module
 from airflow_provider_forge.delivery.leases import PATIENCE, SLOTS, FileLeases
-from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RetryableError
+from airflow_provider_forge.exceptions import (
+    ConfigurationError,
+    DeliveryBusy,
+    LedgerUnavailable,
+    RetryableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -126,7 +132,7 @@ def test_no_more_files_than_slots_are_ever_left(new_leases, tmp_path):
     for day in range(3):
         with new_leases().hold(range(day * 288, (day + 1) * 288)):
             pass
-    assert len(list((tmp_path / "leases").iterdir())) == SLOTS
+    assert len({path.stat().st_ino for path in (tmp_path / "leases").iterdir()}) == SLOTS
 
 
 def test_making_leases_touches_no_file(new_leases, tmp_path):
@@ -198,8 +204,13 @@ def test_who_is_put_off_holds_nothing(new_leases, free):
 @pytest.mark.parametrize("cells", [[8, 3, 47], [47, 8, 3], {3, 47, 8}, [51, 8, 47], [95, 56, 3]])
 def test_cells_are_taken_in_one_order(new_leases, monkeypatch, tmp_path, cells):
     asked = []
-    real = leases_module.open_shared
-    monkeypatch.setattr(leases_module, "open_shared", lambda path: (asked.append(path.name), real(path))[1])
+    real = leases_module.open_locked
+
+    def open_locked(path, **options):
+        asked.append(path.name)
+        return real(path, **options)
+
+    monkeypatch.setattr(leases_module, "open_locked", open_locked)
     with new_leases().hold(cells):
         assert asked == [f"{NAME}-{slot}.lease" for slot in (3, 8, 47)]
 
@@ -334,3 +345,20 @@ def test_no_file_stays_open(new_leases):
             with pytest.raises(DeliveryBusy), new_leases(patience=0).hold([0, 1]):
                 pass
     assert open_files() == before
+
+
+def test_a_lease_whose_file_was_removed_is_still_held(new_leases, free, tmp_path):
+    with new_leases().hold([5]):
+        (tmp_path / "leases" / f"{NAME}-5.lease").unlink()
+        assert not free([5])
+    assert free([5])
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+def test_a_file_system_that_fails_for_a_moment_is_no_final_error(new_leases, monkeypatch, code):
+    def fail(path, **_):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(leases_module, "open_locked", fail)
+    with pytest.raises(LedgerUnavailable, match=os.strerror(code)), new_leases().hold([5]):
+        pass

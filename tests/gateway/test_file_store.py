@@ -87,7 +87,8 @@ def test_every_user_of_the_machine_may_use_the_file(new_limiter, mask):
         limiter.acquire()
     assert stat.S_IMODE(limiter.store.path.stat().st_mode) == 0o666
     assert stat.S_IMODE(limiter.store.path.parent.stat().st_mode) == 0o1777, "and nobody may remove another's"
-    assert [each.name for each in limiter.store.path.parent.iterdir()] == ["account.json"]
+    names = sorted(each.name for each in limiter.store.path.parent.iterdir())
+    assert names == [".account.json", "account.json"]
 
 
 def test_the_file_tells_nothing_but_times_random_names_and_a_short_hash(new_limiter):

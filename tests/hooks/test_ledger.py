@@ -311,7 +311,7 @@ def test_the_name_is_one_for_keys_and_for_files(variables, destination):
     deliver_nothing(ledger)
     leases = [path.name for path in shared_directory().iterdir()]
     assert leases
-    assert all(name.startswith(f"{ledger.name.replace('/', '-')}-") for name in leases)
+    assert all(re.match(rf"\.?{ledger.name.replace('/', '-')}-", name) for name in leases)
 
 
 def test_the_name_is_the_same_for_good():
