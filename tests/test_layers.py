@@ -12,13 +12,13 @@ NAME = PACKAGE.name
 
 # What each room may know of.
 BELOW = {
-    "gateway": {"exceptions", "files", "gateway", "http", "redis_server"},
-    "otlp": {"exceptions", "http", "otlp"},
+    "gateway": {"exceptions", "exchange", "files", "gateway", "http", "redis_server"},
+    "otlp": {"exceptions", "exchange", "http", "otlp"},
     "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server"},
     "sandbox": {"sandbox"},
-    "hooks": {"delivery", "exceptions", "forms", "gateway", "hooks", "http", "otlp"},
+    "hooks": {"delivery", "exceptions", "exchange", "forms", "gateway", "hooks", "http", "otlp"},
     "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
-    "cli": {"cli", "delivery", "exceptions", "gateway", "hooks", "http", "operators", "otlp"},
+    "cli": {"cli", "delivery", "exceptions", "exchange", "gateway", "hooks", "http", "operators", "otlp"},
 }
 WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "sandbox")
 
