@@ -181,7 +181,8 @@ def check_cleartext(field: str, url: str, *, allowed: bool) -> None:
     raise ConfigurationError(
         field,
         f"http:// would send the secret to {parts.hostname} in clear text, which every network and proxy on"
-        " the way can read: use https://, or, on a network that you trust, set the extra allow_cleartext to true",
+        " the way can read: use https://, or, on a network that you trust, set the extra allow_cleartext to"
+        " true",
     )
 
 
