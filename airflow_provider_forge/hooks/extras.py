@@ -12,11 +12,27 @@ from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.secrets import read_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-__all__ = ["Extras", "find_connection", "host_of", "naming"]
+__all__ = ["Extras", "find_connection", "host_of", "naming", "secret_of"]
+
+
+_MOST = 24 * 60 * 60
+
+MASK = "***"
+"""What Airflow's forms, REST API and exports show in the place of a secret."""
+
+_MASKED = f"is {MASK}, which Airflow shows in the place of a secret: give the value itself"
+
+_INSTEAD = {
+    "schema": "a path, which Airflow puts there from a URI, belongs into the host, which is a whole URL; in a"
+    " URI, write that percent-encoded: <type>://user:password@https%3A%2F%2Fhost%2Fpath",
+    "port": "write it into the host, which is a whole URL",
+    "login": "for HTTP Basic, write the header Authorization into the extra headers",
+}
+"""What to do instead of setting a field that is not used."""
 
 
 def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str) -> Connection:
@@ -42,17 +58,31 @@ def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str
     )
 
 
-def host_of(connection: Connection) -> str:
+def host_of(connection: Connection, unused: Iterable[str]) -> str:
     """Return the Connection's host, which is a whole URL; empty where there is none.
 
+    Args:
+        connection: The Connection. Airflow puts the port and the path of a URI into fields of their own.
+        unused: Names of the fields that nothing reads.
+
     Raises:
-        ConfigurationError: The port is in a field of its own, where nothing would read it.
+        ConfigurationError: One of these is set.
     """
-    if connection.port:
-        raise ConfigurationError(
-            f"{connection.conn_id}: port", "is not used: write it into the host, which is a whole URL"
-        )
+    for field in unused:
+        if str(getattr(connection, field) or "").strip():
+            raise ConfigurationError(f"{connection.conn_id}: {field}", f"is not used: {_INSTEAD[field]}")
     return (connection.host or "").strip()
+
+
+def secret_of(connection: Connection) -> str | None:
+    """Return the Connection's password.
+
+    Raises:
+        ConfigurationError: It is the mask that Airflow shows in its place.
+    """
+    if connection.password == MASK:
+        raise ConfigurationError(f"{connection.conn_id}: password", _MASKED)
+    return connection.password or None
 
 
 @contextlib.contextmanager
@@ -64,9 +94,6 @@ def naming(conn_id: str) -> Iterator[None]:
         if error.field.startswith(f"{conn_id}: "):
             raise
         raise ConfigurationError(f"{conn_id}: {error.field}", error.problem) from None
-
-
-_MOST = 24 * 60 * 60
 
 
 class Extras:
@@ -96,6 +123,8 @@ class Extras:
         """Return the field as it is."""
         for name in (field, self._prefix + field):
             value = self._extra.get(name)
+            if value == MASK:
+                self.refuse(field, _MASKED)
             if value is not None and not (isinstance(value, str) and not value.strip()):
                 return value
         return default
@@ -130,6 +159,8 @@ class Extras:
                 value = json.loads(value)
         if not isinstance(value, dict):
             self.refuse(field, "is not an object of names and texts")
+        if masked := [name for name, text in value.items() if text == MASK]:
+            self.refuse(field, f"{masked[0]} {_MASKED}")
         return value
 
     def number(self, field: str, default: float, most: float = _MOST) -> float:

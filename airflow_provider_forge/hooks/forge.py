@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.forms import FORGE
-from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of
+from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, secret_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.hooks.shared import find_redis, named_connection, shared_directory
@@ -276,7 +276,7 @@ class ForgeMetricsHook(BaseHook):
 
         connection = self._conn()
         extras = Extras(connection)
-        email, token, url = connection.login, connection.password, self._url()
+        email, token, url = connection.login, secret_of(connection), self._url()
         if not email:
             extras.refuse("login", "is missing: give the email of the Atlassian account that owns the app")
         if not token:
@@ -311,7 +311,7 @@ class ForgeMetricsHook(BaseHook):
         return FileStore(shared_directory() / f"{account}.json", calls=calls, seconds=seconds)
 
     def _url(self) -> str:
-        url = host_of(self._conn()) or GATEWAY_URL
+        url = host_of(self._conn(), FORGE.hidden) or GATEWAY_URL
         check_url(f"{self.forge_conn_id}: host", url, example=GATEWAY_URL)
         return url
 

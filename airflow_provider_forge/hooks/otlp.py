@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.forms import OTLP
-from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming
+from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming, secret_of
 from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.http import check_cleartext
 
@@ -107,19 +107,16 @@ class OtlpHook(BaseHook):
 
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         with naming(self.otlp_conn_id):
-            host = host_of(connection)
+            host = host_of(connection, OTLP.hidden)
+            secret = secret_of(connection)
             extras = Extras(connection)
-            if not host and (unread := _unread(connection.password, extras)):
+            if not host and (unread := _unread(secret, extras)):
                 raise ConfigurationError(
                     "host",
                     f"is missing beside {', '.join(unread)}; without a host, the variables"
                     " OTEL_EXPORTER_OTLP_* say everything about the receiver, and these are to be empty",
                 )
-            endpoint = (
-                self._endpoint(host, connection.password, extras)
-                if host
-                else endpoint_from_environ(os.environ)
-            )
+            endpoint = self._endpoint(host, secret, extras) if host else endpoint_from_environ(os.environ)
             endpoint = self._with_own_settings(endpoint, extras)
             if connection.password or any(map(_NAME_OF_SECRET.search, endpoint.headers)):
                 field = "host" if host else "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -185,9 +182,9 @@ class OtlpHook(BaseHook):
         headers = extras.object("headers")
         if not all(isinstance(value, str) for value in headers.values()):
             extras.refuse("headers", "is not an object of names and texts")
+        own = extras.text("auth_header")
         if not secret:
             return dict(headers)
-        own = extras.text("auth_header")
         name, value = (own, secret) if own else ("Authorization", f"Bearer {secret}")
         return {**{key: text for key, text in headers.items() if key.lower() != name.lower()}, name: value}
 

@@ -12,7 +12,7 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
-from airflow_provider_forge.operators.retries import final_errors, retry_policy
+from airflow_provider_forge.operators.retries import final_errors, with_retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         telemetry: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{**retry_policy(), **kwargs})
+        super().__init__(**with_retry_policy(kwargs))
         if alert_before <= dt.timedelta(0):
             raise ConfigurationError("alert_before", f"{alert_before} is not above 0")
         self.export_dag_id = export_dag_id

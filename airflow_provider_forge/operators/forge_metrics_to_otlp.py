@@ -22,7 +22,7 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
-from airflow_provider_forge.operators.retries import final_errors, retry_policy
+from airflow_provider_forge.operators.retries import final_errors, with_retry_policy
 from airflow_provider_forge.operators.telemetry import Tally, telling
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         telemetry: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{**retry_policy(), **kwargs})
+        super().__init__(**with_retry_policy(kwargs))
         _check_choice("on_expired", on_expired, "fail", "skip")
         _check_choice("on_changed", on_changed, "skip", "send", "fail")
         _check_choice("on_ambiguous", on_ambiguous, "resend", "fail")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["final_errors", "retry_policy"]
+__all__ = ["final_errors", "with_retry_policy"]
 
 EAGER_TRIES = 3
 """For how many tries a wait may be shorter than the task's delay: an outage of an hour must not use up all
@@ -50,9 +50,17 @@ if RetryPolicy is not None:
             return RetryDecision.retry(wait, f"{type(exception).__name__} asks for a wait of {wait}")
 
 
-def retry_policy() -> dict[str, Any]:
-    """Return the operator's argument that makes it honour `retry_after`; nothing where Airflow has none."""
-    return {} if RetryPolicy is None else {"retry_policy": RetryAfter()}
+def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return an operator's arguments with the policy that honours `retry_after`, unless one is among them.
+
+    Args:
+        arguments: Those for the base class, with the DAG's and the task group's `default_args`, in which None
+            is a choice, too.
+    """
+    chosen = {**(arguments.get("default_args") or {}), **arguments}
+    if RetryPolicy is None or "retry_policy" in chosen:
+        return arguments
+    return {**arguments, "retry_policy": RetryAfter()}
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred, TaskGroup
 
 from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
 
@@ -102,3 +103,15 @@ class TestRetryPolicy:
     def test_a_policy_of_the_users_wins(self):
         policy = pytest.importorskip("airflow.sdk.definitions.retry_policy").ExceptionRetryPolicy(rules=[])
         assert ForgeMetricsToOtlpOperator(task_id="x", retry_policy=policy).retry_policy is policy
+
+    @pytest.mark.parametrize("chosen", [True, False])
+    @pytest.mark.parametrize("operator", [ForgeMetricsToOtlpOperator, ForgeMetricsCoverageOperator])
+    def test_so_does_one_among_the_default_args_and_none_is_one(self, operator, chosen):
+        policies = pytest.importorskip("airflow.sdk.definitions.retry_policy")
+        policy = policies.ExceptionRetryPolicy(rules=[]) if chosen else None
+        with DAG("mine", schedule=None, default_args={"retry_policy": policy}):
+            assert operator(task_id="x").retry_policy is policy
+            with TaskGroup("group", default_args={"retry_policy": None}):
+                assert operator(task_id="x").retry_policy is None
+        with DAG("ours", schedule=None, default_args={"retries": 3}):
+            assert operator(task_id="x").retry_policy is not None
