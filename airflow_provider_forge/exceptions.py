@@ -33,6 +33,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_forge.text import printable, quote
+
 __all__ = [
     "AccessForbidden",
     "BrokenAnswer",
@@ -59,6 +61,10 @@ __all__ = [
 ]
 
 
+LONGEST_ID = 100
+"""Characters of a request id; Atlassian's have 32 or 36."""
+
+
 class ForgeError(Exception):
     """Base of all errors of this provider.
 
@@ -68,9 +74,10 @@ class ForgeError(Exception):
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__(message)
+        # It may quote a server, or name a metric: no error is to break a log's lines, whoever forgets.
+        super().__init__(message := printable(message))
         self.message = message
-        self.request_id = request_id
+        self.request_id = quote(request_id, most=LONGEST_ID) if request_id else None
 
     def __str__(self) -> str:
         return f"{self.message} (request id {self.request_id})" if self.request_id else self.message
@@ -101,8 +108,8 @@ class ConfigurationError(FinalError, ValueError):
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
+        self.field = printable(field)
+        self.problem = printable(problem)
 
 
 class CredentialsRefused(FinalError):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.text import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "USER_AGENT",
@@ -29,8 +30,6 @@ __all__ = [
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
-_QUOTE = 300
-_SHORTEST_SECRET = 6
 _HEADERS = ("retry-after", "x-ratelimit-reset")
 _EPOCH_FROM = 1e9
 _LONGEST = 24 * 60 * 60.0
@@ -113,15 +112,6 @@ def why_no_answer(error: BaseException, *, trust: str) -> str:
         chain.append(link)
         link = link.__cause__ or link.__context__
     return next(reason for kind, reason in reasons if any(isinstance(link, kind) for link in chain))
-
-
-def quote(text: str, secrets: Iterable[str]) -> str:
-    """Return a server's words in one short, printable line, without any of the secrets."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= _QUOTE else line[:_QUOTE] + "…"
 
 
 def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult:

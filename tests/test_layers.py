@@ -12,13 +12,24 @@ NAME = PACKAGE.name
 
 # What each room may know of.
 BELOW = {
-    "gateway": {"exceptions", "exchange", "files", "gateway", "http", "redis_server"},
-    "otlp": {"exceptions", "exchange", "http", "otlp"},
-    "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server"},
+    "gateway": {"exceptions", "exchange", "files", "gateway", "http", "redis_server", "text"},
+    "otlp": {"exceptions", "exchange", "http", "otlp", "text"},
+    "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server", "text"},
     "sandbox": {"sandbox"},
-    "hooks": {"delivery", "exceptions", "exchange", "forms", "gateway", "hooks", "http", "otlp"},
-    "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp"},
-    "cli": {"cli", "delivery", "exceptions", "exchange", "gateway", "hooks", "http", "operators", "otlp"},
+    "hooks": {"delivery", "exceptions", "exchange", "forms", "gateway", "hooks", "http", "otlp", "text"},
+    "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp", "text"},
+    "cli": {
+        "cli",
+        "delivery",
+        "exceptions",
+        "exchange",
+        "gateway",
+        "hooks",
+        "http",
+        "operators",
+        "otlp",
+        "text",
+    },
 }
 WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "sandbox")
 

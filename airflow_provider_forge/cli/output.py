@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from airflow_provider_forge.text import printable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
     from typing import TextIO
-
-    from rich.text import Text
 
 __all__ = ["Output"]
 
@@ -48,8 +50,7 @@ class Output:
 
     def json(self, content: Any) -> None:
         """Print a result for programs."""
-        self._file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self.raw(_UNPRINTABLE.sub(_escape, json.dumps(content, indent=2, ensure_ascii=False)))
 
     def raw(self, text: str) -> None:
         """Print a text as it is."""
@@ -58,7 +59,7 @@ class Output:
 
     def line(self, text: str | Text = "", style: str = "") -> None:
         """Print a line; only a terminal sees the style, and nothing is cut or wrapped."""
-        self._console.print(text, style=style, soft_wrap=True)
+        self._console.print(text if isinstance(text, Text) else visible(text), style=style, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print a table; numbers stand to the right.
@@ -98,15 +99,24 @@ class Output:
 
     def problem(self, text: str) -> None:
         """Print what went wrong."""
-        self._errors.print(text, style="red", soft_wrap=True)
+        self._errors.print(printable(text), style="red", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print something for people beside the result."""
-        self._errors.print(text, style="yellow", soft_wrap=True)
+        self._errors.print(printable(text), style="yellow", soft_wrap=True)
 
     def busy(self, what: str) -> AbstractContextManager[Any]:
         """Show on a terminal that something takes its time."""
         return self._errors.status(what)
+
+
+_UNPRINTABLE = re.compile(r"[^\n -~\u00a1-\u00ac\u00ae-\u02ff]")
+
+
+def _escape(letter: re.Match[str]) -> str:
+    """Return a letter of JSON as it is if it can be seen, else escaped."""
+    found = letter.group()
+    return found if found.isprintable() else json.dumps(found)[1:-1]
 
 
 def _narrowest(rows: Iterable[Sequence[Any]]) -> int:
@@ -117,4 +127,4 @@ def _narrowest(rows: Iterable[Sequence[Any]]) -> int:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))

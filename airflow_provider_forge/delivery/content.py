@@ -7,7 +7,6 @@ looked at, `Unread` is a third.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +26,7 @@ from airflow_provider_forge.otlp.model import count_points, decode, select, whol
 from airflow_provider_forge.otlp.oddities import Oddities, find_oddities
 from airflow_provider_forge.otlp.typed import REFUSALS, metrics_of, skim
 from airflow_provider_forge.otlp.typed import decode as decode_around
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Complete", "Content", "Source", "Unread", "read"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)

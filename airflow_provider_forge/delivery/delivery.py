@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from airflow_provider_forge.exceptions import (
     ReceiverUnavailable,
     RequestTooLarge,
 )
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Policy", "Report", "deliver"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 HALVINGS = 8
 """How often a request that the receiver finds too large is cut in two."""

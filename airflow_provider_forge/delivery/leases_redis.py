@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 import uuid
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.delivery.leases import PATIENCE, busy
 from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.redis_server import RedisServer
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["RedisLeases"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LASTS = 45.0
 """Seconds for which a lease lasts unless it is renewed: so long is a task waited for that was killed."""

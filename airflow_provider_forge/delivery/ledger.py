@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import logging
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +23,7 @@ from airflow_provider_forge.delivery.cells import (
 )
 from airflow_provider_forge.delivery.page import Page
 from airflow_provider_forge.otlp.model import canonical
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "Selection", "Sentinel"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 KEEP = dt.timedelta(days=15)
 """How long entries are kept: for a day longer than the gateway has points."""

@@ -6,7 +6,6 @@ import base64
 import datetime as dt
 import functools
 import hashlib
-import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -34,6 +33,7 @@ from airflow_provider_forge.gateway.query import (
 )
 from airflow_provider_forge.gateway.windows import LONGEST, too_old
 from airflow_provider_forge.http import USER_AGENT, quote
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AppMetrics", "GatewayClient"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds; a gateway that does not take a connection by then will not."""

@@ -9,7 +9,6 @@ it is part of each series' identity, and a name that came or went would fork all
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -22,13 +21,14 @@ from airflow_provider_forge.exceptions import (
     RetryableError,
 )
 from airflow_provider_forge.gateway.query import parse_uuid
+from airflow_provider_forge.text import get_logger, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["Environment", "EnvironmentDirectory", "Memory"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 REMEMBERED = dt.timedelta(days=1)
 """How long a name stands for the id that was looked up."""
@@ -55,7 +55,8 @@ class Environment:
     def from_gateway(cls, ari_or_id: str, key: str, kind: str) -> Environment:
         """Make one of the gateway's `AppEnvironment`; its id comes as a UUID or as an ARI."""
         name = kind.lower() if key in _STANDARD_KEYS else key
-        return cls(ari_or_id.rsplit("/", 1)[-1].lower(), name)
+        # A custom environment's key is a developer's choice; here it becomes text for logs and labels.
+        return cls(printable(ari_or_id.rsplit("/", 1)[-1].lower()), printable(name))
 
 
 class Memory(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import time
 import uuid
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimited
 from airflow_provider_forge.files import open_shared
 from airflow_provider_forge.gateway.budget import Budget, Verdict, period_of
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileStore", "LimitStore", "Place", "RateLimiter", "Usage"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 WORTH_A_WORD = 5.0
 """Seconds of waiting from which on a log says so beforehand."""

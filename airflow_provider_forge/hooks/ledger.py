@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.hooks.shared import shared_directory
 from airflow_provider_forge.hooks.storage import open_storage
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["delivery_asset", "find_store", "open_ledger"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LARGEST = 65_000
 """Bytes: Airflow warns of values above 65,535 in its asset state store, and its REST API takes none."""

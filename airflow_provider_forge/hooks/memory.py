@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 from airflow.providers.common.compat.sdk import Variable
 from airflow.sdk.exceptions import AirflowRuntimeError
 
+from airflow_provider_forge.text import get_logger
+
 __all__ = ["VariableMemory"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class VariableMemory:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from airflow_provider_forge.operators.interval import check_age
 from airflow_provider_forge.operators.progress import in_words
 from airflow_provider_forge.operators.sections import section
 from airflow_provider_forge.operators.telemetry import Tally
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections import deque
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exporter"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -24,6 +23,7 @@ from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.operators.retries import final_errors, with_retry_policy
 from airflow_provider_forge.operators.telemetry import Tally, telling
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 WORTH_A_DEFERRAL = 15.0
 """Seconds: who waits for less before it has a place keeps its worker, because starting anew takes as long."""

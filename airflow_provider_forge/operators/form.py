@@ -5,7 +5,6 @@ Airflow shows the fields and checks next to nothing of what is in them, so the t
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Param
@@ -13,6 +12,7 @@ from airflow.providers.common.compat.sdk import Param
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.gateway.windows import parse_time
 from airflow_provider_forge.operators.interval import check_not_ahead
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_form", "trigger_form"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _FIELDS = ("from", "to", "environments", "metrics", "resend")
 

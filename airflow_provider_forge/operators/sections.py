@@ -6,12 +6,14 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.text import get_logger
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Section", "section"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PACKAGE = logging.getLogger(__name__.partition(".")[0])
 

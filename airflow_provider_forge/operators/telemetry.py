@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 from airflow_provider_forge.gateway.windows import LIVE_FOR
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tally", "tell_coverage", "telling"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 WINDOW_OUTCOMES = ("delivered", "empty", "expired", "failed")
 POINT_OUTCOMES = ("sent", "unchanged", "changed", "ambiguous", "rejected")

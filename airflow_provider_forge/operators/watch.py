@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from airflow_provider_forge.delivery.picture import backfill, before_backfill, d
 from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.operators.alerts import Notes, due_threshold, gaps_left_alone, gaps_to_tell
 from airflow_provider_forge.operators.healing import heal, plan
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Memo", "Sight", "Watch", "tell_expiry"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST_GAPS_TOLD = 10
 """Gaps in an alert, which may end up in a chat; the log has all."""

@@ -7,7 +7,6 @@ again and what must not is told apart as in the OTLP specification, "OTLP/HTTP R
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from airflow_provider_forge.http import USER_AGENT, quote, retry_after
 from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpClient", "Reception"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _RETRYABLE = (429, 502, 503, 504)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)

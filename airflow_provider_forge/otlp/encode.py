@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from airflow_provider_forge.otlp.model import (
     nanoseconds,
     points_of,
 )
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Export", "encode", "json_chunks"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _HEX = re.compile(r"[0-9a-fA-F]*")
 

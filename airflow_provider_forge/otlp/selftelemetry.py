@@ -8,7 +8,6 @@ host or version.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import time
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.conform import SCHEMA_URL, SERVICE_NAMESPACE
 from airflow_provider_forge.otlp.encode import Export, encode
 from airflow_provider_forge.otlp.model import DELTA, Json, any_value
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ __all__ = [
     "send_measurements",
 ]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SERVICE_NAME = "airflow-provider-forge"
 SCOPE_NAME = "airflow_provider_forge"
