@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_forge.text import printable, quote
+from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
+from airflow_provider_forge.text import get_logger, printable, quote, visible
 
 SECRET = "s3/cr+t~t0k&n=of the <account>"
 
@@ -108,3 +109,30 @@ def test_no_secret_is_left_whole(text, secret):
     clean = printable(secret)
     if len("".join(clean.split())) >= 6:
         assert clean not in shown
+
+
+EVIL = "x\x1b]0;pwned\x07\n::group::evil\n2026-11-27 ERROR forged line"
+TAMED = "x ]0;pwned :group::evil 2026-11-27 ERROR forged line"
+
+
+def test_a_log_line_stays_one_whatever_it_names(caplog):
+    log = get_logger("airflow_provider_forge.some_module")
+    assert get_logger(log.name) is log
+    log.warning("%s and %d of %.1f: %s", EVIL, 3, 2.5, ValueError(EVIL))
+    assert caplog.messages == [f"{TAMED} and 3 of 2.5: {TAMED}"]
+    log.warning("%s", "x" * 10**6)
+    assert len(caplog.messages[-1]) < 5000
+
+
+def test_so_does_each_error_of_this_provider():
+    error = ForgeError(EVIL, request_id=EVIL + "r" * 10**5)
+    assert error.message == TAMED
+    assert str(error).startswith(f"{TAMED} (request id {TAMED}")
+    assert len(error.request_id) <= 101
+    assert str(error).isprintable()
+    wrong = ConfigurationError(EVIL, EVIL)
+    assert (wrong.field, wrong.problem, str(wrong)) == (TAMED, TAMED, f"{TAMED}: {TAMED}")
+
+
+def test_the_layout_of_a_line_can_be_kept():
+    assert visible("a  b\x1b\u202e  é\n") == "a  b    é "
