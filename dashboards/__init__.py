@@ -1,5 +1,6 @@
 """The source of the Grafana dashboards in `deploy/grafana/dashboards`.
 
-`python -m dashboards` writes them anew. `promql` knows how to ask Prometheus for delta points, `panels` how a
-panel looks; every other module is one dashboard.
+`python -m dashboards` regenerates them. `promql` builds queries for delta points, `panels` the panels, and
+`base` the parts that all dashboards share; `generate` encodes the dashboards. Every other module defines one
+dashboard.
 """

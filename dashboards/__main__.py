@@ -9,7 +9,7 @@ from dashboards.generate import DIRECTORY, generated
 
 
 def main() -> None:
-    """Write them all."""
+    """Write all dashboards."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY
     for name, text in generated().items():
         (directory / name).write_text(text, encoding="utf-8")

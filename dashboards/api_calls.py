@@ -1,11 +1,11 @@
-"""API calls: what the app asks of Atlassian's products and of others, and what they answer."""
+"""API calls: the app's requests to Atlassian's products and to others, and their responses."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, choices
-from dashboards.panels import ABOUT_LATENCY, bar_chart, latencies, stat, table, time_series
+from dashboards.base import LATENCY, base, variables_for
+from dashboards.panels import LATENCY_NOTE, bar_chart, latencies, stat, table, time_series
 from dashboards.promql import (
     API_LATENCY,
     API_REQUESTS,
@@ -17,7 +17,7 @@ from dashboards.promql import (
     SERVER_ERRORS,
     SITE,
     latency,
-    of_the_top,
+    only_top,
     ratio,
     total,
 )
@@ -30,27 +30,27 @@ __all__ = ["dashboard"]
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
-    about = "Requests that a Forge app makes, by status, remote and URL, and their latency."
-    built = base("api-calls", "API calls", about, *choices(OF_CALLS, ENVIRONMENT, SITE), LATENCY)
-    return _table(_graphs(_numbers(built)))
+    description = "Requests that a Forge app sends, by status, remote and URL, and their latency."
+    built = base("api-calls", "API calls", description, *variables_for(OF_CALLS, ENVIRONMENT, SITE), LATENCY)
+    return _table(_graphs(_stats(built)))
 
 
 def _share(of: tuple[str, ...], window: str, *by: str) -> str:
     return ratio(total(API_REQUESTS, window, *by, where=of), total(API_REQUESTS, window, *by))
 
 
-def _numbers(built: Dashboard) -> Dashboard:
-    quantile = stat("Latency", "ms", latency(API_LATENCY, RANGE), about=ABOUT_LATENCY, span=6)
+def _stats(built: Dashboard) -> Dashboard:
+    quantile = stat("Latency", "ms", latency(API_LATENCY, RANGE), description=LATENCY_NOTE, span=6)
     return (
         built.with_panel(stat("Requests", "short", total(API_REQUESTS, RANGE), span=6))
-        .with_panel(stat("Answered with 5xx", "percentunit", _share(SERVER_ERRORS, RANGE), span=6))
-        .with_panel(stat("Answered with 4xx", "percentunit", _share(CLIENT_ERRORS, RANGE), span=6))
+        .with_panel(stat("5xx responses", "percentunit", _share(SERVER_ERRORS, RANGE), span=6))
+        .with_panel(stat("4xx responses", "percentunit", _share(CLIENT_ERRORS, RANGE), span=6))
         .with_panel(quantile)
     )
 
 
 def _graphs(built: Dashboard) -> Dashboard:
-    by_url = of_the_top(total(API_REQUESTS, INTERVAL, "url"), API_REQUESTS, "url")
+    by_url = only_top(total(API_REQUESTS, INTERVAL, "url"), API_REQUESTS, "url")
     return (
         built.with_panel(
             bar_chart("Requests by status", "short", {"{{status}}": total(API_REQUESTS, INTERVAL, "status")})
@@ -74,10 +74,10 @@ def _graphs(built: Dashboard) -> Dashboard:
                 "Latency by remote",
                 "ms",
                 {"{{remote}}": latency(API_LATENCY, INTERVAL, "remote")},
-                about=ABOUT_LATENCY,
+                description=LATENCY_NOTE,
             )
         )
-        .with_panel(bar_chart("Requests by URL, the top 10", "short", {"{{url}}": by_url}, span=24))
+        .with_panel(bar_chart("Top 10 URLs by requests", "short", {"{{url}}": by_url}, span=24))
     )
 
 
@@ -88,4 +88,4 @@ def _table(built: Dashboard) -> Dashboard:
         "4xx": ("percentunit", _share(CLIENT_ERRORS, RANGE, "url")),
         "Latency": ("ms", latency(API_LATENCY, RANGE, "url")),
     }
-    return built.with_panel(table("URLs", "url", columns, about=f"Latency: {ABOUT_LATENCY}"))
+    return built.with_panel(table("URLs", "url", columns, description=f"Latency: {LATENCY_NOTE}"))

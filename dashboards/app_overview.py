@@ -1,11 +1,11 @@
-"""App overview: how much the app is used, what fails, how long it takes."""
+"""App overview: usage of the app, its errors and its latency."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, choices
-from dashboards.panels import ABOUT_LATENCY, bar_chart, latencies, legend, stat, time_series
+from dashboards.base import LATENCY, base, variables_for
+from dashboards.panels import LATENCY_NOTE, bar_chart, latencies, legend, stat, time_series
 from dashboards.promql import (
     API_REQUESTS,
     CUSTOM,
@@ -19,9 +19,9 @@ from dashboards.promql import (
     SITE,
     VERSION,
     latency,
-    of_the_top,
+    only_top,
     ratio,
-    success,
+    success_rate,
     total,
 )
 
@@ -33,25 +33,25 @@ __all__ = ["dashboard"]
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
-    about = "Invocations of a Forge app, their errors and their latency, by environment and version."
-    variables = choices(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
-    built = base("app-overview", "App overview", about, *variables, LATENCY)
-    return _graphs(_numbers(built))
+    description = "Invocations of a Forge app, their errors and their latency, by environment and version."
+    variables = variables_for(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
+    built = base("app-overview", "App overview", description, *variables, LATENCY)
+    return _graphs(_stats(built))
 
 
-def _numbers(built: Dashboard) -> Dashboard:
+def _stats(built: Dashboard) -> Dashboard:
     errors = ratio(total(ERRORS, RANGE), total(INVOCATIONS, RANGE))
     return (
         built.with_panel(stat("Invocations", "short", total(INVOCATIONS, RANGE)))
         .with_panel(stat("Errors", "short", f"{total(ERRORS, RANGE)} or 0 * {total(INVOCATIONS, RANGE)}"))
         .with_panel(stat("Error rate", "percentunit", errors))
-        .with_panel(stat("Success rate", "percentunit", success(RANGE)))
+        .with_panel(stat("Success rate", "percentunit", success_rate(RANGE)))
         .with_panel(
             stat(
                 "Latency",
                 "ms",
                 latency(INVOCATION_LATENCY, RANGE),
-                about=ABOUT_LATENCY,
+                description=LATENCY_NOTE,
             )
         )
         .with_panel(stat("API requests", "short", total(API_REQUESTS, RANGE)))
@@ -61,7 +61,7 @@ def _numbers(built: Dashboard) -> Dashboard:
 def _graphs(built: Dashboard) -> Dashboard:
     by_environment = ratio(total(ERRORS, INTERVAL, ENVIRONMENT), total(INVOCATIONS, INTERVAL, ENVIRONMENT))
     by_version = ratio(total(ERRORS, INTERVAL, VERSION), total(INVOCATIONS, INTERVAL, VERSION))
-    by_function = of_the_top(total(INVOCATIONS, INTERVAL, "functionKey"), INVOCATIONS, "functionKey")
+    by_function = only_top(total(INVOCATIONS, INTERVAL, "functionKey"), INVOCATIONS, "functionKey")
     environment, version = legend(ENVIRONMENT), legend(VERSION)
     return (
         built.with_panel(
@@ -80,17 +80,15 @@ def _graphs(built: Dashboard) -> Dashboard:
             time_series(
                 "Success rate by environment",
                 "percentunit",
-                {environment: success(INTERVAL, ENVIRONMENT)},
-                least=None,
+                {environment: success_rate(INTERVAL, ENVIRONMENT)},
+                minimum=None,
             )
         )
         .with_panel(latencies("Invocation latency", INVOCATION_LATENCY))
         .with_panel(
             bar_chart("Errors by type", "short", {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")})
         )
-        .with_panel(
-            bar_chart("Invocations by function, the top 10", "short", {"{{functionKey}}": by_function})
-        )
+        .with_panel(bar_chart("Top 10 functions by invocations", "short", {"{{functionKey}}": by_function}))
         .with_panel(
             bar_chart("Custom metrics", "short", {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")})
         )
@@ -99,7 +97,7 @@ def _graphs(built: Dashboard) -> Dashboard:
                 "Sites with invocations",
                 "short",
                 {"sites": f"count({total(INVOCATIONS, INTERVAL, SITE)})"},
-                about="How many sites used the app in each interval.",
+                description="Number of sites that used the app in each interval.",
             )
         )
     )

@@ -1,4 +1,4 @@
-"""What all dashboards have in common: name, time, variables, and links to each other."""
+"""The parts that all dashboards share: name, time range, variables, and links to each other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from grafana_foundation_sdk.models.dashboard import (
 from dashboards.panels import DATASOURCE
 from dashboards.promql import APP, ENVIRONMENT, GAUGE, HISTOGRAM, INVOCATIONS, SITE, SUMMARY, VERSION
 
-__all__ = ["KEPT", "LATENCY", "base", "choices", "of_exporter"]
+__all__ = ["KEPT", "LATENCY", "base", "exporter_variable", "variables_for"]
 
 TAG = "forge"
 NAMES = {ENVIRONMENT: "environment", SITE: "site", VERSION: "version"}
-# As long as a Prometheus keeps samples by default.
+# Prometheus' default retention.
 KEPT = "15d"
 
 
@@ -33,14 +33,14 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
     )
 
 
-def choices(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
-    """Return the variables of the app, of which one is chosen, and of labels, of which all are at first.
+def variables_for(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
+    """Return a single-value variable for the app, and multi-value variables for labels, all values selected.
 
-    Each offers what those before it leave.
+    Each variable offers the values that match the selection in those before it.
 
     Args:
-        metrics: Regular expression of the names of the dashboard's own metrics: others may not be exported.
-        labels: The first of `ENVIRONMENT`, `SITE` and `VERSION`.
+        metrics: Regular expression for the names of the dashboard's own metrics: others may not be exported.
+        labels: `ENVIRONMENT`, `SITE` and `VERSION`, or the first ones of them.
     """
     names = f'__name__=~"{metrics}"'
     every = VariableOption(selected=True, text=["All"], value=["$__all"])
@@ -48,7 +48,7 @@ def choices(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
     for number, label in enumerate(labels, start=1):
         selector = ", ".join((names, *INVOCATIONS.matchers[:number]))
         variable = _variable(NAMES[label], f"label_values({{{selector}}}, {label})")
-        # All is also what lacks the label.
+        # All includes series without the label.
         variables.append(variable.multi(True).include_all(True).all_value(".*").current(every))
     return variables
 
@@ -56,16 +56,17 @@ def choices(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
 LATENCY = (
     dashboard.CustomVariable("latency")
     .label("Latency is a")
-    .description("The type that Atlassian's latency metrics turn out to have, which is not published")
+    .description("The OTLP type of the latency metrics, which Atlassian does not publish")
     .values(f"Histogram : {HISTOGRAM}, Summary : {SUMMARY}, Gauge : {GAUGE}")
     .current(VariableOption(selected=True, text="Histogram", value=str(HISTOGRAM)))
 )
 
 
-def of_exporter(metric: str) -> dashboard.QueryVariable:
-    """Return the variable of the app, by a metric that every exporter has.
+def exporter_variable(metric: str) -> dashboard.QueryVariable:
+    """Return the variable for the app, from a metric that every exporter has.
 
-    `label_values` would offer only apps whose exporter has lived in the time shown, and so none that is dead.
+    `label_values` would only offer apps whose exporter was alive in the selected time range, and no dead
+    ones.
     """
     query = f"query_result(count by ({APP}) (last_over_time({metric}[{KEPT}])))"
     return _variable("app", query).regex(f'/{APP}="([^"]+)"/')
@@ -75,10 +76,10 @@ def base(name: str, title: str, description: str, *variables: object) -> dashboa
     """Return a dashboard without panels.
 
     Args:
-        name: What follows `forge-` in its uid and in the name of its file.
-        title: Without "Forge".
-        description: One sentence.
-        variables: Builders of its variables, besides the data source.
+        name: Suffix of its uid and file name, after `forge-`.
+        title: The title without the prefix "Forge:".
+        description: Description, in one sentence.
+        variables: Builders of its variables, except for the data source.
     """
     others = dashboard.DashboardLink("Forge").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     built = (

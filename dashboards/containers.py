@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import base, choices
+from dashboards.base import base, variables_for
 from dashboards.panels import bar_chart, legend, stat, time_series
 from dashboards.promql import CPU, ENVIRONMENT, INSTANCES, INTERVAL, MEMORY, RANGE, RESTARTS, UPTIME
 
@@ -15,22 +15,22 @@ __all__ = ["dashboard"]
 
 POD = "by (serviceKey, pod)"
 LEGEND = legend("pod")
-# The newest points are up to 20 minutes old when they come.
+# The newest points are up to 20 minutes old when they arrive.
 LATEST = "30m"
 
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
-    about = "The containers of a Forge app."
-    # Others' containers may have metrics by such names in the same place, and many of them.
+    description = "The containers of a Forge app."
+    # Other containers in the same Prometheus may have many metrics with similar names.
     names = "|".join(metric.name for metric in (CPU, MEMORY, RESTARTS, UPTIME, INSTANCES))
-    built = base("containers", "Containers", about, *choices(names, ENVIRONMENT))
-    unsaid = "Atlassian's points of it may not say their environment: they are shown for all."
+    built = base("containers", "Containers", description, *variables_for(names, ENVIRONMENT))
+    no_environment = "Atlassian's points may lack the environment. They are shown for every environment."
     instances = f"sum by (serviceKey) (last_over_time({INSTANCES.where()}[{INTERVAL}]))"
     return (
-        built.with_panel(stat("Instances", "short", _instances(), about=unsaid, span=8))
+        built.with_panel(stat("Instances", "short", _instances(), description=no_environment, span=8))
         .with_panel(stat("Restarts", "short", f"sum({_restarts(RANGE)})", span=8))
-        .with_panel(stat("Shortest uptime", "s", _shortest_uptime(), about=unsaid, span=8))
+        .with_panel(stat("Shortest uptime", "s", _shortest_uptime(), description=no_environment, span=8))
         .with_panel(
             time_series("CPU", "percent", {LEGEND: f"avg {POD} (avg_over_time({CPU.where()}[{INTERVAL}]))"})
         )
@@ -45,19 +45,25 @@ def dashboard() -> Dashboard:
                 "Uptime",
                 "s",
                 {LEGEND: f"max {POD} (last_over_time({UPTIME.where()}[{INTERVAL}]))"},
-                about=unsaid,
+                description=no_environment,
             )
         )
         .with_panel(
-            time_series("Instances by service", "short", {"{{serviceKey}}": instances}, about=unsaid, span=24)
+            time_series(
+                "Instances by service",
+                "short",
+                {"{{serviceKey}}": instances},
+                description=no_environment,
+                span=24,
+            )
         )
     )
 
 
 def _restarts(window: str) -> str:
-    """Return the restarts of each series: from minute to minute, what a cumulative count has grown by.
+    """Return the restarts of each series: the sum of a cumulative count's increases from minute to minute.
 
-    `increase()` would extrapolate, and so tell of fractions of a restart.
+    `increase()` would extrapolate, and return fractions of a restart.
     """
     count = RESTARTS.where()
     return f"sum_over_time(clamp_min({count} - {count} offset 1m, 0)[{window}:1m])"

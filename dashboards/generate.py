@@ -1,4 +1,4 @@
-"""The dashboards as the text of the files that Grafana reads."""
+"""Encode the dashboards as the JSON files that Grafana reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SOURCES = (app_overview, api_calls, sites, versions, containers, exporter)
 
 
 def generated() -> dict[str, str]:
-    """Return the text of all dashboards, by file name."""
+    """Return the JSON of all dashboards, by file name."""
     texts = {}
     for source in SOURCES:
         dashboard = source.dashboard().build()
         for number, panel in enumerate(dashboard.panels, start=1):
-            # A link to a panel holds its number.
+            # Links to a panel contain its id.
             panel.id_val = number
         texts[f"{dashboard.uid}.json"] = JSONEncoder(sort_keys=True, indent=2).encode(dashboard) + "\n"
     return texts

@@ -1,4 +1,4 @@
-"""How the panels look, and what they ask: thin covers over Grafana's own builders."""
+"""The kinds of panels: thin wrappers of Grafana's own builders."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from dashboards.promql import (
     NO_QUANTILE,
     QUANTILE,
     SUMMARY,
+    if_latency_is,
     means,
     quantile,
-    shown_as,
 )
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from dashboards.promql import Metric
 
 __all__ = [
-    "ABOUT_LATENCY",
     "DATASOURCE",
+    "LATENCY_NOTE",
     "QUARTER_HOUR",
     "bar_chart",
     "latencies",
@@ -56,20 +56,20 @@ __all__ = [
 ]
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-# Forge's points are a minute apart: between them is nothing to be seen.
+# Forge's points are one minute apart, so a shorter step shows nothing more.
 MINUTE, QUARTER_HOUR = "1m", "15m"
 HEIGHT = 8
 
-ABOUT_LATENCY = "The 95th percentile of histograms; the mean of summaries and gauges."
+LATENCY_NOTE = "The 95th percentile of histograms; the mean of summaries and gauges."
 
 
 def legend(*labels: str) -> str:
-    """Return the legend that shows the values of labels."""
+    """Return a legend format with the values of labels."""
     return " ".join(f"{{{{{label}}}}}" for label in labels)
 
 
 def _queries(queries: Mapping[str, str]) -> Iterable[prometheus.Dataquery]:
-    """Return graphs' queries, given as PromQL by legend."""
+    """Return range queries, given as PromQL by legend format."""
     for letter, (text, expression) in zip(ascii_uppercase, queries.items(), strict=False):
         yield prometheus.Dataquery().ref_id(letter).expr(expression).legend_format(text).range()
 
@@ -79,26 +79,26 @@ def time_series(
     unit: str,
     queries: Mapping[str, str],
     *,
-    about: str = "",
+    description: str = "",
     span: int = 12,
     step: str = MINUTE,
-    least: float | None = 0,
+    minimum: float | None = 0,
 ) -> timeseries.Panel:
-    """Return a graph.
+    """Return a graph of lines.
 
     Args:
-        title: Its title.
-        unit: Grafana's id of a unit.
-        queries: PromQL by legend.
-        about: Its description.
-        span: Its width, of 24.
-        step: The shortest distance of its points.
-        least: Where its vertical axis begins; None for near the lowest value.
+        title: Title.
+        unit: Grafana's id of the unit.
+        queries: PromQL by legend format.
+        description: Description.
+        span: Width in columns of Grafana's grid, 1 to 24.
+        step: Minimum interval between its points, such as "1m".
+        minimum: Start of the vertical axis; None for automatic.
     """
     panel = (
         timeseries.Panel()
         .title(title)
-        .description(about)
+        .description(description)
         .unit(unit)
         .datasource(DATASOURCE)
         .interval(step)
@@ -114,19 +114,25 @@ def time_series(
             .show_legend(True)
         )
     )
-    if least is not None:
-        panel.min(least)
+    if minimum is not None:
+        panel.min(minimum)
     for query in _queries(queries):
         panel.with_target(query)
     return panel
 
 
 def bar_chart(
-    title: str, unit: str, queries: Mapping[str, str], *, about: str = "", span: int = 12, step: str = MINUTE
+    title: str,
+    unit: str,
+    queries: Mapping[str, str],
+    *,
+    description: str = "",
+    span: int = 12,
+    step: str = MINUTE,
 ) -> timeseries.Panel:
-    """Return a graph of totals, as stacked bars; arguments as for `time_series`."""
+    """Return a graph of totals as stacked bars. The arguments are those of `time_series`."""
     return (
-        time_series(title, unit, queries, about=about, span=span, step=step)
+        time_series(title, unit, queries, description=description, span=span, step=step)
         .draw_style(GraphDrawStyle.BARS)
         .fill_opacity(80)
         .line_width(0)
@@ -139,27 +145,27 @@ def stat(
     unit: str,
     expression: str,
     *,
-    about: str = "",
+    description: str = "",
     span: int = 4,
-    text: str = "",
-    words: Mapping[str, str] | None = None,
+    legend_format: str = "",
+    mappings: Mapping[str, str] | None = None,
 ) -> StatPanel:
-    """Return one number, of the whole time shown, or one for each of a label's values.
+    """Return one number for the whole time range, or one for each value of a label.
 
     Args:
-        title: As for `time_series`, like those not named here.
-        unit: Grafana's id of a unit.
+        title: Title.
+        unit: Grafana's id of the unit.
         expression: PromQL.
-        about: Its description.
-        span: Its width, of 24.
-        text: What to write at each number where there are several.
-        words: What to show in place of some values.
+        description: Description.
+        span: Width in columns of Grafana's grid, 1 to 24.
+        legend_format: Label of each number, if there are several.
+        mappings: Texts to show in place of certain values.
     """
-    query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(text).instant()
+    query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(legend_format).instant()
     panel = (
         StatPanel()
         .title(title)
-        .description(about)
+        .description(description)
         .unit(unit)
         .datasource(DATASOURCE)
         .span(span)
@@ -170,25 +176,32 @@ def stat(
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(query)
     )
-    if words:
-        shown = {value: ValueMappingResult(text=word) for value, word in words.items()}
-        panel.mappings([ValueMap(options=shown)])
+    if mappings:
+        options = {value: ValueMappingResult(text=text) for value, text in mappings.items()}
+        panel.mappings([ValueMap(options=options)])
     return panel
 
 
 def table(
-    title: str, label: str, columns: Mapping[str, tuple[str, str]], *, about: str = "", span: int = 24
+    title: str, label: str, columns: Mapping[str, tuple[str, str]], *, description: str = "", span: int = 24
 ) -> TablePanel:
     """Return a table with a row for each value of a label.
 
     Args:
-        title: Its title.
-        label: The label; the first column.
-        columns: For each, by its name, Grafana's id of a unit, and PromQL by that label.
-        about: Its description.
-        span: Its width, of 24.
+        title: Title.
+        label: The label, shown in the first column.
+        columns: Grafana's id of the unit, and PromQL that aggregates by the label, by column name.
+        description: Description.
+        span: Width in columns of Grafana's grid, 1 to 24.
     """
-    panel = TablePanel().title(title).description(about).datasource(DATASOURCE).span(span).height(HEIGHT + 2)
+    panel = (
+        TablePanel()
+        .title(title)
+        .description(description)
+        .datasource(DATASOURCE)
+        .span(span)
+        .height(HEIGHT + 2)
+    )
     names = {}
     for letter, (name, (unit, expression)) in zip(ascii_uppercase, columns.items(), strict=False):
         names[f"Value #{letter}"] = name
@@ -209,18 +222,21 @@ def table(
 
 
 def latencies(title: str, metric: Metric) -> timeseries.Panel:
-    """Return a graph of a latency, whichever of its types Atlassian gives it: see the variable `latency`."""
+    """Return a graph of a latency for each of its possible types; the variable `latency` selects one."""
     queries = {
-        f"p{share * 100:.0f}": shown_as(HISTOGRAM, quantile(share, metric, INTERVAL))
+        f"p{share * 100:.0f}": if_latency_is(HISTOGRAM, quantile(share, metric, INTERVAL))
         for share in (0.5, 0.9, 0.99)
     }
     summaries, gauges = means(metric, INTERVAL)
     slowest = f"max by (quantile) (max_over_time({metric.where(QUANTILE)}[{INTERVAL}]))"
     highest = f"max(max_over_time({metric.where(NO_QUANTILE)}[{INTERVAL}]))"
-    queries["mean"] = shown_as(SUMMARY, summaries)
-    queries["quantile {{quantile}} of the slowest series"] = shown_as(SUMMARY, slowest)
-    queries["mean of the series"] = shown_as(GAUGE, gauges)
-    queries["slowest series"] = shown_as(GAUGE, highest)
+    queries["mean"] = if_latency_is(SUMMARY, summaries)
+    queries["quantile {{quantile}} of the slowest series"] = if_latency_is(SUMMARY, slowest)
+    queries["mean of the series"] = if_latency_is(GAUGE, gauges)
+    queries["slowest series"] = if_latency_is(GAUGE, highest)
     return time_series(
-        title, "ms", queries, about="Quantiles of a summary can't be put together: the highest is shown."
+        title,
+        "ms",
+        queries,
+        description="Quantiles of several summaries cannot be aggregated: the highest is shown.",
     )

@@ -1,8 +1,8 @@
 """PromQL for Forge's metrics as Prometheus keeps them: delta points, one a minute.
 
-A delta point is what happened in its minute, so totals are sums over time, and never a `rate()`. Grafana's
-`$__interval` is also the distance of a graph's steps: over it, each point is counted once. `$__rate_interval`
-would count most points several times.
+A delta point is the count of its minute, so totals are sums over time and never a `rate()`. Grafana's
+`$__interval` equals the step of a graph, so that each point is counted once. `$__rate_interval` would count
+most points several times.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 INTERVAL, RANGE = "$__interval", "$__range"
 APP, ENVIRONMENT = "atlassian_forge_app_id", "deployment_environment_name"
 SITE, VERSION = "contextAri", "appVersion"
-# Regular expressions of names, whichever type a latency has.
+# Regular expressions for metric names, valid for every type of latency.
 OF_INVOCATIONS, OF_CALLS = "forge_backend_.+", "forge_api_.+"
 OF_INVOCATIONS_AND_CALLS = f"{OF_INVOCATIONS}|{OF_CALLS}"
 
@@ -20,11 +20,11 @@ _OF_APP = (f'{APP}="$app"',)
 _OF_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment"')
 _OF_SITE = (*_OF_ENVIRONMENT, f'{SITE}=~"$site"')
 _OF_VERSION = (*_OF_SITE, f'{VERSION}=~"$version"')
-# Points that do not say their environment are of all of them.
+# Points without an environment count for all environments.
 _OF_ANY_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment|"')
 
 SERVER_ERRORS, CLIENT_ERRORS = ('status="5xx"',), ('status="4xx"',)
-# What tells a summary's quantiles from gauges.
+# Distinguish a summary's quantiles from gauges.
 QUANTILE, NO_QUANTILE = 'quantile!=""', 'quantile=""'
 
 TOP = 10
@@ -32,13 +32,13 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as Prometheus names it, and the dashboards' variables that choose among its series."""
+    """A metric by its name in Prometheus, with the matchers that apply the dashboards' variables."""
 
     name: str
     matchers: tuple[str, ...]
 
     def where(self, *more: str, suffix: str = "") -> str:
-        """Return the selector of its series, or of those named with a suffix."""
+        """Return the selector of its series, optionally with more matchers and a suffix of the name."""
         return f"{self.name}{suffix}{{{', '.join((*self.matchers, *more))}}}"
 
 
@@ -56,12 +56,12 @@ INSTANCES = Metric("service_instance_count", _OF_ANY_ENVIRONMENT)
 
 
 def exporter(name: str) -> Metric:
-    """Return one of the exporter's own metrics, given what follows `forge_exporter_`."""
+    """Return one of the exporter's own metrics, given its name without `forge_exporter_`."""
     return Metric(f"forge_exporter_{name}", _OF_APP)
 
 
 def by_labels(labels: tuple[str, ...]) -> str:
-    """Return what follows an aggregation's name."""
+    """Return the `by` clause of an aggregation."""
     return f" by ({', '.join(labels)}) " if labels else ""
 
 
@@ -70,33 +70,33 @@ def total(metric: Metric, window: str, *by: str, where: tuple[str, ...] = (), at
 
     Args:
         metric: The sum.
-        window: `INTERVAL` in a graph, `RANGE` for the whole time shown.
+        window: `INTERVAL` in a graph, `RANGE` for the whole time range.
         by: Labels to keep.
-        where: More matchers.
-        at: A modifier of the selector.
+        where: Additional matchers.
+        at: An @ modifier for the selector.
     """
     return f"sum{by_labels(by)}(sum_over_time({metric.where(*where)}[{window}]{at}))"
 
 
 def ratio(part: str, whole: str) -> str:
-    """Return what share of a total a part of it is: 0 where the whole has points and the part has none."""
+    """Return the ratio of a part to the whole: 0 if the whole has points and the part has none."""
     return f"({part} or 0 * {whole}) / {whole}"
 
 
-def success(window: str, *by: str) -> str:
-    """Return the share of the invocations that ended without an error."""
+def success_rate(window: str, *by: str) -> str:
+    """Return the share of invocations that ended without an error."""
     return f"1 - {ratio(total(ERRORS, window, *by), total(INVOCATIONS, window, *by))}"
 
 
 def quantile(share: float, metric: Metric, window: str, *by: str) -> str:
-    """Return a quantile of explicit histograms, or else of exponential ones, which are native histograms."""
+    """Return a quantile of explicit histograms, else of exponential ones, stored as native histograms."""
     buckets = f"sum by ({', '.join((*by, 'le'))}) (sum_over_time({metric.where(suffix='_bucket')}[{window}]))"
     native = f"sum{by_labels(by)}(sum_over_time({metric.where()}[{window}]))"
     return f"histogram_quantile({share}, {buckets}) or histogram_quantile({share}, {native})"
 
 
 def means(metric: Metric, window: str, *by: str) -> tuple[str, str]:
-    """Return the mean of summaries, and of gauges, whose series all weigh the same."""
+    """Return the mean of summaries, and the unweighted mean of gauges over their series."""
     sums, counts = (
         f"sum{by_labels(by)}(sum_over_time({metric.where(suffix=suffix)}[{window}]))"
         for suffix in ("_sum", "_count")
@@ -109,22 +109,22 @@ def means(metric: Metric, window: str, *by: str) -> tuple[str, str]:
 HISTOGRAM, SUMMARY, GAUGE = 1, 2, 3
 
 
-def shown_as(shape: int, expression: str) -> str:
-    """Return the expression, without a result unless the variable `latency` says that shape."""
+def if_latency_is(shape: int, expression: str) -> str:
+    """Return the expression, empty unless the variable `latency` selects this type."""
     return f"({expression}) and on () (vector($latency) == {shape})"
 
 
 def latency(metric: Metric, window: str, *by: str) -> str:
-    """Return one number for the latency: the 95th percentile of histograms, else the mean."""
+    """Return the latency as one number: the 95th percentile of histograms, else the mean."""
     summaries, gauges = means(metric, window, *by)
     shapes = {HISTOGRAM: quantile(0.95, metric, window, *by), SUMMARY: summaries, GAUGE: gauges}
-    return " or ".join(f"({shown_as(shape, expression)})" for shape, expression in shapes.items())
+    return " or ".join(f"({if_latency_is(shape, expression)})" for shape, expression in shapes.items())
 
 
-def of_the_top(expression: str, metric: Metric, label: str, *, where: tuple[str, ...] = ()) -> str:
-    """Return those results whose label is among the ten with the highest totals in all of the time shown.
+def only_top(expression: str, metric: Metric, label: str, *, where: tuple[str, ...] = ()) -> str:
+    """Keep the results of the ten label values with the highest totals over the whole time range.
 
-    `topk` alone would choose anew at every step of a graph.
+    `topk` alone would select different ones at each step of a graph.
     """
     totals = total(metric, RANGE, label, where=where, at=" @ end()")
     return f"({expression}) and on ({label}) topk({TOP}, {totals})"

@@ -1,10 +1,10 @@
-"""Sites: who uses the app, and whom an incident affects, which totals hide."""
+"""Sites: the sites that use the app, and those that an incident affects, which totals hide."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, choices
+from dashboards.base import LATENCY, base, variables_for
 from dashboards.panels import bar_chart, legend, stat, table, time_series
 from dashboards.promql import (
     API_REQUESTS,
@@ -19,7 +19,7 @@ from dashboards.promql import (
     SITE,
     VERSION,
     latency,
-    of_the_top,
+    only_top,
     ratio,
     total,
 )
@@ -34,12 +34,12 @@ LEGEND = legend(SITE)
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
-    about = "The sites on which a Forge app runs, and who is affected when it fails."
-    variables = choices(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
-    built = base("sites", "Sites", about, *variables, LATENCY)
+    description = "The sites that use a Forge app, and those affected by its errors."
+    variables = variables_for(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
+    built = base("sites", "Sites", description, *variables, LATENCY)
     rate = ratio(total(ERRORS, INTERVAL, SITE), total(INVOCATIONS, INTERVAL, SITE))
     affected = f"count({total(ERRORS, RANGE, SITE)} > 0) or vector(0)"
-    most = of_the_top(total(INVOCATIONS, INTERVAL, SITE), INVOCATIONS, SITE)
+    most = only_top(total(INVOCATIONS, INTERVAL, SITE), INVOCATIONS, SITE)
     return (
         built.with_panel(
             stat("Sites with invocations", "short", f"count({total(INVOCATIONS, RANGE, SITE)})", span=8)
@@ -48,19 +48,19 @@ def dashboard() -> Dashboard:
         .with_panel(stat("Sites with 5xx from an API", "short", _with_server_errors(), span=8))
         .with_panel(
             bar_chart(
-                "Errors by site, the top 10",
+                "Top 10 sites by errors",
                 "short",
-                {LEGEND: of_the_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
+                {LEGEND: only_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
             )
         )
         .with_panel(
             time_series(
-                "Error rate of the 10 sites with the most errors",
+                "Error rate of the top 10 sites by errors",
                 "percentunit",
-                {LEGEND: of_the_top(rate, ERRORS, SITE)},
+                {LEGEND: only_top(rate, ERRORS, SITE)},
             )
         )
-        .with_panel(bar_chart("Invocations by site, the top 10", "short", {LEGEND: most}, span=24))
+        .with_panel(bar_chart("Top 10 sites by invocations", "short", {LEGEND: most}, span=24))
         .with_panel(table("Sites", SITE, _columns()))
     )
 

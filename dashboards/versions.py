@@ -1,11 +1,11 @@
-"""Versions: a new version of the app beside the old."""
+"""Versions: a new version of the app compared with the old one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, choices
-from dashboards.panels import ABOUT_LATENCY, bar_chart, legend, table, time_series
+from dashboards.base import LATENCY, base, variables_for
+from dashboards.panels import LATENCY_NOTE, bar_chart, legend, table, time_series
 from dashboards.promql import (
     ENVIRONMENT,
     ERRORS,
@@ -31,9 +31,9 @@ LEGEND = legend(VERSION)
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
-    about = "Versions of a Forge app side by side: how far a rollout is, and whether it does harm."
-    variables = choices(OF_INVOCATIONS, ENVIRONMENT, SITE, VERSION)
-    built = base("versions", "Versions", about, *variables, LATENCY)
+    description = "Versions of a Forge app side by side: the progress and the effect of a rollout."
+    variables = variables_for(OF_INVOCATIONS, ENVIRONMENT, SITE, VERSION)
+    built = base("versions", "Versions", description, *variables, LATENCY)
     invocations = total(INVOCATIONS, INTERVAL, VERSION)
     all_of_environment = total(INVOCATIONS, INTERVAL, ENVIRONMENT)
     in_environment = total(INVOCATIONS, INTERVAL, VERSION, ENVIRONMENT)
@@ -58,7 +58,7 @@ def dashboard() -> Dashboard:
                 "Latency",
                 "ms",
                 {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)},
-                about=ABOUT_LATENCY,
+                description=LATENCY_NOTE,
             )
         )
         .with_panel(bar_chart("Errors", "short", {LEGEND: total(ERRORS, INTERVAL, VERSION)}))

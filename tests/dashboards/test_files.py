@@ -108,7 +108,7 @@ def test_the_exporter_tells_all_that_it_can_and_the_dashboard_shows_it(of_day):
 
 def test_no_gap_is_told_from_nobody_looking():
     panels = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in EXPORTER["panels"]}
-    for title in ("Quarter hours missing", "First gap expires in", "Token expires in"):
+    for title in ("Missing windows", "First gap expires in", "Token expires in"):
         assert panels[title]["noValue"] == "no data"
     [mapping] = panels["First gap expires in"]["mappings"]
     assert mapping["options"]["-1"]["text"] == "no gap"

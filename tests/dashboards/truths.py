@@ -209,7 +209,7 @@ APP_OVERVIEW = {
     "Success rate by environment": {"A": lambda asked: asked.success(ENVIRONMENT)},
     "Invocation latency": _latencies(INVOCATION_LATENCY),
     "Errors by type": {"A": lambda asked: asked.total(ERRORS, "errorType")},
-    "Invocations by function, the top 10": {
+    "Top 10 functions by invocations": {
         "A": lambda asked: asked.top(asked.total(INVOCATIONS, "functionKey"), INVOCATIONS, "functionKey")
     },
     "Custom metrics": {"A": lambda asked: asked.total(CUSTOM, "metricName")},
@@ -218,8 +218,8 @@ APP_OVERVIEW = {
 
 API_CALLS = {
     "Requests": {"A": lambda asked: asked.total(REQUESTS)},
-    "Answered with 5xx": {"A": lambda asked: asked.status("5xx")},
-    "Answered with 4xx": {"A": lambda asked: asked.status("4xx")},
+    "5xx responses": {"A": lambda asked: asked.status("5xx")},
+    "4xx responses": {"A": lambda asked: asked.status("4xx")},
     "Latency": {"A": lambda asked: asked.latency(API_LATENCY)},
     "Requests by status": {"A": lambda asked: asked.total(REQUESTS, "status")},
     "Requests by remote": {"A": lambda asked: asked.total(REQUESTS, "remote")},
@@ -227,9 +227,7 @@ API_CALLS = {
     "4xx by remote": {"A": lambda asked: asked.status("4xx", "remote")},
     "Request latency": _latencies(API_LATENCY),
     "Latency by remote": {"A": lambda asked: asked.latency(API_LATENCY, "remote")},
-    "Requests by URL, the top 10": {
-        "A": lambda asked: asked.top(asked.total(REQUESTS, "url"), REQUESTS, "url")
-    },
+    "Top 10 URLs by requests": {"A": lambda asked: asked.top(asked.total(REQUESTS, "url"), REQUESTS, "url")},
     "URLs": {
         "A": lambda asked: asked.total(REQUESTS, "url"),
         "B": lambda asked: asked.status("5xx", "url"),
@@ -242,11 +240,11 @@ SITES = {
     "Sites with invocations": {"A": lambda asked: asked.total(INVOCATIONS, SITE).counted()},
     "Sites with errors": {"A": lambda asked: _affected(asked, ERRORS)},
     "Sites with 5xx from an API": {"A": lambda asked: _affected(asked, REQUESTS, status="5xx")},
-    "Errors by site, the top 10": {"A": lambda asked: asked.top(asked.total(ERRORS, SITE), ERRORS, SITE)},
-    "Error rate of the 10 sites with the most errors": {
+    "Top 10 sites by errors": {"A": lambda asked: asked.top(asked.total(ERRORS, SITE), ERRORS, SITE)},
+    "Error rate of the top 10 sites by errors": {
         "A": lambda asked: asked.top(asked.error_rate(SITE), ERRORS, SITE)
     },
-    "Invocations by site, the top 10": {
+    "Top 10 sites by invocations": {
         "A": lambda asked: asked.top(asked.total(INVOCATIONS, SITE), INVOCATIONS, SITE)
     },
     "Sites": {
@@ -293,8 +291,8 @@ CONTAINERS = {
 EXPORTER = {
     "Behind by": {"A": lambda asked: asked.behind()},
     "Windows delivered": {"A": lambda asked: asked.or_zero(asked.windows_done())},
-    "Failed tries": {"A": lambda asked: asked.or_zero(asked.total("forge_exporter_failures_total"))},
-    "Quarter hours missing": {"A": lambda asked: asked.missing()},
+    "Failed attempts": {"A": lambda asked: asked.or_zero(asked.total("forge_exporter_failures_total"))},
+    "Missing windows": {"A": lambda asked: asked.missing()},
     "First gap expires in": {"A": lambda asked: asked.first_gap()},
     "Token expires in": {
         "A": lambda asked: asked.latest("forge_exporter_token_expiry_seconds", min, reach=2 * HOUR)
@@ -309,8 +307,10 @@ EXPORTER = {
         "A": lambda asked: asked.total("forge_exporter_calls_total"),
         "B": lambda asked: asked.total("forge_exporter_throttles_total"),
     },
-    "Failed tries by error": {"A": lambda asked: asked.total("forge_exporter_failures_total", "error_type")},
-    "Quarter hours of the last 14 days that are not delivered": {"A": lambda asked: asked.not_delivered()},
+    "Failed attempts by error": {
+        "A": lambda asked: asked.total("forge_exporter_failures_total", "error_type")
+    },
+    "Undelivered windows of the last 14 days": {"A": lambda asked: asked.not_delivered()},
 }
 
 TRUTHS: dict[tuple[str, str, str], Callable[[Asked], Table]] = {
