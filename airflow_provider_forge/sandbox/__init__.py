@@ -1,4 +1,4 @@
-"""A stand-in for Atlassian's gateway that enforces its schema and limits, and a sink for OTLP metrics.
+"""A stand-in for Atlassian's gateway that enforces its schema and limits, and an OTLP sink for metrics.
 
     from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
 
@@ -7,7 +7,7 @@
         ...  # export from gateway.url to sink.url
         assert Counter(sink.points) == Counter(gateway.generated(start, end))
 
-Everything generated is a pure function of (seed, app, environment, minute). Needs the extra `sandbox`.
+Everything generated is a pure function of (seed, app, environment, minute). Requires the extra `sandbox`.
 `python -m airflow_provider_forge.sandbox` runs both.
 """
 
@@ -17,7 +17,7 @@ try:
     import graphql as _graphql  # noqa: F401
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
-        "The sandbox needs graphql-core: install airflow-provider-forge with its extra `sandbox`"
+        "The sandbox requires graphql-core: install airflow-provider-forge with the extra `sandbox`"
     ) from None
 
 from airflow_provider_forge.sandbox.call_log import CallRecord

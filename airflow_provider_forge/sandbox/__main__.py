@@ -1,7 +1,7 @@
-"""Run the stand-in gateway and the sink until they are told to stop.
+"""Run the sandbox gateway and the OTLP sink until a signal stops them.
 
-`python -m airflow_provider_forge.sandbox --help` lists the options. A token of your own is in the variable
-FORGE_SANDBOX_TOKEN, and is never printed.
+`python -m airflow_provider_forge.sandbox --help` lists the options. To use an API token of your own, set the
+environment variable FORGE_SANDBOX_TOKEN. It is never printed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TOKEN = "FORGE_SANDBOX_TOKEN"  # noqa: S105 - a variable's name
-"""The variable that holds the API token to ask for: on a command line it would be there for all to see."""
+"""Environment variable for the required API token: a command line would be visible to every user."""
 
-DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - opens this stand-in only
-"""What is asked for without that variable."""
+DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - valid for the sandbox only
+"""The API token that the gateway requires without that variable."""
 
 UNLIMITED = 10_000
-"""Calls, in however many seconds."""
+"""Calls per period that stand for no limit."""
 
-# The scenario's switches that are on or off, each an option of the same name.
+# The scenario's boolean switches. Each is an option of the same name.
 _SWITCHES = (
     "large_app",
     "unnormalised_url",
@@ -45,7 +45,7 @@ _SWITCHES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both servers until SIGINT or SIGTERM, and print totals at the end."""
+    """Run both servers until SIGINT or SIGTERM, then print totals."""
     options = _parser().parse_args(arguments)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,25 +64,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_forge.sandbox",
-        description="A stand-in for Atlassian's gateway and a sink for OTLP metrics, on this machine.",
-        epilog=f"The API token is that of the variable {TOKEN}, or else {DEFAULT_TOKEN}.",
+        description="Run a stand-in for Atlassian's gateway, and a sink for OTLP metrics, on this machine.",
+        epilog=f"The API token is the value of the environment variable {TOKEN}, or else {DEFAULT_TOKEN}.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--gateway-port", type=int, default=0, help="0 for a free one")
-    parser.add_argument("--sink-port", type=int, default=0, help="0 for a free one")
+    parser.add_argument("--gateway-port", type=int, default=0, help="0 for a free port")
+    parser.add_argument("--sink-port", type=int, default=0, help="0 for a free port")
     parser.add_argument("--email", default="dev@example.com")
     parser.add_argument("--rate-limit-calls", type=int, default=5, help="0 for no limit")
     parser.add_argument("--rate-limit-seconds", type=float, default=60.0)
     parser.add_argument("--rate-limit-channel", choices=get_args(RateLimitChannel), default="seconds")
     parser.add_argument("--rate-limit-window", choices=("sliding", "fixed"), default="sliding")
-    parser.add_argument("--seed", type=int, default=1, help="of everything that is generated")
-    parser.add_argument("--traffic", type=float, default=1.0, help="factor on the invocations")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all generated data")
+    parser.add_argument("--traffic", type=float, default=1.0, help="factor for the number of invocations")
     parser.add_argument("--latency-shape", choices=get_args(LatencyShape), default="histogram")
     parser.add_argument("--environment-ids", choices=("uuid", "ari"), default="uuid")
     for name in _SWITCHES:
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
-    parser.add_argument("--print-json", action="store_true", help="describe both servers as one JSON line")
-    parser.add_argument("--ready-file", type=Path, help="written, as JSON, once both listen")
+    parser.add_argument("--print-json", action="store_true", help="describe both servers in one line of JSON")
+    parser.add_argument(
+        "--ready-file", type=Path, help="file for the same JSON, written once both servers are listening"
+    )
     return parser
 
 
@@ -109,12 +111,12 @@ def _servers(options: argparse.Namespace) -> tuple[SandboxGateway, OtlpSink]:
 
 
 def _description(gateway: SandboxGateway, sink: OtlpSink) -> dict[str, Any]:
-    # A token of somebody's own may be a real one.
+    # A token that the user has set may be a real one.
     token = DEFAULT_TOKEN if gateway.api_token == DEFAULT_TOKEN else f"<{TOKEN}>"
     extra = {
         "app_id": gateway.app_id,
         "environments": "production",
-        # A Connection has no word for no limit: there it is one that nobody reaches.
+        # A Connection cannot express the absence of a limit, so it gets one that is never reached.
         "rate_limit_calls": gateway.rate_limit_calls or UNLIMITED,
         "rate_limit_seconds": gateway.rate_limit_seconds,
     }
@@ -144,7 +146,7 @@ def _text(description: dict[str, Any]) -> str:
     lines = [
         f"Gateway       {description['gateway_url']}",
         f"OTLP sink     {description['sink_url']}",
-        f"What came     {description['sink_url']}/sandbox/summary",
+        f"Received      {description['sink_url']}/sandbox/summary",
         f"Email         {description['email']}",
         f"API token     {description['api_token']}",
         f"App id        {description['app_id']}",
@@ -158,7 +160,7 @@ def _text(description: dict[str, Any]) -> str:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    # Whoever waits for the file must not find half of it.
+    # A process that waits for the file must never read half of it.
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text, "utf-8")
     draft.replace(path)

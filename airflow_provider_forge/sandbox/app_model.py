@@ -1,4 +1,4 @@
-"""The app that the traffic is about: its sites, functions, endpoints and versions."""
+"""The model of the app that generates the traffic: its sites, functions, endpoints and versions."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What a function calls: the attributes `remote` and `url`, and who provides it."""
+    """A target of a function's requests: the attributes `remote`, `url` and `provider`."""
 
     remote: str
     url: str
@@ -87,12 +87,13 @@ class Site:
     """A customer's site.
 
     Attributes:
-        share: Its part of the app's invocations, 0 to 1; all sites' shares add up to 1.
+        share: Share of the app's invocations, 0 to 1; the shares of all sites add up to 1.
         utc_offset: Hours.
-        functions: The functions in use there, busiest first.
-        rare: It sees one event a day and nothing else.
-        churn_phase: Days; a site that has one is installed for five days out of nine.
-        luck: 0 to 1; a rollout of p reaches it when this is below p.
+        functions: The functions in use on the site, busiest first.
+        rare: Whether the site has a single event per day.
+        churn_phase: Phase in days; None for a site that is always installed. Others are installed for five
+            days out of nine.
+        luck: 0 to 1; a rollout to a share of the sites includes this site if the share is larger.
     """
 
     rank: int
@@ -105,13 +106,13 @@ class Site:
     luck: float
 
     def is_installed(self, minute: int) -> bool:
-        """Tell whether the app is installed there in that minute."""
+        """Return whether the app is installed on the site in a minute since the epoch."""
         return self.churn_phase is None or (minute // DAY + self.churn_phase) % 9 < 5
 
 
 @dataclass(frozen=True)
 class AppModel:
-    """All that stays the same over an app environment's life."""
+    """The parts of an app's environment that never change."""
 
     sites: tuple[Site, ...]
     endpoints: tuple[Endpoint, ...]
@@ -131,7 +132,7 @@ def app_model_of(seed: int, app: str, environment: str, *, large: bool) -> AppMo
         for remote, paths in _PATHS.items()
         for path in paths
     ]
-    # Shuffled, so that not every app calls Jira most.
+    # Shuffled, so that Jira is not the most frequent target of every app.
     endpoints.sort(key=lambda _: rng.random())
     return AppModel(
         sites=tuple(
@@ -163,10 +164,10 @@ def _site(seed: int, app: str, environment: str, rank: int, share: float) -> Sit
 
 
 def version_of(app_model: AppModel, site: Site, minute: int) -> str:
-    """Return the app version that a site runs in a minute.
+    """Return the app version that a site runs in a minute since the epoch.
 
-    Every three days a version is given to 10, 50 and 100 % of the sites for two hours each, then rolled
-    back, and released for good when the next cycle begins.
+    Every three days a version is rolled out to 10, 50 and 100 % of the sites for two hours each, then rolled
+    back. It is released permanently when the next cycle begins.
     """
     cycle, elapsed = divmod(minute + app_model.rollout_phase, ROLLOUT_CYCLE)
     reach = (0.1, 0.5, 1.0)[elapsed // 120] if elapsed < 360 else 0.0

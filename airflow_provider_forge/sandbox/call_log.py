@@ -1,4 +1,4 @@
-"""What the gateway remembers: every call, and what it served."""
+"""The log of the gateway's calls and of the responses that it served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CallLog", "CallRecord", "Served"]
 
 @dataclass(frozen=True)
 class Served:
-    """One answer that was given in full; its points can be generated again."""
+    """One response that was sent in full; its points can be regenerated."""
 
     app: str
     environments: tuple[Environment, ...]
@@ -33,18 +33,18 @@ class CallRecord:
 
     Attributes:
         received_at: Seconds since the epoch, by the gateway's clock.
-        operation: "appMetrics", "app", another field's name, or "" where the call did not get that far.
-        app_id: The app's ARI, as asked.
-        start: Start of the window asked for, None if none was.
-        end: End of it.
-        environments: Ids, as asked.
-        metrics: Labels, as asked.
+        operation: "appMetrics", "app", another field's name, or "" if the call failed before that.
+        app_id: The app's ARI, as requested.
+        start: Start of the requested window, None without one.
+        end: End of the requested window, None without one.
+        environments: Requested ids.
+        metrics: Requested labels.
         outcome: "ok", "refused" (over the limit), "unauthorized", "bad_request", "invalid" (the query),
             "query_error", "errors", or "fault:" and its kind.
-        status: HTTP status; 0 if the connection was broken in place of an answer.
-        points: Data points in the answer.
-        request_id: As in the answer.
-        user_agent: Header, None if missing.
+        status: HTTP status; 0 if the connection was closed without a response.
+        points: Number of data points in the response.
+        request_id: Request id in the response.
+        user_agent: Header `User-Agent`, None if missing.
         experimental_api: Header `X-ExperimentalApi`, None if missing.
     """
 
@@ -63,7 +63,7 @@ class CallRecord:
     experimental_api: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for people and other processes."""
+        """Return the record as JSON data, times in ISO-8601."""
         return {
             **asdict(self),
             "start": self.start and self.start.isoformat(),
@@ -72,7 +72,7 @@ class CallRecord:
 
 
 class CallLog:
-    """The gateway's memory; safe to use from several threads."""
+    """The log of all calls. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,18 +80,18 @@ class CallLog:
         self._served: list[Served] = []
 
     def add(self, call: CallRecord, served: Served | None) -> None:
-        """Remember a call and, if it was answered in full with data, what was served."""
+        """Log a call and, if its data was sent in full, the served response."""
         with self._lock:
             self._calls.append(call)
             if served is not None:
                 self._served.append(served)
 
     def calls(self) -> list[CallRecord]:
-        """Return all calls, in the order in which they were answered."""
+        """Return all calls, in the order of their responses."""
         with self._lock:
             return list(self._calls)
 
     def served(self) -> list[Served]:
-        """Return all answers given in full."""
+        """Return all responses that were sent in full."""
         with self._lock:
             return list(self._served)

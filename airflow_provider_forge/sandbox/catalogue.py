@@ -1,4 +1,4 @@
-"""The eleven metrics, and one generated value of one of them."""
+"""The eleven metrics, and a generated data point."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DELTA, CUMULATIVE = 1, 2
 
 @dataclass(frozen=True)
 class Metric:
-    """How the gateway labels one metric in its answers.
+    """A metric as described in the gateway's responses.
 
     Attributes:
         kind: OTLP data type; "latency" leaves it to `Scenario.latency_shape`.
         temporality: OTLP's enum: 0 for types without one, 1 delta, 2 cumulative.
-        monotonic: Whether the answer says `isMonotonic: true`; it never says false.
+        monotonic: Whether responses contain `isMonotonic: true`; they never contain false.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Metric:
     monotonic: bool = False
 
 
-# "s" on counts is Atlassian's. The units of the latencies and of the custom metrics are unknown.
+# The unit "s" of counts is Atlassian's. The real units of the latencies and the custom metrics are unknown.
 METRICS = {
     "FORGE_API_REQUEST_COUNT": Metric("forge_api_request_count", "sum", "s", DELTA),
     "FORGE_API_REQUEST_LATENCY": Metric("forge_api_request_latency", "latency", "ms", DELTA),
@@ -51,18 +51,18 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One generated data point, and when it can be seen.
+    """A generated data point, and the period in which it is visible.
 
     Attributes:
         label: Key of `METRICS`.
-        environment: UUID; not every point says it in its attributes.
-        minute: The minute since the epoch that it belongs to, whatever its times say.
+        environment: UUID; not every point has it in its attributes.
+        minute: The minute since the epoch that it belongs to, which its times may contradict.
         start: Nanoseconds since the epoch; 0 for gauges, which have none.
         time: Nanoseconds since the epoch.
         attributes: Sorted by key.
         value: A count, a measurement, or the observed latencies in whole milliseconds, ascending.
         visible_from: Seconds since the epoch.
-        visible_until: Seconds since the epoch; finite for a value that is raised later.
+        visible_until: Seconds since the epoch; finite for a value that a later one replaces.
     """
 
     label: str
@@ -76,5 +76,5 @@ class Sample:
     visible_until: float = math.inf
 
     def is_visible(self, at: float) -> bool:
-        """Tell whether a call at `at`, in seconds since the epoch, can see it."""
+        """Return whether a call at `at`, in seconds since the epoch, returns the point."""
         return self.visible_from <= at < self.visible_until

@@ -1,4 +1,4 @@
-"""The containers of an environment: pod churn, restarts that reset, points without an environment."""
+"""The container metrics of an environment: pod churn, counter resets, points without an environment."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SERVICE, _CONTAINER, _REGION = "render-service", "renderer", "us-east-1"
 def samples_of_minute(
     scenario: Scenario, app: str, environment: Environment, minute: int
 ) -> Iterator[Sample]:
-    """Yield the container metrics of a minute: four points a pod, one a service.
+    """Yield the container metrics of a minute: four points per pod, one per service.
 
-    Uptime and instance count carry no `environmentId`, as Atlassian's samples of them.
+    As in Atlassian's samples, uptime and instance count have no `environmentId`.
     """
     pods = PODS.get(environment.original_key, 0)
     rng = stream(scenario.seed, app, environment.id, minute, "containers")
@@ -41,7 +41,7 @@ def samples_of_minute(
 def _pod(
     scenario: Scenario, app: str, environment: str, minute: int, index: int, rng: Random
 ) -> Iterator[Sample]:
-    # Shifted per pod, so that they do not all die at once.
+    # Shifted per pod, so that pods are not all replaced at the same time.
     age = (minute + index * 200) % POD_LIFE
     pod = f"{_SERVICE}-{uuid_of(scenario.seed, app, environment, index, minute - age)[:8]}"
     anywhere = _attributes(app, environment, container=_CONTAINER, pod=pod)

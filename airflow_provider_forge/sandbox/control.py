@@ -1,4 +1,4 @@
-"""The control plane: what tests and people ask the servers over HTTP, without credentials or limits."""
+"""The control plane: an HTTP API for tests and users, without credentials or limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Faulty(Protocol):
 
 
 def gateway_reply(gateway: SandboxGateway, request: Request) -> Reply:
-    """Answer for the gateway."""
+    """Return the gateway's reply to a control request."""
     try:
         if request.path == "/":
             return Reply.of_json(_about_gateway(gateway))
@@ -45,7 +45,7 @@ def gateway_reply(gateway: SandboxGateway, request: Request) -> Reply:
 
 
 def sink_reply(sink: OtlpSink, request: Request) -> Reply:
-    """Answer for the sink."""
+    """Return the sink's reply to a control request."""
     try:
         if request.path == "/":
             what = (
@@ -65,13 +65,14 @@ def sink_reply(sink: OtlpSink, request: Request) -> Reply:
 
 
 def totals(points: Iterable[Point]) -> dict[str, dict[str, float]]:
-    """Return, for each metric, the number of points and the total of their values or counts."""
+    """Return the number of points, and the total of their values or counts, by metric."""
     counts: Counter[str] = Counter()
     sums: Counter[str] = Counter()
     for point in points:
         data: Any = point.data()
         counts[point.metric] += 1
-        # A histogram or summary has a count; a number is an int or a double, and 0 is the other's default.
+        # Histograms and summaries have a count. Numbers are an int or a double; the other one is 0 by
+        # default.
         sums[point.metric] += data.as_int + data.as_double if point.kind in {"gauge", "sum"} else data.count
     return {metric: {"points": counts[metric], "total": sums[metric]} for metric in sorted(counts)}
 

@@ -1,4 +1,4 @@
-"""What the scenario's switches do to the data points of a minute."""
+"""The faults in the generated data: duplicates, lateness, outages and unaligned times."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ OUTAGE, OUTAGE_FILLED_AT = range(5 * 60 + 20, 6 * 60), 7 * 60
 
 
 def apply(scenario: Scenario, samples: Iterable[Sample], stream: Callable[[str], Random]) -> list[Sample]:
-    """Return a minute's data points as the scenario's switches would have them.
+    """Return the data points of a minute with the faults that the scenario switches on.
 
     Args:
         scenario: The switches.
-        samples: The points of one minute, aligned and visible at once.
-        stream: Makes the minute's randomness for one purpose.
+        samples: The points of one minute, aligned and visible immediately.
+        stream: Returns the minute's random stream for a purpose.
     """
     if scenario.unaligned_points:
         samples = _unaligned(samples, stream("unaligned"))

@@ -1,4 +1,4 @@
-"""Generated data points as Atlassian's OTLP/JSON and as OTLP protobuf."""
+"""Encode generated data points as Atlassian's OTLP/JSON and as OTLP protobuf."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _JSON_NAMES = {
     "zero_count": "zeroCount",
     "quantile_values": "quantileValues",
 }
-# OTLP/JSON has 64-bit integers as strings; the gateway's `asInt` is a number all the same.
+# OTLP/JSON encodes 64-bit integers as strings, but the gateway's `asInt` is a number.
 _AS_STRINGS = frozenset({"count", "bucket_counts", "zero_count"})
 
 
 def to_json(samples: Iterable[Sample], shape: LatencyShape) -> list[dict[str, Any]]:
-    """Return the `resourceMetrics` array of an answer, shaped as Atlassian's sample; `[]` for no points."""
+    """Return the `resourceMetrics` of a response, in the shape of Atlassian's sample; `[]` without points."""
     metrics = [
         _metric_json(METRICS[label], shape, of_label) for label, of_label in _by_label(samples).items()
     ]
@@ -43,7 +43,7 @@ def to_json(samples: Iterable[Sample], shape: LatencyShape) -> list[dict[str, An
 
 
 def to_message(samples: Iterable[Sample], shape: LatencyShape) -> ResourceMetrics:
-    """Return the same content as `to_json` as one protobuf message."""
+    """Return the content of `to_json` as one protobuf message."""
     metrics = [
         _metric_message(METRICS[label], shape, of_label) for label, of_label in _by_label(samples).items()
     ]

@@ -10,7 +10,7 @@ from airflow_provider_forge.sandbox.randomness import uuid_of
 
 __all__ = ["DEFAULT_APP", "Directory", "Environment", "app_uuid"]
 
-# The app and its production environment are those of Atlassian's published sample.
+# The ids of the app and its production environment in Atlassian's published sample.
 DEFAULT_APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 _DEFAULT_PRODUCTION = "8cb293d5-be08-47ae-a75c-95b89da5ad1d"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -29,9 +29,9 @@ class Environment:
 
     Attributes:
         id: UUID.
-        key: "default", "staging", "production" or a name of the user's; it can be renamed.
+        key: "default", "staging", "production" or a custom name; it can be changed.
         type: "DEVELOPMENT", "STAGING" or "PRODUCTION".
-        original_key: The key it was made with; its traffic depends on that one.
+        original_key: The key at creation, which determines the traffic.
     """
 
     id: str
@@ -41,13 +41,13 @@ class Environment:
 
 
 def app_uuid(ari: str) -> str | None:
-    """Return the UUID in an app's ARI, None if it is no such ARI."""
+    """Return the UUID in an app's ARI, None if the text is not one."""
     match = _APP_ARI.fullmatch(ari)
     return match.group(1) if match else None
 
 
 class Directory:
-    """Which environments each app has. Every well-formed app id belongs to the account, with four."""
+    """The environments of each app. Every well-formed app id belongs to the account and has four."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class Directory:
             )
 
     def rename(self, environment_id: str, key: str) -> None:
-        """Give an environment another key."""
+        """Change the key of an environment."""
         with self._lock:
             self._renamed[environment_id] = key
 

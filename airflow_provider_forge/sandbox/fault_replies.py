@@ -1,4 +1,4 @@
-"""Faults turned into replies."""
+"""Apply faults to HTTP replies and to GraphQL response bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEVELS = {"ecosystem": 1, "forgeMetrics": 2, "appMetrics": 3, "app": 1}
 
 
 def fault_headers(fault: Fault | None) -> tuple[tuple[str, str], ...]:
-    """Return the headers that the fault wants in the answer."""
+    """Return the rate limit headers that the fault adds to the response."""
     if fault is None:
         return ()
     wanted = (("Retry-After", fault.retry_after), ("X-RateLimit-Reset", fault.rate_limit_reset))
@@ -27,7 +27,7 @@ def fault_headers(fault: Fault | None) -> tuple[tuple[str, str], ...]:
 
 
 def apply_fault(fault: Fault, ordinary: Reply) -> Reply:
-    """Return what the fault makes of an ordinary reply; the same reply if it is not about transport."""
+    """Return the ordinary reply with the fault applied; unchanged unless it is a transport fault."""
     kind = fault.kind
     if kind == "status":
         status = fault.status or 503
@@ -60,12 +60,12 @@ def _broken(fault: Fault, ordinary: Reply) -> Reply:
 
 
 def apply_to_body(fault: Fault, payload: dict[str, Any], path: Sequence[str | int]) -> dict[str, Any]:
-    """Return what a fault of the gateway makes of an answer's body.
+    """Return a response body of the gateway with the fault applied.
 
     Args:
-        fault: "errors", "errors_with_data" and "null" change something.
+        fault: Only the kinds "errors", "errors_with_data" and "null" change the body.
         payload: The ordinary body.
-        path: Response keys down to appMetrics or app.
+        path: Response keys from the root to appMetrics or app.
     """
     if fault.kind == "errors":
         return {"data": None, "errors": [_error(fault)]}

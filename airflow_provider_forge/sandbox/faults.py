@@ -1,4 +1,4 @@
-"""Misbehaviour by rule: what goes wrong, and when."""
+"""Fault injection: rules for which calls fail, and how."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from airflow_provider_forge.sandbox.randomness import stream
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["GATEWAY_KINDS", "SINK_KINDS", "TELEMETRY", "CanMisbehave", "Fault", "FaultPlan"]
+__all__ = ["GATEWAY_KINDS", "SINK_KINDS", "TELEMETRY", "Fault", "FaultInjection", "FaultPlan"]
 
 TELEMETRY = "telemetry"
-"""The operation of the exporter's own metrics: they come or stay away by the clock, so faults of the others
-could not be told by number."""
+"""The operation of the exporter's own metrics. Their number depends on the clock, so counting them would make
+the faults of other requests unpredictable."""
 
 _TRANSPORT_KINDS = {
     "status",
@@ -40,54 +40,55 @@ SINK_KINDS = frozenset(
 
 @dataclass(frozen=True)
 class Fault:
-    """One rule of misbehaviour. Of several that match a call, the first added is used.
+    """A rule for injecting a fault. If several rules match a call, the first one added is used.
 
-    What, for both servers:
-        "status": the HTTP `status` and an error body. "html": the same with an HTML body.
+    Kinds for both servers:
+        "status": the HTTP `status` with an error body. "html": the same with an HTML body.
         "redirect": the `status` (307 unless it is a 3xx) to `location`.
         "body": HTTP 200, or `status` if given, with `body`; the sink keeps the points.
-        "slow": the ordinary answer after `seconds`. "hang": no answer for `seconds` (0: for good), then
-        the connection is closed.
-        "reset": the connection is reset (RST) before any answer. "reset_mid_body", "truncate": half
-        the body, then RST or an orderly end.
+        "slow": the ordinary response after `seconds`. "hang": no response for `seconds` (0: until the server
+        stops), then the connection is closed.
+        "reset": a connection reset (RST) before any response. "reset_mid_body", "truncate": half the body,
+        then RST or an orderly close.
 
-    What, for the gateway:
-        "errors": top-level `errors[]` and no data. "errors_with_data": the data beside them, nulled at
-        `level` if that is given. "query_error": a `QueryError` in place of the data. "null": null at
-        `level`. "rate_limited": refused as if over the limit, for `seconds`. "duplicate_points": each
-        point twice. "empty": `resourceMetrics: []`.
+    Kinds for the gateway:
+        "errors": top-level `errors[]` without data. "errors_with_data": `errors[]` and the data, with null at
+        `level` if that is given. "query_error": a `QueryError` instead of the data. "null": null at `level`.
+        "rate_limited": rejected as if over the limit, for `seconds`. "duplicate_points": each point twice.
+        "empty": `resourceMetrics: []`.
 
-    What, for the sink:
+    Kinds for the sink:
         "reset_before" (the same as "reset"), "reset_after", "hang_after": before or after the points are
-        kept. "partial_success": HTTP 200, the last `rejected` points not kept, `message`. "empty": the
-        points kept, HTTP 200 without a body.
+        kept. "partial_success": HTTP 200 with `message`, and the last `rejected` points are not kept.
+        "empty": the points are kept, HTTP 200 without a body.
 
     Attributes:
-        kind: What goes wrong.
-        status: HTTP status; None for the usual one of the kind (503 for "status" and "html", else 200).
+        kind: One of the kinds above.
+        status: HTTP status; None for the default of the kind (503 for "status" and "html", else 200).
         status_code: `statusCode` in the extensions of "errors" and "query_error"; may be None.
-        error_type: `errorType` there; may be None.
+        error_type: `errorType` in the same extensions; may be None.
         classification: `classification` in the extensions of `errors[]`.
         message: Message of the error; may be None.
         identifier: `identifier` of the `QueryError`; may be None.
-        extensions: Whether there is an entry in them, or they are empty, or null.
+        extensions: Whether the extensions have an entry, are empty, or are null.
         retry_after: Value of the header `Retry-After`.
         rate_limit_reset: Value of the header `X-RateLimit-Reset`.
-        level: "data", "ecosystem", "forgeMetrics", "appMetrics", "resourceMetrics", or "app" for look-ups.
-        location: Where to, for "redirect".
-        body: The body of "body"; of "status" and "html", in place of their own.
-        seconds: How long, see above.
-        rejected: Data points rejected, for "partial_success".
-        operation: Only calls that ask for this field: "appMetrics" or "app"; the sink's is "metrics", or
-            "telemetry" for the exporter's own, which no other fault hits.
-        calls: Only the calls with these numbers, from 1, among those that match operation and period.
-        first: Only so many of those calls.
-        share: Only this part of those calls, drawn by their number and `seed`.
-        seed: See `share`.
+        level: "data", "ecosystem", "forgeMetrics", "appMetrics", "resourceMetrics", or "app" for lookups.
+        location: Target of "redirect".
+        body: The body for "body"; for "status" and "html", it replaces the default body.
+        seconds: Duration in seconds, see above.
+        rejected: Number of rejected data points, for "partial_success".
+        operation: Only calls with this operation: "appMetrics" or "app" for the gateway, "metrics" or
+            "telemetry" (the exporter's own metrics) for the sink. Only a fault with the operation "telemetry"
+            applies to the exporter's own metrics.
+        calls: Only the calls with these numbers, from 1, among those that match operation and window.
+        first: Only this number of those calls, from the first.
+        share: Only this share of those calls, 0 to 1, drawn by their number and `seed`.
+        seed: Seed for `share`.
         start: Only windows that end after this time.
         end: Only windows that start before this time.
-        longer_than: Only windows longer than so many seconds.
-        max_times: No more often than this.
+        longer_than: Only windows longer than this number of seconds.
+        max_times: Maximum number of times that the fault is injected.
     """
 
     kind: str
@@ -127,10 +128,10 @@ class Fault:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Fault:
-        """Make one from JSON: times in ISO-8601, `calls` as a list.
+        """Create a fault from JSON data: times in ISO-8601, `calls` as a list.
 
         Raises:
-            ValueError: A name or a value is wrong.
+            ValueError: A name or a value is invalid.
         """
         unknown = data.keys() - {field.name for field in fields(cls)}
         if unknown or "kind" not in data:
@@ -139,7 +140,7 @@ class Fault:
         return cls(**{**data, **times})
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as `from_json` takes it."""
+        """Return the fault in the format of `from_json`."""
         data = asdict(self)
         for name in ("start", "end"):
             data[name] = data[name] and data[name].isoformat()
@@ -147,7 +148,7 @@ class Fault:
         return data
 
     def matches(self, operation: str, window: tuple[datetime, datetime] | None) -> bool:
-        """Tell whether a call is one of those that the rule is about, whatever its number."""
+        """Return whether the rule matches a call, regardless of its number."""
         if self.operation != operation and (self.operation is not None or operation == TELEMETRY):
             return False
         if self.start is None and self.end is None and self.longer_than is None:
@@ -162,7 +163,7 @@ class Fault:
         )
 
     def applies_to(self, number: int) -> bool:
-        """Tell whether the matching call with this number, from 1, is hit."""
+        """Return whether the rule applies to the matching call with this number, from 1."""
         return (
             (self.calls is None or number in self.calls)
             and (self.first is None or number <= self.first)
@@ -171,7 +172,7 @@ class Fault:
 
 
 def _time(text: str) -> datetime:
-    # Python 3.10 does not take the Z.
+    # Python 3.10 does not parse the Z.
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
@@ -183,10 +184,10 @@ class _Armed:
 
 
 class FaultPlan:
-    """The faults of one server; safe to use from several threads.
+    """The faults of one server. Thread-safe.
 
     Args:
-        kinds: The kinds that the server can do.
+        kinds: The kinds that the server supports.
     """
 
     def __init__(self, kinds: Collection[str]) -> None:
@@ -198,15 +199,15 @@ class FaultPlan:
         """Add a rule.
 
         Raises:
-            ValueError: The server cannot misbehave in that way.
+            ValueError: The server does not support this kind.
         """
         if fault.kind not in self._kinds:
-            raise ValueError(f"{fault.kind!r} is not a fault of this server; it has {sorted(self._kinds)}")
+            raise ValueError(f"this server has no fault {fault.kind!r}; it supports {sorted(self._kinds)}")
         with self._lock:
             self._armed.append(_Armed(fault))
 
     def clear(self) -> None:
-        """Forget every rule and count."""
+        """Remove all rules and reset the counts."""
         with self._lock:
             self._armed.clear()
 
@@ -216,7 +217,7 @@ class FaultPlan:
             return [armed.fault for armed in self._armed]
 
     def pick(self, operation: str, window: tuple[datetime, datetime] | None = None) -> Fault | None:
-        """Return the fault of a call, if it has one, and count the call."""
+        """Count a call and return the fault to inject into it, if any."""
         picked: _Armed | None = None
         with self._lock:
             for armed in self._armed:
@@ -232,20 +233,20 @@ class FaultPlan:
             return picked.fault
 
 
-class CanMisbehave:
-    """A server that takes faults; it keeps its plan in `_faults`."""
+class FaultInjection:
+    """A server with fault injection; its plan is in `_faults`."""
 
     _faults: FaultPlan
 
     @property
     def faults(self) -> list[Fault]:
-        """The rules of misbehaviour in force."""
+        """The active rules."""
         return self._faults.current()
 
     def add_fault(self, fault: Fault) -> None:
-        """Misbehave by this rule, too; ValueError if the fault is not of a kind that this server can do."""
+        """Add a rule; ValueError if this server does not support the kind."""
         self._faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Behave."""
+        """Remove all rules."""
         self._faults.clear()

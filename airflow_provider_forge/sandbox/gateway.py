@@ -1,4 +1,4 @@
-"""The stand-in for Atlassian's GraphQL gateway, as far as app metrics need it."""
+"""A stand-in for Atlassian's GraphQL gateway, limited to the fields that app metrics need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_forge.sandbox.call_log import CallLog, CallRecord
 from airflow_provider_forge.sandbox.catalogue import METRICS, Sample
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP, Directory, Environment, app_uuid
 from airflow_provider_forge.sandbox.fault_replies import apply_fault, apply_to_body, fault_headers
-from airflow_provider_forge.sandbox.faults import GATEWAY_KINDS, CanMisbehave, FaultPlan
+from airflow_provider_forge.sandbox.faults import GATEWAY_KINDS, FaultInjection, FaultPlan
 from airflow_provider_forge.sandbox.limits import RateLimiter, over_limit
 from airflow_provider_forge.sandbox.points import Point, points_of
 from airflow_provider_forge.sandbox.rate_limit_replies import rate_limit_headers
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 __all__ = ["SandboxGateway"]
 
 _PATH = "/graphql"
-# What HTTP libraries say when nobody told them what to say.
+# The default User-Agent headers of HTTP libraries.
 _USER_AGENT_OF_A_LIBRARY = re.compile(
     "(python-httpx|python-requests|python-urllib3?|curl|go-http-client|axios|okhttp)/", re.IGNORECASE
 )
-# Faults after which the answer still holds the data, and nothing against it.
+# Faults that still send the data in full, without errors.
 _SERVED_DESPITE = frozenset({"slow", "duplicate_points", "empty"})
 
 
-class SandboxGateway(CanMisbehave, LocalServer):
-    """A gateway on a port of this machine that enforces the real schema, headers and limits.
+class SandboxGateway(FaultInjection, LocalServer):
+    """A gateway on a local port that enforces the real schema, headers and limits.
 
     Args:
-        scenario: What the data look like and how the gateway behaves.
-        email: Of the only account.
-        api_token: Its token.
+        scenario: Properties of the data and behaviour of the gateway.
+        email: Email of the only account.
+        api_token: API token of the account.
         rate_limit_calls: Calls admitted per period; 0 or None for no limit.
         rate_limit_seconds: Length of that period.
         host: Address to listen on.
-        port: 0 for a free one.
-        clock: Seconds since the epoch; limits, windows and visibility go by it.
+        port: Port to listen on, 0 for a free one.
+        clock: Returns seconds since the epoch; used for limits, windows and visibility.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
         scenario: Scenario | None = None,
         *,
         email: str = "dev@example.com",
-        api_token: str = "sandbox-token",  # noqa: S107 - opens this stand-in only
+        api_token: str = "sandbox-token",  # noqa: S107 - valid for the sandbox only
         rate_limit_calls: int | None = 5,
         rate_limit_seconds: float = 60.0,
         host: str = "127.0.0.1",
@@ -83,7 +83,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
 
     @property
     def url(self) -> str:
-        """Where to post queries; known once it was started."""
+        """URL for queries; known once the server has been started."""
         return self.address + _PATH
 
     @property
@@ -101,25 +101,25 @@ class SandboxGateway(CanMisbehave, LocalServer):
         return self._directory.of(_uuid(app_id))
 
     def rename_environment(self, environment_id: str, key: str) -> None:
-        """Give an environment another key; its data stay the same."""
+        """Change the key of an environment; its data stays the same."""
         self._directory.rename(environment_id, key)
 
     @property
     def calls(self) -> list[CallRecord]:
-        """Every call of `/graphql` so far, unauthorized ones included."""
+        """All calls to `/graphql` so far, including unauthorized ones."""
         return self._call_log.calls()
 
     @property
     def violations(self) -> int:
-        """Number of calls refused because they were over the limit."""
+        """Number of calls rejected as over the limit."""
         return sum(call.outcome == "refused" for call in self.calls)
 
     def over_limit(self, calls: int | None = None, seconds: float | None = None) -> int:
-        """Count the periods that hold more authenticated calls than the limit, by received times.
+        """Count the periods with more authenticated calls than the limit, by the times of receipt.
 
         Args:
-            calls: The limit; the gateway's own by default.
-            seconds: Length of a period; the gateway's own by default.
+            calls: The limit; by default the gateway's.
+            seconds: Length of a period in seconds; by default the gateway's.
         """
         times = [call.received_at for call in self.calls if call.outcome != "unauthorized"]
         limit = self.rate_limit_calls if calls is None else calls
@@ -133,12 +133,12 @@ class SandboxGateway(CanMisbehave, LocalServer):
         environments: Iterable[str] | None = None,
         metrics: Iterable[str] | None = None,
     ) -> list[Point]:
-        """Return the final form of everything generated for [start, end), asked for or not.
+        """Return the final form of all points generated for [start, end), whether requested or not.
 
         Args:
             start: With a time zone.
             end: With a time zone.
-            app_id: ARI or UUID; the default app's by default.
+            app_id: ARI or UUID; by default the default app.
             environments: UUIDs or keys; all by default.
             metrics: Labels, as in the schema; all by default.
         """
@@ -155,7 +155,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
         environments: Iterable[str] | None = None,
         metrics: Iterable[str] | None = None,
     ) -> list[Point]:
-        """Return the points of [start, end) that a call at `at` sees; else as `generated`."""
+        """Return the points of [start, end) that are visible at `at`; the rest as for `generated`."""
         chosen = self._chosen(app_id, environments)
         labels = _labels(metrics)
         samples = self._truth.visible(_uuid(app_id), chosen, labels, start, end, at.timestamp())
@@ -169,10 +169,10 @@ class SandboxGateway(CanMisbehave, LocalServer):
         environments: Iterable[str] | None = None,
         metrics: Iterable[str] | None = None,
     ) -> list[Point]:
-        """Return the points of [start, end) in all answers sent in full, as often as they were sent.
+        """Return the points of [start, end) in all responses sent in full, as often as they were sent.
 
-        An answer counts when the gateway has sent it, even if nobody was left to read it. One with
-        `errors` beside its data does not.
+        A response counts once the gateway has sent it, even if the client was gone. Responses with both data
+        and `errors` do not count.
         """
         app, labels = _uuid(app_id), _labels(metrics)
         identifiers = {environment.id for environment in self._chosen(app_id, environments)}
@@ -204,7 +204,7 @@ class SandboxGateway(CanMisbehave, LocalServer):
         return points_of([encode.to_message(samples, self.scenario.latency_shape)])
 
     def respond(self, request: Request) -> Reply:
-        """Answer a query, or a question of the control plane."""
+        """Reply to a query, or to a control request."""
         if request.path != _PATH:
             return control.gateway_reply(self, request)
         if request.method != "POST":

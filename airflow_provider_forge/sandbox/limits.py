@@ -1,4 +1,4 @@
-"""The gateway's rate limit, and a count of what went over one."""
+"""The gateway's rate limit, and a count of its violations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["RateLimiter", "over_limit"]
 
 
 class RateLimiter:
-    """Admits so many calls in any period of so many seconds; a refused call uses up nothing.
+    """Admits a number of calls per period. Rejected calls do not count against the limit.
 
     Args:
         calls: Calls admitted per period; 0 or None for no limit.
-        seconds: Length of the period.
-        fixed: Whether periods start at multiples of `seconds`, as opposed to anywhere.
+        seconds: Length of the period in seconds.
+        fixed: Whether periods start at multiples of `seconds`; otherwise the window slides.
     """
 
     def __init__(self, calls: int | None, seconds: float, *, fixed: bool = False) -> None:
@@ -30,11 +30,11 @@ class RateLimiter:
         self._admitted: deque[float] = deque()
 
     def admit(self, clock: Callable[[], float]) -> tuple[float, float]:
-        """Ask for admission now.
+        """Admit or reject a call.
 
         Returns:
-            The time read, in seconds since the epoch, and the seconds to wait until there is a place
-            again: 0.0 if the call is admitted.
+            The clock's time in seconds since the epoch, and the seconds until a call is possible again: 0.0
+            if the call is admitted.
         """
         with self._lock:
             now = clock()
@@ -54,7 +54,7 @@ class RateLimiter:
 
 
 def over_limit(times: Iterable[float], calls: int, seconds: float) -> int:
-    """Count the periods [t, t + seconds), one from each call's time t, that hold more than `calls` calls."""
+    """Count the periods [t, t + seconds), one for each call's time t, with more than `calls` calls."""
     ordered = sorted(times)
     return sum(
         bisect.bisect_left(ordered, time + seconds) - index > calls for index, time in enumerate(ordered)

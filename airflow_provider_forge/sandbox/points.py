@@ -1,4 +1,4 @@
-"""One form for a data point, so that what was generated and what was received can be compared."""
+"""A canonical form of data points, to compare generated points with received ones."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _TYPES = dict(_KINDS.values())
 class Point:
     """The identity and content of one data point.
 
-    Unit, `isMonotonic`, description, scope and resource are no part of it: an exporter may mend those.
+    Excludes the unit, `isMonotonic`, description, scope and resource, which an exporter may correct.
 
     Attributes:
         metric: Name.
         kind: "gauge", "sum", "histogram", "exponentialHistogram" or "summary".
-        temporality: OTLP's enum: 0 where the type has none, 1 delta, 2 cumulative.
-        attributes: Sorted by key; a value that is no string is its serialised `AnyValue`.
-        start: Nanoseconds since the epoch, 0 if there is none.
+        temporality: OTLP's enum: 0 for types without one, 1 delta, 2 cumulative.
+        attributes: Sorted by key; a value that is not a string is a serialized `AnyValue`.
+        start: Nanoseconds since the epoch, 0 without one.
         time: Nanoseconds since the epoch.
-        value: The protobuf data point, serialised without attributes and times: 1 and 1.0 differ.
+        value: The protobuf data point, serialized without attributes and times: 1 and 1.0 differ.
     """
 
     metric: str
@@ -59,13 +59,13 @@ class Point:
     value: bytes
 
     def data(self) -> DataPoint:
-        """Return `value` as the protobuf message it was made from."""
+        """Return `value` as a protobuf message."""
         data = _TYPES[self.kind]()
         data.ParseFromString(self.value)
         return data
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for people and other processes; equal points give equal JSON."""
+        """Return the point as JSON data; equal points give equal JSON."""
         return {
             "metric": self.metric,
             "kind": self.kind,
@@ -80,7 +80,7 @@ class Point:
 
 
 def points_of(resource_metrics: Iterable[ResourceMetrics]) -> list[Point]:
-    """Return the data points of OTLP messages, in their order and as often as they are there."""
+    """Return the data points of OTLP messages, in order, including duplicates."""
     return [
         point
         for resource in resource_metrics

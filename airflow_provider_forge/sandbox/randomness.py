@@ -1,4 +1,4 @@
-"""Randomness that is the same in every process and Python version."""
+"""Random numbers that are reproducible in every process and Python version."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _NORMAL_FROM = 30.0
 
 
 def stream(*parts: object) -> random.Random:
-    """Return a generator that depends on `parts` alone.
+    """Return a generator that depends only on `parts`.
 
-    Only its `random()` may be used: Python promises its sequence for good, and no other method's.
+    Use only its `random()`: Python guarantees a stable sequence for that method alone.
     """
-    return random.Random("/".join(map(str, parts)))  # noqa: S311 - made-up traffic, not a secret
+    return random.Random("/".join(map(str, parts)))  # noqa: S311 - synthetic traffic, not a secret
 
 
 def uuid_of(*parts: object) -> str:
-    """Return a UUID that depends on `parts` alone."""
+    """Return a UUID that depends only on `parts`."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
 def poisson(rng: random.Random, mean: float) -> int:
-    """Draw a Poisson-distributed count; from a mean of 30 on, its normal approximation."""
+    """Draw a Poisson-distributed count; for a mean of 30 or more, by the normal approximation."""
     if mean >= _NORMAL_FROM:
         bell = sum(rng.random() for _ in range(12)) - 6.0
         return max(0, round(mean + math.sqrt(mean) * bell))

@@ -1,4 +1,4 @@
-"""The channels in which the gateway refuses a call that is over the limit."""
+"""The headers by which the gateway rejects a call over the limit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["rate_limit_headers"]
 
 
 def rate_limit_headers(channel: RateLimitChannel, now: float, wait: float) -> tuple[tuple[str, str], ...]:
-    """Return the headers of a refusal with HTTP 429; none for the channels that have HTTP 200.
+    """Return the headers of a rejection with HTTP 429; none for the channels that use HTTP 200.
 
     Args:
-        channel: How it is told.
+        channel: The form in which the wait is communicated.
         now: Seconds since the epoch.
-        wait: Seconds until there is a place; times are rounded up to what their form can say.
+        wait: Seconds until a call is possible again. Times are rounded up to the precision of their format.
     """
     free_at = datetime.fromtimestamp(math.ceil(now + wait), timezone.utc)
     headers = {

@@ -1,4 +1,4 @@
-"""What the gateway knows: the fields of the schema, resolved for one call."""
+"""Resolvers for the fields of the schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_AGE = timedelta(days=14)
 
 @dataclass(frozen=True)
 class Account:
-    """What all calls share."""
+    """The state that all calls share."""
 
     scenario: Scenario
     truth: Truth
@@ -36,13 +36,13 @@ class Account:
     faults: FaultPlan
 
     def owns(self, app: str) -> bool:
-        """Tell whether the app with this UUID is the account's."""
+        """Return whether the app with this UUID belongs to the account."""
         return not {app, f"ari:cloud:ecosystem::app/{app}"} & self.scenario.forbidden_apps
 
 
 @dataclass
 class Call:
-    """One call: its time in seconds since the epoch, and what its resolvers have seen."""
+    """A call: its time in seconds since the epoch, and the arguments that its resolvers have received."""
 
     account: Account
     now: float
@@ -56,14 +56,14 @@ class Call:
     points: int = 0
     served: Served | None = None
     fault: Fault | None = None
-    # Response keys down to appMetrics or app, aliases included.
+    # Response keys from the root to appMetrics or app, including aliases.
     path: list[str | int] = field(default_factory=list)
-    # Seconds until the limit has a place again; 0.0 if the call is admitted.
+    # Seconds until the limit admits a call again; 0.0 if this call is admitted.
     wait: float = 0.0
     _fault_was_picked: bool = False
 
     def pick_fault(self) -> Fault | None:
-        """Return this call's fault; the first to ask decides which one it is."""
+        """Return the fault of this call; it is chosen the first time."""
         if not self._fault_was_picked and not self.wait:
             self._fault_was_picked = True
             window = (self.start, self.end) if self.start and self.end else None
@@ -87,8 +87,8 @@ def _query_error(
     }
 
 
-class _RefusedError(Exception):
-    """A question that is answered with a `QueryError`."""
+class _RejectedError(Exception):
+    """A query that is answered with a `QueryError`."""
 
     def __init__(self, message: str, status_code: int, error_type: str) -> None:
         self.status_code = status_code
@@ -120,7 +120,7 @@ def _app_metrics(parent: Mapping[str, Any], info: GraphQLResolveInfo[Call], *, q
         return _query_error(fault.message, extensions, fault.identifier)
     try:
         return _data(call, call.start, call.end)
-    except _RefusedError as error:
+    except _RejectedError as error:
         call.outcome = "query_error"
         entry = {"errorType": error.error_type, "statusCode": error.status_code}
         return _query_error(str(error), [entry], call.app_id)
@@ -129,12 +129,12 @@ def _app_metrics(parent: Mapping[str, Any], info: GraphQLResolveInfo[Call], *, q
 def _data(call: Call, start: datetime, end: datetime) -> dict[str, Any]:
     app = app_uuid(call.app_id or "")
     if app is None:
-        raise _RefusedError(f"{call.app_id!r} is not the ARI of an app", 400, "INVALID_APP_ID")
+        raise _RejectedError(f"{call.app_id!r} is not the ARI of an app", 400, "INVALID_APP_ID")
     if not call.account.owns(app):
-        raise _RefusedError("the account does not own the app", 403, "FORBIDDEN")
+        raise _RejectedError("the account does not own the app", 403, "FORBIDDEN")
     _check_window(start, end, datetime.fromtimestamp(call.now, timezone.utc))
     if not call.metrics:
-        raise _RefusedError("metrics must name at least one metric", 400, "INVALID_METRICS")
+        raise _RejectedError("metrics must name at least one metric", 400, "INVALID_METRICS")
     environments = _environments(call, app)
     samples = call.account.truth.answer(app, environments, call.metrics, start, end, call.now)
     copies = 1
@@ -149,13 +149,13 @@ def _data(call: Call, start: datetime, end: datetime) -> dict[str, Any]:
 
 def _check_window(start: datetime, end: datetime, now: datetime) -> None:
     if end <= start:
-        raise _RefusedError("interval.end must be after interval.start", 400, "INVALID_INTERVAL")
+        raise _RejectedError("interval.end must be after interval.start", 400, "INVALID_INTERVAL")
     if end - start > MAX_WINDOW:
-        raise _RefusedError("the interval must not be longer than 15 minutes", 400, "INVALID_INTERVAL")
+        raise _RejectedError("the interval must not be longer than 15 minutes", 400, "INVALID_INTERVAL")
     if start < now - MAX_AGE:
-        raise _RefusedError("the interval must not start more than 14 days ago", 400, "INVALID_INTERVAL")
+        raise _RejectedError("the interval must not start more than 14 days ago", 400, "INVALID_INTERVAL")
     if start > now:
-        raise _RefusedError("the interval must not start in the future", 400, "INVALID_INTERVAL")
+        raise _RejectedError("the interval must not start in the future", 400, "INVALID_INTERVAL")
 
 
 def _environments(call: Call, app: str) -> tuple[Environment, ...]:
@@ -163,7 +163,7 @@ def _environments(call: Call, app: str) -> tuple[Environment, ...]:
     unknown = [identifier for identifier in call.environments if identifier not in known]
     if unknown or not call.environments:
         message = f"no such environments: {unknown}" if unknown else "environments must not be empty"
-        raise _RefusedError(message, 400, "INVALID_ENVIRONMENT")
+        raise _RejectedError(message, 400, "INVALID_ENVIRONMENT")
     return tuple(known[identifier] for identifier in dict.fromkeys(call.environments))
 
 

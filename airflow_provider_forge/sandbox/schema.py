@@ -1,4 +1,4 @@
-"""The vendored schema, executable: parse, validate, resolve."""
+"""The vendored GraphQL schema: parse, validate and execute queries."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _ISO_8601 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z
 
 
 class InvalidQueryError(Exception):
-    """The gateway cannot take the query: it does not fit the schema, or came without what it needs.
+    """The query does not match the schema, or the request lacks a required part.
 
     Attributes:
-        errors: As an answer's `errors`.
+        errors: The `errors` of the response.
         status: HTTP status.
     """
 
@@ -47,16 +47,16 @@ class InvalidQueryError(Exception):
 
 
 def refusal(message: str, classification: str, error_type: str, status_code: int) -> dict[str, Any]:
-    """Return one entry of an answer's `errors`."""
+    """Return an entry for the `errors` of a response."""
     extensions = {"classification": classification, "errorType": error_type, "statusCode": status_code}
     return {"message": message, "extensions": extensions}
 
 
 def parse_document(query: str) -> DocumentNode:
-    """Parse a query and check it against the schema.
+    """Parse a query and validate it against the schema.
 
     Raises:
-        InvalidQueryError: It is no GraphQL or does not fit.
+        InvalidQueryError: The query is not valid GraphQL, or does not match the schema.
     """
     try:
         document = parse(query)
@@ -68,7 +68,7 @@ def parse_document(query: str) -> DocumentNode:
 
 
 def fields_of(document: DocumentNode) -> list[str]:
-    """Return the names of all fields asked for, in the document's order."""
+    """Return the names of all requested fields, in document order."""
     names: list[str] = []
 
     class _Names(Visitor):
@@ -82,10 +82,10 @@ def fields_of(document: DocumentNode) -> list[str]:
 def execute(
     document: DocumentNode, variables: Mapping[str, Any], operation_name: str | None, call: resolvers.Call
 ) -> dict[str, Any]:
-    """Execute a checked query and return `data`, with `errors` beside it if there are any.
+    """Execute a validated query and return `data`, and `errors` if there are any.
 
     Raises:
-        InvalidQueryError: The variables do not fit.
+        InvalidQueryError: The variables do not match.
     """
     result = execute_sync(
         _schema(),
@@ -97,7 +97,7 @@ def execute(
     )
     for error in result.errors or ():
         if error.original_error is not None and not isinstance(error.original_error, GraphQLError):
-            # No answer but a bug in here, or a scalar's refusal of a literal.
+            # Not a response but a bug in the sandbox, or a literal that a scalar rejects.
             raise error.original_error
     errors = [_formatted(error, "ValidationError") for error in result.errors or ()]
     if result.data is None:
@@ -116,7 +116,7 @@ def _schema() -> GraphQLSchema:
     text = resources.files("airflow_provider_forge.sandbox").joinpath("schema.graphql").read_text("utf-8")
     schema = build_schema(text)
     date_time = schema.type_map["DateTime"]
-    # graphql-core 3.3 calls what 3.2 called parse_value by another name.
+    # graphql-core 3.3 has renamed parse_value of 3.2.
     for name in ("parse_value", "coerce_input_value"):
         setattr(date_time, name, _parse_time)
     for type_name, field_name, resolver in resolvers.RESOLVERS:
@@ -129,7 +129,7 @@ def _parse_time(value: Any) -> datetime:
     if match is None:
         raise GraphQLError(f"DateTime cannot represent {value!r}: not ISO-8601 with an offset or Z")
     whole, fraction, offset = match.groups()
-    # Python 3.10 takes neither the Z nor fractions of other lengths.
+    # Python 3.10 parses neither the Z nor fractions of other lengths.
     text = f"{whole}.{(fraction or '0').ljust(6, '0')[:6]}" if whole.count(":") == 2 else whole
     try:
         return datetime.fromisoformat(text + offset.replace("Z", "+00:00"))

@@ -1,4 +1,4 @@
-"""The HTTP server under the gateway and the sink: real sockets, and every way to misbehave on them."""
+"""The HTTP server of the gateway and the sink: real sockets, with fault injection."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 # Linger for 0 seconds: closing the socket then sends RST.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-# Seconds that stopping waits for handlers in the middle of an answer.
+# Seconds that `stop` waits for handlers that are sending a response.
 _PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, read to its end. `query` is the part after the question mark."""
+    """A request with its complete body. `query` is the part of the URL after the question mark."""
 
     method: str
     path: str
@@ -43,12 +43,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, and how it is delivered.
+    """A response and the way it is delivered.
 
     Attributes:
-        headers: Beside Content-Length.
+        headers: All headers except Content-Length.
         delivery: "reset" and "hang" send nothing; "truncate" and "reset_mid_body" half the body.
-        delay: Seconds before anything is sent; for "hang" before the connection is closed, 0 for never.
+        delay: Seconds before anything is sent; for "hang", before the connection is closed (0 for never).
     """
 
     status: int = 200
@@ -65,11 +65,11 @@ class Reply:
 
 
 class LocalServer(ABC):
-    """A threaded HTTP/1.1 server with keep-alive, for `respond` to be filled in.
+    """A threaded HTTP/1.1 server with keep-alive. Subclasses implement `respond`.
 
     Args:
         host: Address to listen on.
-        port: 0 for a free one; it is kept when the server is stopped and started again.
+        port: Port to listen on, 0 for a free one; kept when the server is stopped and restarted.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -80,17 +80,17 @@ class LocalServer(ABC):
 
     @abstractmethod
     def respond(self, request: Request) -> Reply:
-        """Return the answer to a request; called from several threads."""
+        """Return the reply to a request. Called from several threads."""
 
     @property
     def address(self) -> str:
-        """The URL of the server's root, without a slash at the end; known once it was started."""
+        """The root URL without a trailing slash; known once the server has been started."""
         if not self._port:
             raise RuntimeError("the server has no port before start()")
         return f"http://{self._host}:{self._port}"
 
     def start(self) -> Self:
-        """Listen and answer, until `stop`."""
+        """Listen and reply in the background, until `stop`."""
         if self._http is not None:
             raise RuntimeError("the server is running already")
         self._http = _HttpServer((self._host, self._port), self)
@@ -100,7 +100,7 @@ class LocalServer(ABC):
         return self
 
     def stop(self) -> None:
-        """Stop listening and end all connections, hanging ones included; harmless when stopped."""
+        """Stop listening and close all connections, including hanging ones. Idempotent."""
         if self._http is None or self._thread is None:
             return
         self._http.stopping.set()
@@ -140,14 +140,14 @@ class _HttpServer(ThreadingHTTPServer):
             self._connections_changed.notify_all()
 
     def shutdown_request(self, request: Any) -> None:
-        # A shutdown would say FIN before the RST.
+        # A shutdown would send FIN before the RST.
         if request.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == _RESET_ON_CLOSE:
             self.close_request(request)
         else:
             super().shutdown_request(request)
 
     def close_connections(self) -> None:
-        """Wake every handler that waits on its client, and wait for them to end."""
+        """Wake all handlers that wait for their client, and wait for them to end."""
         with self._connections_changed:
             for connection in self._connections:
                 _shut_down(connection)
@@ -155,7 +155,7 @@ class _HttpServer(ThreadingHTTPServer):
                 log.warning("%d handlers have not ended", len(self._connections))
 
     def handle_error(self, *_: Any) -> None:
-        # A client may hang up when it likes; anything else is a bug in here.
+        # Clients may disconnect at any time; any other error is a bug in the sandbox.
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
             log.error("failed to answer a request", exc_info=error)
@@ -165,12 +165,12 @@ def _shut_down(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError as error:
-        log.debug("the client was gone already: %s", error)
+        log.debug("the client had already disconnected: %s", error)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Without this, headers and body as two segments wait for each other's acknowledgement.
+    # Otherwise the body waits for the acknowledgement of the headers.
     disable_nagle_algorithm = True
     server: _HttpServer
 
@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, url.path, url.query, self.headers, self._read_body())
         self._deliver(self.server.owner.respond(request))
 
-    do_GET = do_POST = do_DELETE = do_PUT = _answer  # noqa: N815 - names that the base class looks for
+    do_GET = do_POST = do_DELETE = do_PUT = _answer  # noqa: N815 - names required by the base class
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
         """Print nothing per request."""

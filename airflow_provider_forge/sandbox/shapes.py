@@ -1,4 +1,4 @@
-"""Observed latencies as a data point of each OTLP type that the gateway might use."""
+"""Encode observed latencies as each OTLP type that the gateway might use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUANTILES = (0.5, 0.9, 0.99)
 
 
 def _histogram(latencies: tuple[int, ...]) -> dict[str, Any]:
-    # A bucket's upper bound belongs to it.
+    # The upper bound is part of the bucket.
     counts = Counter(bisect.bisect_left(BOUNDS_MS, latency) for latency in latencies)
     return {
         "count": len(latencies),
@@ -63,7 +63,7 @@ def _gauge(latencies: tuple[int, ...]) -> dict[str, Any]:
     return {"as_double": sum(latencies) / len(latencies)}
 
 
-# The fields of the protobuf data point, as keyword arguments; never for an empty tuple.
+# The fields of the protobuf data point, as keyword arguments. The tuple must not be empty.
 LATENCY_FIELDS: Mapping[LatencyShape, Callable[[tuple[int, ...]], dict[str, Any]]] = {
     "histogram": _histogram,
     "exponential_histogram": _exponential_histogram,

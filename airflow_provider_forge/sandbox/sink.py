@@ -1,4 +1,4 @@
-"""A small OTLP receiver that keeps what it is sent."""
+"""A small OTLP receiver that keeps the metrics it receives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from airflow_provider_forge.sandbox import control
 from airflow_provider_forge.sandbox.fault_replies import apply_fault, fault_headers
-from airflow_provider_forge.sandbox.faults import SINK_KINDS, TELEMETRY, CanMisbehave, Fault, FaultPlan
+from airflow_provider_forge.sandbox.faults import SINK_KINDS, TELEMETRY, Fault, FaultInjection, FaultPlan
 from airflow_provider_forge.sandbox.points import Point, points_of
 from airflow_provider_forge.sandbox.server import LocalServer, Reply, Request
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpSink", "SinkRequest", "SinkResource"]
 
-# As a Collector's: uncompressed, and answered with 400.
+# As in the Collector: the limit applies to uncompressed bodies, and larger ones get a 400.
 MAX_BODY_BYTES = 20 * 1024 * 1024
 _PATH = "/v1/metrics"
 _TELEMETRY_SCOPE = "airflow_provider_forge"
 _JSON, _PROTOBUF = "application/json", "application/x-protobuf"
-# Faults under which the points are not kept.
+# Faults for which the points are not kept.
 _NOT_KEPT = frozenset({"status", "html", "redirect", "hang", "reset", "reset_before"})
 
 
 @dataclass(frozen=True)
 class SinkRequest:
-    """One request whose points were kept.
+    """A request whose points were kept.
 
     Attributes:
         content_type: "application/json" or "application/x-protobuf".
         content_encoding: "gzip" or "".
         headers: Names in lower case.
-        rejected: How many of its last points were not kept.
-        packed: The body, compressed with zlib: two weeks of points have to fit into memory.
+        rejected: Number of points, from the end, that were not kept.
+        packed: The body, compressed with zlib so that two weeks of points fit into memory.
     """
 
     content_type: str
@@ -60,7 +60,7 @@ class SinkRequest:
 
     @property
     def body(self) -> bytes:
-        """The body without its content encoding, byte for byte."""
+        """The uncompressed body, byte for byte."""
         return zlib.decompress(self.packed)
 
     @property
@@ -70,25 +70,25 @@ class SinkRequest:
 
     @property
     def points(self) -> list[Point]:
-        """Its points that were kept, but for the exporter's own."""
+        """The points that were kept, except for the exporter's own."""
         points = points_of(_split(self.message)[0].resource_metrics)
         return points[: len(points) - self.rejected]
 
     @property
     def telemetry(self) -> list[Point]:
-        """The exporter's own points in it."""
+        """The exporter's own points."""
         return points_of(_split(self.message)[1].resource_metrics)
 
 
 @dataclass(frozen=True)
 class SinkResource:
-    """Where points came from, as they said it.
+    """The resource and scope of received points.
 
     Attributes:
-        attributes: Of the resource; values as Python's own, or as `AnyValue` if they have parts.
-        scope_name: Empty if there was no scope.
-        scope_version: Empty if there was none.
-        schema_url: Of the resource.
+        attributes: Attributes of the resource, with Python values; compound values are protobuf messages.
+        scope_name: Empty without a scope.
+        scope_version: Empty without a version.
+        schema_url: Schema URL of the resource.
     """
 
     attributes: dict[str, Any]
@@ -97,22 +97,22 @@ class SinkResource:
     schema_url: str
 
 
-class _RefusedError(Exception):
+class _RejectedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
 
 
-class OtlpSink(CanMisbehave, LocalServer):
-    """An OTLP/HTTP endpoint for metrics: protobuf and JSON, plain and gzip, nothing but what OTLP says.
+class OtlpSink(FaultInjection, LocalServer):
+    """A strict OTLP/HTTP endpoint for metrics: protobuf or JSON, uncompressed or gzip.
 
-    The exporter's own metrics are kept and counted apart, so that what is left can be compared with what the
-    gateway has served.
+    The exporter's own metrics are stored and counted separately, so that the rest can be compared with the
+    points that the gateway has served.
 
     Args:
         host: Address to listen on.
-        port: 0 for a free one.
-        max_body_bytes: Largest body, uncompressed; above it the answer is 400.
+        port: Port to listen on, 0 for a free one.
+        max_body_bytes: Maximum size of an uncompressed body in bytes; larger ones get a 400.
     """
 
     def __init__(
@@ -128,55 +128,55 @@ class OtlpSink(CanMisbehave, LocalServer):
 
     @property
     def url(self) -> str:
-        """Base URL; known once it was started."""
+        """Base URL; known once the server has been started."""
         return self.address
 
     @property
     def requests(self) -> list[SinkRequest]:
-        """The requests with the app's metrics whose points were kept, in the order of their arrival."""
+        """The requests with app metrics whose points were kept, in order of arrival."""
         with self._lock:
             return list(self._kept)
 
     @property
     def telemetry(self) -> list[SinkRequest]:
-        """Those with the exporter's own metrics; where something in between batches, others may be in it."""
+        """The requests with the exporter's own metrics; a batching proxy may have added others."""
         with self._lock:
             return list(self._telemetry)
 
     @property
     def points(self) -> list[Point]:
-        """All points kept, as often as they came; decoded anew each time."""
+        """All points that were kept, including duplicates; decoded on each access."""
         return [point for request in self.requests for point in request.points]
 
     @property
     def resources(self) -> list[SinkResource]:
-        """The different sources of the points kept."""
+        """The distinct resources and scopes of the points that were kept."""
         distinct: list[SinkResource] = []
         for request in self.requests:
             distinct += [each for each in _resources(_split(request.message)[0]) if each not in distinct]
         return distinct
 
     def summary(self) -> dict[str, int]:
-        """Return the numbers of requests, of those refused, of points kept, points rejected, and bytes."""
+        """Return the numbers of requests, refused requests, kept points, rejected points, and bytes."""
         with self._lock:
             return dict(self._counts)
 
     def clear(self) -> None:
-        """Forget all that was received; faults stay."""
+        """Remove everything received; faults stay."""
         with self._lock:
             self._kept.clear()
             self._telemetry.clear()
             self._counts = dict.fromkeys(self._counts, 0)
 
     def respond(self, request: Request) -> Reply:
-        """Take in metrics, or answer the control plane."""
+        """Receive metrics, or reply to a control request."""
         if request.path != _PATH:
             return control.sink_reply(self, request)
         if request.method != "POST":
             return Reply.of_json({"message": "POST metrics"}, 405, (("Allow", "POST"),))
         try:
             body, message = self._read(request)
-        except _RefusedError as error:
+        except _RejectedError as error:
             self._count(requests=1, bytes=len(request.body), refused=1)
             return Reply.of_json({"code": error.status, "message": str(error)}, error.status)
         points, telemetry = map(_point_count, _split(message))
@@ -195,20 +195,20 @@ class OtlpSink(CanMisbehave, LocalServer):
         return _reply(request, fault)
 
     def _read(self, request: Request) -> tuple[bytes, ExportMetricsServiceRequest]:
-        # Prometheus refuses a charset suffix; so does this.
+        # Prometheus rejects a charset suffix; so does the sink.
         content_type = request.headers.get("Content-Type", "")
         if content_type not in {_JSON, _PROTOBUF}:
-            raise _RefusedError(415, f"Content-Type {content_type!r} is neither {_JSON} nor {_PROTOBUF}")
+            raise _RejectedError(415, f"Content-Type {content_type!r} is neither {_JSON} nor {_PROTOBUF}")
         encoding = request.headers.get("Content-Encoding", "")
         if encoding not in {"", "identity", "gzip"}:
-            raise _RefusedError(415, f"Content-Encoding {encoding!r} is not gzip")
+            raise _RejectedError(415, f"Content-Encoding {encoding!r} is not gzip")
         try:
             body = gzip.decompress(request.body) if encoding == "gzip" else request.body
             if len(body) > self._max_body_bytes:
-                raise _RefusedError(400, f"{len(body)} bytes are more than {self._max_body_bytes}")
+                raise _RejectedError(400, f"{len(body)} bytes are more than {self._max_body_bytes}")
             return body, _decoded(content_type, body)
         except (OSError, EOFError, zlib.error, DecodeError, ParseError, TypeError, ValueError) as error:
-            raise _RefusedError(400, f"the body cannot be read: {error}") from error
+            raise _RejectedError(400, f"the body cannot be read: {error}") from error
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -227,7 +227,7 @@ def _kept(request: Request, body: bytes, rejected: int) -> SinkRequest:
 
 
 def _split(message: ExportMetricsServiceRequest) -> tuple[ExportMetricsServiceRequest, ...]:
-    """Return the app's metrics, and the exporter's own."""
+    """Return the app's metrics and the exporter's own."""
     names = {scope.scope.name for resource in message.resource_metrics for scope in resource.scope_metrics}
     if _TELEMETRY_SCOPE not in names:
         return message, ExportMetricsServiceRequest()
@@ -246,7 +246,7 @@ def _decoded(content_type: str, body: bytes) -> ExportMetricsServiceRequest:
     if content_type == _JSON:
         content = json.loads(body, object_hook=_ids_in_base64)
         if not isinstance(content, dict):
-            raise TypeError("it is no JSON object")
+            raise TypeError("not a JSON object")
         ParseDict(content, message, ignore_unknown_fields=True)
     else:
         message.ParseFromString(body)
@@ -254,7 +254,7 @@ def _decoded(content_type: str, body: bytes) -> ExportMetricsServiceRequest:
 
 
 def _ids_in_base64(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the same with an exemplar's ids as protobuf's JSON has them: OTLP's has them in hex."""
+    """Convert an exemplar's ids from OTLP's hex to the base64 of protobuf's JSON."""
     for name in ("traceId", "spanId"):
         if name in value:
             value[name] = base64.b64encode(bytes.fromhex(value[name])).decode()

@@ -1,4 +1,4 @@
-"""The traffic generator: every data point of a minute, as a pure function."""
+"""The traffic generator: all data points of a minute, as a pure function."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _ERROR_TYPES = ("UNHANDLED_EXCEPTION", "FUNCTION_TIME_OUT", "FUNCTION_OUT_OF_MEM
 
 @dataclass(frozen=True)
 class _Moment:
-    """One minute of one environment: what every part of the generator is handed."""
+    """One minute of one environment, the input of every part of the generator."""
 
     scenario: Scenario
     app: str
@@ -77,7 +77,7 @@ class _Moment:
         return self.minute % DAY in SITE_INCIDENT and self.weekday in self.scenario.site_incident_weekdays
 
     def stream(self, purpose: str) -> Random:
-        """Return one purpose's own randomness, so that a switch changes nothing but what it is about."""
+        """Return the random stream of a purpose, so that a switch does not change unrelated data."""
         return stream(self.scenario.seed, self.app, self.environment.id, self.minute, purpose)
 
     def sample(self, label: str, value: int | tuple[int, ...], **attributes: str) -> Sample:
@@ -117,12 +117,12 @@ class _Invocations:
 
 
 def samples_of_minute(scenario: Scenario, app: str, environment: Environment, minute: int) -> list[Sample]:
-    """Return all data points of a minute, earlier values of raised ones included.
+    """Return all data points of a minute, including the earlier values of points that are raised later.
 
     Args:
-        scenario: Its seed and switches.
+        scenario: Seed and switches.
         app: UUID.
-        environment: Only its id and its original key matter.
+        environment: Only its id and original key are used.
         minute: Minutes since the epoch.
     """
     moment = _Moment(scenario, app, environment, minute)
@@ -265,7 +265,7 @@ def _request_attributes(site: Site, endpoint: Endpoint) -> dict[str, str]:
 
 
 def _latencies(rng: Random, count: int, *, typical: float) -> tuple[int, ...]:
-    """Draw latencies in ms, about log-normal around `typical`; whole, so that no libm can change them."""
+    """Draw latencies in ms, roughly log-normal around `typical`; integers, to be independent of libm."""
     return tuple(
         sorted(
             1 + int(typical * math.exp(1.2 * (rng.random() + rng.random() + rng.random() - 1.5)))

@@ -1,4 +1,4 @@
-"""What exists, what can be seen, and what belongs in an answer."""
+"""The ground truth: generated points, visible points, and the points of a response."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ POINTS_FROM_OUTSIDE = 3
 
 
 class Truth:
-    """Everything there is to know about one scenario's data.
+    """The data of one scenario.
 
-    A point belongs to the minute that its interval starts in, and so to every period [start, end) that
-    holds the first instant of that minute: adjacent periods partition the points.
+    A point belongs to the minute in which its interval starts, and therefore to every period [start, end)
+    that contains the start of that minute: adjacent periods partition the points.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -39,7 +39,7 @@ class Truth:
         start: datetime,
         end: datetime,
     ) -> Iterator[Sample]:
-        """Yield the final form of every point of [start, end)."""
+        """Yield the final form of all points of [start, end)."""
         first, stop = _minute(start), _minute(end)
         return (
             sample
@@ -56,7 +56,7 @@ class Truth:
         end: datetime,
         at: float,
     ) -> Iterator[Sample]:
-        """Yield the points of [start, end) as a call at `at`, in seconds since the epoch, sees them."""
+        """Yield the points of [start, end) that are visible at `at`, in seconds since the epoch."""
         minutes = range(_minute(start), _minute(end))
         samples = self._samples(app, environments, labels, minutes)
         return (sample for sample in samples if sample.is_visible(at))
@@ -70,7 +70,7 @@ class Truth:
         end: datetime,
         at: float,
     ) -> list[Sample]:
-        """Return the points that the gateway answers with: the visible ones, and those of the switches."""
+        """Return the points of a response: the visible ones, and those that switches add."""
         samples = list(self.visible(app, environments, labels, start, end, at))
         if not (self._scenario.inclusive_ends or self._scenario.points_outside_window):
             return samples
