@@ -1,1 +1,1 @@
-"""The demo, and the standalone Airflow that it shares with the end-to-end tests."""
+"""The demo, and the local Airflow that it shares with the end-to-end tests."""

@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to metrics arriving, on this machine, until Ctrl-C."""
+"""`make demo`: export metrics with a local Airflow until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 EMAIL, API_TOKEN = "dev@example.com", "sandbox-token"
-# The real gateway takes 5 calls a minute; at that pace a day takes twenty minutes.
+# The real gateway allows 5 calls a minute; at that rate, a day takes twenty minutes.
 SANDBOX_RATE = {"rate_limit_calls": 5, "rate_limit_seconds": 3}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,10 +51,10 @@ def main(directory: Path) -> int:
     progress, status = Progress(), 0
     with lock, ExitStack() as stack:
         try:
-            for progress in run(settings, home, stack, console):  # noqa: B007 - the last one is the total
+            for progress in run(settings, home, stack, console):  # noqa: B007 - the last value is the total
                 pass
         except KeyboardInterrupt:
-            console.print("Ending Airflow…")
+            console.print("Stopping Airflow…")
         except (httpx.HTTPError, RuntimeError, TimeoutError) as error:
             console.print(f"The demo has failed: {error}", style="red")
             status = 1
@@ -63,7 +63,7 @@ def main(directory: Path) -> int:
 
 
 def take_lock(directory: Path) -> TextIO:
-    """Hold the directory for this process: a second demo would remove the files of the first."""
+    """Lock the directory for this process: a second demo would delete the files of the first."""
     directory.mkdir(exist_ok=True)
     lock = (directory / "lock").open("w")
     try:
@@ -75,23 +75,23 @@ def take_lock(directory: Path) -> TextIO:
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """End the demo once: a second Ctrl-C must not interrupt the cleaning up."""
+    """Interrupt the demo once: a second Ctrl-C must not interrupt the cleanup."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def run(settings: Settings, home: Path, stack: ExitStack, console: Console) -> Iterator[Progress]:
-    """Start everything on `stack` and yield the progress until something ends it."""
+    """Start everything on `stack`, and yield the progress until interrupted."""
     gateway = sink = None
     if not settings.credentials:
         gateway = stack.enter_context(SandboxGateway(email=EMAIL, api_token=API_TOKEN, **SANDBOX_RATE))
     if not settings.collector:
         sink = stack.enter_context(OtlpSink())
-        # With a real collector the next demo goes on where this one ends, and sends nothing twice.
+        # With a real collector, the next demo resumes where this one ends, and sends nothing twice.
         shutil.rmtree(home, ignore_errors=True)
     install_dag(home / "dags", retention=timedelta(hours=settings.hours))
-    console.print("Starting Airflow, which takes about half a minute…")
+    console.print("Starting Airflow, which takes about 30 seconds…")
     connections = {
         "AIRFLOW_CONN_FORGE_DEFAULT": json.dumps(forge_connection(settings, gateway)),
         "AIRFLOW_CONN_OTLP_DEFAULT": json.dumps({"conn_type": "otlp", "host": sink.url if sink else ""}),
@@ -114,21 +114,21 @@ def forge_connection(settings: Settings, gateway: SandboxGateway | None) -> dict
 
 
 def facts(settings: Settings, airflow: StandaloneAirflow) -> dict[str, str]:
-    """Return what is running and where."""
-    stand_in = "a stand-in, {rate_limit_calls} calls per {rate_limit_seconds} s".format(**SANDBOX_RATE)
+    """Return the addresses and settings to print."""
+    sandbox = "sandbox, {rate_limit_calls} calls per {rate_limit_seconds} s".format(**SANDBOX_RATE)
     return {
         "Airflow": airflow.api.get("version")["version"],
         "Open": f"{airflow.url}/dags/{DAG_ID}",
         "Log in as": f"{airflow.username}, password {airflow.password}",
-        "Gateway": "Atlassian, 5 calls per 60 s" if settings.credentials else stand_in,
-        "Metrics go to": settings.collector or "a stand-in, which counts them",
-        "Windows": f"of the last {settings.hours} hours (as shipped: 14 days), then each quarter hour",
-        "To end it": "Ctrl-C",
+        "Gateway": "Atlassian, 5 calls per 60 s" if settings.credentials else sandbox,
+        "Metrics go to": settings.collector or "sandbox, which counts them",
+        "Windows": f"last {settings.hours} hours (by default: 14 days), then every 15 minutes",
+        "Stop with": "Ctrl-C",
     }
 
 
 def watch(meter: ProgressMeter, console: Console) -> Iterator[Progress]:
-    """Show the progress: in place on a terminal, in a line for each step elsewhere."""
+    """Show the progress: in place on a terminal, otherwise one line per step."""
     shown = ()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
@@ -143,5 +143,5 @@ def watch(meter: ProgressMeter, console: Console) -> Iterator[Progress]:
 
 
 if __name__ == "__main__":
-    # Airflow takes no relative paths.
+    # Airflow does not accept relative paths.
     sys.exit(main(Path(*sys.argv[1:2] or [".demo"]).resolve()))

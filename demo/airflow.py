@@ -1,4 +1,4 @@
-"""An Airflow in a directory of its own, on free ports of this machine."""
+"""A local Airflow with its own directory and free ports."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ LOG_TAIL = 4000
 
 
 def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
-    """Return the environment of an Airflow whose files all lie in `home`; makes the directories.
+    """Create the directories of an Airflow with all files in `home`, and return its environment.
 
     Args:
-        home: Becomes AIRFLOW_HOME.
-        settings: More variables; they win.
+        home: The AIRFLOW_HOME.
+        settings: Additional variables, which take precedence.
     """
     dags_folder, temporary = home / "dags", home / "tmp"
     for directory in (dags_folder, temporary):
         directory.mkdir(parents=True, exist_ok=True)
     return {
         **clean_environment(),
-        # `airflow standalone` starts its parts by the name `airflow`.
+        # `airflow standalone` starts its components by the command name `airflow`.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        # The rate limiter of each Airflow keeps its files there, so two Airflows don't wait for each other.
+        # The rate limiter keeps its files here, so that two Airflows do not share a limit.
         "TMPDIR": str(temporary),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # By default Airflow keeps 32 idle workers.
+        # By default, Airflow keeps 32 idle workers.
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         **settings,
@@ -53,11 +53,11 @@ def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
 
 
 class LocalAirflow:
-    """An Airflow out of `commands`: healthy inside the `with` block, gone with all its processes after it.
+    """An Airflow that runs `commands`: healthy inside the `with` block, with all processes ended after it.
 
     Args:
-        home: Its AIRFLOW_HOME; DAG files belong into `home / "dags"`.
-        settings: More environment variables.
+        home: Its AIRFLOW_HOME; DAG files are in `home / "dags"`.
+        settings: Additional environment variables.
     """
 
     commands: tuple[str, ...]
@@ -98,7 +98,7 @@ class LocalAirflow:
 
     @property
     def password(self) -> str:
-        """The password that Airflow has made up for `username`."""
+        """The password that Airflow has generated for `username`."""
         passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
         return str(passwords[self.username])
 
@@ -108,7 +108,7 @@ class LocalAirflow:
         self.processes[name] = ManagedProcess(command, env=self.env, log_file=self.home / f"{name}.log")
 
     def wait_until_healthy(self, since: datetime, components: Collection[str] = COMPONENTS) -> None:
-        """Wait until the API server answers and these components have shown signs of life after `since`.
+        """Wait until the API server responds and these components have had a heartbeat after `since`.
 
         Raises:
             RuntimeError: A command has ended.
@@ -144,7 +144,7 @@ class LocalAirflow:
             return False
         if not answer.is_success:
             return False
-        # For half a minute Airflow calls a component healthy that has died.
+        # Airflow reports a dead component as healthy for half a minute.
         beats = [answer.json()[name][f"latest_{name}_heartbeat"] for name in components]
         return all(beat and parse_time(beat) > since for beat in beats)
 

@@ -15,24 +15,24 @@ PAGE = 100
 
 
 def parse_time(text: str) -> datetime:
-    """Return the time that the REST API writes as `text`."""
-    # Python 3.10 does not know the Z.
+    """Parse a time of the REST API."""
+    # Python 3.10 does not parse the Z.
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 class AirflowApi:
-    """A client of one Airflow, logged in as a user of the simple auth manager.
+    """A client for one Airflow, logged in as a user of the simple auth manager.
 
     Args:
-        url: Where the API server answers.
-        username: The user's name.
-        password: The user's password.
+        url: URL of the API server.
+        username: Name of the user.
+        password: Password of the user.
     """
 
     def __init__(self, url: str, username: str, password: str) -> None:
         self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
-        answer = self.client.post("/auth/token", json={"username": username, "password": password})
-        self.token: str = answer.raise_for_status().json()["access_token"]
+        response = self.client.post("/auth/token", json={"username": username, "password": password})
+        self.token: str = response.raise_for_status().json()["access_token"]
         self.client.headers["Authorization"] = f"Bearer {self.token}"
 
     def close(self) -> None:
@@ -40,15 +40,15 @@ class AirflowApi:
         self.client.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        """Return the JSON answer to `GET /api/v2/<path>`."""
+        """Return the JSON response to `GET /api/v2/<path>`."""
         return self._json(self.client.get(f"/api/v2/{path}", params=params))
 
     def send(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
-        """Send `body` to `/api/v2/<path>` and return the JSON answer."""
+        """Send `body` to `/api/v2/<path>` and return the JSON response."""
         return self._json(self.client.request(method, f"/api/v2/{path}", json=body))
 
     def create_connection(self, conn_id: str, conn_type: str, **fields: Any) -> Json:
-        """Create a Connection; `fields` as in REST: host, login, password, extra (a string)."""
+        """Create a Connection with the fields of the REST API: host, login, password, extra (a string)."""
         return self.send("POST", "connections", {"connection_id": conn_id, "conn_type": conn_type, **fields})
 
     def import_errors(self) -> list[Json]:
@@ -56,7 +56,7 @@ class AirflowApi:
         return self.get("importErrors")["import_errors"]
 
     def has_dag(self, dag_id: str) -> bool:
-        """Say whether the DAG has been parsed."""
+        """Return whether the DAG has been parsed."""
         return self.client.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
 
     def pause(self, dag_id: str, paused: bool = True) -> Json:
@@ -69,16 +69,16 @@ class AirflowApi:
         return self.send("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"]
 
     def clear(self, dag_id: str, run_id: str) -> None:
-        """Have the tasks of a run run again, whatever became of them."""
+        """Clear all tasks of a run, so that they run again."""
         body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False}
         self.send("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
     def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
-        """Mark a run as `success` or `failed`, as a click on it does."""
+        """Mark a run as `success` or `failed`, as in the UI."""
         self.send("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", {"state": state})
 
     def delete_dag(self, dag_id: str) -> None:
-        """Delete all that Airflow knows of a DAG; it comes back if its file is still there."""
+        """Delete a DAG from the database; it comes back if its file still exists."""
         self.client.delete(f"/api/v2/dags/{dag_id}").raise_for_status()
 
     def run(self, dag_id: str, run_id: str) -> Json:
@@ -86,11 +86,11 @@ class AirflowApi:
         return self.get(f"dags/{dag_id}/dagRuns/{run_id}")
 
     def runs(self, dag_id: str, **filters: Any) -> list[Json]:
-        """Return all runs, oldest first, that match REST's filters such as `state` and `run_type`."""
+        """Return all runs, oldest first, that match the API's filters, such as `state` and `run_type`."""
         return self._pages(f"dags/{dag_id}/dagRuns", "dag_runs", order_by="run_after", **filters)
 
     def count_runs(self, dag_id: str, **filters: Any) -> int:
-        """Return how many runs match."""
+        """Return the number of runs that match the filters."""
         return self.get(f"dags/{dag_id}/dagRuns", limit=1, **filters)["total_entries"]
 
     def backfill(self, dag_id: str, start: datetime, end: datetime, reprocess: str = "none") -> int:
@@ -101,14 +101,14 @@ class AirflowApi:
         """
         dates = {"from_date": start.isoformat(), "to_date": end.isoformat()}
         body = {"dag_id": dag_id, **dates, "reprocess_behavior": reprocess}
-        # Airflow's scheduler ends with an error where a backfill makes the run that it was about to make.
+        # Airflow's scheduler crashes if a backfill creates a run that it is about to create.
         self.pause(dag_id)
         backfill_id = self.send("POST", "backfills", body)["id"]
         self.pause(dag_id, paused=False)
         return backfill_id
 
     def backfill_is_complete(self, backfill_id: int) -> bool:
-        """Say whether all runs of a backfill have ended."""
+        """Return whether all runs of a backfill have ended."""
         return self.get(f"backfills/{backfill_id}")["completed_at"] is not None
 
     def asset_events(self, name: str) -> list[Json]:
@@ -121,14 +121,14 @@ class AirflowApi:
         return self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
 
     def count_task_instances(self, dag_id: str, **filters: Any) -> int:
-        """Return how many task instances of all runs match."""
+        """Return the number of task instances of all runs that match the filters."""
         return self.get(f"dags/{dag_id}/dagRuns/~/taskInstances", limit=1, **filters)["total_entries"]
 
     def task_log(self, ti: Mapping[str, Any]) -> str:
-        """Return the log of a task instance's last try, as the UI shows it."""
+        """Return the log of a task instance's last attempt, as in the UI."""
         path = f"dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/{ti['task_id']}"
-        answer = self.client.get(f"/api/v2/{path}/logs/{ti['try_number']}", params={"full_content": True})
-        return answer.raise_for_status().text
+        response = self.client.get(f"/api/v2/{path}/logs/{ti['try_number']}", params={"full_content": True})
+        return response.raise_for_status().text
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return an XCom's value."""
@@ -136,12 +136,12 @@ class AirflowApi:
         return self.get(path, deserialize=True)["value"]
 
     def assets(self, *, only_active: bool = True) -> dict[str, int]:
-        """Return the ids of all assets by their names; of the active ones, or also of those no DAG has."""
+        """Return the ids of assets by name: of active ones only, or also of those without a DAG."""
         found = self._pages("assets", "assets", only_active=only_active)
         return {asset["name"]: asset["id"] for asset in found}
 
     def asset_state(self, asset_id: int) -> Json:
-        """Return what tasks keep with an asset, by key."""
+        """Return the state that tasks store with an asset, by key."""
         entries = self._pages(f"assets/{asset_id}/state-store", "asset_state_store")
         return {entry["key"]: entry["value"] for entry in entries}
 
@@ -154,8 +154,8 @@ class AirflowApi:
                 return found
 
     @staticmethod
-    def _json(answer: httpx.Response) -> Any:
-        if answer.is_error:
-            request = answer.request
-            raise RuntimeError(f"{request.method} {request.url}: {answer.status_code} {answer.text[:2000]}")
-        return answer.json()
+    def _json(response: httpx.Response) -> Any:
+        if response.is_error:
+            call = f"{response.request.method} {response.request.url}"
+            raise RuntimeError(f"{call}: {response.status_code} {response.text[:2000]}")
+        return response.json()

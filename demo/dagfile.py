@@ -1,4 +1,4 @@
-"""The shipped DAG file in another DAGs folder, if need be with a faster timetable and faster retries."""
+"""Install the shipped DAG file in a DAGs folder, optionally with a faster timetable and faster retries."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def install_dag(
     """Copy the shipped DAG file.
 
     Args:
-        dags_folder: Where to; it is made where missing.
-        retry_delay: In the place of the shipped one.
-        operator: More arguments of the operator, with values whose repr is code.
-        timetable: Arguments for its ForgeMetricsTimetable.
+        dags_folder: Target folder, created if missing.
+        retry_delay: Replaces the shipped delay.
+        operator: Additional arguments for the operator, with values whose repr is valid code.
+        timetable: Arguments for the ForgeMetricsTimetable.
     """
     source = SHIPPED.read_text()
     if timetable:
@@ -55,7 +55,7 @@ def _code(duration: timedelta) -> str:
 
 def _replace(pattern: re.Pattern[str], replacement: str, source: str) -> str:
     source, count = pattern.subn(replacement, source)
-    # With nothing replaced, the DAG would set out to run 14 days of windows.
+    # Without the replacement, the DAG would start to run 14 days of windows.
     if count != 1:
         raise ValueError(f"{SHIPPED} has {count} matches of {pattern.pattern!r}, not one")
     return source

@@ -1,4 +1,4 @@
-"""A command that ends together with everything it has started."""
+"""A command whose child processes all end with it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-# Variables of whoever starts the demo or the tests must not reach what runs inside.
+# Settings of the user who starts the demo or the tests must not leak into the processes.
 FOREIGN_PREFIXES = ("AIRFLOW", "FORGE_", "OTEL_")
 MARKER = "FORGE_PROCESS_MARKER"
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without settings that would leak into an Airflow."""
+    """Return this process's environment without settings that would affect an Airflow."""
     return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_PREFIXES)}
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports on which nothing listens."""
+    """Return `count` different free ports."""
     with ExitStack() as stack:
-        # All are held at once, otherwise the system may hand out the same one twice.
+        # All are bound at once, because the system may otherwise return a port twice.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for held in sockets:
             held.bind(("127.0.0.1", 0))
@@ -40,13 +40,13 @@ def free_ports(count: int) -> list[int]:
 
 
 class ManagedProcess:
-    """A command in a session of its own, with its output in a file.
+    """A command in its own session, with its output in a file.
 
     Args:
         command: The program and its arguments.
-        env: Its whole environment.
-        log_file: Where its output, and that of its children, is appended.
-        user: The user it runs as; None for the present one.
+        env: Its complete environment.
+        log_file: File to which its output, and that of its children, is appended.
+        user: User to run as; None for the current one.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class ManagedProcess:
         with log_file.open("ab") as log:
             self._popen = subprocess.Popen(
                 command,
-                # Airflow renames its processes, and the renaming overwrites the visible environment
-                # by which a child that has left the session is found, unless SPT_NOENV is set.
+                # Airflow renames its processes. Unless SPT_NOENV is set, this overwrites the visible
+                # environment, which identifies children that have left the session.
                 env={**env, MARKER: self._marker, "SPT_NOENV": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -86,21 +86,21 @@ class ManagedProcess:
         return self._popen.poll()
 
     def log(self) -> str:
-        """Return what the command and its children have printed so far."""
+        """Return the output of the command and its children so far."""
         return self.log_file.read_text(errors="replace")
 
     def members(self) -> list[psutil.Process]:
-        """Return every living process that the command has started, itself included."""
+        """Return all live processes that the command has started, including itself."""
         self._popen.poll()
         return [process for process in psutil.process_iter() if self._is_member(process)]
 
     def stop(self, patience: float = 30.0) -> None:
-        """End all members: by request first, by force after `patience` seconds."""
+        """End all members: with SIGTERM, and after `patience` seconds with SIGKILL."""
         self._signal_all(signal.SIGTERM)
         with suppress(TimeoutError):
             wait_for(lambda: not self.members(), timeout=patience, what="the processes to end")
         wait_for(self._killed, timeout=10.0, what="the killed processes to be gone")
-        # It may have died after the last look at its exit status, and a zombie is no living member.
+        # It may have died since its exit status was last read, and zombies are not members.
         self._popen.wait(timeout=10.0)
 
     def _killed(self) -> bool:
@@ -119,5 +119,5 @@ class ManagedProcess:
             in_session = os.getsid(process.pid) == self._popen.pid
             return in_session or process.environ().get(MARKER) == self._marker
         except (psutil.Error, OSError):
-            # Gone meanwhile, or somebody else's.
+            # The process has ended meanwhile, or belongs to another user.
             return False

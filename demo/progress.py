@@ -1,4 +1,4 @@
-"""How far the demo has come, asked from Airflow and from the sink."""
+"""The progress of the demo, from Airflow and the sink."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts of windows and points at one moment.
+    """Counts of windows and points at one time.
 
     Args:
-        due: Windows that are over and settled, delivered or not.
-        delivered: Windows that have arrived.
-        retrying: Windows whose last try has failed.
-        failed: Windows that Airflow has given up.
+        due: Windows that have ended and settled, delivered or not.
+        delivered: Windows that have been delivered.
+        retrying: Windows whose last attempt failed and that will be retried.
+        failed: Windows that have failed permanently.
         points: Data points that the sink has received, or that a real collector has accepted.
-        newest: End of the newest window delivered; None before the first.
+        newest: End of the newest delivered window; None before the first.
     """
 
     due: int = 0
@@ -37,21 +37,21 @@ class Progress:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """What is worth a new line: the points change at other moments than the windows."""
+        """The counts whose change is worth a new line; the points change at other times than these."""
         return self.delivered, self.retrying, self.failed
 
     @property
     def parts(self) -> list[str]:
-        """The progress in words."""
+        """The progress as text."""
         newest = f", the newest until {self.newest:%Y-%m-%d %H:%M} UTC" if self.newest else ""
         parts = [
             f"{self.delivered} of {self.due} windows delivered{newest}",
             f"{self.points:,} points received",
         ]
         if self.retrying:
-            parts.append(f"{self.retrying} windows failed and will be tried again")
+            parts.append(f"{self.retrying} windows failed and will be retried")
         if self.failed:
-            parts.append(f"{self.failed} windows failed for good, see their logs in Airflow")
+            parts.append(f"{self.failed} windows failed permanently, see their logs in Airflow")
         return parts
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class ProgressMeter:
 
     Args:
         api: Airflow's REST API.
-        sink: The sink; None with a real collector, whose points are summed up from the tasks' summaries.
+        sink: The sink. None with a real collector, whose points are the sum of the tasks' results.
     """
 
     def __init__(self, api: AirflowApi, sink: OtlpSink | None) -> None:
@@ -73,7 +73,7 @@ class ProgressMeter:
         self._first: datetime | None = None
 
     def read(self) -> Progress:
-        """Return the progress as it is now."""
+        """Return the current progress."""
         newest = self._newest_runs()
         ends = [parse_time(run["data_interval_end"]) for run in newest if run["data_interval_end"]]
         return Progress(

@@ -1,4 +1,4 @@
-"""What the demo talks to: stand-ins, unless the environment names the real ones."""
+"""The demo's gateway and receiver: the sandbox, unless the environment configures real ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The names that Atlassian's own command line tool uses, and the app.
+# The variables of Atlassian's own command line tool, and the app id.
 CREDENTIALS = ("FORGE_EMAIL", "FORGE_API_TOKEN", "FORGE_APP_ID")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 HOURS = "DEMO_HOURS"
@@ -19,7 +19,7 @@ MOST_HOURS = 14 * 24 - 1
 
 
 class SettingsError(Exception):
-    """The environment is contradictory; the message says what to set."""
+    """The environment is invalid; the message names the variables to set."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Settings:
     """The demo's settings.
 
     Args:
-        credentials: Email, API token and app id for the real gateway; None for the stand-in.
-        collector: The OTLP endpoint of a real collector; None for the stand-in.
-        otlp_environment: The variables that describe the real collector, if there is one.
-        hours: How far back catchup goes.
+        credentials: Email, API token and app id for the real gateway; None for the sandbox.
+        collector: OTLP endpoint of a real collector; None for the sandbox.
+        otlp_environment: The variables that configure the real collector, if any.
+        hours: Start of catchup, in hours before now.
     """
 
     credentials: tuple[str, str, str] | None
@@ -43,14 +43,14 @@ class Settings:
         """Read the settings.
 
         Raises:
-            SettingsError: FORGE_* is set in part, an OTEL_EXPORTER_OTLP_* variable cannot be used, or
-            DEMO_HOURS is not a number of hours within 14 days.
+            SettingsError: Only some of FORGE_* are set, an OTEL_EXPORTER_OTLP_* variable is invalid, or
+                DEMO_HOURS is not a number of hours within 14 days.
         """
         missing = [name for name in CREDENTIALS if not environ.get(name)]
         if missing and len(missing) < len(CREDENTIALS):
             raise SettingsError(
-                f"{', '.join(missing)} not set. For the real gateway set all of "
-                f"{', '.join(CREDENTIALS)}; for the stand-in gateway set none of them."
+                f"{', '.join(missing)} not set. For the real gateway, set all of "
+                f"{', '.join(CREDENTIALS)}; for the sandbox gateway, set none of them."
             )
         hours = environ.get(HOURS, "24")
         if not hours.isdecimal() or not 1 <= int(hours) <= MOST_HOURS:
@@ -72,6 +72,6 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """A directory name: runs of the demo against different partners keep apart."""
+        """A directory name that separates demos with different gateways and receivers."""
         gateway = "atlassian" if self.credentials else "sandbox"
         return f"{gateway}-to-{'collector' if self.collector else 'sink'}"

@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for a time."""
+"""Wait for a condition instead of a fixed time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T], *, timeout: float, what: str, every: float = 0.2) -> T:
-    """Call `condition` until its answer is true, and return that answer.
+    """Call `condition` every `every` seconds until its result is true, and return that result.
 
     Raises:
-        TimeoutError: After `timeout` seconds; the message names `what` and the last answer.
+        TimeoutError: After `timeout` seconds; the message contains `what` and the last result.
     """
     deadline = time.monotonic() + timeout
-    while not (answer := condition()):
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout:g} s for {what}; last answer: {answer!r}")
+            raise TimeoutError(f"waited {timeout:g} s for {what}; last result: {result!r}")
         time.sleep(every)
-    return answer
+    return result

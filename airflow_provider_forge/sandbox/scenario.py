@@ -28,10 +28,10 @@ class Scenario:
         site_incident_weekdays: Days on which, from 09:20 to 11:05 UTC, most invocations of one small site
             fail, which the total hides.
         lateness: 95 % of points are visible within 3 minutes, 4 % within 20 minutes, and 1 % after 2 to 6
-            hours, some of the latter with a higher value than a first version. Off: points are visible as
-            soon as their time is reached.
+            hours, some of the latter with a lower value until then. Off: points are visible as soon as their
+            time is reached.
         outage: The points of 05:20 to 06:00 UTC of every day become visible at 07:00.
-        inclusive_ends: A window also returns the points whose `time` is exactly its start, so that two
+        inclusive_ends: A window also returns the points whose `time` is exactly its start, so that both
             adjacent windows return them.
         unaligned_points: Some points are shifted relative to the minute, and some last 6 ms.
         points_outside_window: A response also contains a few points of the minutes next to its window.
