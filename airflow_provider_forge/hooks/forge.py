@@ -126,7 +126,7 @@ class ForgeMetricsHook(BaseHook):
         from airflow_provider_forge.gateway.windows import LIVE_FOR, Window, parse_time
 
         window = Window(parse_time("start", start), parse_time("end", end))
-        wanted, labels = self._selection(environments, metrics)
+        wanted, labels = self.selection(environments, metrics)
         client = self.get_conn()
         app_id = self.app_id
         waited_before = client.usage.waited
@@ -151,7 +151,7 @@ class ForgeMetricsHook(BaseHook):
         from airflow_provider_forge.gateway.query import parse_uuid
         from airflow_provider_forge.gateway.windows import MINUTE, Window
 
-        wanted, labels = self._selection()
+        wanted, labels = self.selection()
         ids = [uuid for name in wanted if (uuid := parse_uuid(name.rpartition("/")[2]))]
         window = Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
         access = find_access(self.get_conn(), self.app_id, window, ids, labels)
@@ -224,6 +224,27 @@ class ForgeMetricsHook(BaseHook):
             # Someone may have taken the field for the token's own.
             extras.refuse("token_expires_on", "is not a date; give one such as 2027-01-31")
 
+    def selection(
+        self,
+        environments: str | Sequence[str] | None = None,
+        metrics: str | Sequence[str] | None = None,
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the environments and the metrics meant: those given, else the Connection's.
+
+        Raises:
+            ConfigurationError: One of them is malformed or empty.
+        """
+        from airflow_provider_forge.gateway.query import DEFAULT_METRICS, parse_list, parse_metrics
+
+        extras = Extras(self._conn())
+        # An empty text is what an unset template leaves; an empty list is a mistake.
+        if metrics is None or metrics == "":
+            metrics = extras.get("metrics", DEFAULT_METRICS)
+        if environments is None or environments == "":
+            environments = extras.get("environments", "production")
+        labels = parse_metrics(metrics)
+        return parse_list("environments", environments), labels
+
     @property
     def redis_url(self) -> str | None:
         """The Redis that several machines share, with its password; None where they share nothing.
@@ -252,23 +273,6 @@ class ForgeMetricsHook(BaseHook):
 
     def _named_app(self) -> str | None:
         return self._app_id or Extras(self._conn()).text("app_id")
-
-    def _selection(
-        self,
-        environments: str | Sequence[str] | None = None,
-        metrics: str | Sequence[str] | None = None,
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the environments and the metrics meant: those given, else the Connection's."""
-        from airflow_provider_forge.gateway.query import DEFAULT_METRICS, parse_list, parse_metrics
-
-        extras = Extras(self._conn())
-        # An empty text is what an unset template leaves; an empty list is a mistake.
-        if metrics is None or metrics == "":
-            metrics = extras.get("metrics", DEFAULT_METRICS)
-        if environments is None or environments == "":
-            environments = extras.get("environments", "production")
-        labels = parse_metrics(metrics)
-        return parse_list("environments", environments), labels
 
     def _make_client(self) -> GatewayClient:
         from airflow_provider_forge.gateway.client import GatewayClient

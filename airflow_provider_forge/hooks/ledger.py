@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ log = get_logger(__name__)
 
 LARGEST = 65_000
 """Bytes: Airflow warns of values above 65,535 in its asset state store, and its REST API takes none."""
+
+_SUPERVISOR = threading.Lock()
+"""Held while Airflow's supervisor is asked. A worker's answers one thread after the other; that of
+`dag.test()` and `airflow tasks test` goes away for the length of a request, and mixes up two answers."""
 
 
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
@@ -65,7 +70,8 @@ class AssetStore:
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._accessor, verb)(*arguments)
+            with _SUPERVISOR:
+                return getattr(self._accessor, verb)(*arguments)
         except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
             raise LedgerUnavailable(
                 f"Airflow's asset state store did not {verb} an entry of {self.name}"

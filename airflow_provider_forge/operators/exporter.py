@@ -61,10 +61,14 @@ class Exporter:
     tally: Tally = field(default_factory=Tally)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
 
-    def export(self, progress: Progress) -> None:
+    def export(self, progress: Progress, keep: Callable[[Progress], None] = lambda _: None) -> None:
         """Deliver what is to do, window by window; one that is too much for the gateway in halves.
 
         Whatever is raised, the progress says what was delivered until then, and what is left.
+
+        Args:
+            progress: What is to do.
+            keep: Called with it after each window, because a task can be stopped in the next one.
 
         Raises:
             RetryableError: The gateway, the receiver or the ledger failed.
@@ -72,6 +76,7 @@ class Exporter:
         """
         while progress.todo:
             self._export_next(progress.todo, progress, self.on_expired)
+            keep(progress)
         while progress.late:
             # What nobody has delivered yet is left to its own run.
             if self.ledger.knows(progress.late[0].start, progress.late[0].end):

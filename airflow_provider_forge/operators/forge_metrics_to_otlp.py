@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.delivery import Policy
     from airflow_provider_forge.gateway.windows import Window
+    from airflow_provider_forge.operators.checkpoint import Checkpoint
     from airflow_provider_forge.operators.exporter import Exporter
     from airflow_provider_forge.operators.progress import Progress
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -226,20 +227,27 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         ):
             interval = find_interval(context, self.interval_start, self.interval_end)
             exporter = self._exporter(context, forge, receiver, tally)
-            summary = self._deliver(interval, exporter, so_far)
+            checkpoint = self._checkpoint(context, interval, exporter)
+            summary = self._deliver(interval, exporter, checkpoint, so_far)
         self._tell(context, summary)
         return summary
 
-    def _deliver(self, interval: Window, exporter: Exporter, so_far: dict[str, Any] | None) -> dict[str, Any]:
+    def _deliver(
+        self, interval: Window, exporter: Exporter, checkpoint: Checkpoint, so_far: dict[str, Any] | None
+    ) -> dict[str, Any]:
         from airflow_provider_forge.operators.progress import Progress, in_words
 
-        progress = self._begin(interval, exporter) if so_far is None else Progress.from_json(so_far)
+        if so_far is not None:
+            progress = Progress.from_json(so_far)
+        else:
+            progress = checkpoint.load() or self._begin(interval, exporter)
         try:
-            exporter.export(progress)
+            exporter.export(progress, checkpoint.save)
         except (DeliveryBusy, RateLimited) as put_off:
             if isinstance(put_off, RateLimited) and not self.deferrable:
                 raise
             self._put_off(put_off, progress)
+        checkpoint.conclude(progress)
         summary = progress.summary
         log.info(
             "Summary: %s: calls: %d, %s, requests: %d%s",
@@ -287,6 +295,18 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             on_expired=self.on_expired,
             tally=tally,
         )
+
+    def _checkpoint(self, context: Context, interval: Window, exporter: Exporter) -> Checkpoint:
+        from airflow_provider_forge.operators.checkpoint import find_checkpoint
+
+        asked_for = {
+            "selection": exporter.forge.selection(self.environments, self.metrics),
+            "resend": exporter.policy.resend,
+            "conform": self.conform,
+            "resource_attributes": dict(self.resource_attributes or {}),
+            "ledger": exporter.ledger.name,
+        }
+        return find_checkpoint(context, exporter.ledger, interval, asked_for)
 
     def _begin(self, interval: Window, exporter: Exporter) -> Progress:
         """Return what is to be done: the interval, and what a live run looks at again for late points."""

@@ -1,4 +1,4 @@
-"""How far a task has come: what is left to deliver, and what became of the rest; it survives a deferral."""
+"""How far a task has come: what is left to deliver, and what became of the rest; it outlives a try."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Summary", "in_words"]
 
 _ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
+
+
+MOST_REQUEST_IDS = 500
+"""Request ids that outlive a try or a deferral: the last ones."""
 
 
 @dataclass
@@ -88,11 +92,11 @@ class Progress:
             raise FinalError(" | ".join(self.problems))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as Airflow can keep it while the task is deferred."""
+        """Return it as Airflow can keep it while the task is deferred, or from try to try."""
         return {
-            "todo": [str(window) for window in self.todo],
-            "late": [str(window) for window in self.late],
-            "summary": vars(self.summary),
+            "todo": _joined(self.todo),
+            "late": _joined(self.late),
+            "summary": {**vars(self.summary), "request_ids": self.summary.request_ids[-MOST_REQUEST_IDS:]},
             "problems": self.problems,
         }
 
@@ -100,6 +104,18 @@ class Progress:
     def from_json(cls, content: dict[str, Any]) -> Progress:
         """Read it back."""
         todo, late = (
-            deque(Window(*window.split("/")) for window in content[name]) for name in ("todo", "late")
+            deque(window for text in content[name] for window in Window(*text.split("/")).split())
+            for name in ("todo", "late")
         )
         return cls(todo, late, Summary(**content["summary"]), list(content["problems"]))
+
+
+def _joined(windows: Iterable[Window]) -> list[str]:
+    """Return windows as few long ones: 14 days have 1,344, and what Airflow keeps of a task is for little."""
+    joined: list[Window] = []
+    for window in windows:
+        if joined and joined[-1].end == window.start:
+            joined[-1] = Window(joined[-1].start, window.end)
+        else:
+            joined.append(window)
+    return [str(window) for window in joined]

@@ -5,7 +5,9 @@ import itertools
 import json
 import logging
 import re
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -340,3 +342,25 @@ def test_two_ledgers_in_one_store_do_not_meet(tmp_path):
     deliver_nothing(one)
     assert store.get(f"{one.name}/head")
     assert store.get(f"{other.name}/head") is None
+
+
+def test_threads_ask_airflow_one_after_the_other():
+    """As the supervisor of `dag.test()` wants it, which has one queue for all answers."""
+
+    class Supervisor:
+        def __init__(self) -> None:
+            self.there = True
+            self.never = threading.Event()
+
+        def get(self, key):
+            assert self.there
+            self.there = False
+            # Long enough for another thread, if there were one that did not wait.
+            self.never.wait(0.05)
+            self.there = True
+            return {"key": key}
+
+    store = AssetStore(Supervisor(), "the asset")
+    keys = [str(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(store.get, keys)) == [{"key": key} for key in keys]
