@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -15,16 +16,25 @@ __all__ = ["VariableMemory"]
 log = get_logger(__name__)
 
 
+LONGEST_KEY = 250
+"""Characters that Airflow's database has for the key of a Variable, as for the id of a DAG."""
+
+
+def _cut(key: str) -> str:
+    digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    return f"{key[: LONGEST_KEY - len(digest) - 1]}_{digest}"
+
+
 class VariableMemory:
     """One JSON object in one Airflow Variable: the only store that tasks of every Airflow 3 can write.
 
     Args:
-        key: The Variable's key.
+        key: The Variable's key. One that is too long for Airflow is cut, and ends in its digest.
         description: What people read beside it.
     """
 
     def __init__(self, key: str, description: str) -> None:
-        self.key = key
+        self.key = key if len(key) <= LONGEST_KEY else _cut(key)
         self.description = description
 
     def load(self) -> dict[str, Any]:

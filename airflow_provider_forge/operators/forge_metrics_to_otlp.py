@@ -208,10 +208,12 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         """Let what the run's trigger form says win over the arguments."""
         import pendulum
 
-        from airflow_provider_forge.operators.form import read_form
+        from airflow_provider_forge.operators.form import check_conf_is_taken, read_form
 
-        in_backfill = getattr(context.get("dag_run"), "run_type", None) == "backfill"
-        form = read_form(context.get("params") or {}, pendulum.now("UTC"), in_backfill=in_backfill)
+        run, params = context.get("dag_run"), context.get("params") or {}
+        in_backfill = getattr(run, "run_type", None) == "backfill"
+        check_conf_is_taken(getattr(run, "conf", None) or {}, params, in_backfill=in_backfill)
+        form = read_form(params, pendulum.now("UTC"), in_backfill=in_backfill)
         for name, value in form.items():
             setattr(self, name, value)
 

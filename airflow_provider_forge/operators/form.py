@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Param
+from airflow.providers.common.compat.sdk import Param, conf
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.gateway.windows import parse_time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
 
-__all__ = ["read_form", "trigger_form"]
+__all__ = ["check_conf_is_taken", "read_form", "trigger_form"]
 
 log = get_logger(__name__)
 
@@ -89,6 +89,36 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
         raise ConfigurationError("resend", f"{values['resend']!r} is neither true nor false")
     # Off is what the form has when nobody touches it, so it takes nothing back.
     return {**found, "resend": True} if values.get("resend") else found
+
+
+def check_conf_is_taken(
+    run_conf: Mapping[str, Any], params: Mapping[str, Any], *, in_backfill: bool = False
+) -> None:
+    """Refuse what a run was started with where Airflow has left it out of the params.
+
+    Args:
+        run_conf: What the form, a command or another DAG has started the run with.
+        params: The run's. Airflow puts `run_conf` into them unless it is told not to.
+        in_backfill: As for `read_form`, which leaves the times out.
+
+    Raises:
+        ConfigurationError: A field's value is not the one in the params: the run would deliver something else
+            and be green.
+    """
+    if conf.getboolean("core", "dag_run_conf_overrides_params", fallback=True):
+        return
+    names = [name for name in _FIELDS if not (in_backfill and name in ("from", "to"))]
+    lost = [
+        name
+        for name, value in run_conf.items()
+        if name.lower() in names and value and value != params.get(name)
+    ]
+    if lost:
+        raise ConfigurationError(
+            "[core] dag_run_conf_overrides_params",
+            f"is False, so Airflow has left out what this run was started with ({', '.join(lost)}). Set it to"
+            " True, or give the task these as arguments: from as interval_start, and to as interval_end",
+        )
 
 
 def _interval(values: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 from airflow_provider_forge.gateway.windows import (
@@ -67,9 +67,18 @@ def settled_at(interval: Window, context: Context, now: dt.datetime) -> pendulum
         ConfigurationError: That is too far ahead to be meant.
     """
     dag = context.get("dag")
-    settle = getattr(dag.timetable, "settle", dt.timedelta(0)) if dag else dt.timedelta(0)
     check_not_ahead("interval_end", interval.end, now)
-    return interval.end + settle
+    return interval.end + _settle_of(dag.timetable if dag else None)
+
+
+def _settle_of(timetable: Any) -> dt.timedelta:
+    """Return how long a timetable lets data arrive late, also one that is inside an AssetOrTimeSchedule."""
+    while timetable is not None:
+        settle = getattr(timetable, "settle", None)
+        if isinstance(settle, dt.timedelta):
+            return settle
+        timetable = getattr(timetable, "timetable", None)
+    return dt.timedelta(0)
 
 
 def check_not_ahead(field: str, end: dt.datetime, now: dt.datetime) -> None:

@@ -81,3 +81,14 @@ def test_making_a_memory_reads_nothing(monkeypatch):
     monkeypatch.setattr(memory_module, "Variable", None)
     memory = VariableMemory("forge_a", "For tests")
     assert (memory.key, memory.description) == ("forge_a", "For tests")
+
+
+@pytest.mark.parametrize("letter", ["a", "ж", "名"])
+def test_a_key_is_never_longer_than_airflows_database_takes(variables, letter):
+    fits = VariableMemory(letter * 250, "For tests")
+    assert fits.key == letter * 250
+    long, other = (VariableMemory(letter * 250 + end, "For tests") for end in ("a", "b"))
+    assert len(long.key) == len(other.key) == 250
+    long.save(CONTENT)
+    assert other.load() == {}
+    assert VariableMemory(letter * 250 + "a", "For tests").load() == CONTENT

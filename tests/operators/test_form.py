@@ -20,11 +20,11 @@ EMPTY = {"from": None, "to": None, "environments": None, "metrics": None, "resen
 FILLED = {"from": HALF_HOUR.start.isoformat(), "to": HALF_HOUR.end.isoformat()}
 
 
-def run(params, *, run_type="manual", **arguments):
+def run(params, *, run_type="manual", conf=None, **arguments):
     """Run a task whose arguments say the quarter hour before."""
     start = HALF_HOUR.start.subtract(minutes=15)
     context = {
-        "dag_run": SimpleNamespace(run_after=NOW, run_type=run_type),
+        "dag_run": SimpleNamespace(run_after=NOW, run_type=run_type, conf=conf),
         "data_interval_start": start,
         "data_interval_end": HALF_HOUR.start,
         "params": params,
@@ -149,3 +149,39 @@ def test_an_error_is_a_value_error_of_ours():
 def test_a_field_named_as_its_label_is_refused(name):
     with pytest.raises(ConfigurationError, match=f"^{name}: is written {name.lower()}"):
         read_form({name: "2026-11-23T08:00:00Z"}, NOW)
+
+
+class TestConfThatDoesNotOverrideParams:
+    """With `[core] dag_run_conf_overrides_params = False` the params are those of the DAG."""
+
+    @pytest.fixture(autouse=True)
+    def no_override(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS", "False")
+
+    @pytest.mark.parametrize(
+        ("conf", "named"),
+        [
+            (FILLED, "from, to"),
+            ({"environments": "staging"}, "environments"),
+            ({**EMPTY, "resend": True}, "resend"),
+            ({"From": FILLED["from"]}, "From"),
+        ],
+    )
+    def test_a_run_fails_instead_of_delivering_something_else(self, gateway, conf, named):
+        with pytest.raises(AirflowFailException, match=rf"dag_run_conf_overrides_params.*\({named}\)"):
+            run(EMPTY, conf=conf)
+        assert gateway.calls == []
+
+    @pytest.mark.parametrize("conf", [None, {}, EMPTY, {"something": "else"}])
+    def test_one_that_asked_for_nothing_goes_on(self, conf):
+        assert run(EMPTY, conf=conf)["calls"] == 1
+
+    def test_so_does_one_that_got_what_it_asked_for(self):
+        assert run({**EMPTY, **FILLED}, conf=FILLED)["calls"] == 2
+
+    def test_in_a_backfill_the_times_mean_nothing_anyway(self):
+        assert run(EMPTY, run_type="backfill", conf=FILLED)["calls"] == 1
+
+
+def test_where_conf_overrides_params_nothing_is_compared():
+    assert run(EMPTY, conf=FILLED)["calls"] == 1

@@ -3,13 +3,20 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from airflow.sdk import DAG, Asset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import WindowExpired
 from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, Window
-from airflow_provider_forge.operators.interval import check_age, windows_alive
+from airflow_provider_forge.operators.interval import check_age, settled_at, windows_alive
 from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+
+try:
+    from airflow.sdk import AssetOrTimeSchedule
+except ImportError:  # Airflow before 3.2
+    from airflow.timetables.assets import AssetOrTimeSchedule
 
 UTC = timezone.utc
 NOW = datetime(2026, 11, 23, 5, 20, 30, tzinfo=UTC)
@@ -132,3 +139,24 @@ def test_each_call_of_the_interval_is_asked_for_or_counted(age, length, max_age)
             windows_alive(interval, NOW, "fail", receiver)
     else:
         assert windows_alive(interval, NOW, "fail", receiver) == (windows, 0)
+
+
+# settled_at
+
+
+@pytest.mark.parametrize("settle", [timedelta(0), timedelta(minutes=7)])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_timetable_inside_another_says_when_data_has_arrived(settle, inside):
+    schedule = ForgeMetricsTimetable(settle=settle)
+    if inside:
+        schedule = AssetOrTimeSchedule(timetable=schedule, assets=[Asset("another")])
+    with DAG("scheduled", schedule=schedule) as dag:
+        pass
+    assert settled_at(Window(ago(hours=1), NOW), {"dag": dag}, NOW) == NOW + settle
+
+
+def test_a_schedule_that_says_nothing_of_it_adds_nothing():
+    with DAG("scheduled", schedule="@daily") as dag:
+        pass
+    for context in ({"dag": dag}, {"dag": None}, {}):
+        assert settled_at(Window(ago(hours=1), NOW), context, NOW) == NOW
