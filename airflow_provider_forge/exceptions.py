@@ -18,6 +18,7 @@
         ├── RateLimited            the account's budget of calls is used up: by Atlassian's count or by ours
         ├── RateLimitUnavailable   what shares that budget among machines does not answer
         ├── GatewayUnavailable     Atlassian: server error, time-out, broken connection
+        │   └── UnknownFailure     Atlassian: an error of a type that this version does not know
         ├── BrokenAnswer           Atlassian: an answer that is not what was asked for
         ├── WindowTooLarge         Atlassian: the window is too much for one answer
         ├── ReceiverUnavailable    receiver: busy, time-out, broken connection
@@ -56,6 +57,7 @@ __all__ = [
     "RequestTooLarge",
     "RetryableError",
     "SecretsUnavailable",
+    "UnknownFailure",
     "WindowExpired",
     "WindowTooLarge",
 ]
@@ -194,6 +196,10 @@ class RateLimitUnavailable(RetryableError):
 
 class GatewayUnavailable(RetryableError):
     """The gateway failed: a server error, a time-out, or no connection."""
+
+
+class UnknownFailure(GatewayUnavailable):
+    """The gateway reported an error without a status, of a type that this version does not know."""
 
 
 class BrokenAnswer(RetryableError):

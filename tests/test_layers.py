@@ -12,17 +12,29 @@ NAME = PACKAGE.name
 
 # What each room may know of.
 BELOW = {
-    "gateway": {"exceptions", "exchange", "files", "gateway", "http", "redis_server", "text"},
-    "otlp": {"exceptions", "exchange", "http", "otlp", "text"},
+    "gateway": {"exceptions", "exchange", "proxies", "files", "gateway", "http", "redis_server", "text"},
+    "otlp": {"exceptions", "exchange", "proxies", "http", "otlp", "text"},
     "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server", "text"},
     "sandbox": {"sandbox"},
-    "hooks": {"delivery", "exceptions", "exchange", "forms", "gateway", "hooks", "http", "otlp", "text"},
+    "hooks": {
+        "delivery",
+        "exceptions",
+        "exchange",
+        "proxies",
+        "forms",
+        "gateway",
+        "hooks",
+        "http",
+        "otlp",
+        "text",
+    },
     "operators": {"delivery", "exceptions", "gateway", "hooks", "operators", "otlp", "text"},
     "cli": {
         "cli",
         "delivery",
         "exceptions",
         "exchange",
+        "proxies",
         "gateway",
         "hooks",
         "http",

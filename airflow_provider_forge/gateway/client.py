@@ -6,7 +6,6 @@ import base64
 import datetime as dt
 import functools
 import hashlib
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,14 +14,14 @@ import msgspec
 
 from airflow_provider_forge.exceptions import (
     AccessForbidden,
+    BrokenAnswer,
     ConfigurationError,
     CredentialsRefused,
-    ForgeError,
-    GatewayUnavailable,
+    QueryRefused,
     RateLimited,
-    WindowTooLarge,
+    UnknownFailure,
 )
-from airflow_provider_forge.gateway.answer import HALVES, Answer, read_answer, read_whole, request_id_in
+from airflow_provider_forge.gateway.answer import Answer, read_answer
 from airflow_provider_forge.gateway.budget import REFUSED_FOR
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.query import (
@@ -31,27 +30,32 @@ from airflow_provider_forge.gateway.query import (
     app_ari,
     app_metrics_variables,
 )
+from airflow_provider_forge.gateway.transport import Transport
 from airflow_provider_forge.gateway.windows import LONGEST, too_old
-from airflow_provider_forge.http import USER_AGENT, quote
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from airflow_provider_forge.gateway.ratelimit import Place, RateLimiter
+    from airflow_provider_forge.gateway.ratelimit import RateLimiter
     from airflow_provider_forge.gateway.windows import Window
 
 __all__ = ["AppMetrics", "GatewayClient"]
 
 log = get_logger(__name__)
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds; a gateway that does not take a connection by then will not."""
-
 ATTEMPTS = 5
 """How often a call is made that the gateway counts as one too many, each time after the wait it asks for.
 
 Whoever else uses the account may be faster a few times; that no call ever gets through, people should see."""
+
+MOST_PAGES = 20
+"""Pages of a hundred environments each. Every one costs a call of the account's budget, so a list that never
+ends would use all of it up."""
+
+UNKNOWN_ATTEMPTS = 3
+"""How often a call is made that fails in an unknown way: it may be an outage, but more likely is a
+refusal."""
 
 CREDENTIALS_BYTES = 3
 """Length of the hash by which refused credentials are known: too short to find out a token by it, and long
@@ -154,7 +158,7 @@ class GatewayClient:
         api_token: The account's API token.
         limiter: Shares the account's budget of calls.
         patience: Seconds for which a call waits before it has a place; None for any time.
-        timeout: Seconds that the gateway may stay silent.
+        timeout: Seconds that the gateway may stay silent; a call may take five times as long as a whole.
         clock: Returns the present, aware; it decides which windows are older than the gateway's 14 days.
 
     Attributes:
@@ -173,16 +177,15 @@ class GatewayClient:
         timeout: float = 60.0,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
     ) -> None:
-        self._url = url
-        self._auth = httpx.BasicAuth(email, api_token)
         self.secrets = (api_token, base64.b64encode(f"{email}:{api_token}".encode()).decode())
         digest = hashlib.blake2b(f"{email}\n{api_token}".encode(), digest_size=CREDENTIALS_BYTES)
         self._credentials = digest.hexdigest()
         self._limiter = limiter
         self.usage = limiter.usage
         self._patience = patience
-        self._timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         self._clock = clock
+        auth = httpx.BasicAuth(email, api_token)
+        self._transport = Transport(url, auth, self.secrets, usage=limiter.usage, timeout=timeout)
 
     def check(self, window: Window) -> None:
         """Refuse a window that the gateway would refuse, before it costs a call.
@@ -278,8 +281,9 @@ class GatewayClient:
 
     def _pages(self, app_id: str, *, live: bool) -> Iterator[Environment]:
         after: str | None = None
-        while True:
-            read = functools.partial(_page_of_environments, app_id, after)
+        cursors: set[str | None] = {None}
+        for _ in range(MOST_PAGES):
+            read = functools.partial(_page_of_environments, app_id, cursors)
             variables = {"appId": app_ari(app_id), "after": after}
             page = self._call(ENVIRONMENTS, variables, _AppData, read, live=live).content
             for node in page.nodes or ():
@@ -287,7 +291,11 @@ class GatewayClient:
                     yield Environment.from_gateway(node.id, node.key, node.type)
             if not page.pageInfo.hasNextPage:
                 return
-            after = page.pageInfo.endCursor
+            cursors.add(after := page.pageInfo.endCursor)
+        raise BrokenAnswer(
+            f"The gateway's list of the app's environments has no end: {MOST_PAGES} pages were read. Name the"
+            " environments by their UUIDs, which need no look-up, and see https://developer.status.atlassian.com"
+        )
 
     def _call(
         self,
@@ -303,7 +311,9 @@ class GatewayClient:
     ) -> _Call[Content]:
         """Make a call, and make it again where the gateway counted too many of the account."""
         waited = 0.0
+        _ = self._transport.route  # what is wrong with the machine's variables costs no call
         attempts, patience = (1, 0.0) if attended else (ATTEMPTS, self._patience)
+        unknown = 1 if attended else UNKNOWN_ATTEMPTS
         while True:
             self._check_credentials()
             place = self._limiter.acquire(live=live, patience=patience)
@@ -311,21 +321,29 @@ class GatewayClient:
                 self.check(window)  # it may have expired meanwhile
             if place.waited:
                 self._check_credentials()  # others may have tried them
-            response, elapsed = self._post(place, document, variables, window)
+            response, elapsed = self._transport.post(
+                {"query": document, "variables": variables}, place, of_window=window is not None
+            )
             waited += place.waited
             try:
                 answer = read_answer(
                     response,
                     kind,
                     now=self._clock(),
-                    secrets=self.secrets,
+                    secrets=(*self.secrets, *self._transport.route.secrets),
                     of_window=window is not None,
                     spared=spared,
+                    via=self._transport.route.answered_by_proxy,
                 )
                 return _Call(read(answer), answer.request_id, elapsed, waited)
             except CredentialsRefused:
                 self._limiter.refuse(self._credentials)
                 raise
+            except UnknownFailure as error:
+                unknown -= 1
+                if not unknown:
+                    raise _refused(error) from error
+                log.warning("%s. The call is made again", error)
             except RateLimited as error:
                 self._limiter.pause(error.retry_after or None)
                 attempts -= 1
@@ -348,52 +366,12 @@ class GatewayClient:
                 " correct its login: that is tried at once. https://id.atlassian.com/manage/api-tokens"
             )
 
-    def _post(
-        self, place: Place, document: str, variables: dict[str, Any], window: Window | None
-    ) -> tuple[httpx.Response, float]:
-        """Return the response, read whole, and the seconds that it took."""
 
-        def trace(event: str, _: Any) -> None:
-            if event.endswith("send_request_headers.started"):
-                place.use()
-                self.usage.calls += 1
-
-        started = time.monotonic()
-        response = None
-        try:
-            with (
-                httpx.Client(timeout=self._timeout) as client,
-                client.stream(
-                    "POST",
-                    self._url,
-                    json={"query": document, "variables": variables},
-                    auth=self._auth,
-                    headers={"User-Agent": USER_AGENT, "X-ExperimentalApi": "ForgeMetricsQuery"},
-                    extensions={"trace": trace},
-                ) as response,
-            ):
-                whole = read_whole(response, of_window=window is not None)
-        except httpx.RequestError as error:
-            request_id = request_id_in(response.headers) if response else None
-            raise self._no_answer(error, window, request_id) from error
-        return whole, time.monotonic() - started
-
-    def _no_answer(
-        self, error: httpx.RequestError, window: Window | None, request_id: str | None
-    ) -> ForgeError:
-        what = (
-            f"No answer from {httpx.URL(self._url).host} ({type(error).__name__}:"
-            f" {quote(str(error), self.secrets)})"
-        )
-        if window and isinstance(error, httpx.ReadTimeout):
-            return WindowTooLarge(
-                f"{what}: the window may be too much for one answer. {HALVES}", request_id=request_id
-            )
-        return GatewayUnavailable(
-            f"{what}. It is asked again; should that not end, check the Forge Connection's host, timeout and"
-            " network",
-            request_id=request_id,
-        )
+def _refused(error: UnknownFailure) -> QueryRefused:
+    return QueryRefused(
+        f"{error.message}. It is taken for a refusal of the query, because it did not pass",
+        request_id=error.request_id,
+    )
 
 
 def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
@@ -408,7 +386,7 @@ def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
     return result.resourceMetrics
 
 
-def _page_of_environments(app_id: str, after: str | None, answer: Answer[_AppData]) -> _Page:
+def _page_of_environments(app_id: str, cursors: set[str | None], answer: Answer[_AppData]) -> _Page:
     app = answer.data.app
     if app is None:
         raise AccessForbidden(
@@ -417,6 +395,6 @@ def _page_of_environments(app_id: str, after: str | None, answer: Answer[_AppDat
             request_id=answer.request_id,
         )
     page = app.environmentsPage or answer.broken("null as environmentsPage")
-    if page.pageInfo.hasNextPage and page.pageInfo.endCursor in (None, after):
-        answer.broken("a page of environments whose end is no beginning of the next")
+    if page.pageInfo.hasNextPage and page.pageInfo.endCursor in cursors:
+        answer.broken("a page of environments whose end is no beginning of another one")
     return page

@@ -1,0 +1,324 @@
+"""Which error a failed answer of the gateway's becomes: by status and type, never by text.
+
+What is not GraphQL comes from Atlassian's edge, a firewall or a proxy. Its words are shown as well, since
+nobody else knows why it refused.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_forge.exceptions import (
+    AccessForbidden,
+    CredentialsRefused,
+    ForgeError,
+    GatewayUnavailable,
+    QueryRefused,
+    RateLimited,
+    UnknownFailure,
+    WindowTooLarge,
+)
+from airflow_provider_forge.http import quote, retry_after
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator
+
+    import httpx
+
+__all__ = ["HALVES", "Reply", "error_of"]
+
+HALVES = (
+    "Its halves are asked for; where even a minute is too much, ask for fewer environments or metrics at a"
+    " time, raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
+)
+"""What is done about a window that is too much, and what to do where that does not help."""
+
+_TOKENS = "https://id.atlassian.com/manage/api-tokens"
+_STATUS_PAGE = "https://developer.status.atlassian.com"
+
+_STATUS_OF_TYPE = {
+    "ACCESSDENIED": 403,
+    "BADREQUEST": 400,
+    "BADUSERINPUT": 400,
+    "DATAFETCHINGEXCEPTION": 500,
+    "EXECUTIONABORTED": 504,
+    "FORBIDDEN": 403,
+    "GATEWAYTIMEOUT": 504,
+    "INSUFFICIENTOAUTHSCOPES": 403,
+    "INSUFFICIENTSCOPE": 403,
+    "INSUFFICIENTSCOPES": 403,
+    "INTERNALERROR": 500,
+    "INTERNALSERVERERROR": 500,
+    "INVALIDARGUMENT": 400,
+    "INVALIDINPUT": 400,
+    "INVALIDSYNTAX": 400,
+    "NOTFOUND": 404,
+    "OPERATIONNOTSUPPORTED": 400,
+    "PERMISSIONDENIED": 403,
+    "RATELIMITED": 429,
+    "RATELIMITEXCEEDED": 429,
+    "SERVICEUNAVAILABLE": 503,
+    "THROTTLED": 429,
+    "TIMEOUT": 504,
+    "TOOMANYREQUESTS": 429,
+    "UNAUTHENTICATED": 401,
+    "UNAUTHORIZED": 401,
+    "VALIDATIONERROR": 400,
+}
+"""For an error that has no status code: its `errorType` or `classification`, capitals only."""
+
+_SCOPE_TYPES = {"INSUFFICIENTOAUTHSCOPES", "INSUFFICIENTSCOPE", "INSUFFICIENTSCOPES"}
+
+_TOO_LARGE = {408, 413, 504}
+_TOO_LARGE_TYPE = re.compile("COMPLEX|EXECUTIONABORTED|TIMEDOUT|TIMEOUT|TOOLARGE")
+"""Part of a type that says the same, whatever the status: servers give a query too complex a 400, too.
+`ExecutionAborted` is what graphql-java makes of one."""
+
+_WORDS = ("message", "errorMessages", "errorMessage", "error_description", "error", "detail", "title")
+"""Where bodies that are not GraphQL say what is wrong; the first that is there counts."""
+
+_TITLE = re.compile("<title[^>]*>(.*?)</title|<h1[^>]*>(.*?)</h1", re.IGNORECASE | re.DOTALL)
+_READ = 20_000
+_MOST_SCOPES = 20
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response that was read whole, and what is needed to make an error of it.
+
+    Attributes:
+        response: The response.
+        request_id: The gateway's id of the request.
+        now: The present, against which times in headers are read.
+        secrets: What must not appear in an error should the gateway repeat it.
+        of_window: Whether a window was asked for, so that there is less to ask for should it be too much.
+        via: The proxy that may have answered, to stand behind the status; empty if none can have.
+    """
+
+    response: httpx.Response
+    request_id: str | None
+    now: dt.datetime
+    secrets: tuple[str, ...]
+    of_window: bool
+    via: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which to ask again."""
+        return retry_after(self.response.headers, self.now)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page for people."""
+        kind = self.response.headers.get("content-type", "").lower()
+        return "html" in kind or self.response.content[:_READ].lstrip().startswith(b"<")
+
+
+def error_of(failures: list[Any], reply: Reply) -> ForgeError:
+    """Return the error that failures stand for.
+
+    Args:
+        failures: GraphQL errors, as they came; none if only the HTTP status tells of a failure.
+        reply: What they came in.
+    """
+    statuses = set(_statuses(failures))
+    if not reply.response.is_success:
+        statuses.add(reply.response.status_code)
+    said = _said(failures, statuses, reply)
+    if 401 in statuses or 403 in statuses:
+        return _refused(failures, statuses, said, reply)
+    if 429 in statuses:
+        return RateLimited(
+            f"Atlassian counted too many calls of this account{said}. Another program with the same account,"
+            " or a higher rate_limit_calls than Atlassian allows, uses up its budget",
+            retry_after=reply.retry_after,
+            request_id=reply.request_id,
+        )
+    too_large = statuses & _TOO_LARGE or any(map(_TOO_LARGE_TYPE.search, _types(failures)))
+    if reply.of_window and too_large:
+        return WindowTooLarge(
+            f"The gateway failed{said}: the window may be too much for one answer. {HALVES}",
+            retry_after=reply.retry_after,
+            request_id=reply.request_id,
+        )
+    return _other_error(failures, statuses, said, reply)
+
+
+def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -> ForgeError:
+    scopes = _missing_scopes(failures)
+    if scopes is not None:
+        named = f", or one with the scopes {', '.join(scopes)}" if scopes else ""
+        return AccessForbidden(
+            f"The API token lacks a scope that this call needs{said}. Make a token without scopes at"
+            f" {_TOKENS}{named}, and put it into the Forge Connection's password",
+            request_id=reply.request_id,
+        )
+    # By the text, which decides no more than this hint.
+    hint = (
+        ". If it was made with scopes, make one without scopes: these do not cover app metrics"
+        if "scope" in said.lower()
+        else ""
+    )
+    if 401 in statuses:
+        return CredentialsRefused(
+            f"Atlassian refused the credentials{said}. Check the Forge Connection's login (the account's"
+            " email) and password (its API token); tokens expire after at most a year: make a new one at"
+            f" {_TOKENS}{hint}",
+            request_id=reply.request_id,
+        )
+    if not failures and reply.is_page:
+        return GatewayUnavailable(
+            f"A page of HTML refused the call, which is not Atlassian's GraphQL{said}: a firewall, a proxy or"
+            " an IP allowlist on the way may be the reason. Have this machine's address and the gateway's"
+            " host allowed there. The call will be retried",
+            retry_after=reply.retry_after,
+            request_id=reply.request_id,
+        )
+    if not failures and not _is_of_gateway(reply):
+        return AccessForbidden(
+            f"The call was refused before it reached Atlassian's GraphQL{said}: have this machine's address"
+            " put on the organization's IP allowlist, and the gateway's host allowed by firewalls and"
+            " proxies. If that is done, check app_id, and whose token the Forge Connection holds",
+            request_id=reply.request_id,
+        )
+    return AccessForbidden(
+        f"Atlassian does not let this account read this app{said}. The API token must belong to the"
+        " account that owns the app: check app_id, whose token the Forge Connection holds, and whether the"
+        f" app has been transferred to another owner{hint}",
+        request_id=reply.request_id,
+    )
+
+
+def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Reply) -> ForgeError:
+    refused = {status for status in statuses if status < 500 and status != 408}
+    if statuses and refused == statuses:
+        remedy = "Check the metrics, environments, app_id and times asked for"
+        if reply.response.status_code in range(300, 400) or reply.response.status_code in (404, 405):
+            remedy = "Check the Forge Connection's host; the usual one is https://api.atlassian.com/graphql"
+        return QueryRefused(f"The gateway refused the query{said}. {remedy}", request_id=reply.request_id)
+    if not statuses and (unknown := sorted(set(_unknown_types(failures)))):
+        return UnknownFailure(
+            f"The gateway failed in a way that this version does not know: {', '.join(unknown)}{said}. Check"
+            f" the metrics, environments, app_id and times asked for, and see {_STATUS_PAGE}",
+            retry_after=reply.retry_after,
+            request_id=reply.request_id,
+        )
+    return GatewayUnavailable(
+        f"The gateway failed{said}. It is asked again; see {_STATUS_PAGE}",
+        retry_after=reply.retry_after,
+        request_id=reply.request_id,
+    )
+
+
+def _extensions(failures: list[Any]) -> Iterator[dict[str, Any]]:
+    for failure in failures:
+        extensions = failure.get("extensions") if isinstance(failure, dict) else None
+        for extension in extensions if isinstance(extensions, list) else [extensions]:
+            if isinstance(extension, dict):
+                yield extension
+
+
+def _types_of(extension: dict[str, Any]) -> list[str]:
+    """Return its type, then its classification, in one spelling: capitals only."""
+    return [_in_capitals(extension.get(key)) for key in ("errorType", "classification")]
+
+
+def _in_capitals(name: object) -> str:
+    return re.sub("[^A-Z]", "", str(name).upper())
+
+
+def _types(failures: list[Any]) -> Iterator[str]:
+    for extension in _extensions(failures):
+        yield from _types_of(extension)
+
+
+def _unknown_types(failures: list[Any]) -> Iterator[str]:
+    for extension in _extensions(failures):
+        for key in ("errorType", "classification"):
+            value = extension.get(key)
+            if isinstance(value, str) and value.strip() and not _TOO_LARGE_TYPE.search(_in_capitals(value)):
+                yield quote(value, most=100)
+
+
+def _missing_scopes(failures: list[Any]) -> list[str] | None:
+    """Return the scopes that a token lacks, as far as they are named; None if that is not the failure."""
+    missing = [
+        extension for extension in _extensions(failures) if _SCOPE_TYPES.intersection(_types_of(extension))
+    ]
+    if not missing:
+        return None
+    named = [extension.get("requiredScopes") or [] for extension in missing]
+    scopes = [scope for each in named for scope in (each if isinstance(each, list) else [each])]
+    return [quote(scope, most=100) for scope in dict.fromkeys(map(str, scopes))][:_MOST_SCOPES]
+
+
+def _statuses(failures: list[Any]) -> Iterator[int]:
+    for extension in _extensions(failures):
+        if status := _status(extension):
+            yield status
+
+
+def _status(extension: dict[str, Any]) -> int | None:
+    code = str(extension.get("statusCode"))
+    if re.fullmatch("[45][0-9]{2}", code):
+        return int(code)
+    for kind in _types_of(extension):
+        if kind in _STATUS_OF_TYPE:
+            return _STATUS_OF_TYPE[kind]
+    return None
+
+
+def _said(failures: list[Any], statuses: set[int], reply: Reply) -> str:
+    """Return the statuses and the server's words, to go into a message."""
+    codes = (", ".join(str(status) for status in sorted(statuses)) or "no status") + reply.via
+    words = "; ".join(filter(None, map(_words_in, failures)))
+    if not words and not reply.response.is_success:
+        words = _words_of_edge(reply)
+    shown = quote(words, reply.secrets)
+    return f" ({codes}: {shown})" if shown else f" ({codes})"
+
+
+def _words_in(content: Any) -> str:
+    """Return what a part of a JSON body says is wrong; empty if it says nothing."""
+    if isinstance(content, list):
+        return "; ".join(filter(None, map(_words_in, content[:10])))
+    if isinstance(content, dict):
+        return next(filter(None, (_words_in(content.get(key)) for key in _WORDS)), "")
+    return str(content) if content else ""
+
+
+def _words_of_edge(reply: Reply) -> str:
+    """Return what a failed answer that is not GraphQL says."""
+    if reply.is_page:
+        text = reply.response.content[:_READ].decode(errors="replace")
+        found = _TITLE.search(text)
+        title = html.unescape(re.sub("<[^>]*>", " ", found[1] or found[2] or "")) if found else ""
+        server = reply.response.headers.get("server")
+        return f"a page of HTML{f' from {server}' if server else ''}{f', {title}' if title.strip() else ''}"
+    content = _body(reply)
+    return (
+        _words_in(content) if content is not None else reply.response.content[:_READ].decode(errors="replace")
+    )
+
+
+def _is_of_gateway(reply: Reply) -> bool:
+    """Return whether a body without GraphQL errors has the form of the gateway's own, or says nothing."""
+    content = _body(reply)
+    if not isinstance(content, dict):
+        return not reply.response.content.strip()
+    return not content or (
+        isinstance(content.get("message"), str) and bool({"code", "status"} & set(content))
+    )
+
+
+def _body(reply: Reply) -> Any:
+    try:
+        return msgspec.json.decode(reply.response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
