@@ -23,6 +23,7 @@ __all__ = [
     "check_cleartext",
     "check_url",
     "is_loopback",
+    "is_tls_failure",
     "quote",
     "retry_after",
     "why_no_answer",
@@ -99,6 +100,10 @@ def why_no_answer(error: BaseException, *, trust: str) -> str:
         (ssl.SSLError, "it does not speak TLS on this port. Write http:// for https://, or another port"),
         (ConnectionRefusedError, "nothing listens on that port. Check the host, its port, and that it runs"),
         (socket.gaierror, "this machine knows no host of that name. Check the host"),
+        (
+            httpx.ProxyError,
+            "it opens no connection to that host. Check the proxy, or put the host into NO_PROXY",
+        ),
         (httpx.ConnectTimeout, "it does not take the connection. Check the host and the firewalls between"),
         (httpx.TimeoutException, "it took the connection and stayed silent. Raise the timeout"),
         (
@@ -106,12 +111,23 @@ def why_no_answer(error: BaseException, *, trust: str) -> str:
             "it broke the connection off. Check whether it is https that it speaks, and on this port",
         ),
     )
+    chain = _chain(error)
+    return next(reason for kind, reason in reasons if any(isinstance(link, kind) for link in chain))
+
+
+def is_tls_failure(error: BaseException) -> bool:
+    """Return whether TLS kept an answer from coming, so that a connection was there."""
+    return any(isinstance(link, ssl.SSLError) for link in _chain(error))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return the error and those behind it."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
-    return next(reason for kind, reason in reasons if any(isinstance(link, kind) for link in chain))
+    return chain
 
 
 def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["Proxy", "Route", "find_proxy", "trusted_authorities"]
+__all__ = ["Proxy", "Route", "find_proxy", "proxy_status", "trusted_authorities"]
 
 _EXAMPLE = "http://proxy.example:3128"
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -21,9 +21,12 @@ from airflow_provider_forge.gateway.access import NOBODY, find_access
 from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.gateway.windows import MINUTE, Window
 from airflow_provider_forge.hooks.storage import open_storage
-from airflow_provider_forge.http import why_no_answer
+from airflow_provider_forge.http import is_tls_failure, why_no_answer
+from airflow_provider_forge.proxies import find_proxy, proxy_status
 
 if TYPE_CHECKING:
+    import httpx
+
     from airflow_provider_forge.gateway.access import Access
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.hooks.otlp import OtlpHook
@@ -95,10 +98,27 @@ def tell_problem(error: ForgeError, conn_id: str) -> str:
         trust = "Where a proxy opens TLS, name the PEM file of its authority in the variable SSL_CERT_FILE"
         if isinstance(error, ReceiverUnavailable):
             trust = "Name the PEM file of its authority in the extra ca_file"
-        return f"No answer from {cause.request.url.netloc.decode()}: {why_no_answer(cause, trust=trust)}."
+        return f"No answer from {_silent(cause)}: {why_no_answer(cause, trust=trust)}."
     if isinstance(error, ExportRefused) and error.status == _BAD_REQUEST:
         return f"{error}. Some receivers refuse a request without points and take others"
     return str(error)
+
+
+def _silent(error: httpx.RequestError) -> str:
+    """Return in words who did not answer: the host, or the proxy on the way to it."""
+    import httpx
+
+    host = error.request.url.netloc.decode()
+    proxy = find_proxy(str(error.request.url))
+    if proxy is None:
+        return host
+    at_proxy = isinstance(error, (httpx.ProxyError, httpx.ConnectTimeout)) or (
+        isinstance(error, httpx.ConnectError) and not is_tls_failure(error)
+    )
+    if not at_proxy:
+        return f"{host} through {proxy.name}"
+    status = proxy_status(error)
+    return f"{proxy.name} on the way to {host}{f' ({status})' if status else ''}"
 
 
 def _try_credentials(hook: ForgeMetricsHook) -> str:

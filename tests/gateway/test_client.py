@@ -37,6 +37,7 @@ from airflow_provider_forge.gateway.windows import Window, parse_time
 from airflow_provider_forge.http import USER_AGENT
 from airflow_provider_forge.sandbox import Fault, Scenario
 from airflow_provider_forge.sandbox import environments as sandbox_environments
+from airflow_provider_forge.sandbox.server import Reply
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 PRODUCTION = Environment("8cb293d5-be08-47ae-a75c-95b89da5ad1d", "production")
@@ -550,6 +551,36 @@ def test_environments_that_are_null_are_passed_over(gateway, client):
     page = '{"nodes": [null], "pageInfo": {"hasNextPage": false}}'
     gateway.add_fault(Fault("body", body=f'{{"data": {{"app": {{"environmentsPage": {page}}}}}}}'))
     assert client.environments(APP) == []
+
+
+@pytest.mark.parametrize("cursors", [[f"c{number}" for number in range(100)], ["a", "b", "a", "b"]])
+def test_a_list_of_environments_has_an_end(gateway, client, monkeypatch, cursors):
+    left = iter(cursors)
+    page = '{"data": {"app": {"environmentsPage": %s}}}'
+
+    def respond(request):
+        gateway.requests.append(request)
+        return Reply(200, (page % (NEXT % json.dumps(next(left)))).encode())
+
+    monkeypatch.setattr(gateway, "respond", respond)
+    with pytest.raises(BrokenAnswer, match="environments"):
+        client.environments(APP)
+    assert len(gateway.requests) == (20 if len(cursors) > 20 else 3)
+
+
+def test_an_unknown_failure_is_tried_a_few_times(canary_gateway, fail, connect, window):
+    fault = Fault("errors", **{**NOTHING, "classification": "NewIn2031"})
+    error = fail(fault)
+    assert type(error) is QueryRefused
+    assert "NewIn2031" in error.message
+    assert error.request_id == canary_gateway.calls[-1].request_id
+    assert len(canary_gateway.calls) == 3
+
+
+def test_it_may_pass(gateway, client, window):
+    gateway.add_fault(Fault("errors", max_times=2, **{**NOTHING, "classification": "NewIn2031"}))
+    assert client.app_metrics(APP, window, [PRODUCTION], [COUNT]).resource_metrics
+    assert len(gateway.calls) == 3
 
 
 # The limiter

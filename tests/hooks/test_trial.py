@@ -15,6 +15,7 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
 from tests.certificates import make_certificate, refused_handshake
+from tests.raw_server import raw_server, response
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 EMAIL, TOKEN = "dev@example.com", "c4n4ry-t0ken-of-the-account"
@@ -255,3 +256,24 @@ def test_the_standard_variables_are_tried_where_the_connection_is_empty(press_ot
     works, _ = press_otlp(host="", password="")
     assert works
     assert len(sink.requests) == 1
+
+
+@pytest.mark.parametrize("status", [407, 403, 502, None])
+def test_a_proxy_that_refuses_or_hangs_up_is_named(press_forge, monkeypatch, status):
+    with raw_server(lambda _: response(status) if status else None) as server:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://someone:hunter2222@127.0.0.1:{server.port}")
+        works, message = press_forge(host="https://elsewhere.example/graphql")
+    assert not works
+    assert "elsewhere.example" in message
+    assert "the proxy" in message
+    assert str(status or server.port) in message
+    assert "hunter2222" not in message
+
+
+def test_one_that_is_not_there_too(press_forge, monkeypatch):
+    with raw_server(lambda _: None) as server:
+        pass
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    works, message = press_forge(host="https://elsewhere.example/graphql")
+    assert not works
+    assert f"the proxy {server.url} (HTTPS_PROXY) on the way to elsewhere.example: nothing listens" in message
