@@ -39,7 +39,7 @@ def run(options: Namespace, output: Output) -> int:
     now = dt.datetime.now(dt.timezone.utc)
     forge, otlp = forge_hook(options), otlp_hook(options)
     endpoint = otlp.endpoint()
-    ledger = open_ledger(ledger_store(options, otlp), forge.app_id, endpoint.destination)
+    ledger = open_ledger(ledger_store(options, otlp, snapshot=True), forge.app_id, endpoint.destination)
     keep = min(RETENTION, endpoint.max_age or RETENTION)
     with output.busy("Reading the record of deliveries…"):
         coverage = find_coverage(ledger, now, keep=keep, expected_after=EXPECTED_AFTER)

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["ledger_store"]
 
 
-def ledger_store(options: Namespace, otlp: OtlpHook) -> Store:
+def ledger_store(options: Namespace, otlp: OtlpHook, *, snapshot: bool = False) -> Store:
     """Return the store: object storage where a URL names some, else Airflow's, through its REST API.
+
+    Args:
+        options: Of the command.
+        otlp: Has the `ledger_url`.
+        snapshot: As for `ApiStore`.
 
     Raises:
         ConfigurationError: Neither is named, or the token for the latter is missing or refused.
@@ -44,4 +49,4 @@ def ledger_store(options: Namespace, otlp: OtlpHook) -> Store:
         raise ConfigurationError(
             "AIRFLOW_API_TOKEN", f"is not set: a token for {url}, which POST {url}/auth/token gives"
         )
-    return ApiStore(url, token, asset.name)
+    return ApiStore(url, token, asset.name, snapshot=snapshot)

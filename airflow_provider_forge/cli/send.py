@@ -14,7 +14,7 @@ from airflow_provider_forge.delivery.picture import time
 from airflow_provider_forge.delivery.stores import OverlayStore, TransientStore
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.gateway.windows import MINUTE, SETTLE, Window, parse_time
-from airflow_provider_forge.hooks.ledger import open_ledger
+from airflow_provider_forge.hooks.ledger import account_of, open_ledger
 from airflow_provider_forge.operators.exporter import Exporter
 from airflow_provider_forge.operators.interval import windows_alive
 from airflow_provider_forge.operators.progress import Progress
@@ -86,7 +86,13 @@ def _exporter(options: Namespace, forge: ForgeMetricsHook, receiver: OtlpClient,
     return Exporter(
         forge,
         receiver,
-        open_ledger(store, forge.app_id, receiver.endpoint.destination, forge.redis_url),
+        open_ledger(
+            store,
+            forge.app_id,
+            receiver.endpoint.destination,
+            forge.redis_url,
+            account_of(options.otlp_conn_id, receiver.endpoint),
+        ),
         Policy(resend=options.resend),
         options.environments,
         options.metrics,

@@ -7,8 +7,9 @@ A cell as JSON, with minutes counted from the cell's start and seconds likewise:
      "in_flight": {…},
      "asked": {"<selection>": [[0, 300, "delivered", 1795410000]]}}
 
-The marks of one metric and minute are sorted, which makes equal cells equal texts. Where there are too many
-for the store, a number and a digest stand for them.
+The marks of one metric and minute are sorted, which makes equal cells equal texts. `"lost": true` says that
+an earlier record of the cell was damaged. A store with small values has the marks of a large cell in values
+of their own (see `spread`); above 100,000 marks a number and a digest stand for those of a metric and minute.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,13 +124,15 @@ class Cell:
         in_flight: What was on its way when this was written: no answer is known.
         asked: What was asked for, by the selection of environments and metrics.
         version: How often it was written, and by whom last.
-        damaged: Whether there was an entry that could not be read.
+        lost: Whether an earlier record of it was damaged: what nobody has asked for since may be delivered.
+        damaged: Whether there was an entry that could not be read, or not all of it.
     """
 
     acknowledged: Marks = field(default_factory=dict)
     in_flight: Marks = field(default_factory=dict)
     asked: dict[str, list[Asked]] = field(default_factory=dict)
     version: tuple[int, str] = (0, "")
+    lost: bool = False
     damaged: bool = False
 
     @property
@@ -170,6 +173,32 @@ class Cell:
                 kept.append(earlier._replace(start=max(earlier.start, asked.end)))
         self.asked[selection] = sorted([*kept, asked])
 
+    def copy(self) -> Cell:
+        """Return a cell that can be changed without changing this one."""
+        return replace(
+            self,
+            acknowledged=dict(self.acknowledged),
+            in_flight=dict(self.in_flight),
+            asked={selection: list(parts) for selection, parts in self.asked.items()},
+        )
+
+    def merged(self, earlier: Cell) -> Cell:
+        """Return this cell with all that another one knows besides.
+
+        Args:
+            earlier: What was read before another writer wrote this one, which may not have seen all of it.
+        """
+        both = self.copy()
+        _add_marks(both.acknowledged, earlier.acknowledged)
+        _add_marks(both.in_flight, earlier.in_flight)
+        for selection, parts in earlier.asked.items():
+            for part in parts:
+                if not self.covers(selection, part[:2]):
+                    both.note(selection, part)
+        both.version = max(self.version, (earlier.version[0], ""))
+        both.lost = self.lost or self.damaged or earlier.lost
+        return both
+
     def compress(self, largest: int, start: int) -> None:
         """Put digests in the place of marks, those of the largest groups first, until it fits.
 
@@ -201,6 +230,7 @@ class Cell:
             "acknowledged": _marks_to_json(self.acknowledged, start),
             "in_flight": _marks_to_json(self.in_flight, start),
             "asked": {key: [[*part] for part in parts] for key, parts in sorted(self.asked.items())},
+            **({"lost": True} if self.lost else {}),
         }
 
     @classmethod
@@ -211,26 +241,58 @@ class Cell:
             ValueError: It is not what `to_json` writes.
         """
         try:
-            if content["version"] != VERSION:
+            if content["version"] != VERSION or isinstance(content["version"], bool):
                 raise ValueError(f"it is of version {content['version']}")
             return cls(
                 acknowledged=_marks_from_json(content["acknowledged"], start),
                 in_flight=_marks_from_json(content["in_flight"], start),
                 asked={
-                    key: [
-                        Asked(float(first), float(last), State(state), int(at))
-                        for first, last, state, at in parts
-                    ]
-                    for key, parts in content["asked"].items()
+                    key: [_asked_from_json(part) for part in parts] for key, parts in content["asked"].items()
                 },
-                version=(int(content["revision"]), str(content["writer"])),
+                version=(_number(content["revision"]), str(content["writer"])),
+                lost=bool(content.get("lost")),
+                damaged=bool(content.get("torn")),
             )
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 _LETTERS_PER_MARK = MARK_BYTES * 4 // 3
 _LETTERS_PER_DIGEST = 2 * MARK_BYTES + 16
+
+_MOST = 2**53
+"""Above this, JSON's numbers are whole by chance only: no count or time is as large."""
+
+
+_OFFSETS = frozenset(map(str, range(CELL_MINUTES)))
+
+
+def _number(value: Any) -> int:
+    """Return a count or a time.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def _asked_from_json(part: Any) -> Asked:
+    first, last, state, at = part
+    if bool in (type(first), type(last)) or not 0 <= first < last <= CELL_SECONDS:  # nor NaN
+        raise ValueError(f"{first!r:.40} to {last!r:.40} is no part of a cell")
+    return Asked(float(first), float(last), State(state), _number(at))
+
+
+def _add_marks(marks: Marks, others: Marks) -> None:
+    """Add what others have more of; a digest that is there already cannot be added to."""
+    for group, other in others.items():
+        mine = marks.get(group)
+        if not mine:
+            marks[group] = other
+        elif isinstance(mine, Counter) and isinstance(other, Counter):
+            marks[group] = mine | other
 
 
 def _marks_to_json(marks: Marks, start: int) -> dict[str, dict[str, Any]]:
@@ -248,6 +310,8 @@ def _marks_from_json(content: dict[str, dict[str, Any]], start: int) -> Marks:
     marks: Marks = {}
     for metric, minutes in content.items():
         for offset, group in minutes.items():
+            if offset not in _OFFSETS:
+                raise ValueError(f"{offset!r:.40} is no minute of a cell")
             minute = start + int(offset)
             if isinstance(group, str):
                 packed = base64.b64decode(group, validate=True)
@@ -257,5 +321,5 @@ def _marks_from_json(content: dict[str, dict[str, Any]], start: int) -> Marks:
                 marks[metric, minute] = Counter(packed[at : at + MARK_BYTES] for at in size)
             else:
                 count, total = group
-                marks[metric, minute] = Digest(int(count), int(total, 16))
+                marks[metric, minute] = Digest(_number(count), int(total, 16) % _DIGEST_SIZE)
     return marks

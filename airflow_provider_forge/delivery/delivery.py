@@ -10,6 +10,7 @@ from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
     FinalError,
+    LedgerUnavailable,
     PointsChanged,
     PointsRejected,
     ReceiverUnavailable,
@@ -19,8 +20,10 @@ from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Callable, Collection, Sequence
 
     from airflow_provider_forge.delivery.content import Content
+    from airflow_provider_forge.delivery.fingerprints import Fingerprint
     from airflow_provider_forge.delivery.ledger import Ledger, Selection
     from airflow_provider_forge.delivery.page import Page
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -63,12 +66,14 @@ class Answer:
         end: The first moment after it.
         selection: What was asked for.
         content: Its points.
+        reread: Returns its fingerprints as if these environments had been asked for.
     """
 
     start: dt.datetime
     end: dt.datetime
     selection: Selection
     content: Content
+    reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None
 
 
 @dataclass
@@ -118,7 +123,9 @@ def deliver(
         ReceiverUnavailable: The receiver is busy or did not answer.
         ExportRefused: It refuses requests, whatever is in them.
     """
-    with ledger.page(answer.content.points, answer.selection, answer.start, answer.end) as page:
+    with ledger.page(
+        answer.content.points, answer.selection, answer.start, answer.end, reread=answer.reread
+    ) as page:
         return _Delivery(answer, receiver, page, policy, report or Report()).run()
 
 
@@ -138,7 +145,8 @@ class _Delivery:
         report.points = answer.content.count
         report.unchanged = len(page.numbers(Standing.UNCHANGED))
         report.changed = len(page.numbers(Standing.CHANGED))
-        report.ambiguous = len(page.numbers(Standing.AMBIGUOUS))
+        self._ambiguous = set(page.numbers(Standing.AMBIGUOUS))
+        report.ambiguous = len(self._ambiguous)
 
     def run(self) -> Report:
         numbers = self._to_send()
@@ -151,18 +159,24 @@ class _Delivery:
             self._page.conclude(
                 open_points=self._pending, rejected=self._rejected, resent=self._policy.resend
             )
-            self._page.save()
+            try:
+                self._page.save()
+            finally:
+                self._tell_contention()
         self._page.tidy()
         if self._refused:
             self._report.problems.append(self._refusal())
         self._report.digested = self._page.digested
+        return self._report
+
+    def _tell_contention(self) -> None:
+        """Report it also when the delivery failed half-way."""
         self._report.contended = self._page.contended
         if self._report.contended:
             log.warning(
                 "Another task has delivered the same minutes at the same time, on a machine that shares no"
                 " lease with this one: points of both may have been sent twice"
             )
-        return self._report
 
     def _recall_rejections(self) -> None:
         """Let a rejection fail the run, though a later try of it find all else delivered."""
@@ -193,19 +207,25 @@ class _Delivery:
                 report.problems.append(
                     PointsChanged(f"{told}. To send them, run it with on_changed='send' or resend=True")
                 )
-        if report.ambiguous:
-            told = f"{report.ambiguous} points were sent before, and whether they arrived is not known"
-            if policy.on_ambiguous == "resend":
-                wanted.append(Standing.AMBIGUOUS)
-                log.warning("%s: sent again, so one duplicate of each is possible", told)
-            else:
-                report.problems.append(
-                    DeliveryAmbiguous(
-                        f"{told}. Look for them at the receiver; to send them again, run it with"
-                        " on_ambiguous='resend' or resend=True"
-                    )
-                )
+        if not self._settle_ambiguous(self._ambiguous):
+            wanted.append(Standing.AMBIGUOUS)
         return self._page.numbers(*wanted)
+
+    def _settle_ambiguous(self, numbers: set[int]) -> set[int]:
+        """Say what is done with points that may have arrived; return those that are held back."""
+        if not numbers:
+            return set()
+        told = f"{len(numbers)} points were sent before, and whether they arrived is not known"
+        if self._policy.on_ambiguous == "resend":
+            log.warning("%s: sent again, so one duplicate of each is possible", told)
+            return set()
+        self._report.problems.append(
+            DeliveryAmbiguous(
+                f"{told}. Look for them at the receiver; to send them again, run it with"
+                " on_ambiguous='resend' or resend=True"
+            )
+        )
+        return set(numbers)
 
     def _send(self, numbers: list[int]) -> None:
         todo = [(numbers, HALVINGS)] if numbers else []
@@ -236,11 +256,13 @@ class _Delivery:
 
     def _post(self, batch: list[int], export: Export) -> None:
         self._page.intend(batch)
-        self._page.save()
-        if there := self._delivered_meanwhile(batch):
+        try:
+            self._page.save()
+        except LedgerUnavailable:  # nothing was sent
+            self._page.withdraw(batch)
+            raise
+        if there := self._taken_meanwhile(batch):
             self._page.withdraw(there)
-            self._pending.difference_update(there)
-            self._report.unchanged += len(there)
             batch = [number for number in batch if number not in there]
             if not batch:
                 return
@@ -269,11 +291,22 @@ class _Delivery:
             ", ".join(export.metrics),
         )
 
-    def _delivered_meanwhile(self, batch: list[int]) -> set[int]:
-        """Return what another writer has delivered since this page was opened."""
+    def _taken_meanwhile(self, batch: list[int]) -> set[int]:
+        """Return the points that another writer has delivered, or sends, since this page was opened."""
         if self._policy.resend or not self._page.contended:
             return set()
-        return {number for number in batch if self._page.standing(number) is Standing.UNCHANGED}
+        standings = {number: self._page.standing(number) for number in batch}
+        there = {number for number in batch if standings[number] is Standing.UNCHANGED}
+        self._pending.difference_update(there)
+        self._report.unchanged += len(there)
+        unknown = {
+            number
+            for number in batch
+            if standings[number] is Standing.AMBIGUOUS and number not in self._ambiguous
+        }
+        self._ambiguous |= unknown
+        self._report.ambiguous += len(unknown)
+        return there | self._settle_ambiguous(unknown)
 
     def _leave_out(self, batch: list[int], refusal: ExportRefused) -> None:
         """Go on without what is refused by itself: it must not hold back the rest."""

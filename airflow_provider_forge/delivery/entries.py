@@ -10,7 +10,7 @@ from airflow_provider_forge.delivery.cells import Digest
 from airflow_provider_forge.delivery.fingerprints import KEY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_forge.delivery.cells import Group, Marks
 
@@ -34,6 +34,7 @@ class Entry:
         acknowledged: What the cell says the destination has.
         in_flight: What it says was on its way.
         lost: Whether there may have been another record, now lost, that said more.
+        aliases: Other marks under which points may be on record, by their numbers.
 
     Attributes:
         standings: Where each point stood before anything was sent.
@@ -46,8 +47,10 @@ class Entry:
         in_flight: Counter[bytes] | Digest,
         *,
         lost: bool = False,
+        aliases: Mapping[int, Sequence[bytes]] | None = None,
     ) -> None:
         self._marks = marks
+        self._aliases = {number: tuple((aliases or {}).get(number, ())) for number in marks}
         self._order = sorted(marks, key=lambda number: (marks[number], number))
         self.standings: dict[int, Standing] = {}
         # Marks under which the cell has points of this entry, and those of points that are not in it.
@@ -91,21 +94,26 @@ class Entry:
 
     def _compare_marks(self, recorded: Counter[bytes]) -> None:
         left = Counter(recorded)
-        others = []
-        for number in self._order:
-            mark = self._marks[number]
-            if left[mark]:
-                left[mark] -= 1
-                self._held[number] = mark
-                self.standings[number] = Standing.UNCHANGED
-            else:
-                others.append(number)
+        for names in self._ways():
+            for number in self._order:
+                mark = next((name for name in names[number] if left[name]), None)
+                if mark is not None and number not in self.standings:
+                    left[mark] -= 1
+                    self._held[number] = mark
+                    self.standings[number] = Standing.UNCHANGED
         stale = _by_key(left)
-        for number in others:
-            if same := stale[_key(self._marks[number])]:
-                self._held[number] = same.pop()
-                self.standings[number] = Standing.CHANGED
+        for names in self._ways():
+            for number in self._order:
+                same = next((stale[_key(name)] for name in names[number] if stale[_key(name)]), None)
+                if same and number not in self.standings:
+                    self._held[number] = same.pop()
+                    self.standings[number] = Standing.CHANGED
         self._other = Counter(mark for marks in stale.values() for mark in marks)
+
+    def _ways(self) -> list[dict[int, tuple[bytes, ...]]]:
+        """Return the marks by which points are looked for: each point's own goes before all aliases."""
+        own: dict[int, tuple[bytes, ...]] = {number: (mark,) for number, mark in self._marks.items()}
+        return [own, self._aliases] if any(self._aliases.values()) else [own]
 
     def _compare_digest(self, recorded: Digest) -> None:
         # Points are sent in the order of their marks: what was acknowledged is the beginning of it, unless
@@ -130,10 +138,13 @@ class Entry:
             self._flying = {number: self._marks[number] for number in unknown}
         else:
             flying = _by_key(in_flight)
-            for number in unknown:
-                if same := flying[_key(self._marks[number])]:
-                    self._flying[number] = same.pop()
-            here = {_key(mark) for mark in self._marks.values()}
+            here = set()
+            for names in self._ways():
+                for number in unknown:
+                    same = next((flying[_key(name)] for name in names[number] if flying[_key(name)]), None)
+                    if same and number not in self._flying:
+                        self._flying[number] = same.pop()
+                here |= {_key(name) for some in names.values() for name in some}
             self._other_flying = Counter(
                 {mark: count for mark, count in in_flight.items() if _key(mark) not in here}
             )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
+import json
+import time
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from airflow_provider_forge.delivery.accounts import note_account
 from airflow_provider_forge.delivery.cells import (
     CELL_MINUTES,
     CELL_SECONDS,
@@ -21,13 +22,17 @@ from airflow_provider_forge.delivery.cells import (
     cell_of,
     parts_between,
 )
+from airflow_provider_forge.delivery.entries import Standing
+from airflow_provider_forge.delivery.head import Head
 from airflow_provider_forge.delivery.page import Page
-from airflow_provider_forge.otlp.model import canonical
+from airflow_provider_forge.delivery.selections import Selection, Selections, Sentinel
+from airflow_provider_forge.delivery.spread import MOST_PARTS, Spread
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from airflow_provider_forge.delivery.accounts import Account
     from airflow_provider_forge.delivery.fingerprints import Fingerprint
     from airflow_provider_forge.delivery.leases import Leases
     from airflow_provider_forge.delivery.stores import Store
@@ -40,42 +45,11 @@ log = get_logger(__name__)
 KEEP = dt.timedelta(days=15)
 """How long entries are kept: for a day longer than the gateway has points."""
 
+ALMOST = 0.8
+"""Part of what an entry can hold from which a task says so."""
+
 PRUNE_AT_ONCE = 24
 """Old entries removed with each page that is written: more than a page adds, so that a backlog goes away."""
-
-
-class Sentinel(Protocol):
-    """Remembers, in another place than the store, that there is a ledger."""
-
-    def load(self) -> dict[str, Any]:
-        """Return what was saved; nothing where nothing was."""
-
-    def save(self, content: dict[str, Any]) -> None:
-        """Remember it."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What an answer was asked for.
-
-    Attributes:
-        environments: By UUID.
-        metrics: Labels.
-        names: What environments are called, by UUID, as far as that is known; for people only.
-    """
-
-    environments: Collection[str]
-    metrics: Collection[str]
-    names: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def name(self) -> str:
-        """A short name, the same for equal selections in any order."""
-        return hashlib.blake2b(canonical(self.to_json()), digest_size=4).hexdigest()
-
-    def to_json(self) -> Json:
-        """Return what makes it this selection and no other."""
-        return {"environments": sorted(self.environments), "metrics": sorted(self.metrics)}
 
 
 class Ledger:
@@ -87,7 +61,9 @@ class Ledger:
         leases: Who writes an entry holds its lease.
         sentinel: Returns, for the name of a selection, what tells a record that was lost from a new one; None
             where nothing is kept.
+        account: The credentials that deliver; None where the destination alone tells accounts apart.
         now: Returns the present, aware.
+        clock: Returns a time in seconds, to measure with.
     """
 
     def __init__(
@@ -97,19 +73,30 @@ class Ledger:
         *,
         leases: Leases,
         sentinel: Callable[[str], Sentinel] | None = None,
+        account: Account | None = None,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.name = name
         self._leases = leases
-        self._sentinel = sentinel
         self._now = now
-        self._writer = uuid.uuid4().hex[:12]
-        self._known_head: Json | None = None
+        self.clock = clock
+        self._account = account
+        self._spread = Spread(store)
+        self._head = Head(store, name, oldest=lambda: cell_of(now() - KEEP), present=lambda: cell_of(now()))
+        self._selections = Selections(store, self._head, sentinel=sentinel, now=now)
+        self.writer = uuid.uuid4().hex[:12]
 
     @contextlib.contextmanager
     def page(
-        self, points: Sequence[Fingerprint], selection: Selection, start: dt.datetime, end: dt.datetime
+        self,
+        points: Sequence[Fingerprint],
+        selection: Selection,
+        start: dt.datetime,
+        end: dt.datetime,
+        *,
+        reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None,
     ) -> Iterator[Page]:
         """Open the entries of an answer's points and of the window it was asked for, for this task alone.
 
@@ -118,6 +105,7 @@ class Ledger:
             selection: What was asked for.
             start: The window's first moment.
             end: The first moment after it.
+            reread: Returns the answer's points as if these environments had been asked for.
 
         Raises:
             DeliveryBusy: Another task holds one of them.
@@ -126,9 +114,14 @@ class Ledger:
         window = parts_between(start, end)
         numbers = sorted({*window, *(point.minute // CELL_MINUTES for point in points)})
         with self._leases.hold(numbers):
-            lost_before = self._lost_before(selection)
+            lost_before = self._selections.lost_before(selection)
+            self._tell_account()
             cells = {number: self.load(number) for number in numbers}
-            yield Page(self, points, selection.name, window, cells, lost_before)
+            page = Page(self, points, selection.name, window, cells, lost_before)
+            if reread and page.numbers(Standing.NEW, Standing.AMBIGUOUS):
+                for environments in self._overlapping(selection, cells.values()):
+                    page.recognize(reread(environments))
+            yield page
 
     def knows(self, start: dt.datetime, end: dt.datetime) -> bool:
         """Tell whether all of a window has been delivered before, or at least asked for.
@@ -144,7 +137,9 @@ class Ledger:
         Raises:
             LedgerUnavailable: The store does not answer.
         """
-        return dict(sorted(self._head()["selections"].items(), key=lambda entry: str(entry[1].get("begun"))))
+        return dict(
+            sorted(self._head.read()["selections"].items(), key=lambda entry: str(entry[1].get("begun")))
+        )
 
     def timestamp(self) -> int:
         """Return the present, in seconds of the epoch."""
@@ -156,25 +151,34 @@ class Ledger:
         Raises:
             LedgerUnavailable: The store does not answer.
         """
-        content = self.store.get(self._key(cell))
+        content = self._spread.get(self._key(cell))
         if content is None:
             return Cell()
         try:
-            return Cell.from_json(content, cell * CELL_MINUTES)
+            found, problem = Cell.from_json(content, cell * CELL_MINUTES), "a part of it is missing"
         except ValueError as error:
-            log.warning("The ledger's entry %s is damaged (%s): taken for lost", self._key(cell), error)
-            return Cell(damaged=True)
+            found, problem = Cell(damaged=True, lost=True), str(error)
+        if found.damaged:
+            log.warning("The ledger's entry %s is damaged (%.200s): taken for lost", self._key(cell), problem)
+        return found
 
     def save(self, cell: int, content: Cell) -> None:
         """Write an entry.
 
         Raises:
             LedgerUnavailable: The store does not take it.
+            ValueReplaced: Another task has written it since it was loaded.
         """
-        content.version = (content.version[0] + 1, self._writer)
-        if self.store.largest is not None:
-            content.compress(self.store.largest, cell * CELL_MINUTES)
-        self.store.set(self._key(cell), content.to_json(cell * CELL_MINUTES))
+        content.version = (content.version[0] + 1, self.writer)
+        start, largest = cell * CELL_MINUTES, self.store.largest
+        entry = content.to_json(start)
+        if self._spread.is_too_large(entry):
+            if len(json.dumps(entry)) > ALMOST * MOST_PARTS * (largest or 0):
+                self._tell_size(cell)
+                content.compress(MOST_PARTS * (largest or 0), start)
+                entry = content.to_json(start)
+            self._remember_spread(cell)
+        self._spread.set(self._key(cell), entry)
 
     def tidy(self, cells: Collection[int]) -> None:
         """Remove entries that are older than the gateway's points; `cells` are those just written.
@@ -182,66 +186,51 @@ class Ledger:
         Raises:
             LedgerUnavailable: The store does not take it.
         """
-        head = self._head()
+        head = self._head.read()
         horizon = cell_of(self._now() - KEEP)
         oldest = min([head["oldest"], *(cell for cell in cells if cell >= horizon)])
         removed = range(oldest, min(horizon, oldest + PRUNE_AT_ONCE))
         for cell in removed:
-            self.store.delete(self._key(cell))
+            # To look for parts costs a round trip.
+            remove = self._spread.delete if cell <= head.get("spread", -1) else self.store.delete
+            remove(self._key(cell))
         if removed or oldest < head["oldest"]:
-            # Another task may have added to it meanwhile.
-            self._known_head = self.store.get(self._head_key) or head
-            self._known_head["oldest"] = oldest + len(removed)
-            self.store.set(self._head_key, self._known_head)
+            self._head.change(lambda head: {**head, "oldest": oldest + len(removed)})
 
-    def _head(self) -> Json:
-        if self._known_head is None:
-            self._known_head = self.store.get(self._head_key) or {
-                "version": 1,
-                "oldest": cell_of(self._now()),
-                "selections": {},
-            }
-        return self._known_head
+    def _tell_size(self, cell: int) -> None:
+        log.warning(
+            "The entry %s holds almost as many points as %s takes, some 100,000 in five minutes. Above that,"
+            " points are known by a digest only, and a late one makes its whole minute ambiguous: set the"
+            " OTLP Connection's extra ledger_url",
+            self._key(cell),
+            self.store.name,
+        )
 
-    def _lost_before(self, selection: Selection) -> float:
-        """Return the time of the epoch before which there may have been another record; 0 for never."""
-        if selection.name not in self._head()["selections"]:
-            self._begin(selection)
-        return float(self._head()["selections"][selection.name]["lost_before"] or 0)
+    def _remember_spread(self, cell: int) -> None:
+        """Let the head know of an entry with parts before there is one, so that none is left over."""
+        if cell > self._head.read().get("spread", -1):
+            self._head.change(lambda head: {**head, "spread": max(cell, head.get("spread", -1))})
 
-    def _begin(self, selection: Selection) -> None:
-        """Begin the record of a selection, in the place of one that was lost if there is word of one."""
-        sentinel = self._sentinel(selection.name) if self._sentinel else None
-        before = sentinel.load() if sentinel else {}
-        # Another task may have begun it just now, which writes the head before the sentinel.
-        self._known_head = None
-        head, now = self._head(), self._now()
-        if selection.name in head["selections"]:
-            return
-        if before:
-            log.warning(
-                "The record of what was delivered, begun %s in %s, is not in %s: it was lost, or is kept"
-                " elsewhere. What ended before %s may have been delivered already",
-                before.get("begun"),
-                before.get("store"),
-                self.store.name,
-                f"{now:%Y-%m-%dT%H:%M:%SZ}",
-            )
-        begun = f"{now:%Y-%m-%dT%H:%M:%SZ}"
-        lost_before = now.timestamp() if before else None
-        head["selections"][selection.name] = {
-            **selection.to_json(),
-            "names": dict(selection.names),
-            "begun": begun,
-            "lost_before": lost_before,
-        }
-        self.store.set(self._head_key, head)
-        if sentinel:
-            sentinel.save({"begun": begun, "store": self.store.name})
+    def _overlapping(self, selection: Selection, cells: Collection[Cell]) -> list[list[str]]:
+        """Return the environments of other selections that have some in common with this one.
 
-    @property
-    def _head_key(self) -> str:
-        return f"{self.name}/head"
+        Args:
+            selection: What was asked for.
+            cells: Their points may be on record under another selection.
+        """
+        if all(cell.is_new for cell in cells):
+            return []
+        # A delivery that failed half-way has noted no selection in the cells, and its points are there.
+        names = {*self.selections(), *(name for cell in cells for name in cell.asked)} - {selection.name}
+        others = {tuple(self._selections.environments(name)) for name in names}
+        mine = set(selection.environments)
+        return [list(other) for other in sorted(others) if mine != set(other) and mine & set(other)]
+
+    def _tell_account(self) -> None:
+        """Say, once, that a Connection with other credentials delivers to the same record."""
+        account, self._account = self._account, None
+        if account is not None:
+            note_account(self._head, account, salt=self.name, now=self.timestamp())
 
     def _key(self, cell: int) -> str:
         start = dt.datetime.fromtimestamp(cell * CELL_SECONDS, dt.timezone.utc)

@@ -12,6 +12,9 @@ from airflow_provider_forge.delivery.cells import (
     State,
 )
 from airflow_provider_forge.delivery.entries import Entry, Standing
+from airflow_provider_forge.delivery.stores import ValueReplaced
+from airflow_provider_forge.exceptions import LedgerUnavailable
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +24,14 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.ledger import Ledger
 
 __all__ = ["Page"]
+
+log = get_logger(__name__)
+
+MOST_TRIES = 10
+"""How often an entry is written anew because another task was faster each time."""
+
+SLOW = 1.0
+"""Seconds between reading an entry and having it written; usually some 25 ms."""
 
 
 class Page:
@@ -59,6 +70,8 @@ class Page:
         self._marks: defaultdict[Group, dict[int, bytes]] = defaultdict(dict)
         for number, point in enumerate(points):
             self._marks[point.metric, point.minute][number] = point.mark
+        # The marks under which points are on record if other environments were asked for.
+        self._aliases: defaultdict[int, tuple[bytes, ...]] = defaultdict(tuple)
         self._entries = {group: self._open(group) for group in self._marks}
         # What this page has done, to be done again on what another writer left.
         self._acknowledged: set[int] = set()
@@ -76,8 +89,23 @@ class Page:
             self._marks[group],
             cell.acknowledged.get(group, Counter()),
             cell.in_flight.get(group, Counter()),
-            lost=cell.damaged or (not is_known and (group[1] + 1) * 60 <= self._lost_before),
+            lost=cell.damaged or (not is_known and (cell.lost or (group[1] + 1) * 60 <= self._lost_before)),
+            aliases=self._aliases,
         )
+
+    def recognize(self, points: Sequence[Fingerprint]) -> None:
+        """Find the points under other marks as well, before anything is sent.
+
+        Args:
+            points: The same points, in the same order, as if other environments had been asked for.
+        """
+        groups = set()
+        for number, (point, other) in enumerate(zip(self._points, points, strict=True)):
+            if other.mark != point.mark:
+                self._aliases[number] += (other.mark,)
+                groups.add((point.metric, point.minute))
+        for group in groups:
+            self._entries[group] = self._open(group)
 
     def numbers(self, *standings: Standing) -> list[int]:
         """Return the points that stand so, in the order in which they are to be sent: oldest first."""
@@ -152,20 +180,56 @@ class Page:
             LedgerUnavailable: The store does not take them.
         """
         for cell in sorted(self._dirty):
-            current = self._ledger.load(cell)
-            groups = [group for group in self._entries if group[1] // CELL_MINUTES == cell]
-            if current.version != self._cells[cell].version:
-                self.contended = True
-                self._cells[cell] = current
-                for group in groups:
-                    self._reopen(group)
-            content = self._cells[cell]
-            for group in groups:
-                self._entries[group].write(group, content.acknowledged, content.in_flight)
-            if cell in self._notes:
-                content.note(self._selection, self._notes[cell])
-            self._ledger.save(cell, content)
+            for _ in range(MOST_TRIES):
+                self._catch_up(cell)
+                content = self._filled(cell)
+                began = self._ledger.clock()
+                try:
+                    self._ledger.save(cell, content)
+                except ValueReplaced:
+                    continue
+                self._cells[cell] = content
+                self._watch(cell, self._ledger.clock() - began)
+                break
+            else:
+                raise LedgerUnavailable(
+                    f"Other tasks have written the same entry {MOST_TRIES} times in a row. It is tried again"
+                )
         self._dirty.clear()
+
+    def _catch_up(self, cell: int) -> None:
+        """Go on from what is there now, if another task has written it since this one last did."""
+        known, current = self._cells[cell], self._ledger.load(cell)
+        if current.version == known.version or current.version[1] == self._ledger.writer:
+            return
+        if not current.is_new:  # else it was removed, and is written again
+            self.contended = True
+        self._cells[cell] = current.merged(known)
+        for group in self._groups_of(cell):
+            self._reopen(group)
+
+    def _filled(self, cell: int) -> Cell:
+        """Return a cell as it is with what this page knows."""
+        content = self._cells[cell].copy()
+        for group in self._groups_of(cell):
+            self._entries[group].write(group, content.acknowledged, content.in_flight)
+        if cell in self._notes:
+            content.note(self._selection, self._notes[cell])
+        return content
+
+    def _groups_of(self, cell: int) -> list[Group]:
+        return [group for group in self._entries if group[1] // CELL_MINUTES == cell]
+
+    def _watch(self, cell: int, seconds: float) -> None:
+        """Say that a slow writer may have erased what another one wrote, where the store cannot tell."""
+        if seconds > SLOW and self._ledger.store.lasting:
+            self.contended = True
+            log.warning(
+                "It took %.1f s to write the record of cell %d: a task on a machine that shares no lease with"
+                " this one may have written it meanwhile, and its points may be sent again",
+                seconds,
+                cell,
+            )
 
     def _reopen(self, group: Group) -> None:
         """Go on from what another writer left."""

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.hooks.memory import VariableMemory
+from airflow_provider_forge.hooks.otlp import is_credential
 from airflow_provider_forge.hooks.shared import shared_directory
 from airflow_provider_forge.hooks.storage import open_storage
 from airflow_provider_forge.text import get_logger
@@ -18,19 +19,18 @@ from airflow_provider_forge.text import get_logger
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_forge.delivery.accounts import Account
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.delivery.stores import Store
+    from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.model import Json
 
-__all__ = ["delivery_asset", "find_store", "open_ledger"]
+__all__ = ["account_of", "delivery_asset", "find_store", "open_ledger"]
 
 log = get_logger(__name__)
 
 LARGEST = 65_000
 """Bytes: Airflow warns of values above 65,535 in its asset state store, and its REST API takes none."""
-
-LONGEST_ASSET = 1500
-"""Characters that Airflow takes for the name of an asset: ids in other scripts take up to twelve for one."""
 
 _SUPERVISOR = threading.Lock()
 """Held while Airflow's supervisor is asked. A worker's answers one thread after the other; that of
@@ -40,12 +40,8 @@ _SUPERVISOR = threading.Lock()
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     """Return the asset that stands for what two Connections deliver, and that the ledger hangs on."""
     forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
-    name = f"forge_metrics:{forge}:{otlp}"
-    if len(name) > LONGEST_ASSET:
-        digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        name = f"{name[: LONGEST_ASSET - len(digest) - 1]}:{digest}"
     # Without a URI of its own, so that whoever names it means this one.
-    return Asset(name)
+    return Asset(f"forge_metrics:{forge}:{otlp}")
 
 
 class AssetStore:
@@ -110,7 +106,13 @@ def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Sto
         return None
 
 
-def open_ledger(store: Store | None, app_id: str, destination: str, redis_url: str | None = None) -> Ledger:
+def open_ledger(
+    store: Store | None,
+    app_id: str,
+    destination: str,
+    redis_url: str | None = None,
+    account: Account | None = None,
+) -> Ledger:
     """Open the ledger of one app and one destination; one that forgets, without a store.
 
     Args:
@@ -118,6 +120,7 @@ def open_ledger(store: Store | None, app_id: str, destination: str, redis_url: s
         app_id: UUID of the app.
         destination: As an `Endpoint` tells it.
         redis_url: Where tasks on several machines find each other's leases; None for those of one machine.
+        account: As `account_of` returns it, for a caller that delivers.
     """
     from airflow_provider_forge.delivery.leases import FileLeases
     from airflow_provider_forge.delivery.leases_redis import RedisLeases
@@ -143,4 +146,20 @@ def open_ledger(store: Store | None, app_id: str, destination: str, redis_url: s
             f"Says that airflow-provider-forge has a record of what it delivered to {host}",
         )
 
-    return Ledger(store, f"{app_id}/{where}", leases=leases, sentinel=sentinel)
+    return Ledger(store, f"{app_id}/{where}", leases=leases, sentinel=sentinel, account=account)
+
+
+def account_of(conn_id: str, endpoint: Endpoint) -> Account | None:
+    """Return the credentials that may tell apart accounts of one receiver; None if something else does.
+
+    Args:
+        conn_id: Of the OTLP Connection.
+        endpoint: What the Connection says.
+    """
+    from airflow_provider_forge.delivery.accounts import Account
+
+    credentials = {name: value for name, value in endpoint.headers.items() if is_credential(name)}
+    if endpoint.cert_file:
+        credentials["cert_file"] = endpoint.cert_file
+    is_named = bool(urllib.parse.urlsplit(endpoint.destination).fragment)
+    return None if is_named or not credentials else Account(conn_id, credentials)

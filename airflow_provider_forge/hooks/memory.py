@@ -9,6 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import Variable
 from airflow.sdk.exceptions import AirflowRuntimeError
 
+from airflow_provider_forge.hooks.secrets import read_variable
 from airflow_provider_forge.text import get_logger
 
 __all__ = ["VariableMemory"]
@@ -40,14 +41,15 @@ class VariableMemory:
     def load(self) -> dict[str, Any]:
         """Return the object; an empty one where there is none, or where someone has damaged it.
 
-        Airflow tells a Variable that is not there and one that it can't read by the same error.
+        Raises:
+            SecretsUnavailable: Airflow cannot read the Variable at this moment; nothing may be saved over it.
         """
         try:
-            content = json.loads(Variable.get(self.key, default=None) or "{}")
+            content = json.loads(read_variable(self.key) or "{}")
         except ImportError as error:  # Airflow 3.0's way of saying that there is no supervisor to ask
             log.debug("Nothing is remembered outside of a task: %s", error)
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             log.warning("The Variable %s is damaged: taken for empty", self.key)
             return {}
         return content if isinstance(content, dict) else {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["OtlpHook", "problem_of_ledger_url"]
+__all__ = ["OtlpHook", "is_credential", "problem_of_ledger_url"]
 
 _OWN_SETTINGS = {
     "allow_cleartext",
@@ -203,3 +203,8 @@ def problem_of_ledger_url(url: str) -> str | None:
 def _unread(password: str | None, extras: Extras) -> list[str]:
     """Return the names of the set fields that say something about the receiver."""
     return ["password"] * bool(password) + sorted(extras.names() - _OWN_SETTINGS)
+
+
+def is_credential(name: str) -> bool:
+    """Tell whether a header of this name carries a secret."""
+    return bool(_NAME_OF_SECRET.search(name))

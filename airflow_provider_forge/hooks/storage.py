@@ -5,9 +5,10 @@ from __future__ import annotations
 import urllib.parse
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.hooks.secrets import read_connection
 
 __all__ = ["open_storage"]
 
@@ -24,6 +25,7 @@ def open_storage(url: str) -> Any:
         ConfigurationError: A package that Airflow needs for it is missing or has a version of no use, or
             there is no Connection of the name in the URL.
         LedgerUnavailable: The file system cannot be made for another reason.
+        SecretsUnavailable: Airflow cannot read the Connection at this moment.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -43,6 +45,12 @@ def open_storage(url: str) -> Any:
             "ledger_url", f"this Airflow cannot open {scheme}:// ({error}): {remedy}"
         ) from error
     except AirflowNotFoundException as error:
+        conn_id = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "")
+        if conn_id and read_connection(BaseHook, conn_id):
+            raise LedgerUnavailable(
+                f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago. It is"
+                " tried again"
+            ) from error
         raise ConfigurationError(
             "ledger_url", f"names a Connection that is not there ({error}): add it, or name another"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -152,20 +153,25 @@ class Exporter:
 
         environments = [environment.id for environment in metrics.environments]
         names = {environment.id: environment.name for environment in metrics.environments if environment.name}
-        content = read(
-            Source(
-                metrics.text,
-                environments,
-                int(metrics.window.start.timestamp() // 60),
-                self._identity(metrics) if self.conform else None,
-                self.receiver.endpoint.protocol,
-                recorded=self.ledger.store.lasting,
-            )
+        source = Source(
+            metrics.text,
+            environments,
+            int(metrics.window.start.timestamp() // 60),
+            self._identity(metrics) if self.conform else None,
+            self.receiver.endpoint.protocol,
+            recorded=self.ledger.store.lasting,
         )
+        content = read(source)
         if odd := str(content.oddities):
             log.warning("%s: %s; sent as they are", metrics.window, odd)
         selection = Selection(environments, metrics.metrics, names)
-        return Answer(metrics.window.start, metrics.window.end, selection, content)
+        return Answer(
+            metrics.window.start,
+            metrics.window.end,
+            selection,
+            content,
+            lambda others: read(dataclasses.replace(source, environments=others)).points,
+        )
 
     def _identity(self, metrics: AppMetrics) -> Identity:
         from airflow_provider_forge.otlp.conform import Identity

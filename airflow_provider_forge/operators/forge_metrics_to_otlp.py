@@ -279,7 +279,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _exporter(
         self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, tally: Tally
     ) -> Exporter:
-        from airflow_provider_forge.hooks.ledger import find_store, open_ledger
+        from airflow_provider_forge.hooks.ledger import account_of, find_store, open_ledger
         from airflow_provider_forge.operators.exporter import Exporter
         from airflow_provider_forge.otlp.conform import check_attributes
 
@@ -288,7 +288,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         return Exporter(
             forge,
             receiver,
-            open_ledger(store, forge.app_id, receiver.endpoint.destination, forge.redis_url),
+            open_ledger(
+                store,
+                forge.app_id,
+                receiver.endpoint.destination,
+                forge.redis_url,
+                account_of(self.otlp_conn_id, receiver.endpoint),
+            ),
             self._policy(context),
             self.environments,
             self.metrics,

@@ -38,6 +38,10 @@ class AirflowApi(LocalServer):
         if request.path == rows:
             return self._page(int(query["limit"]), int(query["offset"]))
         key = urllib.parse.unquote(request.path.removeprefix(f"{rows}/"))
+        if request.method == "GET":
+            if key not in self.values:
+                return Reply.of_json({"detail": f"Asset state store key {key!r} not found"}, 404)
+            return Reply.of_json({"key": key, "value": self.values[key]})
         if request.method == "PUT":
             self.values[key] = json.loads(request.body)["value"]
         elif request.method == "DELETE":

@@ -31,8 +31,37 @@ def test_what_is_set_is_there_for_this_store_and_for_others(airflow, store):
     assert (airflow.values, store.get("app/where/20261123T0600Z")) == ({}, None)
 
 
-def test_all_rows_are_read_a_page_at_a_time_and_once(airflow, store):
+def test_each_value_is_asked_for_because_tasks_write_as_well(airflow, store):
+    assert store.get("key") is None
+    for value in ({"n": 1}, {"n": 2}):
+        airflow.values["key"] = value
+        assert store.get("key") == value
+    del airflow.values["key"]
+    assert store.get("key") is None
+    store.delete("key")
+
+
+@pytest.mark.parametrize("value", [None, [1], "text", 5])
+def test_a_row_of_another_form_is_a_damaged_value(airflow, store, value):
+    airflow.values["key"] = value
+    assert store.get("key") == {}
+
+
+def test_an_answer_without_end_is_not_read(airflow, store):
+    airflow.values["key"] = {"n": "x" * 5_000_000}
+    with pytest.raises(LedgerUnavailable, match="larger than"):
+        store.get("key")
+
+
+def test_a_snapshot_of_large_rows_is_read_in_smaller_pages(airflow):
+    airflow.values = {f"key/{number:04}": {"n": "x" * 60_000} for number in range(100)}
+    snapshot = ApiStore(airflow.address, TOKEN, ASSET, snapshot=True)
+    assert [snapshot.get(key) for key in airflow.values] == list(airflow.values.values())
+
+
+def test_all_rows_are_read_a_page_at_a_time_and_once(airflow):
     airflow.values = {f"key/{number:04}": {"n": number} for number in range(250)}
+    store = ApiStore(airflow.address, TOKEN, ASSET, snapshot=True)
     before = len(airflow.requests)
     assert [store.get(key) for key in airflow.values] == list(airflow.values.values())
     assert len(airflow.requests) - before == 3
@@ -64,6 +93,8 @@ def test_an_asset_that_is_not_there(airflow):
         (Reply.of_json({"detail": TOKEN}, 403), ConfigurationError, "must be allowed to use assets"),
         (Reply.of_json({"detail": "no"}, 404), ConfigurationError, "not an Airflow of 3.3 or later"),
         (Reply(200, b"<html>", (("Content-Type", "text/html"),)), ConfigurationError, "is no Airflow"),
+        (Reply(200, b"[1]"), ConfigurationError, "is no Airflow"),
+        (Reply(200, b"\xff"), ConfigurationError, "is no Airflow"),
         (Reply(503), LedgerUnavailable, "503"),
     ],
 )

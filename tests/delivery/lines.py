@@ -18,7 +18,10 @@ from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.otlp.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from airflow_provider_forge.delivery.accounts import Account
+    from airflow_provider_forge.delivery.content import Content
 
 EPOCH = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.timezone.utc)
 NOW = EPOCH + dt.timedelta(hours=2)
@@ -95,6 +98,7 @@ class BreakableStore:
     fuse: Fuse = field(default_factory=Fuse)
     largest: int | None = None
     name: str = "the test's store"
+    lasting: bool = True
     values: dict[str, str] = field(default_factory=dict)
     writes: int = 0
 
@@ -187,9 +191,19 @@ class Line:
         self.receiver = Receiver(endpoint, self.fuse)
         self.sentinels: dict[str, Memory] = {}
         self.now: Callable[[], dt.datetime] = lambda: NOW
+        self.clock: Callable[[], float] = lambda: 0.0
+        self.account: Account | None = None
 
     def ledger(self) -> Ledger:
-        return Ledger(self.store, "app/where", leases=NoLeases(), sentinel=self.sentinel, now=self.now)
+        return Ledger(
+            self.store,
+            "app/where",
+            leases=NoLeases(),
+            sentinel=self.sentinel,
+            account=self.account,
+            now=self.now,
+            clock=self.clock,
+        )
 
     def sentinel(self, selection: str) -> Memory:
         return self.sentinels.setdefault(selection, Memory())
@@ -206,6 +220,15 @@ class Line:
     ) -> Report:
         """Deliver what was served for the minutes from `start` to `end`."""
         text = json.dumps(resource_metrics(served)).encode()
-        content = read(Source(text, ["production"], 0, None, "http/json"))
-        answer = Answer(at(start), at(end), selection, content)
+
+        def content(environments: Collection[str]) -> Content:
+            return read(Source(text, environments, 0, None, "http/json"))
+
+        answer = Answer(
+            at(start),
+            at(end),
+            selection,
+            content(selection.environments),
+            lambda environments: content(environments).points,
+        )
         return deliver(answer, self.receiver, ledger or self.ledger(), Policy(**policy))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_forge.delivery import ledger
 from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
@@ -366,6 +367,13 @@ def test_no_traffic_is_a_state_of_its_own():
     assert '"empty"' not in line.store.values["app/where/20261123T0500Z"]
 
 
+@pytest.fixture
+def few_parts(monkeypatch):
+    """No entry has room for more than two values."""
+    monkeypatch.setattr(ledger, "MOST_PARTS", 1)
+
+
+@pytest.mark.usefixtures("few_parts")
 def test_too_many_points_for_the_store_are_known_by_a_digest():
     line = Line(largest=700)
     report = line.run(MANY)
@@ -380,6 +388,7 @@ def test_too_many_points_for_the_store_are_known_by_a_digest():
     assert report.unchanged >= len(MANY) - 60
 
 
+@pytest.mark.usefixtures("few_parts")
 def test_changed_values_of_points_known_by_a_digest_are_skipped():
     line = Line(largest=700)
     line.run(MANY)
@@ -387,6 +396,7 @@ def test_changed_values_of_points_known_by_a_digest_are_skipped():
     assert (report.sent, report.changed) == (0, len(MANY))
 
 
+@pytest.mark.usefixtures("few_parts")
 def test_a_crash_between_batches_and_a_late_point_lose_nothing_known_by_a_digest():
     line = Line(largest=700, max_body_bytes=4096)
     fail_once(line, after=3, error=BUSY)
@@ -397,6 +407,7 @@ def test_a_crash_between_batches_and_a_late_point_lose_nothing_known_by_a_digest
     assert not Counter(spot for spot, _ in late) - line.receiver.points
 
 
+@pytest.mark.usefixtures("few_parts")
 def test_a_digest_survives_a_crash_between_batches():
     line = Line(largest=700, max_body_bytes=4096)
     fail_once(line, after=3, error=BUSY)

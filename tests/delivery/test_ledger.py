@@ -3,19 +3,20 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import re
 from collections import Counter
 
 import pytest
 
 from airflow_provider_forge.delivery.ledger import KEEP, Selection
-from airflow_provider_forge.exceptions import DeliveryAmbiguous
+from airflow_provider_forge.exceptions import DeliveryAmbiguous, LedgerUnavailable, ReceiverUnavailable
 from tests.delivery.lines import EPOCH, NOW, SELECTION, Line, Memory, Spot, at
 
 SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
 
 
 def cells(line):
-    return sorted(key for key in line.store.values if not key.endswith("/head"))
+    return sorted(key for key in line.store.values if re.search(r"/\d+T\d+Z$", key))
 
 
 def head(line):
@@ -220,3 +221,145 @@ def test_times_are_utc_in_the_keys():
     line = Line()
     line.run([], 0, 5)
     assert cells(line) == [f"app/where/{at(0):%Y%m%dT%H%MZ}"]
+
+
+def test_what_was_in_a_damaged_entry_is_ambiguous_for_another_selection_as_well():
+    """Also after the first has written the entry anew."""
+    line = Line()
+    other = Selection(["staging"], SELECTION.metrics)
+    staging = [(Spot("requests", "of staging", 60), 1)]
+    line.run(SOME)
+    line.run(staging, selection=other)
+    line.store.values["app/where/20261123T0500Z"] = "{}"
+    assert line.run(SOME).ambiguous == 5
+    assert line.run(staging, selection=other).ambiguous == 1
+    assert line.run(staging, selection=other).ambiguous == 0
+    assert line.run(SOME).ambiguous == 0
+
+
+def test_an_entry_that_is_damaged_while_a_task_delivers_keeps_what_that_task_knows():
+    line = Line()
+    line.run(SOME[:2], 0, 2)
+    inner = line.receiver.export
+
+    def export_while_the_file_is_torn(request):
+        line.store.values["app/where/20261123T0500Z"] = "{}"
+        inner(request)
+
+    line.receiver.export = export_while_the_file_is_torn
+    assert line.run(SOME[:5], 0, 5).contended
+    line.receiver.export = inner
+    assert line.run(SOME[:5], 0, 5).unchanged == 5
+
+
+def test_an_entry_that_is_removed_while_a_task_delivers_is_written_again():
+    line = Line()
+    line.run(SOME[:2], 0, 2)
+    inner = line.receiver.export
+
+    def export_while_the_file_is_removed(request):
+        del line.store.values["app/where/20261123T0500Z"]
+        inner(request)
+
+    line.receiver.export = export_while_the_file_is_removed
+    line.run(SOME[:5], 0, 5)
+    line.receiver.export = inner
+    assert line.run(SOME[:5], 0, 5).unchanged == 5
+
+
+def test_a_writer_that_stood_still_says_so_where_the_store_cannot_tell():
+    """Between its reading and its writing, another machine may have written the same entry."""
+    line, times = Line(), iter(range(0, 1000, 30))
+    line.clock = lambda: float(next(times))
+    assert line.run(SOME).contended
+    line.clock = lambda: 0.0
+    assert not line.run(SOME).contended
+
+
+def test_a_failed_write_before_anything_was_sent_makes_nothing_ambiguous():
+    line, calls = Line(), []
+    write = line.store.set
+
+    def fail_third(key, value):
+        calls.append(key)
+        if len(calls) == 4:  # of the head, the selection, and the first of three entries
+            raise LedgerUnavailable("busy")
+        write(key, value)
+
+    line.store.set = fail_third
+    with pytest.raises(LedgerUnavailable):
+        line.run(SOME)
+    assert line.receiver.requests == []
+    report = line.run(SOME, on_ambiguous="fail")
+    assert (report.sent, report.ambiguous, report.contended) == (len(SOME), 0, False)
+
+
+def test_a_write_that_failed_and_arrived_all_the_same_is_no_other_writer():
+    line, write = Line(), None
+    write = line.store.set
+
+    def lose_the_answer(key, value):
+        write(key, value)
+        if not key.endswith("/head") and "selections" not in key:
+            line.store.set = write
+            raise LedgerUnavailable("no answer")
+
+    line.store.set = lose_the_answer
+    with pytest.raises(LedgerUnavailable):
+        line.run(SOME)
+    report = line.run(SOME, on_ambiguous="fail")
+    assert (report.sent, report.ambiguous, report.contended) == (len(SOME), 0, False)
+
+
+def test_what_another_machine_sends_at_this_moment_can_be_left_alone():
+    """It is seen only as this one says what it is about to send."""
+    line, other = Line(), Line()
+    other.store = line.store
+    other.receiver.failures = [ReceiverUnavailable("no answer", maybe_stored=True)]
+    ledger = line.ledger()
+    load, loaded = ledger.load, []
+
+    def load_and_let_the_other_send(cell):
+        if len(loaded) == 3:
+            with pytest.raises(ReceiverUnavailable):
+                other.run(SOME)
+        loaded.append(cell)
+        return load(cell)
+
+    ledger.load = load_and_let_the_other_send
+    report = line.run(SOME, ledger=ledger, on_ambiguous="fail")
+    assert (report.sent, report.ambiguous, report.contended) == (0, len(SOME), True)
+    assert [type(problem) for problem in report.problems] == [DeliveryAmbiguous]
+    assert line.run(SOME).ambiguous == len(SOME)
+
+
+BOTH = Selection(["production", "staging"], SELECTION.metrics)
+
+
+@pytest.mark.parametrize(("first", "second"), [(SELECTION, BOTH), (BOTH, SELECTION)])
+def test_points_that_name_no_environment_are_known_though_others_were_asked_for(first, second):
+    """As those of containers; an environment is added to the list, or removed."""
+    line = Line()
+    line.run(SOME, selection=first)
+    for selection in (second, first, second):
+        report = line.run(SOME, selection=selection)
+        assert (report.sent, report.unchanged) == (0, len(SOME))
+    late = [*SOME, (Spot("requests", "late", 60), 1)]
+    assert line.run(late, selection=second).sent == 1
+    other_values = [(spot, value + 100) for spot, value in SOME]
+    assert line.run(other_values, selection=first).changed == len(SOME)
+
+
+def test_points_of_another_environment_are_others():
+    line = Line()
+    line.run(SOME)
+    assert line.run(SOME, selection=Selection(["staging"], SELECTION.metrics)).sent == len(SOME)
+
+
+def test_points_on_their_way_under_another_list_are_ambiguous():
+    line = Line()
+    line.receiver.failures = [ReceiverUnavailable("no answer", maybe_stored=True)]
+    with pytest.raises(ReceiverUnavailable):
+        line.run(SOME)
+    assert line.run(SOME, selection=BOTH).ambiguous == len(SOME)
+    assert line.run(SOME).unchanged == len(SOME)

@@ -29,6 +29,7 @@ from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.hooks import forge as forge_module
 from airflow_provider_forge.hooks import memory as memory_module
+from airflow_provider_forge.hooks import secrets
 from airflow_provider_forge.hooks import shared as shared_module
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
@@ -84,7 +85,8 @@ def variables(monkeypatch):
         def set(key, value, description):
             stored[key] = value
 
-    monkeypatch.setattr(memory_module, "Variable", Variable)
+    for module in (memory_module, secrets):
+        monkeypatch.setattr(module, "Variable", Variable)
     return stored
 
 

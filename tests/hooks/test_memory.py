@@ -6,7 +6,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
+from airflow_provider_forge.exceptions import SecretsUnavailable
 from airflow_provider_forge.hooks import memory as memory_module
+from airflow_provider_forge.hooks import secrets
 from airflow_provider_forge.hooks.memory import VariableMemory
 
 CONTENT = {"seen": "2026-03-10T20:00:00+00:00", "ids": {"production": "8cb2"}, "names": {"8cb2": None}}
@@ -30,7 +32,8 @@ class FakeVariable:
 @pytest.fixture
 def variables(monkeypatch):
     fake = FakeVariable()
-    monkeypatch.setattr(memory_module, "Variable", fake)
+    for module in (memory_module, secrets):
+        monkeypatch.setattr(module, "Variable", fake)
     return fake
 
 
@@ -78,7 +81,8 @@ def test_where_airflow_refuses_delivery_goes_on(variables, monkeypatch, caplog):
 
 
 def test_making_a_memory_reads_nothing(monkeypatch):
-    monkeypatch.setattr(memory_module, "Variable", None)
+    for module in (memory_module, secrets):
+        monkeypatch.setattr(module, "Variable", None)
     memory = VariableMemory("forge_a", "For tests")
     assert (memory.key, memory.description) == ("forge_a", "For tests")
 
@@ -92,3 +96,32 @@ def test_a_key_is_never_longer_than_airflows_database_takes(variables, letter):
     long.save(CONTENT)
     assert other.load() == {}
     assert VariableMemory(letter * 250 + "a", "For tests").load() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR)), ConnectionResetError()],
+    ids=repr,
+)
+def test_a_variable_that_cannot_be_read_is_not_an_empty_one(variables, monkeypatch, failure):
+    """Who took it for empty would save over it."""
+
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(variables, "get", fail)
+    with pytest.raises(SecretsUnavailable, match="Variable 'forge_a'"):
+        VariableMemory("forge_a", "For tests").load()
+
+
+def test_a_backend_that_is_away_is_not_an_empty_variable(monkeypatch):
+    """Airflow asks the others then, and says that there is no such Variable."""
+
+    class Away:
+        def get_variable(self, key):
+            raise TimeoutError
+
+    supervisor = pytest.importorskip("airflow.sdk.execution_time.supervisor")
+    monkeypatch.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: [Away()])
+    with pytest.raises(SecretsUnavailable, match="Away: TimeoutError"):
+        VariableMemory("forge_a", "For tests").load()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+
+import pytest
+
+from airflow_provider_forge.delivery.accounts import CREDENTIALS_BYTES, DAY, MOST_MARKS, Account
+from tests.delivery.lines import NOW, Line, Spot
+
+SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
+HEAD = "app/where/head"
+
+
+def key(conn_id, secret, name="Authorization"):
+    return Account(conn_id, {name: secret})
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+@pytest.fixture
+def warned(line, caplog):
+    """Run a task with an account, and return what is said of it."""
+
+    def run(account):
+        caplog.clear()
+        line.account = account
+        with caplog.at_level(logging.WARNING):
+            report = line.run(SOME)
+        assert report.points == report.sent + report.unchanged
+        return [record.getMessage() for record in caplog.records if "tenant" in record.getMessage()]
+
+    return run
+
+
+def test_two_connections_with_different_keys_are_told_apart_by_a_tenant(warned):
+    assert warned(key("otlp_one", "key-1")) == []
+    for _ in range(2):
+        (said,) = warned(key("otlp_two", "key-2"))
+        assert "otlp_one and otlp_two" in said
+        (said,) = warned(key("otlp_one", "key-1"))
+        assert "otlp_two and otlp_one" in said
+
+
+def test_two_connections_with_one_key_are_one_account(warned):
+    for conn_id in ("otlp_one", "otlp_two", "otlp_one"):
+        assert warned(key(conn_id, "key-1")) == []
+    assert warned(key("otlp_three", "key-1", "AUTHORIZATION")) == [], "names of headers have no case"
+
+
+def test_a_key_that_rotates_does_not_begin_the_record_again(line, warned):
+    for number in range(MOST_MARKS + 3):
+        assert warned(key("otlp_one", f"key-{number}")) == []
+    assert line.receiver.points.total() == len(SOME)
+    assert len(json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]) == MOST_MARKS
+
+
+def test_keys_that_alternate_are_two_accounts(warned):
+    """As those of two Airflows that call their Connections by the same name."""
+    assert warned(key("otlp_default", "key-1")) == []
+    assert warned(key("otlp_default", "key-2")) == []
+    (said,) = warned(key("otlp_default", "key-1"))
+    assert "otlp_default delivers to one URL with different credentials in turn" in said
+
+
+def test_a_connection_that_delivers_no_more_is_forgotten(line, warned):
+    warned(key("otlp_one", "key-1"))
+    line.now = lambda: NOW + dt.timedelta(days=16)
+    assert warned(key("otlp_two", "key-2")) == []
+
+
+def test_without_credentials_nothing_is_noted(line, warned):
+    assert warned(None) == []
+    assert "accounts" not in json.loads(line.store.values[HEAD])
+
+
+def test_it_costs_one_writing_a_day(line, warned):
+    warned(key("otlp_one", "key-1"))
+    seen = line.store.values[HEAD]
+    warned(key("otlp_one", "key-1"))
+    assert line.store.values[HEAD] == seen
+    line.now = lambda: NOW + dt.timedelta(seconds=DAY)
+    warned(key("otlp_one", "key-1"))
+    assert line.store.values[HEAD] != seen
+
+
+def test_nothing_is_kept_that_a_key_could_be_found_by(line, warned):
+    warned(key("otlp_one", "c4n4ry-key"))
+    assert "c4n4ry" not in str(line.store.values)
+    [mark] = json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]
+    assert len(bytes.fromhex(mark)) == CREDENTIALS_BYTES == 3
+    assert key("otlp_one", "c4n4ry-key").mark("another/record") != mark

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_forge.delivery.cells import Asked, Cell, State
+from airflow_provider_forge.delivery.spread import Spread
+from tests.delivery.lines import BreakableStore, Killed, Line, Spot, named_in_the_log
+from tests.delivery.test_cells import ANY_CELL, START, mark
+from tests.otlp.building import exhaustively
+
+thoroughly = settings(exhaustively, max_examples=80)
+
+KEY = "app/where/20261123T0500Z"
+MANY = [(Spot("requests", f"{site}", 60 * minute), site) for minute in range(5) for site in range(60)]
+
+
+def cell_of(sizes, *, offset=0, metric="count"):
+    """Return a cell with so many points in each minute."""
+    numbers = iter(range(offset, 10**9))
+    return Cell(
+        acknowledged={
+            (metric, START + minute): Counter(mark(next(numbers) << 32) for _ in range(size))
+            for minute, size in enumerate(sizes)
+            if size
+        },
+        asked={"c0ffee": [Asked(0.0, 300.0, State.DELIVERED, 5)]},
+        version=(3, "w"),
+    )
+
+
+def read(store):
+    return Cell.from_json(Spread(store).get(KEY), START)
+
+
+def parts(store):
+    return sorted(key for key in store.values if key != KEY)
+
+
+@thoroughly
+@given(cell=ANY_CELL, largest=st.integers(250, 900))
+def test_a_cell_is_read_as_it_was_written_whatever_fits(cell, largest):
+    store = BreakableStore(largest=largest)
+    Spread(store).set(KEY, cell.to_json(START))
+    assert read(store) == cell
+    for key in parts(store):
+        content = json.loads(store.values[key])
+        groups = [
+            group for kind in content.values() for minutes in kind.values() for group in minutes.values()
+        ]
+        assert len(json.dumps(content)) <= largest or len(groups) == 1
+
+
+@pytest.mark.parametrize(("sizes", "written"), [([5], 1), ([100, 100, 100, 100, 100], 6), ([0, 250], 3)])
+def test_a_small_entry_is_one_value_and_a_large_one_has_a_part_for_each_minute(sizes, written):
+    store = BreakableStore(largest=2500)
+    Spread(store).set(KEY, cell_of(sizes).to_json(START))
+    assert len(store.values) == store.writes == written
+
+
+def test_a_late_point_costs_one_part_and_the_entry():
+    store = BreakableStore(largest=2500)
+    spread = Spread(store)
+    spread.set(KEY, cell_of([100] * 5).to_json(START))
+    before, written = set(store.values), store.writes
+    later = cell_of([100] * 5)
+    later.acknowledged["count", START + 3][mark(1)] += 1
+    assert spread.get(KEY) is not None
+    spread.set(KEY, later.to_json(START))
+    assert store.writes - written == 2
+    assert len(set(store.values) ^ before) == 2, "the part that is no longer named is gone"
+    assert read(store) == later
+
+
+def test_an_entry_that_shrinks_is_one_value_again():
+    store = BreakableStore(largest=2500)
+    spread = Spread(store)
+    spread.set(KEY, cell_of([100] * 5).to_json(START))
+    spread.set(KEY, cell_of([3]).to_json(START))
+    assert list(store.values) == [KEY]
+
+
+def test_a_deleted_entry_leaves_no_part():
+    store = BreakableStore(largest=2500)
+    Spread(store).set(KEY, cell_of([100] * 5).to_json(START))
+    Spread(store).delete(KEY)
+    assert store.values == {}
+
+
+def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
+    one, other = cell_of([100] * 5), cell_of([100, 120, 140, 160, 180], offset=50)
+    step, ended = 0, False
+    while not ended:
+        store = BreakableStore(largest=2500)
+        spread = Spread(store)
+        spread.set(KEY, one.to_json(START))
+        store.fuse.left = step
+        try:
+            spread.set(KEY, other.to_json(START))
+            ended = True
+        except Killed:
+            step += 1
+        store.fuse.left = None
+        assert read(store) in (one, other)
+    assert step > 10
+
+
+@pytest.mark.parametrize("harm", ["missing", "another's", "empty", "of another form"])
+@pytest.mark.parametrize("which", [0, 2, 4])
+def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
+    store = BreakableStore(largest=2500)
+    cell = cell_of([100] * 5)
+    Spread(store).set(KEY, cell.to_json(START))
+    name = json.loads(store.values[KEY])["parts"][which]
+    others = json.loads(store.values[KEY])["parts"]
+    harmed = {
+        "another's": store.values[f"{KEY}-{others[which - 1]}"],
+        "empty": "{}",
+        "of another form": json.dumps({"acknowledged": 5}),
+    }
+    store.values.pop(f"{KEY}-{name}")
+    if harm in harmed:
+        store.values[f"{KEY}-{name}"] = harmed[harm]
+    found = read(store)
+    assert found.damaged
+    assert found.lost
+    assert found.asked == {}
+    expected = copy.deepcopy(cell.acknowledged)
+    del expected["count", START + which]
+    assert found.acknowledged == expected
+
+
+@pytest.mark.parametrize("names", [None, 5, "text", {}, [5], [None], [["a"]], ["no such part"]])
+def test_a_list_of_parts_of_another_form_is_a_torn_entry(names):
+    store = BreakableStore(largest=2500)
+    Spread(store).set(KEY, cell_of([100] * 5).to_json(START))
+    store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), "parts": names})
+    assert read(store).damaged
+    Spread(store).set(KEY, cell_of([100] * 5).to_json(START))
+    assert not read(store).damaged
+    Spread(store).delete(KEY)
+
+
+def test_parts_that_another_task_replaces_meanwhile_are_no_damage():
+    store = BreakableStore(largest=2500)
+    spread = Spread(store)
+    spread.set(KEY, cell_of([100] * 5).to_json(START))
+    get, later = store.get, cell_of([100, 101, 102, 103, 104], offset=7)
+
+    def get_and_let_the_other_write(key):
+        value = get(key)
+        store.get = get
+        spread.get(KEY)
+        spread.set(KEY, later.to_json(START))
+        return value
+
+    store.get = get_and_let_the_other_write
+    assert read(store) == later
+
+
+# The whole line
+
+
+def test_a_late_point_of_a_large_app_is_the_only_one_that_is_sent():
+    line = Line(largest=2500)
+    line.run(MANY, 0, 5)
+    for late in ("late", "later"):
+        served = [*MANY, (Spot("requests", late, 60), 5)]
+        report = line.run(served, 0, 5)
+        assert (report.sent, report.ambiguous, report.digested) == (1, 0, False)
+        assert report.unchanged == len(MANY)
+    assert all(len(value) <= 2500 for value in line.store.values.values())
+
+
+def test_kills_at_any_step_lose_nothing_and_double_nothing_unnamed():
+    line = Line(largest=2500, max_body_bytes=8192)
+    for step in range(0, 120, 3):
+        line = Line(largest=2500, max_body_bytes=8192)
+        line.fuse.left = step
+        with contextlib.suppress(Killed):
+            line.run(MANY, 0, 5)
+        line.fuse.left = None
+        with named_in_the_log() as named:
+            line.run(MANY, 0, 5)
+        doubled = sum(line.receiver.points.values()) - len(MANY)
+        assert set(line.receiver.points) == {spot for spot, _ in MANY}
+        assert doubled <= sum(named)
+        assert line.run(MANY, 0, 5).unchanged == len(MANY)
+
+
+def test_old_entries_with_digests_and_single_values_stay_readable():
+    line = Line(largest=2500)
+    line.run(MANY[:20], 0, 5)
+    key = "app/where/20261123T0500Z"
+    entry = json.loads(line.store.values[key])
+    assert entry["version"] == 1
+    assert "parts" not in entry
+    cell = Cell.from_json(entry, START)
+    cell.compress(0, START)
+    line.store.values[key] = json.dumps(cell.to_json(START))
+    report = line.run(MANY[:20], 0, 5)
+    assert (report.unchanged, report.digested) == (20, True)
+
+
+def test_it_is_said_before_a_digest_stands_for_points(monkeypatch, caplog):
+    from airflow_provider_forge.delivery import ledger
+
+    monkeypatch.setattr(ledger, "MOST_PARTS", 2)
+    line = Line(largest=2500)
+    with caplog.at_level(logging.WARNING):
+        line.run(MANY[:100], 0, 5)
+        assert caplog.text == ""
+        assert not line.run(MANY[:270], 0, 5).digested
+        assert "almost as many points" in caplog.text
+        assert "ledger_url" in caplog.text
+
+
+def test_old_entries_go_with_their_parts():
+    from airflow_provider_forge.delivery.ledger import KEEP
+    from tests.delivery.lines import NOW
+
+    line = Line(largest=2500)
+    line.run(MANY, 0, 5)
+    assert any("T0500Z-" in key for key in line.store.values)
+    line.now = lambda: NOW + KEEP
+    minute = 60 * 24 * 15 + 120
+    line.run([(Spot("requests", "a", 60 * minute), 1)], minute, minute + 5)
+    assert not any("20261123T0500Z" in key for key in line.store.values)
