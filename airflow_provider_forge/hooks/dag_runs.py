@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
 from airflow_provider_forge.gateway.windows import LIVE_FOR
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = ["DagRuns"]
 UNDER_WAY = ["queued", "running"]
 
 _MINUTE = dt.timedelta(minutes=1)
+_SERVER_ERROR = 500
 
 
 class DagRuns:
@@ -44,6 +45,7 @@ class DagRuns:
 
         Raises:
             ConfigurationError: Airflow starts no run of this DAG.
+            RetryableError: The API server cannot be asked at this moment.
         """
         from airflow.sdk.execution_time import task_runner
         from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
@@ -54,12 +56,19 @@ class DagRuns:
             answer = task_runner.SUPERVISOR_COMMS.send(message)
         except AirflowRuntimeError as error:
             answer = error.error
-        if isinstance(answer, ErrorResponse) and answer.error != ErrorType.DAGRUN_ALREADY_EXISTS:
-            raise ConfigurationError(
-                "export_dag_id",
-                f"Airflow has started no run of {self.dag_id!r} ({answer.error.value}: {answer.detail})."
-                " There must be a DAG of that id, without import errors, that allows runs which tasks start",
+        if not isinstance(answer, ErrorResponse) or answer.error == ErrorType.DAGRUN_ALREADY_EXISTS:
+            return
+        problem = f"Airflow has started no run of {self.dag_id!r} ({answer.error.value}: {answer.detail})."
+        status = (answer.detail or {}).get("status_code")
+        if answer.error == ErrorType.API_SERVER_ERROR and (status is None or status >= _SERVER_ERROR):
+            raise RetryableError(
+                f"{problem} It is tried again; should that not end, look at the API server's log"
             )
+        raise ConfigurationError(
+            "export_dag_id",
+            f"{problem} There must be a DAG of that id, without import errors, that allows runs which tasks"
+            " start",
+        )
 
     def _count(self, logical_dates: list[dt.datetime] | None = None) -> int:
         return int(self._ti.get_dr_count(self.dag_id, logical_dates=logical_dates, states=UNDER_WAY))

@@ -32,6 +32,9 @@ log = get_logger(__name__)
 LARGEST = 65_000
 """Bytes: Airflow warns of values above 65,535 in its asset state store, and its REST API takes none."""
 
+LONGEST_ASSET = 1500
+"""Characters that Airflow takes for the name of an asset: ids in other scripts take up to twelve for one."""
+
 _SUPERVISOR = threading.Lock()
 """Held while Airflow's supervisor is asked. A worker's answers one thread after the other; that of
 `dag.test()` and `airflow tasks test` goes away for the length of a request, and mixes up two answers."""
@@ -40,8 +43,12 @@ _SUPERVISOR = threading.Lock()
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     """Return the asset that stands for what two Connections deliver, and that the ledger hangs on."""
     forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
+    name = f"forge_metrics:{forge}:{otlp}"
+    if len(name) > LONGEST_ASSET:
+        digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        name = f"{name[: LONGEST_ASSET - len(digest) - 1]}:{digest}"
     # Without a URI of its own, so that whoever names it means this one.
-    return Asset(f"forge_metrics:{forge}:{otlp}")
+    return Asset(name)
 
 
 class AssetStore:

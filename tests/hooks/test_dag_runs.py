@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, OKResponse, TriggerDagRun
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
 from airflow_provider_forge.hooks.dag_runs import DagRuns
 
 NOW = dt.datetime(2026, 11, 23, 12, 12, 34, tzinfo=dt.timezone.utc)
@@ -95,4 +95,11 @@ def test_a_dag_that_cannot_be_run_is_named(supervisor, raised):
     response = ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404})
     supervisor.answer = AirflowRuntimeError(response) if raised else response
     with pytest.raises(ConfigurationError, match=r"^export_dag_id: Airflow has started no run of"):
+        DagRuns("forge_metrics", None).start("heal__1", FORM)
+
+
+@pytest.mark.parametrize("detail", [None, {}, {"status_code": None}, {"status_code": 503}])
+def test_an_api_server_that_is_away_is_asked_again(supervisor, detail):
+    supervisor.answer = AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+    with pytest.raises(RetryableError, match="has started no run of 'forge_metrics'"):
         DagRuns("forge_metrics", None).start("heal__1", FORM)

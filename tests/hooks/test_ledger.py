@@ -365,3 +365,11 @@ def test_threads_ask_airflow_one_after_the_other():
     keys = [str(number) for number in range(8)]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(store.get, keys)) == [{"key": key} for key in keys]
+
+
+def test_long_ids_in_other_scripts_make_a_name_that_airflow_takes():
+    long = "試" * 250
+    assets = [delivery_asset(long, long), delivery_asset(long, long[1:]), delivery_asset(long[1:], long)]
+    assert len({asset.name for asset in assets}) == 3
+    assert {len(asset.name) for asset in assets} == {1500}
+    assert delivery_asset("a", "ü").name == "forge_metrics:a:%C3%BC"
