@@ -10,6 +10,7 @@ from airflow_provider_forge.cli.connections import forge_hook
 from airflow_provider_forge.exceptions import BrokenAnswer, ConfigurationError
 from airflow_provider_forge.gateway.windows import LONGEST, Window, parse_time
 from airflow_provider_forge.otlp.model import MalformedOtlp, decode
+from airflow_provider_forge.text import quote
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,7 +35,7 @@ def run(options: Namespace, output: Output) -> int:
         found = cardinalities(decode(metrics.resource_metrics))
     except MalformedOtlp as error:
         raise BrokenAnswer(
-            f"The gateway's metrics for {window} are not OTLP ({error}). --json shows them",
+            f"The gateway's metrics for {window} are not OTLP ({quote(error)}). --json shows them",
             request_id=metrics.request_id,
         ) from error
     if options.json:

@@ -158,7 +158,7 @@ class GatewayClient:
         api_token: The account's API token.
         limiter: Shares the account's budget of calls.
         patience: Seconds for which a call waits before it has a place; None for any time.
-        timeout: Seconds that the gateway may stay silent; a call may take five times as long as a whole.
+        timeout: Seconds that the gateway may stay silent; a call may take three times as long as a whole.
         clock: Returns the present, aware; it decides which windows are older than the gateway's 14 days.
 
     Attributes:

@@ -25,7 +25,7 @@ __all__ = ["Transport"]
 CONNECT_TIMEOUT = 10.0
 """Seconds; a gateway that does not take a connection by then will not."""
 
-WHOLE_CALL = 5
+WHOLE_CALL = 3
 """Time for a whole call, in time-outs of silence: an answer that trickles must not hold a task for hours."""
 
 LARGEST = 512 * 1024 * 1024

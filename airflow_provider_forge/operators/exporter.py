@@ -12,7 +12,7 @@ from airflow_provider_forge.operators.interval import check_age
 from airflow_provider_forge.operators.progress import in_words
 from airflow_provider_forge.operators.sections import section
 from airflow_provider_forge.operators.telemetry import Tally
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, quote
 
 if TYPE_CHECKING:
     from collections import deque
@@ -141,8 +141,8 @@ class Exporter:
             deliver(self._read(metrics), self.receiver, self.ledger, self.policy, report)
         except MalformedOtlp as error:
             raise BrokenAnswer(
-                f"The gateway's metrics for {metrics.window} are not OTLP ({error}). They are asked for"
-                " again; should that not end, please open an issue with airflow-provider-forge",
+                f"The gateway's metrics for {metrics.window} are not OTLP ({quote(error)}). They are asked"
+                " for again; should that not end, please open an issue with airflow-provider-forge",
                 request_id=metrics.request_id,
             ) from error
 

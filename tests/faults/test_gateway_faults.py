@@ -15,7 +15,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     WindowTooLarge,
 )
-from airflow_provider_forge.gateway.client import ATTEMPTS
+from airflow_provider_forge.gateway.client import ATTEMPTS, UNKNOWN_ATTEMPTS
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 from tests.faults.lines import FIRST, INTERVAL, LAST, LITTLE_TRAFFIC, MIDDLE, Line
@@ -48,6 +48,7 @@ CREDENTIALS = r"^Atlassian refused the credentials .*password \(its API token\).
 FORBIDDEN = r"^Atlassian does not let this account read this app .*must belong to the account that owns"
 TOO_MANY = r"^Atlassian counted too many calls .*Another program with the same account"
 CUT_OFF = r"^The gateway's answer is cut off or not GraphQL .*check the Connection's host"
+UNKNOWN = r"^The gateway failed in a way that this version does not know: .*taken for a refusal"
 NULL = r"^The gateway gave null as {}\. It is asked again; .*developer console"
 
 ROWS = {
@@ -101,8 +102,28 @@ ROWS = {
     "QueryError, 429 without errorType": Row(
         Fault("query_error", error_type=None, status_code=429), RateLimited, TOO_MANY, calls=ATTEMPTS
     ),
+    # A type that nobody knows, without a status: more likely a refusal than an outage.
     "QueryError without statusCode": Row(
-        Fault("query_error", status_code=None), GatewayUnavailable, ASKED_AGAIN
+        Fault("query_error", status_code=None), AirflowFailException, UNKNOWN, calls=UNKNOWN_ATTEMPTS
+    ),
+    "errors of an unknown classification": Row(
+        Fault("errors", status_code=None, error_type=None, classification="NewIn2031"),
+        AirflowFailException,
+        UNKNOWN,
+        calls=UNKNOWN_ATTEMPTS,
+    ),
+    "a token without the scope": Row(
+        Fault("errors", status_code=None, error_type=None, classification="InsufficientOAuthScopes"),
+        AirflowFailException,
+        r"^The API token lacks a scope .*Make a token without scopes at https://id\.",
+    ),
+    "a page of HTML with 403": Row(
+        Fault("html", status=403), GatewayUnavailable, r"^A page of HTML refused .*firewall.*allowlist"
+    ),
+    "403 of an IP allowlist": Row(
+        Fault("status", status=403, body='{"errorMessages": ["Not on the list"]}'),
+        AirflowFailException,
+        r"^The call was refused before it reached .*Not on the list.*IP allowlist",
     ),
     "QueryError of a type without statusCode": Row(
         Fault("query_error", status_code=None, error_type="UNAUTHENTICATED"),

@@ -139,9 +139,9 @@ HEAD = b"HTTP/1.1 200 OK\r\nX-Request-Id: abc\r\n"
 def test_a_call_has_an_end_however_its_answer_trickles(monkeypatch, head, piece, kind):
     monkeypatch.setattr(transport, "FLOWING", 100_000)
     with raw_server(slowly(head, piece)) as server:
-        error = failure(Sender(server.url, timeout=0.2))
+        error = failure(Sender(server.url, timeout=0.25))
     assert type(error) is kind
-    assert "No whole answer from 127.0.0.1 within 1 s" in str(error)
+    assert "No whole answer from 127.0.0.1 within 0.75 s" in str(error)
     assert error.request_id == "abc"
 
 
