@@ -1,1 +1,1 @@
-"""What is fast and what is not: the payload path (`make bench`) and a backfill (`make bench-backfill`)."""
+"""Benchmarks of the payload path (`make bench`) and of a backfill (`make bench-backfill`)."""

@@ -1,9 +1,9 @@
-"""How near a backfill comes to the gateway's limit, and how late live windows are while it drains.
+"""Measure a backfill: its use of the gateway's limit, and the freshness of live windows meanwhile.
 
-A real Airflow (LocalExecutor, PostgreSQL) with the shipped DAG, between the stand-in gateway and a sink::
+Runs a real Airflow (LocalExecutor, PostgreSQL) with the shipped DAG, between the sandbox's gateway and sink::
 
     python -m benchmarks.backfill                          # 15 minutes, and 5 more with deferral
-    python -m benchmarks.backfill --second-dag             # live windows by a DAG of their own
+    python -m benchmarks.backfill --second-dag             # live windows in a separate DAG
     python -m benchmarks.backfill --unlimited              # 14 days without the gateway's limit
 """
 
@@ -47,20 +47,20 @@ if TYPE_CHECKING:
 CALLS, SECONDS = 5, 60.0
 WINDOWS_OF_ALL_DAYS = RETENTION // LONGEST
 LIVE_DAG_ID = "forge_metrics_live"
-# What the README recommends for the form in the UI.
+# The value that the README recommends for the form in the UI.
 MAX_ACTIVE_RUNS = 8
 NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
 MINUTE = timedelta(minutes=1)
 WARM_UP = 60.0
-# A minute, of the shipped DAG: four windows an hour, and a second look at four.
+# Calls per minute of the shipped DAG: four windows an hour, and a second pass over four.
 LIVE_CALLS = 8 / 60
 # The shipped DAG's `max_active_tis_per_dag`.
 AT_ONCE = 3
 PARTS = {
-    "queued": "Airflow's executor: from the queue to a process that runs",
+    "queued": "Airflow's executor: from the queue to a running process",
     "started": "Airflow's start-up: process, DAG file, context",
-    "executed": "ours: imports, call, delivery, record",
-    "ended": "Airflow's end: XCom, asset event, state",
+    "executed": "this provider: imports, call, delivery, ledger",
+    "ended": "Airflow's completion: XCom, asset event, state",
 }
 TI_COLUMNS = ("dag_id", "run_id", "state", "try_number", "queued", "began", "ended", "start", "end", "type")
 TASKS = """
@@ -75,17 +75,17 @@ WHERE ti.start_date IS NOT NULL
 
 @dataclass(frozen=True)
 class Load:
-    """What is run.
+    """The configuration of a run.
 
     Attributes:
-        minutes: How long it is measured, from the first call on.
-        days: How far back the backfill goes.
-        interval: Of live windows.
-        second_dag: Whether these have a DAG of their own, beside the shipped one with its quarter hours; else
-            they and the backfill are of one DAG.
-        apps: How many apps of one account are backfilled at once.
+        minutes: Duration of the measurement in minutes, from the first call.
+        days: Length of the backfill in days.
+        interval: Length of live windows.
+        second_dag: Whether live windows have a separate DAG beside the shipped one with its windows of 15
+            minutes; otherwise one DAG runs both.
+        apps: Number of apps of one account that are backfilled at the same time.
         deferrable: Airflow's `operators.default_deferrable`.
-        limited: Whether the gateway has its limit; without it there are no live windows.
+        limited: Whether the gateway has its limit; without it, there are no live windows.
     """
 
     minutes: float
@@ -98,12 +98,12 @@ class Load:
 
     @property
     def dag_ids(self) -> list[str]:
-        """The DAGs that are backfilled."""
+        """The ids of the DAGs to backfill."""
         return [DAG_ID, *(f"{DAG_ID}_{number}" for number in range(2, self.apps + 1))]
 
     @property
     def length(self) -> timedelta:
-        """Of the windows that are backfilled."""
+        """Length of the backfilled windows."""
         return LONGEST if self.second_dag or not self.limited else self.interval
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class Load:
         return f"{gateway}, with{'' if self.deferrable else 'out'} deferral: {what}{apps}, {live}"
 
     def install(self, dags_folder: Path) -> None:
-        """Write the shipped DAG file with the DAGs that this takes."""
+        """Write the shipped DAG file with the DAGs of this configuration."""
         timetable = {} if self.length == LONGEST else {"interval": self.length}
         path = install_dag(dags_folder, operator={"catchup": False}, **timetable)
         minutes = self.interval // MINUTE
@@ -137,7 +137,7 @@ def _app_id(number: int) -> str:
 
 
 class TimedSink(OtlpSink):
-    """A sink that notes when each request came."""
+    """A sink that records the arrival time of each request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,12 +149,12 @@ class TimedSink(OtlpSink):
         super()._keep(request, body, *more)
 
     def arrivals(self) -> list[tuple[float, set[Point]]]:
-        """Return the points of each request with its time."""
+        """Return the arrival time and the points of each request."""
         return [(at, set(each.points)) for at, each in zip(self.times, self.requests, strict=False)]
 
 
 class Sampler(threading.Thread):
-    """Counts Airflow's tasks by state, once a second: a duration in the database includes deferrals."""
+    """Counts Airflow's tasks by state once a second, because durations in the database include deferrals."""
 
     def __init__(self, database: str) -> None:
         super().__init__(daemon=True)
@@ -164,7 +164,7 @@ class Sampler(threading.Thread):
         self.samples: list[tuple[float, dict[str, int]]] = []
 
     def run(self) -> None:
-        """Sample until told to stop."""
+        """Sample until stopped."""
         while not self._ended.wait(1.0):
             rows = self.query("SELECT state, count(*) FROM task_instance WHERE state IS NOT NULL GROUP BY 1")
             self.samples.append((time.time(), dict(rows)))
@@ -189,7 +189,7 @@ class Sampler(threading.Thread):
         self._connection.close()
 
     def running(self, begin: float, end: float) -> float:
-        """Return the seconds that workers spent on tasks, added up."""
+        """Return the total time in seconds that workers spent on tasks."""
         seconds = 0.0
         for (before, _), (at, states) in zip(self.samples, self.samples[1:], strict=False):
             if begin <= at < end:
@@ -199,7 +199,7 @@ class Sampler(threading.Thread):
 
 @dataclass(frozen=True)
 class Execution:
-    """Where the seconds of one task went: in the queue, before `execute`, in it, and after it."""
+    """The time of one task in seconds: in the queue, before `execute`, in it, and after it."""
 
     queued: float
     started: float
@@ -209,19 +209,20 @@ class Execution:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        begin: When the first call came, in seconds since the epoch.
-        end: When the measurement ended.
-        calls: All that the gateway saw.
-        violations: Those that it refused.
-        over_limit: Periods with more calls than allowed.
-        freshness: Seconds from the moment a live window had settled to its arrival; None if it never came.
-        worker_seconds: Of all tasks together.
-        tasks: Those that have started, as the database has them.
-        stand_ins: Seconds of processor time that the gateway and the sink took.
-        executions: Of all tasks that succeeded, where there is no limit to wait for.
+        begin: Time of the first call, in seconds since the epoch.
+        end: End of the measurement, in seconds since the epoch.
+        calls: All calls to the gateway.
+        violations: Number of calls that the gateway rejected.
+        over_limit: Number of periods with more calls than allowed.
+        freshness: Seconds from the time when a live window had settled to its arrival; None if it never
+            arrived.
+        worker_seconds: Total time of all tasks.
+        tasks: The started tasks, from Airflow's database.
+        sandbox_seconds: CPU time of the gateway and the sink.
+        executions: Of all successful tasks, if there is no limit.
     """
 
     begin: float
@@ -232,23 +233,23 @@ class Outcome:
     freshness: list[float | None]
     worker_seconds: float
     tasks: list[dict[str, Any]]
-    stand_ins: float
+    sandbox_seconds: float
     executions: list[Execution]
 
     def times(self, since: float = 0.0) -> list[float]:
-        """Return when calls came, from so many seconds after the first on."""
+        """Return the times of the calls, from `since` seconds after the first one."""
         begin = self.begin + since
         return sorted(call.received_at for call in self.calls if begin <= call.received_at < self.end)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for other programs."""
+        """Return the measurements as JSON data."""
         calls = [call.to_json() for call in self.calls]
         return {**vars(self), "calls": calls, "executions": [vars(each) for each in self.executions]}
 
 
 @contextmanager
 def running(load: Load, home: Path) -> Iterator[tuple[ComponentAirflow, SandboxGateway, TimedSink, Sampler]]:
-    """Start everything, with nothing unpaused yet."""
+    """Start everything, with all DAGs paused."""
     load.install(home / "dags")
     limit = {"rate_limit_calls": CALLS, "rate_limit_seconds": SECONDS} if load.limited else {}
     with ExitStack() as stack:
@@ -263,7 +264,7 @@ def running(load: Load, home: Path) -> Iterator[tuple[ComponentAirflow, SandboxG
 
 
 def begin(airflow: ComponentAirflow, load: Load) -> None:
-    """Unpause what there is, and once live windows come send what the form "Backfill" sends."""
+    """Unpause the DAGs, and once they have runs, send the request of the form "Backfill"."""
     api = airflow.api
     dag_ids = [*load.dag_ids, *([LIVE_DAG_ID] if load.second_dag else [])]
     for dag_id in dag_ids:
@@ -276,7 +277,8 @@ def begin(airflow: ComponentAirflow, load: Load) -> None:
         body = {
             "dag_id": dag_id,
             "from_date": (now - timedelta(days=load.days)).isoformat(),
-            # What has settled by now: later windows are the schedule's, and would wait at the backfill's end.
+            # The windows that have settled. Later ones belong to the schedule, and would wait at the
+            # backfill's end.
             "to_date": (now - SETTLE - load.length).isoformat(),
             "reprocess_behavior": "none",
             "max_active_runs": MAX_ACTIVE_RUNS,
@@ -285,7 +287,7 @@ def begin(airflow: ComponentAirflow, load: Load) -> None:
 
 
 def measure(load: Load, home: Path) -> Outcome:
-    """Run it and return what there is to say."""
+    """Run the load and return the measurements."""
     with running(load, home) as (airflow, gateway, sink, sampler):
         begin(airflow, load)
         wait_for(lambda: gateway.calls, timeout=300, what="the first call")
@@ -302,13 +304,13 @@ def measure(load: Load, home: Path) -> Outcome:
             freshness=freshness(load, gateway, sink, began, ended) if load.limited else [],
             worker_seconds=sampler.running(began, ended),
             tasks=tasks,
-            stand_ins=cpu,
+            sandbox_seconds=cpu,
             executions=[] if load.limited else [_execution(home, task) for task in succeeded(tasks)],
         )
 
 
 def watch(gateway: SandboxGateway, airflow: ComponentAirflow, load: Load, until: float) -> None:
-    """Show each minute that it goes on, until time is up or nothing is left to do."""
+    """Print the progress once a minute, until the time is up or everything is done."""
     shown = time.time()
     while time.time() < until:
         if ended := [name for name, each in airflow.processes.items() if each.returncode is not None]:
@@ -318,7 +320,7 @@ def watch(gateway: SandboxGateway, airflow: ComponentAirflow, load: Load, until:
         if time.time() - shown >= 60:
             shown += 60
             print(f"  {len(gateway.calls)} calls so far", file=sys.stderr, flush=True)
-        # Looking is work for Airflow, too.
+        # Polling is work for Airflow, too.
         time.sleep(1 if load.limited else 5)
         if not load.limited and not airflow.api.count_runs(DAG_ID, state=["queued", "running"]):
             return
@@ -327,7 +329,7 @@ def watch(gateway: SandboxGateway, airflow: ComponentAirflow, load: Load, until:
 def freshness(
     load: Load, gateway: SandboxGateway, sink: TimedSink, begin: float, end: float
 ) -> list[float | None]:
-    """Return how late each live window was complete, of those that had a minute to be."""
+    """Return the delay of each live window that had at least a minute to arrive completely."""
     arrivals = sink.arrivals()
     found = []
     start = ceil(_moment(begin) - SETTLE, load.interval) - load.interval
@@ -360,7 +362,7 @@ def succeeded(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _execution(home: Path, task: dict[str, Any]) -> Execution:
-    """Read in a task's log when Airflow called the operator, and when it was done."""
+    """Read from a task's log when Airflow called the operator, and when it returned."""
     folder = f"dag_id={task['dag_id']}/run_id={task['run_id']}/task_id={TASK_ID}"
     log = home / "logs" / folder / f"attempt={task['try_number']}.log"
     seen = {}
@@ -372,55 +374,55 @@ def _execution(home: Path, task: dict[str, Any]) -> Execution:
 
 
 def report(outcome: Outcome) -> Iterator[str]:
-    """Yield the lines about a backfill at the limit."""
+    """Yield the report of a backfill at the limit."""
     times = outcome.times(since=WARM_UP)
     ideal = CALLS * (outcome.end - outcome.begin - WARM_UP) / SECONDS
-    # Calls come in bursts of five: only whole ones tell the rate.
+    # Calls come in bursts of five: only complete bursts give the rate.
     whole = (len(times) - 1) // CALLS * CALLS
     rate = 60 * whole / (times[whole] - times[0])
     late = [seconds for seconds in outcome.freshness if seconds is not None]
     never = len(outcome.freshness) - len(late)
-    yield f"  calls           {len(outcome.times())}, of these {len(times)} after the first minute"
-    yield f"  utilisation     {len(times) / ideal:.1%} of {ideal:.0f} then; {rate:.2f} calls a minute"
+    yield f"  calls           {len(outcome.times())}, {len(times)} of them after the first minute"
+    yield f"  utilization     {len(times) / ideal:.1%} of {ideal:.0f} after it; {rate:.2f} calls a minute"
     yield f"  violations      {outcome.violations}; periods over the limit: {outcome.over_limit}"
     if late:
         p50, p95 = percentile(late, 0.5), percentile(late, 0.95)
         yield f"  live freshness  p50 {p50:.0f} s, p95 {p95:.0f} s, worst {max(late):.0f} s after settling"
-    yield f"  live windows    {len(outcome.freshness)}, of which never came {never}"
-    yield f"  worker seconds  {outcome.worker_seconds / len(outcome.times()):.1f} for each window"
+    yield f"  live windows    {len(outcome.freshness)}, {never} of them never arrived"
+    yield f"  worker seconds  {outcome.worker_seconds / len(outcome.times()):.1f} per window"
     alone, beside = WINDOWS_OF_ALL_DAYS / rate, WINDOWS_OF_ALL_DAYS / (rate - LIVE_CALLS)
     floor = WINDOWS_OF_ALL_DAYS * SECONDS / CALLS / 60
     yield (
         f"  14 days         {WINDOWS_OF_ALL_DAYS:,} windows in {alone:.0f} minutes, {beside:.0f} with live"
-        f" quarter hours beside them; the floor is {floor:.1f}"
+        f" windows at the same time; the minimum is {floor:.1f}"
     )
 
 
 def report_unlimited(outcome: Outcome) -> Iterator[str]:
-    """Yield the lines about a backfill without a limit."""
+    """Yield the report of a backfill without a limit."""
     done = succeeded(outcome.tasks)
     minutes = (max(task["ended"] for task in done) - min(task["began"] for task in done)) / 60
     calls = len(outcome.calls)
     parts = {name: statistics.fmean(vars(each)[name] for each in outcome.executions) for name in PARTS}
-    # Of each place among those let in, so that what Airflow's scheduler takes between two tasks counts, too.
+    # Per slot of the concurrency, so that the scheduler's time between two tasks counts, too.
     whole = AT_ONCE * minutes * 60 / len(done)
     pace = f"{len(done) / minutes:.0f} a minute, {calls:,} calls"
     yield f"  windows         {len(done):,} in {minutes:.1f} minutes: {pace}"
-    yield f"  each window     {whole:.2f} s of one of {AT_ONCE} places, of these"
+    yield f"  each window     {whole:.2f} s of one of {AT_ONCE} slots, consisting of"
     for name, meaning in PARTS.items():
         yield f"    {parts[name]:.2f} s  {meaning}"
     yield f"    {whole - sum(parts.values()):.2f} s  Airflow's scheduler: from one task to the next"
-    yield f"  overhead        {whole - parts['executed']:.2f} s of each window are Airflow's"
-    yield f"  stand-ins       {outcome.stand_ins / len(done):.2f} s of processor time for each window"
+    yield f"  overhead        {whole - parts['executed']:.2f} s per window are Airflow's"
+    yield f"  sandbox         {outcome.sandbox_seconds / len(done):.2f} s of CPU time per window"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that so large a share does not exceed."""
+    """Return the smallest value that a share of the values does not exceed."""
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def machine() -> str:
-    """Describe what it runs on."""
+    """Describe the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
@@ -431,23 +433,33 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--minutes", type=float, default=15, help="how long to measure (15); without a limit, at most")
-    add("--deferred-minutes", type=float, default=5, help="how long once more, with deferral (5); 0 not to")
-    add("--days", type=float, default=1, help="how far back the backfill goes (1)")
-    add("--interval", type=int, default=1, help="minutes of a live window (1)")
+    add(
+        "--minutes",
+        type=float,
+        default=15,
+        help="duration of the measurement (15); the maximum with --unlimited",
+    )
+    add(
+        "--deferred-minutes",
+        type=float,
+        default=5,
+        help="duration of a second run with deferral (5); 0 for none",
+    )
+    add("--days", type=float, default=1, help="length of the backfill (1)")
+    add("--interval", type=int, default=1, help="length of a live window in minutes (1)")
     add(
         "--second-dag",
         action="store_true",
-        help="live windows have a DAG of their own",
+        help="run live windows in a separate DAG",
     )
-    add("--apps", type=int, default=1, help="how many apps of the account are backfilled at once (1)")
+    add("--apps", type=int, default=1, help="number of apps of the account to backfill at the same time (1)")
     add("--unlimited", action="store_true", help="14 days without a limit")
-    add("--raw", type=Path, help="a file for all that was measured, as JSON")
+    add("--raw", type=Path, help="file for all measurements, as JSON")
     return parser.parse_args()
 
 
 def loads(given: argparse.Namespace) -> Iterator[tuple[str, Load]]:
-    """Yield what the command line asks for, with headings."""
+    """Yield the loads that the command line selects, with headings."""
     interval = timedelta(minutes=given.interval)
     if given.unlimited:
         yield "Without the gateway's limit", Load(given.minutes, RETENTION.days, interval, limited=False)
@@ -459,7 +471,7 @@ def loads(given: argparse.Namespace) -> Iterator[tuple[str, Load]]:
 
 
 def main() -> None:
-    """Run what the command line asks for, and print the report."""
+    """Run the selected loads and print the report."""
     given = arguments()
     raw = {}
     today = datetime.now(timezone.utc).date()

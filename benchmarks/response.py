@@ -1,4 +1,4 @@
-"""A synthetic answer of the gateway: a large app's window, shaped as Atlassian's sample."""
+"""A synthetic response of the gateway: a window of a large app, in the shape of Atlassian's sample."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["APP", "ENVIRONMENTS", "MANY", "MINUTE", "POINTS", "answer"]
+__all__ = ["APP", "ENVIRONMENTS", "MANY", "MINUTE", "POINTS", "response_body"]
 
 POINTS, MANY = 20_000, 200_000
 
 MINUTE = 29_923_500
-"""That the window begins in, counted from the epoch."""
+"""The start of the window, in minutes since the epoch."""
 
 MINUTES = 15
-"""Length of the longest window that the gateway takes."""
+"""Maximum length of a window in minutes."""
 
 METRICS = (
     ("forge_api_request_count", "s", "sum"),
@@ -28,7 +28,7 @@ METRICS = (
     ("forge_api_request_latency", "ms", "histogram"),
     ("forge_backend_invocation_latency", "ms", "histogram"),
 )
-"""Two of five: 40 % histograms."""
+"""Two of five metrics are histograms: 40 % of the points."""
 
 BOUNDS = (5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
 
@@ -38,18 +38,18 @@ ENVIRONMENTS = tuple(str(uuid.UUID(int=_rng.getrandbits(128), version=4)) for _ 
 
 
 @functools.cache
-def answer(points: int, minutes: int = MINUTES) -> bytes:
-    """Return the text of an answer with about this many points, 7 attributes each.
+def response_body(points: int, minutes: int = MINUTES) -> bytes:
+    """Return the body of a response with approximately this number of points, 7 attributes each.
 
     Args:
         points: Number of points.
-        minutes: Length of the window: in each metric, each series has a point for each minute.
+        minutes: Length of the window in minutes: each series of a metric has one point per minute.
     """
     rng = random.Random(points)
     series = [_attributes(rng) for _ in range(points // (len(METRICS) * minutes) + 1)]
     metrics = []
     for name, unit, kind in METRICS:
-        # By minute, as a database of time series without an order of its own gives them.
+        # Ordered by minute, as from a time series database that does not sort.
         places = itertools.islice(itertools.product(range(minutes), series), points // len(METRICS))
         data_points = [_point(rng, kind, minute, each) for minute, each in places]
         data = {"aggregationTemporality": 1, "dataPoints": data_points}

@@ -1,4 +1,4 @@
-"""What is measured: the way from the response's bytes to the request's, ours and others'."""
+"""The measured steps from a response's bytes to a request's: this package's, and alternatives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Steps = list[tuple[str, "Callable[[], Any]"]]
 
 
 def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> Source:
-    """Return what the gateway's client makes of a response."""
+    """Return the payload that the gateway's client reads from a response."""
     answer = read_answer(httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), of_window=True)
     identity = IDENTITY if conform else None
     return Source(
@@ -44,45 +44,45 @@ def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool =
 
 
 def request(given: Source) -> Export:
-    """Return one request of all points, fingerprints taken and oddities looked for."""
+    """Return one request with all points, including fingerprints and the check for anomalies."""
     content = read(given)
     _ = content.points, content.oddities
     return content.encode(range(content.count))
 
 
 def compressed(given: Source) -> bytes:
-    """Return what goes out."""
+    """Return the compressed request body."""
     return compress(request(given).chunks)
 
 
 def ours(body: bytes) -> Steps:
-    """Return the steps of this package; those that are named after targets are whole ways."""
+    """Return the steps of this package; those named in `TARGETS` are complete paths."""
 
     def passed_through() -> bytes:
         content = read(source(body, HTTP_JSON, conform=False, recorded=False))
         return content.encode(range(content.count)).body
 
     return [
-        ("cut out, syntax checked", lambda: source(body, HTTP_JSON)),
+        ("slice and check syntax", lambda: source(body, HTTP_JSON)),
         ("pass-through", passed_through),
         (
-            "pass-through + stand-ins for fingerprints",
+            "pass-through + placeholders for fingerprints",
             lambda: request(source(body, HTTP_JSON, conform=False, recorded=False)).body,
         ),
-        ("pass-through + digest", lambda: request(source(body, HTTP_JSON, conform=False)).body),
-        ("conform + digest + JSON", lambda: request(source(body, HTTP_JSON)).body),
-        ("conform + digest + protobuf", lambda: request(source(body, HTTP_PROTOBUF)).body),
-        ("conform + digest + protobuf + gzip", lambda: compressed(source(body, HTTP_PROTOBUF))),
+        ("pass-through + fingerprints", lambda: request(source(body, HTTP_JSON, conform=False)).body),
+        ("conform + fingerprints + JSON", lambda: request(source(body, HTTP_JSON)).body),
+        ("conform + fingerprints + protobuf", lambda: request(source(body, HTTP_PROTOBUF)).body),
+        ("conform + fingerprints + protobuf + gzip", lambda: compressed(source(body, HTTP_PROTOBUF))),
     ]
 
 
-def unrepeated(points: int) -> bytes:
-    """Return a request in protobuf of a minute's window: nothing of a series can be used again."""
-    return request(source(response.answer(points, minutes=1), HTTP_PROTOBUF)).body
+def one_point_per_series(points: int) -> bytes:
+    """Return a protobuf request for a window of one minute: nothing can be cached per series."""
+    return request(source(response.response_body(points, minutes=1), HTTP_PROTOBUF)).body
 
 
 def others(body: bytes) -> Steps:
-    """Return other ways to protobuf: what this package falls back to, protobuf's own, the SDK's encoder."""
+    """Return alternatives: this package's fallback, protobuf's own JSON reader, and the SDK's encoder."""
 
     def complete() -> bytes:
         content = Complete(source(body, HTTP_PROTOBUF))
@@ -102,20 +102,20 @@ def others(body: bytes) -> Steps:
         return sdk_data(app_metrics())
 
     return [
-        ("the complete way: conform + digest + protobuf", complete),
+        ("the complete path: conform + fingerprints + protobuf", complete),
         (
-            "json_format.Parse, serialise",
+            "json_format.Parse, serialize",
             lambda: json_format.Parse(text(), ExportMetricsServiceRequest()).SerializeToString(),
         ),
         (
-            "the OpenTelemetry SDK's encoder, from its objects",
+            "the OpenTelemetry SDK's encoder, from existing objects",
             lambda: encode_metrics(objects()).SerializeToString(),
         ),
     ]
 
 
 def compressions(body: bytes) -> Steps:
-    """Return gzip of the request in protobuf, by several libraries and levels."""
+    """Return steps that gzip the protobuf request, for several libraries and levels."""
 
     @functools.cache
     def protobuf() -> bytes:
@@ -133,7 +133,7 @@ def compressions(body: bytes) -> Steps:
 
 
 def sdk_data(request: dict[str, Any]) -> Any:
-    """Return the same points as the OpenTelemetry SDK's objects."""
+    """Return the points as objects of the OpenTelemetry SDK."""
     from opentelemetry.sdk.metrics import export
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
