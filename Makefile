@@ -1,4 +1,4 @@
-# Everything happens in .venv; PYTHON chooses the interpreter that makes it (3.10 or newer).
+# Everything runs in .venv. PYTHON selects the interpreter that creates it (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,43 +8,43 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-# For each of the eight combinations of options that `make fuzz` goes through: 10000 take about ten minutes.
+# Examples for each of the eight combinations of options in `make fuzz`: 10000 take about ten minutes.
 EXAMPLES ?= 10000
 
-# The tests that start Airflows in one lane (see tests/conftest.py), all others in another.
+# Two workers: one for the tests that start Airflow (see tests/conftest.py), one for all others.
 LANES := --numprocesses 2 --no-loadscope-reorder --durations 30
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint dashboards dashboard-images venv build clean
 
-help: ## Show this list
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## Start Airflow with the provider, a stand-in gateway and an OTLP sink; Ctrl-C ends it
+demo: $(INSTALLED) ## Start Airflow with the provider, a sandbox gateway and an OTLP sink; Ctrl-C stops it
 	@$(BIN)/python -m demo
 
-test: $(INSTALLED_DEV) ## Run the tests: units, dag.test() and end to end on this Airflow, a part of them on 3.0
+test: $(INSTALLED_DEV) ## Run the unit, dag.test() and end-to-end tests on this Airflow, and a subset on 3.0
 	$(BIN)/python -m pytest -m "not long" $(LANES)
 	$(BIN)/nox -s "airflow(3.0)" -- quick
 
-test-long: $(INSTALLED_DEV) ## Run the tests that take minutes, and the units and dag.test() on each Airflow
+test-long: $(INSTALLED_DEV) ## Run the tests that take minutes, and the unit and dag.test() tests on every Airflow
 	$(BIN)/python -m pytest -m long
 	$(BIN)/nox
 
-screenshots: $(INSTALLED_DEV) ## Take the pictures in docs/images, from Airflow's UI
+screenshots: $(INSTALLED_DEV) ## Retake the screenshots of Airflow's UI in docs/images
 	mkdir -p docs/images
 	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/e2e/test_browser.py
 
-bench: $(INSTALLED_DEV) ## Measure the payload path, beside orjson, protobuf and the OpenTelemetry SDK
+bench: $(INSTALLED_DEV) ## Benchmark the payload path against orjson, protobuf and the OpenTelemetry SDK
 	$(BIN)/python -m benchmarks
 
-profile: $(INSTALLED_DEV) ## Show where the payload path's time goes
+profile: $(INSTALLED_DEV) ## Profile the payload path
 	$(BIN)/python -m benchmarks --profile
 
-fuzz: $(INSTALLED_DEV) ## Feed the payload path with damaged answers, EXAMPLES of them for each option
+fuzz: $(INSTALLED_DEV) ## Fuzz the payload path with damaged responses, EXAMPLES for each set of options
 	ulimit -v 4000000; FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/test_fuzz.py
 
-bench-backfill: $(INSTALLED_DEV) ## Measure a backfill at the gateway's limit: 20 minutes (see benchmarks/backfill.py)
+bench-backfill: $(INSTALLED_DEV) ## Benchmark a backfill at the gateway's limit: 20 minutes (see benchmarks/backfill.py)
 	$(BIN)/python -m benchmarks.backfill
 
 lint: $(INSTALLED_DEV) ## Check style, formatting and types
@@ -52,19 +52,19 @@ lint: $(INSTALLED_DEV) ## Check style, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-dashboards: $(INSTALLED_DEV) ## Write deploy/grafana/dashboards from their source in dashboards/
+dashboards: $(INSTALLED_DEV) ## Generate deploy/grafana/dashboards from dashboards/
 	$(BIN)/python -m dashboards
 
-dashboard-images: $(INSTALLED_DEV) ## Draw the dashboards for docs/, with a day of sandbox data in a Prometheus
+dashboard-images: $(INSTALLED_DEV) ## Draw the dashboards in docs/images, from a day of sandbox data in a Prometheus
 	$(PIP) install --group images
 	AIRFLOW_HOME=$(CURDIR)/$(VENV)/images $(BIN)/python -m tests.dashboards.images docs/images
 
-venv: $(INSTALLED_DEV) ## Make .venv with the package (editable) and the development tools
+venv: $(INSTALLED_DEV) ## Create .venv with the package (editable) and the development tools
 
 build: $(INSTALLED_DEV) ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
-clean: ## Remove everything that these commands have made, .venv too
+clean: ## Remove everything that these targets create, including .venv
 	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox
 
 $(INSTALLED): pyproject.toml

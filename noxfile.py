@@ -1,7 +1,7 @@
-"""The tests on every Airflow that is supported: `nox`, or `nox -s 'airflow(3.0)'` for one of them.
+"""Run the tests on every supported Airflow: `nox`, or `nox -s 'airflow(3.0)'` for one version.
 
-An environment is made anew each time, which takes seconds: uv keeps what it installs in its cache, by
-version, outside the repository and for all clones.
+Each run creates its environment from scratch. This takes seconds, because uv caches downloads by version,
+outside the repository and for all clones.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ nox.options.default_venv_backend = "uv"
 
 
 class Airflow(NamedTuple):
-    """A release that the tests run on.
+    """An Airflow release to test on.
 
     Attributes:
-        version: The newest patch of its minor.
-        until: The libraries beside it are the newest before that day, as its constraints file would have
-            them: no release works for long with those that come after it. None for today's.
-        more: What else is installed.
-        skips: Reasons, as regular expressions, for which a test may be skipped: what it does not have.
+        version: The newest patch release of its minor version.
+        until: Date before which all other libraries were released, to approximate the release's constraints
+            file: later libraries eventually break a release. None for the current libraries.
+        more: Additional packages to install.
+        skips: Permitted reasons for skipped tests, as regular expressions: features that the release lacks.
     """
 
     version: str
@@ -38,7 +38,7 @@ NO_LIST_OF_VARIABLES = "Airflow lists Variables as of 3.3"
 ERRORS_OF_THE_API = "Airflow 3.0 raises what the API server says"
 BEFORE_3_3 = (NO_RETRY_POLICIES, NO_STATE_STORE, NO_LIST_OF_VARIABLES)
 
-# Before 3.2, Airflow shows fields of a provider's only where wtforms is installed.
+# Before 3.2, Airflow shows a provider's form fields only if wtforms is installed.
 AIRFLOWS = {
     "3.0": Airflow("3.0.6", "2025-09-05", ("wtforms",), (ERRORS_OF_THE_API, NO_COMMANDS, *BEFORE_3_3)),
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, *BEFORE_3_3)),
@@ -46,15 +46,15 @@ AIRFLOWS = {
     "3.3": Airflow("3.3.2"),
 }
 
-# Of the receivers, Redis and others: .venv runs those tests too, where nothing may be skipped.
+# For the receivers, Redis and others: .venv runs these tests as well, where none may be skipped.
 NO_PROGRAM = r"the program .* is missing"
 
-# The one library whose newer version we ask for beside an old Airflow.
+# The only library that must be newer than an old Airflow.
 SHIM = "apache-airflow-providers-common-compat"
 
 TOOLS = ("hypothesis>=6.100", "pyte>=0.8", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.7")
 
-# What is different from one Airflow to another: discovery, the forms both ways, the timetable, `dag.test()`.
+# Tests of the differences between releases: discovery, both kinds of forms, the timetable, `dag.test()`.
 QUICK = (
     "tests/test_coverage_dag.py",
     "tests/test_dag.py",
@@ -68,7 +68,7 @@ QUICK = (
     "tests/cli/test_commands.py",
 )
 
-# What needs a whole deployment, and what an Airflow has no part in.
+# Tests that need a complete deployment, and tests that do not depend on Airflow.
 LEFT_OUT = (
     "tests/cli/test_terminal.py",
     "tests/dashboards",
@@ -84,7 +84,7 @@ LEFT_OUT = (
 @nox.session
 @nox.parametrize("name", list(AIRFLOWS), ids=list(AIRFLOWS))
 def airflow(session: nox.Session, name: str) -> None:
-    """Run the unit tests and `dag.test()`; with the argument `quick`, of the former a part."""
+    """Run the unit tests and `dag.test()`; with the argument `quick`, a subset of the unit tests."""
     release = AIRFLOWS[name]
     libraries = (
         ("--exclude-newer", release.until, "--exclude-newer-package", f"{SHIM}=false")
@@ -102,10 +102,10 @@ def airflow(session: nox.Session, name: str) -> None:
         session.run(
             *("python", "-m", "pytest", "-m", "not long", "-p", "no:cacheprovider"),
             *("--numprocesses", "2", "--dist", "loadfile"),
-            # What an old release warns of is not ours to mend.
+            # Warnings of an old release cannot be fixed here.
             *("-W", "default", "--disable-warnings"),
             *paths,
-            # No test may vanish in silence, but for what the release does not have.
+            # No test may be skipped silently, except for features that the release lacks.
             env={
                 "FORGE_TESTS_NO_SKIP": "1",
                 "FORGE_TESTS_ALLOWED_SKIPS": "|".join((NO_PROGRAM, *release.skips)),

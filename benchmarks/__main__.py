@@ -112,7 +112,7 @@ def memory() -> list[str]:
         few, many = (measure_separately(path, points) for points in (POINTS, MANY))
         multiple = few["peak"] / few["protobuf"]
         print(
-            f"{path:13} peak {few['peak'] / 1e6:6.1f} MB beyond the response, {multiple:.1f} times the protobuf;"
+            f"{path:13} peak {few['peak'] / 1e6:6.1f} MB beyond response, {multiple:.1f} times the protobuf;"
             f" {MANY // POINTS} times the points: {many['peak'] / few['peak']:.1f} times the memory,"
             f" {many['seconds'] / few['seconds']:.1f} times the time"
         )

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Make .env from .env.example, with a random value for each secret inside the stack: new-env.sh [--sandbox]
-# With --sandbox also for the account, which is then that of a stand-in for Atlassian's gateway.
+# Create .env from .env.example, with a random value for each secret inside the stack: new-env.sh [--sandbox]
+# With --sandbox, the account's values are generated as well, and the sandbox gateway replaces Atlassian's.
 set -euo pipefail
 umask 077
 
 if [[ -e .env ]]; then
-    echo ".env is there already; to make a new one, remove it, and the volumes that know its passwords" >&2
+    echo ".env already exists; to create a new one, remove it and the volumes that use its passwords" >&2
     exit 1
 fi
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Airflow's simple auth manager knows passwords from a file only, which it also locks.
+# Airflow's simple auth manager reads passwords only from a file, which it also locks.
 set -euo pipefail
 umask 077
 python - >"$AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE" <<'END'

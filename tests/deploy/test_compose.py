@@ -280,4 +280,4 @@ def test_a_new_env_file_has_all_secrets_and_is_never_overwritten(tmp_path, sandb
         assert read(made).returncode == 0
     again = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert again.returncode == 1
-    assert ".env is there already" in again.stderr
+    assert ".env already exists" in again.stderr

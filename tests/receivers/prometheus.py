@@ -66,7 +66,9 @@ class Prometheus(Receiver):
         return float(value)
 
     def ask(self, what: str, **parameters: str | float) -> Any:
-        """Return what one of the calls of its HTTP API answers, without `/api/v1/`."""
-        answer = httpx.get(f"{self._address}/api/v1/{what}", params=parameters, trust_env=False)
+        """Return the data of a response of its HTTP API, given the path below `/api/v1/`."""
+        # A query over a day takes seconds on a busy machine.
+        url = f"{self._address}/api/v1/{what}"
+        answer = httpx.get(url, params=parameters, timeout=60.0, trust_env=False)
         assert answer.is_success, answer.text
         return answer.json()["data"]
