@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,11 +159,15 @@ class Fleet:
         return points
 
     def utilisation(self) -> float:
-        """Return the part of the limit that was used once all had begun, and before all ran out of work."""
+        """Return the part of the limit that was used once all had begun, and before all ran out of work.
+
+        Calls come in bursts of as many as are allowed. The median says from one to the next how long that
+        takes, whatever else has kept the machine busy during a few of them.
+        """
         times = sorted(call.received_at for call in self.gateway.calls)[CALLS:-CALLS]
-        # Calls come in bursts of as many as are allowed: only whole ones tell the rate.
-        whole = (len(times) - 1) // CALLS * CALLS
-        return whole / (times[whole] - times[0]) * self.form.seconds / CALLS
+        return self.form.seconds / median(
+            later - time for time, later in zip(times, times[CALLS:], strict=False)
+        )
 
 
 @contextmanager

@@ -203,8 +203,11 @@ def test_a_refusal_over_the_limit_says_when_to_come_back(line_to, channel, least
         began = pendulum.now("UTC")
         with pytest.raises(TaskDeferred) as deferred:
             line.run(deferrable=True)
-        # It sleeps for the last minute, once it has a place.
-        assert least - 60 <= (deferred.value.trigger.moment - began).total_seconds() <= most - 60 + 10
+        ended = pendulum.now("UTC")
+        # It sleeps for the last minute, once it has a place. When it was refused is known by no more than
+        # that it was in between.
+        moment = deferred.value.trigger.moment
+        assert began.add(seconds=least - 60) <= moment <= ended.add(seconds=most - 60 + 1)
         assert line.received == line.generated(FIRST)
 
 
@@ -255,9 +258,14 @@ TOO_MUCH = {
 }
 
 
+def patience_with(fault: Fault) -> dict[str, int]:
+    """Return a time-out that a hang has to wait for, and that nothing else comes near, on a busy machine."""
+    return {"timeout": 2 if fault.kind == "hang" else 30}
+
+
 @pytest.mark.parametrize("fault", TOO_MUCH.values(), ids=TOO_MUCH)
 def test_a_window_that_is_too_much_is_asked_for_in_halves(line, fault, caplog):
-    line.connect(forge={"timeout": 1})
+    line.connect(forge=patience_with(fault))
     line.gateway.add_fault(replace(when_asked(fault), longer_than=7.5 * 60))
     summary = line.run()
     assert line.asked == [FIRST, MIDDLE, part(0, 7), part(7, 15), part(7, 11), part(11, 15), LAST]
@@ -271,7 +279,7 @@ def test_a_window_that_is_too_much_is_asked_for_in_halves(line, fault, caplog):
 
 def test_the_halves_of_a_window_keep_to_the_rate_limit(line_to):
     # The Connection's span is the longer one: the gateway counts arrivals, and this machine may be busy.
-    with SandboxGateway(LITTLE_TRAFFIC, rate_limit_calls=10, rate_limit_seconds=0.9) as gateway:
+    with SandboxGateway(LITTLE_TRAFFIC, rate_limit_calls=10, rate_limit_seconds=0.3) as gateway:
         line = line_to(gateway, rate_limit_calls=10, rate_limit_seconds=1.2)
         gateway.add_fault(replace(when_asked(Fault("status", status=504)), longer_than=60))
         summary = line.run(MIDDLE)
@@ -289,7 +297,7 @@ def test_the_halves_of_a_window_keep_to_the_rate_limit(line_to):
     ids=["504", "hang"],
 )
 def test_a_minute_that_is_too_much_fails_the_try_and_not_what_lies_before_it(line, fault, interval):
-    line.connect(forge={"timeout": 1})
+    line.connect(forge=patience_with(fault))
     line.gateway.add_fault(when_asked(fault, part(13, 14)))
     with pytest.raises(WindowTooLarge, match=r"even a minute is too much, ask for fewer environments"):
         line.run(interval)
