@@ -1,4 +1,4 @@
-"""The dashboards' queries, and how Grafana asks them."""
+"""The dashboards' queries, sent as Grafana sends them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from tests.receivers.prometheus import Prometheus
 
 ALL = {"environment": ".*", "site": ".*", "version": ".*"}
-"""The variables as they are set at first."""
+"""The initial values of the variables."""
 
 LATENCY = {"histogram": "1", "exponential_histogram": "1", "summary": "2", "gauge": "3"}
 
 
 class Query(NamedTuple):
-    """One query of one panel of a dashboard."""
+    """A query of a panel."""
 
     dashboard: str
     panel: str
@@ -51,29 +51,29 @@ def queries(dashboard: Mapping[str, Any]) -> list[Query]:
 
 
 def escaped(value: str) -> str:
-    """Return a variable's value as Grafana puts it between a regular expression's quotes."""
+    """Return a variable's value as Grafana interpolates it into a regular expression."""
     return re.sub(r"[.*+?^${}()|\[\]\\/]", r"\\\\\g<0>", value)
 
 
 def substituted(expression: str, frame: Frame, variables: Mapping[str, str]) -> str:
-    """Return a query as Grafana sends it: with variables put in, those of the time too."""
+    """Return a query as Grafana sends it: with all variables interpolated, including those of the time."""
     times = {"__interval": f"{frame.step}s", "__range": f"{frame.step * frame.count}s"}
     return replaced(expression, {**variables, **times})
 
 
 def replaced(text: str, variables: Mapping[str, str]) -> str:
-    """Return a text with the variables put in."""
+    """Return a text with the variables interpolated."""
     return re.sub(r"\$(\w+)", lambda match: variables[match[1]], text)
 
 
 def ask(prometheus: Prometheus, expression: str, frame: Frame, by: tuple[str, ...]) -> Table:
-    """Return what a query, ready to be sent, answers at each moment of a frame.
+    """Return the result of an interpolated query at each moment of a frame.
 
     Args:
-        prometheus: Whom to ask.
+        prometheus: The Prometheus to query.
         expression: PromQL.
         frame: The moments.
-        by: All the labels that there may be in the answer.
+        by: All labels that the result may have.
     """
     first, last = frame.moment(1), frame.moment(frame.count)
     answer = prometheus.ask("query_range", query=expression, start=first, end=last, step=frame.step)

@@ -23,14 +23,14 @@ def of_day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
 
 @pytest.fixture(scope="session")
 def truths(of_day: Day) -> dict[str, Truth]:
-    """What there is of each app, by its type of latency."""
+    """The ground truth of each app, by its type of latency."""
     truths = {shape: samples_of(app, prometheus_name) for shape, app in of_day.apps.items()}
     truths["histogram"] |= own_samples(of_day.own, of_day.app.id, DAG)
     return {shape: Truth(samples) for shape, samples in truths.items()}
 
 
 def prometheus_name(metric: str) -> str:
-    """Return what Prometheus makes of a metric's name and unit."""
+    """Return Prometheus' name for a metric with this name and unit."""
     if metric.endswith("_latency"):
         return f"{metric}_milliseconds"
     if metric.endswith("_percentage"):

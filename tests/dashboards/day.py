@@ -1,6 +1,6 @@
-"""A day of the sandbox's data in a Prometheus, with what the exporter tells of itself.
+"""A day of the sandbox's data, and of the exporter's own metrics, in a Prometheus.
 
-The operator puts it there, through a Collector as in the compose stack.
+The operator delivers it through a Collector, as in the compose stack.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yaml"
 WEDNESDAY = 2
-# Where Prometheus takes OTLP; the Collector's configuration adds it itself.
+# Prometheus' path for OTLP; the Collector's configuration contains it.
 OTLP_PATH = "/api/v1/otlp"
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 0.1}
@@ -45,12 +45,12 @@ ENVIRONMENTS = ("production", "staging")
 
 @dataclass
 class App:
-    """An app of which a Prometheus has data.
+    """An app with data in a Prometheus.
 
     Attributes:
         id: UUID.
-        start: Of the data, aware; a whole hour.
-        end: Of the data.
+        start: Start of the data, aware; a full hour.
+        end: End of the data, aware.
     """
 
     gateway: SandboxGateway
@@ -59,18 +59,18 @@ class App:
     end: datetime
 
     def served(self) -> list[Point]:
-        """Return what the gateway has served."""
+        """Return the points that the gateway has served."""
         return self.gateway.served(self.start, self.end, app_id=self.id, environments=ENVIRONMENTS)
 
     @property
     def names(self) -> dict[str, str]:
-        """Its environments' names, by UUID."""
+        """Names of its environments, by UUID."""
         return {each.id: each.key for each in self.gateway.environments_of(self.id)}
 
 
 @dataclass
 class Day:
-    """A Prometheus, and the apps that it has data of, by the type of their latency."""
+    """A Prometheus, and the apps with data in it, by their type of latency."""
 
     prometheus: Prometheus
     apps: dict[LatencyShape, App]
@@ -78,12 +78,12 @@ class Day:
 
     @property
     def app(self) -> App:
-        """The app with the whole day; the exporter's own metrics are of it, too."""
+        """The app with a full day of data, which the exporter's own metrics are about."""
         return self.apps["histogram"]
 
 
 def last_wednesday() -> datetime:
-    """Return the start of the last whole Wednesday, when the sandbox has an incident and much to do."""
+    """Return the start of the last complete Wednesday, a busy day with an incident in the sandbox."""
     today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
     return today - timedelta(days=(today.weekday() - WEDNESDAY - 1) % 7 + 1)
 
@@ -93,7 +93,7 @@ def day(directory: Path) -> Iterator[Day]:
     """Start a Prometheus with the files of the compose stack, and deliver a day to it.
 
     Args:
-        directory: For its files, and for the record of deliveries.
+        directory: Directory for its files and for the ledger.
     """
     start = last_wednesday()
     noon = start + 12 * HOUR
@@ -120,7 +120,7 @@ def day(directory: Path) -> Iterator[Day]:
 
 
 def _seed_with_rollout(start: datetime) -> int:
-    """Return a seed with which a version is rolled out in production on that day."""
+    """Return a seed for which a version is rolled out in production on that day."""
     minute = int(start.timestamp() // 60)
     production = SandboxGateway().environments[2].id
     return next(
@@ -156,12 +156,12 @@ def _deliver(app: App, url: str, directory: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", json.dumps(forge))
         patch.setenv("AIRFLOW_CONN_OTLP_DEFAULT", json.dumps(otlp))
-        # The rate limit's files are there.
+        # Directory of the rate limit's files.
         patch.setattr(tempfile, "tempdir", str(directory))
-        # Variables can't be had outside of a task.
+        # Variables are not available outside a task.
         patch.setattr(memory.Variable, "get", lambda key, default=None: variables.get(key, default))
         patch.setattr(memory.Variable, "set", lambda key, value, **_: variables.__setitem__(key, value))
         interval = {"data_interval_start": app.start, "data_interval_end": app.end}
-        # What it tells of itself would be of now.
+        # Its own metrics would have the current time.
         task = ForgeMetricsToOtlpOperator(task_id="export", metrics=list(METRICS), telemetry=False)
         task.execute({**interval, "dag_run": SimpleNamespace(run_after=app.end)})

@@ -1,4 +1,4 @@
-"""A day of what the exporter tells of itself: an outage in the evening, failures, a gap, a token."""
+"""A day of the exporter's own metrics: an outage in the evening, failures, a gap, a token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITH_GAP = range(10 * HOUR, 13 * HOUR)
 
 
 class Told(NamedTuple):
-    """What a task tells at its end.
+    """The metrics that a task sends at its end.
 
     Attributes:
         time: Seconds since the epoch.
@@ -35,7 +35,7 @@ class Told(NamedTuple):
 
 
 def tellings(start: int, end: int) -> list[Told]:
-    """Return all that an exporter tells from `start`, midnight, to `end`, in seconds since the epoch."""
+    """Return an exporter's metrics from `start`, midnight, to `end`, in seconds since the epoch."""
     told = []
     for number, window_end in enumerate(range(start + QUARTER_HOUR, end - HOUR, QUARTER_HOUR)):
         now = window_end + 360 + number % 7
@@ -75,7 +75,7 @@ def _coverage(number: int, *, gap: bool) -> Iterator[Measurement]:
 
 
 def send(told: list[Told], url: str, app: str) -> None:
-    """Send it to an OTLP receiver as the exporter of an app does, but with the times of that day."""
+    """Send the metrics to an OTLP receiver as an app's exporter does, but with the times of that day."""
     endpoint = Endpoint(metrics_url(url))
     with OtlpClient(endpoint) as client:
         for time, measurements in told:

@@ -1,7 +1,7 @@
 """Draw the dashboards for the documentation: `python -m tests.dashboards.images DIRECTORY`.
 
-What is drawn are the answers of a real Prometheus to the dashboards' own queries about a day of sandbox data.
-Where a panel is and what it shows is from the dashboard, how it looks is not Grafana's.
+The drawings show a real Prometheus' responses to the dashboards' own queries over a day of sandbox data. The
+position and content of a panel come from the dashboard, but the appearance is not Grafana's.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ UNITS: dict[str, Callable[[float], str]] = {
 
 
 def stat_text(value: float | None, defaults: dict[str, Any]) -> str:
-    """Return what a panel with one number shows."""
+    """Return the text of a stat panel."""
     if value is None:
         return defaults["noValue"]
     [words] = [each["options"] for each in defaults.get("mappings", ())] or [{}]
@@ -110,7 +110,7 @@ class Drawing:
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._graph(figure.add_axes(inner), panel)
         elif panel["type"] == "stat":
-            # One number: the app of that day is in one DAG.
+            # One number, because the app of that day is exported by one DAG.
             [value] = [values[-1] for *_, values in self._answers(panel, instant=True)] or [None]
             text = stat_text(value, panel["fieldConfig"]["defaults"])
             card.text(0.5, 0.4, text, fontsize=20, ha="center", va="center", transform=card.transAxes)
@@ -118,7 +118,7 @@ class Drawing:
             self._table(card, panel)
 
     def _answers(self, panel: dict[str, Any], *, instant: bool) -> list[tuple[dict[str, str], list, list]]:
-        """Return legend and labels, times and values of every series of a panel."""
+        """Return legend, labels, times and values of every series in a panel."""
         frame = self.graph.whole if instant else self.graph
         found = []
         for target in panel["targets"]:
@@ -137,7 +137,7 @@ class Drawing:
         below: dict[float, float] = {}
         for labels, times, values in series:
             name = re.sub(r"{{(\w+)}}", lambda match, known=labels: known.get(match[1], ""), labels[""])
-            # A long ARI would be all that there is to be seen.
+            # A long ARI would fill the legend.
             name = re.sub(r"ari:cloud:(\w+)::site/(\w{8}).*", r"\1 \2", name)
             moments = [datetime.fromtimestamp(time, timezone.utc) for time in times]
             if bars:
@@ -208,7 +208,7 @@ class Drawing:
 
 
 def drawings(of_day: Day) -> Iterator[tuple[str, Drawing]]:
-    """Return a drawing of each dashboard, by its file's name."""
+    """Return a drawing of each dashboard, by file name."""
     for text in DASHBOARDS.values():
         dashboard = json.loads(text)
         yield f"dashboard-{dashboard['uid'].removeprefix('forge-')}.png", Drawing(dashboard, of_day)

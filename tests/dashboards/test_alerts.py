@@ -1,4 +1,4 @@
-"""The alert rules: promtool's own tests, and each expression against what the sandbox has served."""
+"""The alert rules: promtool's own tests, and each expression against the data that the sandbox has served."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OF_ENVIRONMENT, OF_DAG = (*OF_APP, ENVIRONMENT), (*OF_APP, DAG)
 
 
 class Moments:
-    """What there is, at each half hour of some time."""
+    """The ground truth at each half hour of a period."""
 
     def __init__(self, truth: Truth, frame: Frame) -> None:
         self.truth = truth
@@ -85,7 +85,7 @@ def between(low: float, high: float) -> Callable[[int, float], float | None]:
 
 
 def share(part: Table, whole: Table, least: int) -> Table:
-    """Return what share of a whole of at least so many a part is, where there is one."""
+    """Return the ratio of a part to the whole, if the whole has a minimum size."""
     return part.joined(whole, lambda some, all_of_it: some / all_of_it if all_of_it >= least else None)
 
 
@@ -173,8 +173,8 @@ TRUTHS: dict[str, Callable[[Moments], Table]] = {
         between(-math.inf, 14 * DAY)
     ),
 }
-# What the sandbox's day holds no reason for, with thresholds that it does reach: what to put for what in the
-# expression, and when it fires then.
+# Alerts that the sandbox's day does not trigger, with thresholds that it does reach: the text to replace in
+# the expression, its replacement, and the expected times.
 LOWERED: dict[str, tuple[str, str, Callable[[Moments], Table]]] = {
     "ForgeErrorRateHigh": (
         "> 0.1",
@@ -188,13 +188,13 @@ LOWERED: dict[str, tuple[str, str, Callable[[Moments], Table]]] = {
         lambda moments: slow(moments, INVOCATION_LATENCY, INVOCATIONS, OF_ENVIRONMENT, times=0.9),
     ),
 }
-# Of a week before there is something only in the next.
+# Only the next week has data from the week before.
 IN_THE_NEXT_WEEK = {"ForgeMetricsMissing"}
 
 
 @pytest.fixture(scope="module")
 def truth(truths: dict[str, Truth]) -> Truth:
-    """What there is of all apps together."""
+    """The ground truth of all apps together."""
     every = defaultdict(list)
     for each in truths.values():
         for name, samples in each.samples.items():
@@ -202,13 +202,13 @@ def truth(truths: dict[str, Truth]) -> Truth:
     return Truth(every)
 
 
-def test_of_every_alert_is_said_when_it_fires():
+def test_every_alert_has_an_expectation():
     assert RULES.keys() == TRUTHS.keys()
 
 
 @pytest.mark.parametrize("weeks", [0, 1], ids=["that day", "a week later"])
 @pytest.mark.parametrize("alert", RULES)
-def test_it_fires_when_what_was_served_says_so(alert, weeks, of_day, truth):
+def test_it_fires_when_the_served_data_says_so(alert, weeks, of_day, truth):
     found = compare(of_day, truth, RULES[alert]["expr"], TRUTHS[alert], weeks)
     assert found or weeks != (alert in IN_THE_NEXT_WEEK) or alert in LOWERED
 
@@ -223,17 +223,17 @@ def test_it_fires_with_a_threshold_that_is_reached(alert, of_day, truth):
 def compare(
     of_day: Day, truth: Truth, expression: str, when: Callable[[Moments], Table], weeks: int = 0
 ) -> Table:
-    """Return when an expression fires, compared with when it must.
+    """Compare the times when an expression fires with the expected ones, and return them.
 
     Args:
-        of_day: Whom to ask.
-        truth: What there is.
+        of_day: The Prometheus to query.
+        truth: The ground truth.
         expression: PromQL.
-        when: Says when it must.
-        weeks: How long after that day to ask.
+        when: Returns the expected times.
+        weeks: Time between that day and the evaluation, in weeks.
     """
     start = int(of_day.app.start.timestamp()) + weeks * WEEK
-    # Until it is long over.
+    # Until long after its end.
     frame = Frame(start, HALF_HOUR, 30 * 2)
     expected = when(Moments(truth, frame))
     found = ask(of_day.prometheus, expression, frame, expected.by)
@@ -252,7 +252,7 @@ def test_prometheus_has_them_all(of_day):
 
 
 @pytest.mark.parametrize("alert", RULES)
-def test_it_says_what_happened_and_where_to_read_on(alert):
+def test_it_describes_the_problem_and_links_the_runbook(alert):
     rule = RULES[alert]
     assert rule["labels"]["severity"] in {"warning", "critical", CRITICAL_IN_PRODUCTION}
     assert set(rule["annotations"]) == {"summary", "description", "runbook"}

@@ -1,4 +1,4 @@
-"""The files that Grafana reads: as their source makes them, and with all that they need."""
+"""The files that Grafana reads: identical to their source, and complete."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestDashboard:
     def test_every_panel_asks_the_data_source_that_is_chosen(self, dashboard):
         for panel in dashboard["panels"]:
             assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
-            # Delta points are counted once each only where windows do not overlap.
+            # Each delta point is counted once only if windows do not overlap.
             assert not re.search(r"rate\(|__rate_interval|increase\(", json.dumps(panel["targets"]))
 
     def test_panels_do_not_overlap(self, dashboard):
@@ -54,7 +54,7 @@ class TestDashboard:
 
 @pytest.mark.parametrize("dashboard", OF_FORGE, ids=lambda dashboard: dashboard["uid"])
 def test_variables_offer_what_there_is(dashboard, of_day, truths):
-    """Each by the ones before it, and by the metrics that the dashboard shows."""
+    """Each variable depends on those before it, and on the metrics of the dashboard."""
     app = of_day.app
     variables = {
         each["name"]: re.fullmatch(r"label_values\((.*), (\w+)\)", each["query"]).groups()
@@ -83,30 +83,30 @@ def test_variables_offer_what_there_is(dashboard, of_day, truths):
         def is_offered(label=label, values=values, parameters=parameters) -> bool:
             return set(of_day.prometheus.ask(f"label/{label}/values", **parameters)) == values
 
-        # While Prometheus compacts, it leaves out values of what came out of order, for seconds.
+        # While Prometheus compacts, it omits values of out-of-order samples for seconds.
         wait_for(is_offered, timeout=60, what=f"the values of {name}")
 
 
 def test_a_dead_exporter_can_be_chosen(of_day):
-    """Also where the time shown is long after its death."""
+    """Even if the time range starts long after its death."""
     _, app = EXPORTER["templating"]["list"]
     query = re.fullmatch(r"query_result\((.*)\)", app["query"])[1]
     time = of_day.app.end.timestamp() + 10 * 24 * HOUR
     answer = of_day.prometheus.ask("query", query=query, time=time)["result"]
-    # As Grafana writes each result, before it takes out what the variable's expression finds.
+    # The format in which Grafana matches results with the variable's regular expression.
     labels = [",".join(f'{label}="{value}"' for label, value in each["metric"].items()) for each in answer]
     texts = [f"{{{text}}} 1 1" for text in labels]
     assert [re.search(app["regex"].strip("/"), text)[1] for text in texts] == [of_day.app.id]
 
 
-def test_the_exporter_tells_all_that_it_can_and_the_dashboard_shows_it(of_day):
+def test_the_exporter_sends_all_instruments_and_the_dashboard_shows_them(of_day):
     instruments = {each for each in vars(own).values() if isinstance(each, own.Instrument)}
     assert {each.instrument for told in of_day.own for each in told.measurements} == instruments
     expressions = " ".join(query.expression for query in queries(EXPORTER))
     assert {own_name(each) for each in instruments} <= set(re.findall(r"forge_exporter_\w+", expressions))
 
 
-def test_no_gap_is_told_from_nobody_looking():
+def test_no_gap_and_no_check_are_displayed_differently():
     panels = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in EXPORTER["panels"]}
     for title in ("Missing windows", "First gap expires in", "Token expires in"):
         assert panels[title]["noValue"] == "no data"
@@ -114,9 +114,9 @@ def test_no_gap_is_told_from_nobody_looking():
     assert mapping["options"]["-1"]["text"] == "no gap"
 
 
-def test_grafana_is_told_where_they_are():
+def test_grafana_is_provisioned_with_them():
     [source] = yaml.safe_load((PROVISIONING / "datasources" / "prometheus.yaml").read_text())["datasources"]
-    # A point a minute, so no graph may ask for shorter intervals.
+    # Points are one minute apart, so no graph may use a shorter interval.
     assert source["jsonData"]["timeInterval"] == "1m"
     [provider] = yaml.safe_load((PROVISIONING / "dashboards" / "forge.yaml").read_text())["providers"]
     assert provider["type"] == "file"

@@ -1,4 +1,4 @@
-"""Every query of every dashboard gives what follows from what the sandbox has served."""
+"""Every query of every dashboard returns the result computed from the data that the sandbox has served."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OF_LATENCY = [query for query in QUERIES if "$latency" in query.expression]
 
 
 def frames_of(app: App, query: Query) -> list[Frame]:
-    """Return quarter hours for a graph, and for a number all of the time and half of it."""
+    """Return steps of 15 minutes for a graph; for a single number, the whole period and half of it."""
     start, seconds = int(app.start.timestamp()), int((app.end - app.start).total_seconds())
     if query.is_instant:
         return [Frame(start, seconds, 1), Frame(start, seconds // 2, 1)]
@@ -33,7 +33,7 @@ def frames_of(app: App, query: Query) -> list[Frame]:
 
 
 def check(query: Query, of_day: Day, truth: Truth, shape: str, chosen: dict[str, str]) -> bool:
-    """Ask a query as Grafana would, and compare all that it answers; tell whether that was anything."""
+    """Send a query as Grafana does, compare the complete result, and return whether there was any."""
     frames = frames_of(of_day.apps[shape], query)
     return any(check_frame(query, frame, of_day, truth, shape, chosen) for frame in frames)
 
@@ -70,7 +70,7 @@ def test_it_answers_what_was_served(query, of_day, truths):
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: "/".join(query.key))
 def test_it_answers_for_what_the_variables_choose(query, of_day, truths):
-    """One environment, and in it one of the versions that its busiest site has had."""
+    """One environment, and one of the versions that its busiest site has had."""
     truth = truths["histogram"]
     served = [sample.labels for sample in truth.samples[INVOCATIONS]]
     production = [labels for labels in served if labels[ENVIRONMENT] == "production"]

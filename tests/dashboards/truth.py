@@ -1,4 +1,4 @@
-"""What was served, and what follows from it: totals, ratios and quantiles, computed without Prometheus."""
+"""The expected results, computed from served points without Prometheus: totals, ratios and quantiles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
 
     Attributes:
         time: Seconds since the epoch.
-        labels: As Prometheus names them.
+        labels: Labels, by their names in Prometheus.
         value: A number, or a histogram's counts by the bounds of its buckets.
     """
 
@@ -43,26 +43,26 @@ class Frame:
 
     @property
     def whole(self) -> Frame:
-        """One step over all of it."""
+        """A frame with a single step over the whole period."""
         return Frame(self.start, self.step * self.count, 1)
 
     def moment(self, number: int) -> int:
-        """Return a moment, given its number from 1 on."""
+        """Return a moment by its number, from 1."""
         return self.start + number * self.step
 
     def numbers(self, time: float, reach: int) -> range:
-        """Return the moments that are at most so long after a time, or at it: less than `reach` seconds."""
+        """Return the numbers of the moments from a time on until `reach` seconds later, exclusive."""
         first = math.ceil((time - self.start) / self.step)
         last = math.ceil((time + reach - self.start) / self.step) - 1
         return range(max(first, 1), min(last, self.count) + 1)
 
 
 class Table(dict[tuple[str, ...], dict[int, float]]):
-    """Values by labels' values and number of moment.
+    """Values by label values and number of the moment.
 
     Attributes:
-        by: The labels' names.
-        optional: Labels' values that are as good as others that are there.
+        by: Names of the labels.
+        optional: Label values that may replace others in the table.
     """
 
     def __init__(self, by: tuple[str, ...], optional: Iterable[tuple[str, ...]] = ()) -> None:
@@ -71,7 +71,7 @@ class Table(dict[tuple[str, ...], dict[int, float]]):
         self.optional = set(optional)
 
     def map(self, change: Callable[[int, float], float | None]) -> Table:
-        """Return what becomes of each number and value; None drops it."""
+        """Map each number and value; None drops the entry."""
         changed = Table(self.by, self.optional)
         for key, values in self.items():
             kept = {number: new for number, old in values.items() if (new := change(number, old)) is not None}
@@ -80,7 +80,7 @@ class Table(dict[tuple[str, ...], dict[int, float]]):
         return changed
 
     def joined(self, other: Table, change: Callable[[float, float | None], float | None]) -> Table:
-        """Return what becomes of each value and that of the same labels and moment in the other, or None."""
+        """Combine each value with that of the same labels and moment in another table, or None."""
         joined = Table(self.by, self.optional | other.optional)
         for key, values in self.items():
             others = other.get(key, {})
@@ -90,7 +90,7 @@ class Table(dict[tuple[str, ...], dict[int, float]]):
         return joined
 
     def counted(self, *by: str) -> Table:
-        """Return how many there are at each moment, by some of the labels."""
+        """Return the number of entries at each moment, by some of the labels."""
         counts = Table(by)
         places = [self.by.index(label) for label in by]
         for key, values in self.items():
@@ -101,10 +101,10 @@ class Table(dict[tuple[str, ...], dict[int, float]]):
 
 
 class Truth:
-    """The samples of one app, or of more.
+    """The samples of one or more apps.
 
     Args:
-        samples: By name as Prometheus has it.
+        samples: Samples by the metric's name in Prometheus.
     """
 
     def __init__(self, samples: Mapping[str, list[Sample]]) -> None:
@@ -121,16 +121,16 @@ class Truth:
         reach: int | None = None,
         offset: int = 0,
     ) -> Table:
-        """Return, for each moment, what is made of the samples of the time before it.
+        """Reduce the samples in the period before each moment.
 
         Args:
-            name: Of the metric.
-            by: Labels that tell groups apart.
+            name: Name of the metric.
+            by: Labels to group by.
             frame: The moments.
-            reduce: Makes a value of a group's samples.
-            where: Chooses samples by their labels.
-            reach: Length of that time in seconds; by default a step, so that it ends where the next begins.
-            offset: How long before the moment it ends, in seconds.
+            reduce: Reduces a group's samples to a value.
+            where: Filters samples by their labels.
+            reach: Length of the period in seconds; by default one step, so that periods are adjacent.
+            offset: Seconds from the end of the period to the moment.
         """
         groups: defaultdict[tuple[str, ...], defaultdict[int, list[Sample]]]
         groups = defaultdict(lambda: defaultdict(list))
@@ -175,7 +175,7 @@ def mean_of_means(samples: list[Sample]) -> float:
 
 
 def grown(samples: list[Sample]) -> float:
-    """Return by how much cumulative series have grown from minute to minute, resets apart."""
+    """Return the increase of cumulative series from minute to minute, without resets."""
     series = defaultdict(list)
     for sample in sorted(samples, key=lambda each: each.time):
         series[frozenset(sample.labels.items())].append(sample.value)
@@ -183,7 +183,7 @@ def grown(samples: list[Sample]) -> float:
 
 
 def quantile(share: float) -> Callable[[list[Sample]], float | None]:
-    """Return what makes a quantile of histograms, in the way that Prometheus documents."""
+    """Return a function that computes a quantile of histograms as documented by Prometheus."""
 
     def of(samples: list[Sample]) -> float | None:
         buckets: defaultdict[tuple[float, float], int] = defaultdict(int)
@@ -198,7 +198,7 @@ def quantile(share: float) -> Callable[[list[Sample]], float | None]:
                 if math.isinf(high):
                     return low
                 part = (rank - before) / count
-                # Between the bounds of exponential buckets, Prometheus goes up exponentially.
+                # Prometheus interpolates exponentially between the bounds of exponential buckets.
                 return low * (high / low) ** part if _is_exponential(buckets) else low + (high - low) * part
             before += count
         return None
@@ -211,7 +211,7 @@ def _is_exponential(buckets: Iterable[tuple[float, float]]) -> bool:
 
 
 def samples_of(app: App, name_of: Callable[[str], str]) -> dict[str, list[Sample]]:
-    """Return what an app's gateway has served, by the names that `name_of` gives to metrics."""
+    """Return the points that an app's gateway has served, by the metric names that `name_of` returns."""
     samples = defaultdict(list)
     names = app.names
     for point in app.served():
@@ -240,7 +240,7 @@ def _values(point: Point) -> Iterable[tuple[str, dict[str, str], float | dict[tu
 
 
 def own_samples(told: list[Told], app: str, dag: str) -> dict[str, list[Sample]]:
-    """Return the exporter's own metrics, by the names that Prometheus gives them."""
+    """Return the exporter's own metrics, by their names in Prometheus."""
     of_all = {"atlassian_forge_app_id": app, "forge_exporter_dag_id": dag}
     samples = defaultdict(list)
     for time, measurements in told:
@@ -251,6 +251,6 @@ def own_samples(told: list[Told], app: str, dag: str) -> dict[str, list[Sample]]
 
 
 def own_name(instrument: Instrument) -> str:
-    """Return the name that Prometheus gives to one of the exporter's own metrics."""
+    """Return Prometheus' name for one of the exporter's own metrics."""
     suffix = ("_seconds" if instrument.unit == "s" else "") + ("_total" if instrument.adds_up else "")
     return instrument.name.replace(".", "_") + suffix

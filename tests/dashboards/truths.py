@@ -1,4 +1,4 @@
-"""What each query of each dashboard must answer, said in terms of what was served."""
+"""The expected result of each query of each dashboard, in terms of the served data."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ POD = ("serviceKey", "pod")
 
 @dataclass
 class Asked:
-    """A dashboard, as somebody looks at it.
+    """A dashboard with its variables and time range selected.
 
     Attributes:
-        truth: What there is.
+        truth: The ground truth.
         frame: The moments.
-        shape: How the variable `latency` is set.
-        chosen: The values chosen of the variables that restrict labels, by label.
+        shape: Value of the variable `latency`.
+        chosen: Selected values of the variables that filter by labels, by label.
     """
 
     truth: Truth
@@ -47,7 +47,7 @@ class Asked:
     chosen: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str, by: tuple[str, ...], reduce: Callable, **more) -> Table:
-        """Return what is made of a metric's samples, with the variables as they are set."""
+        """Reduce a metric's samples, filtered by the variables."""
 
         def where(labels: Mapping[str, str], also: Mapping[str, str] = more.pop("where", {})) -> bool:
             return _is_chosen(name, labels, self.chosen) and also.items() <= labels.items()
@@ -67,7 +67,7 @@ class Asked:
         return self.error_rate(*by).map(lambda _, rate: 1 - rate)
 
     def errors(self, *by: str) -> Table:
-        """Return the errors of all that has invocations."""
+        """Return the errors of everything with invocations."""
         return self.total(INVOCATIONS, *by).joined(self.total(ERRORS, *by), lambda _, errors: errors or 0)
 
     def status(self, status: str, *by: str) -> Table:
@@ -96,7 +96,7 @@ class Asked:
         return self.quantile(0.95, name, *by) or self.summary_mean(name, *by) or self.gauge_mean(name, *by)
 
     def top(self, table: Table, name: str, label: str) -> Table:
-        """Return the rows of the ten with the most in all of the time; of equals any may be left out."""
+        """Return the rows of the ten with the highest totals over the period; ties are optional."""
         totals = self.of(name, (label,), total, frame=self.frame.whole)
         amounts = {key: values[1] for key, values in totals.items()}
         least = sorted(amounts.values(), reverse=True)[:10][-1]
@@ -109,7 +109,7 @@ class Asked:
     def latest(
         self, name: str, reduce: Callable[[list[float]], float], *by: str, reach: int, **more
     ) -> Table:
-        """Return what is made of the last value of each series."""
+        """Reduce the last value of each series."""
         return self.of(name, by, lambda samples: reduce(latest_by_series(samples)), reach=reach, **more)
 
     def behind(self) -> Table:
@@ -117,7 +117,7 @@ class Asked:
         return newest.map(lambda number, end: self.frame.moment(number) - end)
 
     def restarts(self, *by: str) -> Table:
-        # Growth within a step is that since the last minute before it.
+        # The increase within a step is relative to the last minute before it.
         return self.of("container_status_restarts_total", by, grown, reach=self.frame.step + 60)
 
     def or_zero(self, table: Table) -> Table:
@@ -138,7 +138,7 @@ class Asked:
         return coverage
 
     def missing(self) -> Table:
-        """Return the quarter hours that are missing or failed, as last seen."""
+        """Return the number of missing or failed windows at the last check."""
         outcomes = [{OUTCOME: "missing"}, {OUTCOME: "failed"}]
         missing, failed = (
             self.latest("forge_exporter_coverage", sum, reach=2 * HOUR, where=each) for each in outcomes
@@ -146,14 +146,14 @@ class Asked:
         return missing.joined(failed, lambda some, others: some + others)
 
     def first_gap(self) -> Table:
-        """Return the time until the first gap expires: -1 where there is none, nothing where nobody looks."""
+        """Return the time until the first gap expires: -1 without a gap, nothing without a check."""
         looked_for = self.latest("forge_exporter_coverage", len, reach=2 * HOUR)
         gaps = self.latest("forge_exporter_gap_expiry_seconds", min, reach=2 * HOUR)
         return looked_for.joined(gaps, lambda _, gap: -1 if gap is None else gap)
 
 
 def _is_chosen(name: str, labels: Mapping[str, str], chosen: Mapping[str, str]) -> bool:
-    """Tell whether the variables leave a series in; each restricts only metrics that have its label."""
+    """Return whether a series matches the variables; each applies only to metrics with its label."""
     if name.startswith("forge_exporter_"):
         return True
     if name in {"container_uptime_seconds", "service_instance_count"}:

@@ -16,7 +16,7 @@ from tests.receivers.programs import program
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "docker-compose.yaml"
 EXAMPLE = ROOT / ".env.example"
-# What a user has to fill in.
+# The values that a user has to fill in.
 REQUIRED = re.findall(r"^(\w+)=$", EXAMPLE.read_text(), re.MULTILINE)
 SANDBOX = {
     "COMPOSE_PROFILES": "sandbox",
@@ -28,24 +28,24 @@ Json = dict[str, Any]
 
 
 def filled_in() -> dict[str, str]:
-    """Return a value for each name that a user has to fill in, unlike any other text."""
+    """Return a unique value for each name that a user has to fill in."""
     values = {name: secrets.token_hex(12) for name in REQUIRED}
     return {**values, "AIRFLOW_FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode()}
 
 
 def read(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Read the file with these variables and no others."""
-    # A developer's own .env is to change nothing.
+    """Read the file with only these variables."""
+    # A developer's own .env must have no effect.
     env = {**variables, "COMPOSE_DISABLE_ENV_FILE": "1"}
     command = [program("compose-config"), str(FILE)]
     return subprocess.run(command, env=env, check=False, capture_output=True, text=True)
 
 
 def project(**variables: str) -> Json:
-    """Return the project with all that is required filled in.
+    """Return the project with all required values filled in.
 
     Args:
-        variables: More of them; they win.
+        variables: Additional values, which take precedence.
     """
     done = read({**filled_in(), **variables})
     assert done.returncode == 0, done.stderr

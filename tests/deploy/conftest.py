@@ -1,4 +1,4 @@
-"""A window of the stand-in gateway's through a Collector, sent by the command line."""
+"""A window of the sandbox gateway, sent through a Collector by the command line."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def sink():
 
 
 class Source:
-    """The stand-in gateway, and what is sent of it."""
+    """A sandbox gateway and a window of its data."""
 
     def __init__(self, gateway: SandboxGateway, home: Path) -> None:
         self._gateway = gateway
         self._home = home
 
     def send(self, url: str, start: datetime, end: datetime, **otlp: str) -> subprocess.CompletedProcess[str]:
-        """Send all metrics of production to a receiver; `otlp` are more fields of its Connection."""
+        """Send all metrics of production to a receiver; `otlp` has additional fields of its Connection."""
         gateway = self._gateway
         extra = {"app_id": gateway.app_id, "metrics": list(METRICS), "rate_limit_calls": 1000}
         account = {"login": gateway.email, "password": gateway.api_token, "extra": extra}
@@ -67,7 +67,7 @@ class Source:
 
 @pytest.fixture
 def source_of(tmp_path):
-    """Return a function that starts a gateway of a scenario; all are ended after the test."""
+    """Return a function that starts a gateway with a scenario; all are stopped after the test."""
     started = []
 
     def source_of(**scenario) -> Source:
@@ -83,7 +83,7 @@ def source_of(tmp_path):
 
 @pytest.fixture
 def noon():
-    """The middle of a busy day of the last week."""
+    """The middle of a busy day in the last week."""
     day = datetime.now(timezone.utc).replace(hour=13, minute=0, second=0, microsecond=0) - timedelta(days=1)
     while day.weekday() >= 5:
         day -= timedelta(days=1)
@@ -91,7 +91,7 @@ def noon():
 
 
 def totals(points: Iterable[Point]) -> dict[str, float]:
-    """Return for each metric the sum of its numbers, or of its counts."""
+    """Return the sum of the values or counts of each metric."""
     totals: defaultdict[str, float] = defaultdict(float)
     for point in points:
         data = point.data()

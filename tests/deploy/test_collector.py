@@ -1,4 +1,4 @@
-"""Each Collector configuration under deploy/ is one that a Collector takes, and does what it is there for."""
+"""Each Collector configuration under deploy/ is valid and has the intended effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.receivers.programs import program
 FILES = sorted(CONFIGURATIONS.rglob("*.yaml"))
 PRIVACY = CONFIGURATIONS / "privacy"
 WITH_EXPORTER = [file for file in FILES if file.parent != PRIVACY]
-# No Collector of the tests has its exporter: modules that it is built of can't all be had.
+# The tests' Collector lacks its exporter, some of whose modules are not available.
 SIGNALFX = CONFIGURATIONS / "destinations" / "splunk-signalfx.yaml"
 HASH, DROP = PRIVACY / "hash-sites.yaml", PRIVACY / "drop-sites.yaml"
 SALT = "0123456789abcdef"
@@ -27,7 +27,7 @@ QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
 RESTARTS = "container_status_restarts_total"
 DELTA, CUMULATIVE = 1, 2
 
-# By destination: the variables that say where it is, and the header that its secret goes into.
+# By destination: the variables with its address, and the header with its secret.
 DESTINATIONS = {
     "datadog": ({"DATADOG_METRICS_URL": "{url}/v1/metrics", "DD_API_KEY": "s3cret"}, "dd-api-key", "s3cret"),
     "dynatrace": (
@@ -57,7 +57,7 @@ def destination(name, sink, directory, *more, **variables):
 
 @pytest.fixture
 def through(sink, tmp_path):
-    """Return a function that sends a window through a Collector, and gives back what has arrived."""
+    """Return a function that sends a window through a Collector and returns the points that arrived."""
 
     def through(source, start, end, name, *more, **variables):
         with destination(name, sink, tmp_path, *more, **variables) as collector:
@@ -87,7 +87,7 @@ def test_the_collector_takes_all_but_the_exporter_signalfx(tmp_path):
     done = validated(tmp_path / "debug.yaml")
 
     assert done.returncode == 0, done.stderr
-    # What Atlassian's page has, and what Splunk's says of histograms.
+    # The settings on Atlassian's page, and on Splunk's page about histograms.
     assert exporter["access_token"] == "${env:SPLUNK_ACCESS_TOKEN}"
     assert exporter["realm"] == "${env:SPLUNK_REALM:-us1}"
     assert exporter["send_otlp_histograms"] is True
@@ -95,7 +95,7 @@ def test_the_collector_takes_all_but_the_exporter_signalfx(tmp_path):
 
 @pytest.mark.parametrize("file", WITH_EXPORTER, ids=lambda file: file.stem)
 def test_it_has_no_queue(file):
-    # `validate` says nothing of a key that it does not know.
+    # `validate` ignores unknown keys.
     off = "    {}:\n      enabled: false\n"
     assert all(off.format(key) in file.read_text() for key in ("sending_queue", "retry_on_failure"))
 
@@ -121,7 +121,7 @@ def test_all_but_cumulative_points_arrive_as_they_are(name, through, source_of, 
 @pytest.mark.parametrize("name", ["datadog", "dynatrace"])
 def test_restarts_become_differences(name, through, source_of, noon):
     source = source_of()
-    # Of each counter from its first point that was seen to its last; a new one begins with a difference of 0.
+    # For each counter, from its first observed point to its last; a new one starts with a delta of 0.
     seen = defaultdict(list)
     for point in source.generated(noon, noon + 4 * HOUR):
         if point.metric == RESTARTS:
@@ -169,7 +169,7 @@ def test_hashed_sites_keep_their_series(through, source_of, noon, shape):
     sites = {dict(point.attributes).get("contextAri") for point in arrived} - {None}
     assert all(re.fullmatch("[0-9a-f]{16}", site) for site in sites)
     assert len(sites) == len({dict(point.attributes).get("contextAri") for point in sent} - {None}) > 1
-    # As often as before, and with the same values: nothing but the one attribute has changed.
+    # The same number of points with the same values: only the one attribute has changed.
     assert Counter(without_site(point) for point in arrived) == Counter(without_site(point) for point in sent)
     assert len(series_and_time(arrived)) == len(series_and_time(sent))
 
@@ -185,7 +185,7 @@ def test_without_a_salt_nothing_leaves(sink, source_of, noon, tmp_path):
 
 @pytest.mark.parametrize("shape", ["histogram", "exponential_histogram"])
 def test_dropped_sites_leave_all_totals_and_no_two_points_in_one_place(through, source_of, noon, shape):
-    # Enough traffic that several sites call one function in one minute.
+    # Enough traffic for several sites to call one function in one minute.
     source = source_of(latency_shape=shape, traffic=10.0)
     sent = source.generated(noon, noon + HOUR)
 
@@ -230,5 +230,5 @@ def without_site(point):
 
 
 def series_and_time(points):
-    """Count the points by what a backend tells them apart by."""
+    """Count the points by the properties that identify them to a backend."""
     return Counter((point.metric, point.attributes, point.time) for point in points)

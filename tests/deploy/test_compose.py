@@ -1,4 +1,4 @@
-"""The stack is one that can be left running: pinned, checked, limited, and without a secret of its own."""
+"""The stack is fit for unattended use: pinned, health-checked, limited, and without default secrets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.receivers.programs import installed
 
 PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w.]+)?")
 RUN_ONCE = {"airflow-migrate"}
-# Who has a way out of the stack, or a port on the machine.
+# Services with outbound access or a published port.
 WITH_A_WAY_OUT = {"airflow-api-server", "airflow-worker", "grafana", "prometheus"}
 WHO_NEEDS = {
     "AIRFLOW_ADMIN_PASSWORD": {"airflow-api-server"},
     "FORGE_API_TOKEN": {"airflow-worker", "sandbox"},
     "GRAFANA_ADMIN_PASSWORD": {"grafana"},
-    # All of Airflow but the worker, which runs code of users.
+    # All Airflow components except the worker, which runs users' code.
     "POSTGRES_PASSWORD": {
         "airflow-api-server",
         "airflow-dag-processor",
@@ -35,7 +35,7 @@ WHO_NEEDS = {
 }
 
 
-# Whoever sees the list of processes sees these.
+# These are visible in the list of processes.
 VISIBLE = {"FORGE_APP_ID", "FORGE_EMAIL"}
 
 
@@ -119,7 +119,7 @@ def test_the_last_day_of_the_token_reaches_the_connection(values, written, told)
     assert connection["extra"]["token_expires_on"] == told
 
 
-# Everywhere else compose-config reads the file: without the client there is nothing that could be run.
+# Other tests read the file with compose-config. Without the client, there is nothing to run.
 if has_docker_compose():
 
     @pytest.mark.parametrize("profile", ["", "sandbox"])
@@ -169,7 +169,7 @@ def test_each_service_has_a_health_check_and_each_dependency_waits_for_it(servic
 
 
 def test_the_database_is_healthy_only_once_it_takes_connections(services):
-    # The server that fills an empty database answers on its socket only.
+    # The server that initializes an empty database listens on its socket only.
     assert "--host=127.0.0.1" in services["postgres"]["healthcheck"]["test"]
 
 

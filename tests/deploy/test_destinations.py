@@ -1,4 +1,4 @@
-"""The Connections in docs/destinations.md are ones that the hook takes, and are as the text says."""
+"""The Connections in docs/destinations.md are valid and behave as documented."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONNECTIONS = {
 }
 SPLUNK = "https://ingest.us1.signalfx.com/v2/datapoint/otlp"
 
-# Where it posts to, in which header the secret goes, and how old points may be.
+# Its URL, the header with the secret, and the maximum age of points.
 EXPECTED = {
     "A Collector as a sidecar": ("http://localhost:4318/v1/metrics", {}, None),
     "Prometheus": ("http://prometheus:9090/api/v1/otlp/v1/metrics", {}, None),

@@ -1,4 +1,4 @@
-"""How the tests ask the sandbox."""
+"""The tests' clients for the sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-# A Tuesday, so without an incident; late enough in the day for every time zone to be awake.
+# A Tuesday, and therefore without an incident; late enough in the day for all time zones to be active.
 DAY = datetime(2026, 3, 10, tzinfo=timezone.utc)
 START = DAY + timedelta(hours=10)
 END = START + timedelta(minutes=15)
@@ -51,7 +51,7 @@ HEADERS = {"User-Agent": "ForgeMetricsExportServer/1.0.0", "X-ExperimentalApi": 
 
 
 class Clock:
-    """The gateway's time, to be moved by hand."""
+    """A clock for the gateway, advanced by hand."""
 
     def __init__(self) -> None:
         self.now = NOW.timestamp()
@@ -62,7 +62,7 @@ class Clock:
 
 @dataclass
 class Client:
-    """Asks a gateway as an exporter would."""
+    """Queries a gateway as an exporter does."""
 
     gateway: SandboxGateway
     http: httpx.Client
@@ -100,7 +100,7 @@ class Client:
 
 
 def app_metrics(response: httpx.Response) -> Any:
-    """What stands where the data should be."""
+    """The value in place of the data."""
     assert response.status_code == 200
     assert "errors" not in response.json()
     return response.json()["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]
@@ -115,7 +115,7 @@ def points_of_answer(response: httpx.Response) -> list[Point]:
 
 
 def export_request(points: int = 3, value: float = 1) -> ExportMetricsServiceRequest:
-    """A request of so many points of one delta sum, with a resource and a scope."""
+    """A request with a number of points of one delta sum, with a resource and a scope."""
     request = ExportMetricsServiceRequest()
     resource = request.resource_metrics.add(schema_url="https://opentelemetry.io/schemas/1.9.0")
     resource.resource.attributes.add(key="service.name").value.string_value = "forge"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def start_gateway() -> Iterator[Callable[..., Client]]:
-    """Starts gateways whose clock stands at `NOW`, without a rate limit unless one is given."""
+    """Starts gateways with a clock fixed at `NOW`, by default without a rate limit."""
     started: list[Client] = []
 
     def start(scenario: Scenario | None = None, **options: Any) -> Client:

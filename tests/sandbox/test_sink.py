@@ -172,7 +172,7 @@ def test_answers_and_what_is_kept(http, sink, fault, status, kept):
 def test_broken_connections_and_what_is_kept(http, sink, kind, kept):
     sink.add_fault(Fault("partial_success", rejected=0, calls={2}))
     sink.add_fault(Fault(kind, calls={1}))
-    # An empty answer cannot be cut; JSON's success is at least {}.
+    # An empty response cannot be truncated; in JSON, a success is at least {}.
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         http.post(f"{sink.url}/v1/metrics", content=MessageToJson(export_request()), headers=JSON)
     assert len(sink.points) == kept

@@ -58,7 +58,7 @@ def test_it_depends_on_nothing_but_seed_app_environment_and_minute():
 
 
 def test_it_is_the_same_as_it_ever_was():
-    # A change here changes what every recorded run and documented number was made from.
+    # A change here invalidates the data behind every recorded run and documented figure.
     assert digest(generated(START, END)) == "99fe62b833f6a6eee29c63364ef06bf1fca1126a9e96d702033e5e2593b7a0f4"
 
 
