@@ -134,8 +134,10 @@ class Fault:
             ValueError: A name or a value is invalid.
         """
         unknown = data.keys() - {field.name for field in fields(cls)}
-        if unknown or "kind" not in data:
-            raise ValueError(f"a fault needs 'kind' and knows no {sorted(unknown)}")
+        if "kind" not in data:
+            raise ValueError("a fault needs a 'kind'")
+        if unknown:
+            raise ValueError(f"a fault has no fields {sorted(unknown)}")
         times = {name: _time(data[name]) for name in ("start", "end") if data.get(name)}
         return cls(**{**data, **times})
 
