@@ -24,8 +24,16 @@ from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.stores import ObjectStore, TransientStore
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.hooks import memory, secrets
-from airflow_provider_forge.hooks.ledger import LARGEST, AssetStore, delivery_asset, find_store, open_ledger
+from airflow_provider_forge.hooks.ledger import (
+    LARGEST,
+    AssetStore,
+    account_of,
+    delivery_asset,
+    find_store,
+    open_ledger,
+)
 from airflow_provider_forge.hooks.shared import shared_directory
+from airflow_provider_forge.otlp.endpoint import Endpoint
 
 try:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
@@ -373,3 +381,22 @@ def test_long_ids_in_other_scripts_make_a_name_that_airflow_takes():
     assert len({asset.name for asset in assets}) == 3
     assert {len(asset.name) for asset in assets} == {1500}
     assert delivery_asset("a", "ü").name == "forge_metrics:a:%C3%BC"
+
+
+# Accounts
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "names"),
+    [
+        (Endpoint(DESTINATION, headers={"Authorization": "Bearer a", "X-Team": "b"}), {"Authorization"}),
+        (Endpoint(DESTINATION, headers={"DD-API-KEY": "a"}), {"DD-API-KEY"}),
+        (Endpoint(DESTINATION, cert_file=__file__, key_file=__file__), {"cert_file"}),
+        (Endpoint(DESTINATION, headers={"X-Team": "b"}), None),
+        (Endpoint(DESTINATION, headers={"Authorization": "a"}, tenant="mine"), None),
+        (Endpoint(DESTINATION, headers={"Authorization": "a", "X-Scope-OrgID": "mine"}), None),
+    ],
+)
+def test_credentials_tell_accounts_apart_where_nothing_else_does(endpoint, names):
+    account = account_of("otlp_default", endpoint)
+    assert (account and set(account.credentials)) == names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable, SecretsUnavailable
 from airflow_provider_forge.hooks.storage import open_storage
 
 
@@ -81,3 +81,38 @@ def test_a_url_that_this_airflow_cannot_open_is_refused_with_the_remedy(storage)
         open_storage("file:///somewhere")
     assert caught.value.field == "ledger_url"
     assert 'pip install "universal-pathlib<0.3"' in str(caught.value)
+
+
+def test_a_connection_that_is_found_only_the_second_time_is_no_final_error(storage, monkeypatch):
+    """Airflow says that there is none while a secrets backend is away."""
+
+    class Path:
+        def __init__(self, url: str) -> None:
+            pass
+
+        @property
+        def fs(self) -> None:
+            raise AirflowNotFoundException("The conn_id `aws_away` isn't defined")
+
+    storage(Path)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_AWAY", '{"conn_type": "aws"}')
+    with pytest.raises(LedgerUnavailable, match="'aws_away'"):
+        open_storage("s3://aws_away@bucket/path")
+
+
+def test_a_connection_that_cannot_be_read_is_no_final_error(storage, monkeypatch):
+    class Path:
+        def __init__(self, url: str) -> None:
+            pass
+
+        @property
+        def fs(self) -> None:
+            raise AirflowNotFoundException("The conn_id `aws_away` isn't defined")
+
+    def fail(*_: object, **__: object) -> None:
+        raise SecretsUnavailable("the secrets backend is away")
+
+    storage(Path)
+    monkeypatch.setattr("airflow_provider_forge.hooks.storage.read_connection", fail)
+    with pytest.raises(SecretsUnavailable):
+        open_storage("s3://aws_away@bucket/path")
