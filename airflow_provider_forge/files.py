@@ -228,7 +228,10 @@ def _try_lock(path: Path, initial: Callable[[], bytes] | None) -> int | None:
 
 def _is_being_made(directory: Path) -> bool:
     """Return whether another user's process may be about to open its new directory for all."""
-    status = directory.stat()
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
     return status.st_uid != os.geteuid() and abs(time.time() - status.st_ctime) < MAKING
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,9 +76,20 @@ def lane(nodeid: str) -> str:
 
 @pytest.fixture(autouse=True)
 def private_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a rate limiter of its own: its files are in the temporary directory."""
+    """Give each test a rate limiter of its own: its files are in the temporary directory.
+
+    Nothing was called from there for an hour, or else each first call would wait for a period.
+    """
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make_old(tmp_path / "airflow-provider-forge")
+
+
+def make_old(directory: Path) -> None:
+    """Make a directory for the rate limiter's files that looks unchanged for an hour."""
+    directory.mkdir()
+    directory.chmod(0o1777)
+    os.utime(directory, (0, time.time() - 3600))
 
 
 @pytest.fixture(scope="session")

@@ -11,17 +11,29 @@ A live window goes before the backfills that still sleep, so that it is not late
 For its sake backfills also keep a distance from the use before them: left to themselves they would use all
 places at once, and again one period later, and in between none would come free.
 
-This is the algorithm, without a store and without a clock. `budget.lua` is the same for Redis, where it has
-to run on the server; the tests compare the two.
+A request may be slow on its way, and the gateway counts it when it arrives. A use is therefore moved to the
+last moment at which the gateway may have counted it, once its answer has begun.
+
+This is the algorithm, without a store and without a clock.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MAX_WAIT", "REFUSED_FOR", "Budget", "Verdict", "distance_of", "period_of"]
+__all__ = [
+    "MAX_WAIT",
+    "REFUSED_FOR",
+    "Budget",
+    "Verdict",
+    "distance_of",
+    "margin_of",
+    "max_size_of",
+    "period_of",
+]
 
 MAX_WAIT = 60.0
 """Nobody is put on the list for a moment further ahead than this, in seconds."""
@@ -39,13 +51,32 @@ SPREAD = 0.75
 LONGEST_PAUSE = 60 * 60.0
 """Seconds: a gateway that names a later moment is asked again after an hour all the same."""
 
+TOLERANCE = 1e-3
+"""Seconds of error in times that were written and read again."""
+
+MAX_SIZE = 1 << 20
+"""Bytes of a record: room for the places of thousands of waiting tasks. More is not read."""
+
+MAX_USE_SIZE = 128
+"""Bytes of one use in a record, at most."""
+
 REFUSED_FOR = 15 * 60.0
 """Seconds for which nobody tries credentials again that the gateway has refused."""
 
 
 def period_of(seconds: float) -> float:
     """Return the distance to keep, in seconds, where so many calls are allowed in `seconds`."""
-    return seconds + max(seconds * MARGIN, LEAST_MARGIN)
+    return seconds + margin_of(seconds)
+
+
+def margin_of(seconds: float) -> float:
+    """Return the seconds by which a request may be slower on its way than a later one, at no cost."""
+    return max(seconds * MARGIN, LEAST_MARGIN)
+
+
+def max_size_of(calls: int) -> int:
+    """Return the size in bytes that a record never exceeds where so many calls are allowed."""
+    return MAX_SIZE + MAX_USE_SIZE * calls
 
 
 def distance_of(calls: int, period: float) -> float:
@@ -129,6 +160,23 @@ class Budget:
         self.paused_until = max(self.paused_until, now + length)
         self._put_off(self._past(now), now)
 
+    def settle(self, holder: str, at: float, now: float) -> None:
+        """Count the use of a holder, which `ask` has granted, from no earlier than `at`.
+
+        Args:
+            holder: As in `ask`.
+            at: The last moment at which its request may have arrived at the gateway, less the margin for the
+                way that each distance has; not after `now`.
+            now: The present.
+        """
+        self._advance(now)
+        settled = Use(at, holder)
+        for use in [use for use in self.uses if use.holder == holder]:
+            self.uses.remove(use)
+            settled = Use(max(at, use.at), holder, use.live)
+        self.uses.insert(sum(use.at <= settled.at for use in self.uses), settled)
+        self._put_off(self._past(now), now)
+
     def refuse(self, credentials: str, now: float) -> None:
         """Let nobody try these credentials again for a quarter of an hour."""
         self._advance(now)
@@ -188,33 +236,53 @@ class Budget:
             use = self.uses[index]
             use.at = max(use.at, self._free_at(index, now, live=use.live))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what is known, as JSON."""
-        return {
+    def to_json(self, **more: str) -> str:
+        """Return what is known as the text of a JSON object, with more members."""
+        record = {
+            **more,
             "as_of": self.as_of,
             "uses": [[use.at, use.holder, use.live] for use in self.uses],
             "paused_until": self.paused_until,
             "refusals": self.refusals,
         }
+        return json.dumps(record)
 
     @classmethod
-    def from_json(cls, content: Any, calls: int, period: float) -> Budget:
-        """Read what `to_json` wrote.
+    def from_json(cls, text: bytes | str, calls: int, period: float, **more: str) -> Budget:
+        """Read what `to_json` wrote, with the same members.
+
+        The text may be anybody's: nothing in it is further ahead than this class would have put it.
 
         Raises:
             ValueError: It is something else.
         """
         try:
-            return cls(
+            record = json.loads(text)
+            different = [name for name, value in more.items() if record.get(name) != value]
+            budget = cls(
                 calls,
                 period,
-                _time(content["as_of"]),
-                [Use(_time(at), str(holder), bool(live)) for at, holder, live in content["uses"]],
-                _time(content["paused_until"]),
-                {str(name): _time(until) for name, until in content["refusals"].items()},
+                _time(record["as_of"]),
+                [Use(_time(at), str(holder), bool(live)) for at, holder, live in record["uses"]],
+                _time(record["paused_until"]),
+                {str(name): _time(until) for name, until in record["refusals"].items()},
             )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"is no budget ({error})") from error
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
+            raise ValueError(f"is no budget ({type(error).__name__})") from error
+        if different or budget._is_too_far_ahead():
+            raise ValueError(f"has another {different[0]}" if different else "has times too far ahead")
+        return budget
+
+    def _is_too_far_ahead(self) -> bool:
+        self.uses.sort(key=lambda use: use.at)
+        # A place is given at most a minute ahead; what goes before it, and a pause, put it off from there.
+        pause = max(LONGEST_PAUSE, self.period)
+        limits = [
+            (self.paused_until, pause),
+            *((use.at, pause + MAX_WAIT + (index + 1) * self.period) for index, use in enumerate(self.uses)),
+            *((until, REFUSED_FOR) for until in self.refusals.values()),
+        ]
+        return any(moment - self.as_of > limit + TOLERANCE for moment, limit in limits)
 
 
 def _time(value: Any) -> float:

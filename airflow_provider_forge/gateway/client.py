@@ -44,6 +44,10 @@ __all__ = ["AppMetrics", "GatewayClient"]
 
 log = get_logger(__name__)
 
+ATTENDED_PATIENCE = 2.0
+"""Seconds before the minute for which a call sleeps that somebody waits for: enough where nothing is known of
+the account's calls, so that the first one is possible after 61 s."""
+
 ATTEMPTS = 5
 """How often a call is made that the gateway counts as one too many, each time after the wait it asks for.
 
@@ -312,7 +316,7 @@ class GatewayClient:
         """Make a call, and make it again where the gateway counted too many of the account."""
         waited = 0.0
         _ = self._transport.route  # what is wrong with the machine's variables costs no call
-        attempts, patience = (1, 0.0) if attended else (ATTEMPTS, self._patience)
+        attempts, patience = (1, ATTENDED_PATIENCE) if attended else (ATTEMPTS, self._patience)
         unknown = 1 if attended else UNKNOWN_ATTEMPTS
         while True:
             self._check_credentials()

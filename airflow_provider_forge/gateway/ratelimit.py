@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
 import time
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_forge.exceptions import ConfigurationError, RateLimited
-from airflow_provider_forge.files import open_shared
-from airflow_provider_forge.gateway.budget import Budget, Verdict, period_of
+from airflow_provider_forge.exceptions import ConfigurationError, RateLimited, RateLimitUnavailable
+from airflow_provider_forge.files import is_lasting, missing_for, open_locked, read_at_most, write_all
+from airflow_provider_forge.gateway.budget import Budget, Verdict, margin_of, max_size_of, period_of
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["FileStore", "LimitStore", "Place", "RateLimiter", "Usage"]
@@ -27,24 +25,58 @@ log = get_logger(__name__)
 WORTH_A_WORD = 5.0
 """Seconds of waiting from which on a log says so beforehand."""
 
+LOCK_PATIENCE = 30.0
+"""Seconds after which the holder of the file's lock has stopped or died: it is held for a millisecond."""
 
-class LimitStore(Protocol):
+LEAST_PATIENCE = 1.0
+"""The same for callers that wait for no place."""
+
+Result = TypeVar("Result")
+
+
+class LimitStore(ABC):
     """Keeps the `Budget` of one account for all who share it, with one clock for them all.
 
-    Each method raises `ConfigurationError` or `RateLimitUnavailable` where that cannot be done.
+    A store has one way to use it, a transaction; what is done in it is written once, here.
+
+    Attributes:
+        margin: Seconds that a request may take to arrive at the gateway, at no cost.
     """
 
-    def ask(self, holder: str, *, live: bool) -> Verdict:
-        """Tell the holder how long to wait for its place, or that it is used now."""
+    margin: float
+
+    @abstractmethod
+    def change(self, action: Callable[[Budget, float], Result], *, patience: float | None = None) -> Result:
+        """Run an action on the budget and the present, in a transaction, and return its result.
+
+        Args:
+            action: Takes the budget, which it may change, and the present. It may be run several times.
+            patience: Seconds to wait for others who use the store; None for the store's own.
+
+        Raises:
+            ConfigurationError: The store cannot be used.
+            RateLimitUnavailable: It does not answer, or others do not let go of it.
+        """
+
+    def ask(self, holder: str, *, live: bool, patience: float | None = None) -> Verdict:
+        """Tell the holder how long to wait for its place, or that it is used now; raises as `change`."""
+        return self.change(lambda budget, now: budget.ask(holder, now, live=live), patience=patience)
+
+    def settle(self, holder: str) -> None:
+        """Count the holder's use from now, less the margin: its answer has begun; raises as `change`."""
+        self.change(lambda budget, now: budget.settle(holder, now - self.margin, now))
 
     def pause(self, seconds: float | None) -> None:
-        """Let nobody call for so long; None is one period."""
+        """Let nobody call for so long; None is one period; raises as `change`."""
+        self.change(lambda budget, now: budget.pause(seconds, now))
 
     def refuse(self, credentials: str) -> None:
-        """Let nobody try these credentials again for a quarter of an hour."""
+        """Let nobody try these credentials again for a quarter of an hour; raises as `change`."""
+        self.change(lambda budget, now: budget.refuse(credentials, now))
 
     def refused(self, credentials: str) -> float:
-        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
+        """Return for how many seconds nobody may try these credentials; 0 if anybody may; as `change`."""
+        return self.change(lambda budget, now: budget.refused(credentials, now))
 
 
 @dataclass
@@ -68,14 +100,22 @@ class RateLimiter:
     Args:
         store: Shares the account's budget.
         sleep: Waits that many seconds.
+        clock: Returns the present in seconds, to measure how long a call takes.
 
     Attributes:
         usage: What was taken through it.
     """
 
-    def __init__(self, store: LimitStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        store: LimitStore,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.store = store
         self.usage = Usage()
+        self.clock = clock
         self._sleep = sleep
 
     def acquire(self, *, live: bool = False, patience: float | None = None) -> Place:
@@ -91,7 +131,7 @@ class RateLimiter:
         Raises:
             RateLimited: More would pass; `retry_after` says how much, and nothing is taken.
             ConfigurationError: The store cannot be used.
-            RateLimitUnavailable: The store does not answer.
+            RateLimitUnavailable: The store does not answer, or others hold it for longer than `patience`.
         """
         place = Place(self, uuid.uuid4().hex, live, patience)
         place.use()
@@ -100,7 +140,7 @@ class RateLimiter:
     def wait(self, place: Place) -> float:
         """Sleep until the place counts as used now; return the seconds slept."""
         slept = 0.0
-        while not (verdict := self.store.ask(place.holder, live=place.live)).granted:
+        while not (verdict := self.store.ask(place.holder, live=place.live, patience=place.patience)).granted:
             if not verdict.placed and place.patience is not None and verdict.seconds > place.patience:
                 raise RateLimited(
                     "The account's calls are taken, by other tasks or by a pause that the gateway asked for:"
@@ -113,6 +153,15 @@ class RateLimiter:
             slept += verdict.seconds
             self.usage.waited += verdict.seconds
         return slept
+
+    def settle(self, place: Place) -> None:
+        """Count the place from now if its request may have been slow on its way. Never raises."""
+        if self.clock() - place.used_at <= self.store.margin:
+            return
+        try:
+            self.store.settle(place.holder)
+        except (ConfigurationError, RateLimitUnavailable) as error:
+            log.warning("The time at which a call arrived is not recorded for the others: %s", error)
 
     def pause(self, seconds: float | None) -> None:
         """Let nobody call for so long, because the gateway counted too many calls; None is one period."""
@@ -137,6 +186,7 @@ class Place:
         live: Whether it goes before those that are not.
         patience: As in `RateLimiter.acquire`.
         waited: Seconds that were spent waiting for it.
+        used_at: By the limiter's clock, when it was last to be used; not later than that.
     """
 
     limiter: RateLimiter
@@ -144,6 +194,7 @@ class Place:
     live: bool
     patience: float | None
     waited: float = 0.0
+    used_at: float = 0.0
 
     def use(self) -> None:
         """Say that the request leaves at this moment; to be called right before it does.
@@ -151,14 +202,26 @@ class Place:
         The gateway counts a call when it arrives, and connecting can take seconds, so only now does the place
         count as used. If connecting took so long that others took it for used long ago, this waits again.
         """
+        self.used_at = self.limiter.clock()
         self.waited += self.limiter.wait(self)
 
+    def settle(self) -> None:
+        """Say that the answer begins, or that there will be none; to be called as soon as that is known.
 
-class FileStore:
+        The request has arrived by now. If it took longer than the margin, it counts from now less the margin,
+        so that no later call arrives within `seconds` of it.
+        """
+        self.limiter.settle(self)
+
+
+class FileStore(LimitStore):
     """Shares an account's budget among all processes of one machine.
 
     Times are those of the machine's monotonic clock, which nobody sets: a wall clock that is put forward
     would release places early.
+
+    Without a record nothing is known of the account's calls, so all of its budget counts as used now. Only if
+    the directory shows that there was no record for a whole period, nobody can have called.
 
     Args:
         path: The file; made where missing, open to every user of the machine. It holds times, random ids, and
@@ -179,51 +242,52 @@ class FileStore:
         self.path = path
         self.calls = calls
         self.period = period_of(seconds)
+        self.margin = margin_of(seconds)
         self._clock = clock
 
-    def ask(self, holder: str, *, live: bool) -> Verdict:
-        """Tell the holder how long to wait for its place, or that it is used now."""
-        with self._budget() as (budget, now):
-            return budget.ask(holder, now, live=live)
-
-    def pause(self, seconds: float | None) -> None:
-        """Let nobody call for so long; None is one period."""
-        with self._budget() as (budget, now):
-            budget.pause(seconds, now)
-
-    def refuse(self, credentials: str) -> None:
-        """Let nobody try these credentials again for a quarter of an hour."""
-        with self._budget() as (budget, now):
-            budget.refuse(credentials, now)
-
-    def refused(self, credentials: str) -> float:
-        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
-        with self._budget() as (budget, now):
-            return budget.refused(credentials, now)
-
-    @contextlib.contextmanager
-    def _budget(self) -> Iterator[tuple[Budget, float]]:
-        """Lock the file, yield what it holds and the present, and write back what became of it."""
+    def change(self, action: Callable[[Budget, float], Result], *, patience: float | None = None) -> Result:
+        """Lock the file, run the action on what it holds, and write back what became of it."""
+        patience = LOCK_PATIENCE if patience is None else min(LOCK_PATIENCE, max(LEAST_PATIENCE, patience))
         try:
-            with os.fdopen(open_shared(self.path), "r+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            descriptor = open_locked(self.path, patience=patience, initial=self._first_record)
+            try:
                 now = self._clock()
-                budget = self._read(file.read(), now)
-                yield budget, now
-                content = json.dumps(budget.to_json()).encode()
-                file.seek(0)
-                file.write(content)
-                file.truncate()
+                budget = self._read(descriptor, now)
+                result = action(budget, now)
+                write_all(descriptor, budget.to_json().encode())
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            raise ConfigurationError(
-                "rate limit", f"cannot use {self.path} ({error.strerror}): make it writable, or set TMPDIR"
-            ) from error
+            raise self._unusable(error) from error
+        return result
 
-    def _read(self, content: bytes, now: float) -> Budget:
-        if not content:
-            return Budget(self.calls, self.period)
+    def _first_record(self) -> bytes:
+        now = self._clock()
+        if missing_for(self.path) > self.period:
+            return Budget(self.calls, self.period, now).to_json().encode()
+        log.info(
+            "There is no record of the account's calls at %s: all of them count as made now, and the next"
+            " is possible in %.0f s",
+            self.path,
+            self.period,
+        )
+        return Budget.used_up(self.calls, self.period, now).to_json().encode()
+
+    def _read(self, descriptor: int, now: float) -> Budget:
+        content = read_at_most(descriptor, max_size_of(self.calls)) or b""
         try:
-            return Budget.from_json(json.loads(content), self.calls, self.period)
-        except ValueError:
-            log.warning("%s is damaged: the whole budget counts as used now", self.path)
+            return Budget.from_json(content, self.calls, self.period)
+        except ValueError as error:
+            log.warning("%s is damaged (%s): the whole budget counts as used now", self.path, error)
             return Budget.used_up(self.calls, self.period, now)
+
+    def _unusable(self, error: OSError) -> ConfigurationError | RateLimitUnavailable:
+        if is_lasting(error):
+            return ConfigurationError(
+                "rate limit", f"cannot use {self.path} ({error.strerror}): make it writable, or set TMPDIR"
+            )
+        return RateLimitUnavailable(
+            f"The file of the rate limit, {self.path}, cannot be used now ({error.strerror}). No call is made"
+            " without it, and the call will be retried. If this persists, end that process, check the file"
+            " system, or set TMPDIR to another directory"
+        )

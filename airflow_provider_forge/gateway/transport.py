@@ -89,13 +89,18 @@ class Transport:
             ConfigurationError: A proxy on the way refuses the call.
         """
         wire = Wire()
+        left = False
 
         def trace(event: str, info: Mapping[str, Any]) -> None:
+            nonlocal left
             wire.trace(event, info)
             # A proxy is asked for a tunnel first, of which the gateway knows nothing.
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 place.use()
                 self._usage.calls += 1
+                left = True
+            elif event.endswith("receive_response_headers.complete") and left:
+                place.settle()
 
         started = time.monotonic()
         wire.begin(self._seconds)
@@ -120,6 +125,8 @@ class Transport:
                     raise refusal
                 whole = self._read(response, wire, of_window=of_window)
         except httpx.RequestError as error:
+            if left and response is None:
+                place.settle()  # it may have arrived until now
             raise self._no_answer(error, wire, of_window=of_window) from error
         return whole, time.monotonic() - started
 

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_forge.gateway.client import GatewayClient
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
-from tests.gateway.limiting import Machine, new_file_limiter
+from tests.gateway.limiting import Machine, make_unused, new_file_limiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +84,9 @@ def machine() -> Machine:
 @pytest.fixture
 def limiter(tmp_path: Path, machine: Machine) -> RateLimiter:
     """A limiter with room for every call of a test, and for whom a sleep takes no time."""
-    return new_file_limiter(tmp_path / "limiter.json", machine, calls=100)
+    limiter = new_file_limiter(tmp_path / "limiter.json", machine, calls=100)
+    make_unused(limiter.store)
+    return limiter
 
 
 @pytest.fixture

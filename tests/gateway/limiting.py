@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_forge.files import open_shared
+from airflow_provider_forge.gateway.budget import Budget
 from airflow_provider_forge.gateway.ratelimit import FileStore, LimitStore, RateLimiter
 from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
 
@@ -43,16 +46,16 @@ class Machine:
 class ClockedRedisStore(RedisStore):
     """A Redis whose clock is a machine's: only what the script says first is another."""
 
-    PRESENT = "local now, run, uptime = tonumber(redis.call('GET', 'clock')), 'this', 1e9\n"
+    PRESENT = "local now, run = redis.call('GET', 'clock'), 'this'\n"
 
     def __init__(self, server: Redis, machine: Machine, **limits: Any) -> None:
         super().__init__(server.url, "account", **limits)
         self.client = server.client
         self.machine = machine
 
-    def _run(self, verb: str, *what: str | float) -> list[str]:
+    def _run(self, script: Any, *arguments: str) -> Any:
         self.client.set("clock", repr(self.machine.now))
-        return super()._run(verb, *what)
+        return super()._run(script, *arguments)
 
 
 class Process:
@@ -81,12 +84,23 @@ class Process:
         return verdict.granted
 
 
+def make_unused(store: LimitStore) -> None:
+    """Put the record of an account that has not called into a store that has none."""
+    record = Budget(store.calls, store.period)
+    if isinstance(store, FileStore):
+        os.close(open_shared(store.path, lambda: record.to_json().encode()))
+    else:
+        store.client.set(store.key, record.to_json(run="this"), nx=True)
+
+
 def new_file_limiter(path: Any, machine: Machine, **limits: Any) -> RateLimiter:
-    return RateLimiter(FileStore(path, clock=machine.clock, **limits), sleep=machine.sleep)
+    store = FileStore(path, clock=machine.clock, **limits)
+    return RateLimiter(store, sleep=machine.sleep, clock=machine.clock)
 
 
 def new_redis_limiter(server: Redis, machine: Machine, **limits: Any) -> RateLimiter:
-    return RateLimiter(ClockedRedisStore(server, machine, **limits), sleep=machine.sleep)
+    store = ClockedRedisStore(server, machine, **limits)
+    return RateLimiter(store, sleep=machine.sleep, clock=machine.clock)
 
 
 def kept(limiter: RateLimiter) -> dict[str, Any]:

@@ -595,7 +595,10 @@ class CountingLimiter:
 
     def acquire(self, *, live: bool, patience: float | None) -> SimpleNamespace:
         self.events.append("acquired")
-        return SimpleNamespace(waited=1.25, use=lambda: self.events.append("used"))
+        events = self.events
+        return SimpleNamespace(
+            waited=1.25, use=lambda: events.append("used"), settle=lambda: events.append("settled")
+        )
 
     def refused(self, credentials: str) -> float:
         return 0.0
@@ -606,10 +609,10 @@ def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, wind
     limiter = CountingLimiter()
     client = connect(gateway, limiter=limiter)
     client.environments(APP)
-    assert limiter.events == ["acquired", "used"] * 2
+    assert limiter.events == ["acquired", "used", "settled"] * 2
     environment = Environment(gateway.environments[0].id)
     assert client.app_metrics(APP, window, [environment], [COUNT]).waited == 1.25
-    assert limiter.events == ["acquired", "used"] * 3
+    assert limiter.events == ["acquired", "used", "settled"] * 3
     assert len(gateway.calls) == client.usage.calls == 3
 
 
@@ -617,7 +620,7 @@ def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, wind
 def test_a_call_that_fails_has_used_its_place(fail, kind):
     limiter = CountingLimiter()
     fail(Fault(kind), limiter=limiter)
-    assert limiter.events == ["acquired", "used"]
+    assert limiter.events == ["acquired", "used", "settled"]
 
 
 def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):

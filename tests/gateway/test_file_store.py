@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import resource
+import shutil
 import stat
 from contextlib import contextmanager
 
 import pytest
 
-from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
+from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable
+from airflow_provider_forge.files import open_shared
+from airflow_provider_forge.gateway import ratelimit as ratelimit_module
+from airflow_provider_forge.gateway.ratelimit import LEAST_PATIENCE, LOCK_PATIENCE, FileStore, RateLimiter
+from tests.conftest import make_old
 from tests.gateway.limiting import PERIOD, new_file_limiter
 
 
@@ -36,11 +42,142 @@ def test_a_damaged_file_is_told_of(new_limiter, content, caplog):
     assert str(limiter.store.path) in caplog.text
 
 
-def test_an_empty_file_is_an_unused_budget(new_limiter):
+@pytest.mark.parametrize("loss", ["an empty file", "no file", "no directory"])
+def test_what_is_lost_counts_as_the_whole_budget_used_now(new_limiter, machine, loss):
+    """After a crash or in a cleaned directory: it may have been used this moment."""
+    limiter = new_limiter(calls=2)
+    assert limiter.acquire(live=True).waited == PERIOD, "a new directory tells nothing, either"
+    assert limiter.acquire(live=True).waited == 0
+    directory = limiter.store.path.parent
+    if loss == "an empty file":
+        limiter.store.path.write_bytes(b"")
+    elif loss == "no file":
+        for path in directory.iterdir():
+            path.unlink()
+    else:
+        shutil.rmtree(directory)
+    assert [limiter.acquire(live=True).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
+
+
+def test_one_name_of_the_file_is_enough_to_know_all(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
-    limiter.store.path.write_bytes(b"")
+    machine.now += 50
+    limiter.store.path.unlink()
+    assert limiter.acquire().waited == PERIOD - 50
+
+
+def test_an_account_that_certainly_has_not_called_need_not_wait(new_limiter):
+    """Had there been a record within the last period, its removal would have changed the directory."""
+    limiter = new_limiter()
+    make_old(limiter.store.path.parent)
     assert limiter.acquire().waited == 0
+
+
+def test_who_waits_for_want_of_a_record_is_told(new_limiter, caplog):
+    caplog.set_level(logging.INFO)
+    limiter = new_limiter()
+    limiter.acquire()
+    assert f"no record of the account's calls at {limiter.store.path}" in caplog.text
+    assert "61 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"as_of": ' + b"9" * 400 + b', "uses": [], "paused_until": 0, "refusals": {}}',
+        b'{"as_of": ' + b"9" * 5000 + b', "uses": [], "paused_until": 0, "refusals": {}}',
+        b'{"as_of": 1000, "uses": [[1e300, "x", true]], "paused_until": 0, "refusals": {}}',
+        b'{"as_of": 1000, "uses": [[9999, "x", true]], "paused_until": 0, "refusals": {}}',
+        b'{"as_of": 1000, "uses": [], "paused_until": 1e18, "refusals": {}}',
+        b'{"as_of": 1000, "uses": [], "paused_until": 4601, "refusals": {}}',
+        b'{"as_of": 1000, "uses": [], "paused_until": 0, "refusals": {"a1b2c3": 1901}}',
+        b'{"as_of": -1e300, "uses": [], "paused_until": 0, "refusals": {}}',
+    ],
+)
+def test_a_poisoned_file_costs_a_period_and_nothing_else(new_limiter, content, caplog):
+    limiter = new_limiter()
+    limiter.acquire()
+    limiter.store.path.write_bytes(content)
+    assert limiter.acquire().waited == PERIOD
+    assert limiter.refused("a1b2c3") == 0
+    assert "is damaged" in caplog.text
+
+
+def test_a_file_without_end_is_not_read_to_its_end(new_limiter):
+    limiter = new_limiter()
+    limiter.acquire()
+    os.truncate(limiter.store.path, 1 << 40)
+    assert limiter.acquire().waited == PERIOD
+    assert limiter.store.path.stat().st_size < 10_000
+
+
+def test_uses_in_no_order_are_put_in_order(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    limiter.acquire()
+    uses = [[machine.now, "a", False], [machine.now - 30, "b", False]]
+    record = {"as_of": machine.now, "uses": uses, "paused_until": 0, "refusals": {}}
+    limiter.store.path.write_text(json.dumps(record))
+    assert limiter.acquire().waited == PERIOD
+
+
+@pytest.mark.parametrize("patience", [0.0, 7.0, None])
+def test_a_lock_that_nobody_lets_go_of_is_an_error_that_names_its_holder(new_limiter, monkeypatch, patience):
+    limiter = new_limiter()
+    limiter.acquire()
+    waited = []
+    real = ratelimit_module.open_locked
+
+    def open_locked(path, *, patience, **options):
+        waited.append(patience)
+        return real(path, patience=0, **options)
+
+    monkeypatch.setattr(ratelimit_module, "open_locked", open_locked)
+    held = open_shared(limiter.store.path)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(RateLimitUnavailable, match=rf"locked by process {os.getpid()} of user ") as caught:
+        limiter.acquire(patience=patience)
+    assert str(limiter.store.path) in str(caught.value)
+    assert waited == [{0.0: LEAST_PATIENCE, 7.0: 7.0, None: LOCK_PATIENCE}[patience]]
+    os.close(held)
+    assert limiter.acquire(live=True, patience=patience).waited == 0
+
+
+def test_a_fifo_in_its_place_is_refused_at_once(new_limiter):
+    limiter = new_limiter()
+    limiter.acquire()
+    for path in limiter.store.path.parent.iterdir():
+        path.unlink()
+    os.mkfifo(limiter.store.path)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        limiter.acquire()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO, errno.EINTR, errno.ESTALE])
+def test_a_file_system_that_fails_for_a_moment_is_no_final_error(new_limiter, monkeypatch, code):
+    limiter = new_limiter()
+    limiter.acquire()
+
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(RateLimitUnavailable, match=os.strerror(code)):
+            limiter.acquire()
+    assert limiter.acquire(live=True).waited == 0
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_a_file_system_that_has_to_be_mended_is_a_final_error(new_limiter, monkeypatch, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    limiter = new_limiter()
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(ConfigurationError, match=os.strerror(code)):
+        limiter.acquire()
 
 
 def test_the_file_is_locked_while_it_is_changed_and_free_while_somebody_sleeps(new_limiter, machine):
@@ -93,6 +230,7 @@ def test_every_user_of_the_machine_may_use_the_file(new_limiter, mask):
 
 def test_the_file_tells_nothing_but_times_random_names_and_a_short_hash(new_limiter):
     limiter = new_limiter()
+    make_old(limiter.store.path.parent)
     limiter.acquire()
     limiter.refuse("a1b2c3")
     known = json.loads(limiter.store.path.read_bytes())
@@ -141,17 +279,19 @@ def test_a_path_that_cannot_be_opened_is_a_configuration_error(new_limiter, obst
     assert_names_file_and_remedy(caught.value, limiter)
 
 
-def test_a_file_that_cannot_be_written_is_a_configuration_error(new_limiter):
+def test_a_file_that_cannot_be_written_may_be_written_later(new_limiter):
     """As on a full disk: the file can be opened, but takes no byte."""
     limiter = new_limiter()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(RateLimitUnavailable) as caught:
             limiter.acquire()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert_names_file_and_remedy(caught.value, limiter)
+    assert str(limiter.store.path) in str(caught.value)
+    assert "TMPDIR" in str(caught.value)
+    limiter.acquire()
 
 
 def test_making_a_limiter_touches_no_file(new_limiter):

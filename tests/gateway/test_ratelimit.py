@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge.exceptions import RateLimited, RetryableError
+from airflow_provider_forge.exceptions import RateLimited, RateLimitUnavailable, RetryableError
 from airflow_provider_forge.gateway.budget import (
     LONGEST_PAUSE,
     MAX_WAIT,
@@ -22,6 +22,7 @@ from tests.gateway.limiting import (
     Machine,
     Process,
     kept,
+    make_unused,
     new_file_limiter,
     new_redis_limiter,
     spoil,
@@ -42,7 +43,9 @@ def new_limiter(request, tmp_path, machine):
     )
 
     def new_limiter(calls: int = 2, seconds: float = SECONDS, machine: Machine = machine) -> RateLimiter:
-        return make(place, machine, calls=calls, seconds=seconds)
+        limiter = make(place, machine, calls=calls, seconds=seconds)
+        make_unused(limiter.store)
+        return limiter
 
     return new_limiter
 
@@ -383,6 +386,81 @@ def test_a_place_that_was_granted_waits_for_a_pause_that_comes_before_it_is_used
     limiter.pause(30)
     place.use()
     assert (machine.now, place.waited) == (1030, 30)
+
+
+# Requests that are slow on their way
+
+
+def slow_call(limiter: RateLimiter, machine: Machine, seconds: float) -> None:
+    """Make a call whose answer begins so many seconds after it left."""
+    place = limiter.acquire(live=True)
+    place.use()
+    machine.now += seconds
+    place.settle()
+
+
+def test_a_request_that_was_slow_on_its_way_counts_from_when_it_may_have_arrived(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    slow_call(limiter, machine, 10)
+    place = limiter.acquire()
+    assert machine.now == 1000 + 10 + SECONDS
+    assert place.waited == SECONDS
+
+
+def test_an_answer_within_the_margin_costs_nothing_not_even_a_look_at_the_store(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    before = []
+    place = limiter.acquire()
+    before.append(kept(limiter))
+    machine.now += PERIOD - SECONDS
+    place.settle()
+    assert [kept(limiter)] == before
+    limiter.acquire()
+    assert machine.now == 1000 + PERIOD
+
+
+def test_those_who_sleep_already_are_put_off_by_a_request_that_was_slow(new_limiter, machine):
+    limiter = new_limiter(calls=1, seconds=30)
+    place = limiter.acquire()
+    machine.due[1020.0] = place.settle
+    limiter.acquire()
+    assert machine.now == 1020 + 30
+
+
+def test_a_request_that_arrives_after_a_period_still_counts(new_limiter, machine):
+    limiter = new_limiter(calls=1)
+    slow_call(limiter, machine, 5 * PERIOD)
+    assert limiter.acquire().waited == SECONDS
+
+
+def test_requests_that_arrive_in_another_order_than_they_left_keep_the_limit(new_limiter, machine):
+    limiter = new_limiter(calls=2)
+    arrived = []
+    slow, quick = (limiter.acquire(live=True) for _ in range(2))
+    for place, moment in ((quick, 1005.0), (slow, 1040.0)):
+        machine.now = moment
+        place.settle()
+        arrived.append(moment)
+    for _ in range(4):
+        limiter.acquire(live=True)
+        arrived.append(machine.now)
+    assert over_limit(arrived, 2, SECONDS) == 0
+    assert arrived[2:4] == pytest.approx([1005 + SECONDS, 1040 + SECONDS])
+
+
+def test_a_store_that_fails_once_the_call_was_made_does_not_fail_the_call(
+    new_limiter, machine, monkeypatch, caplog
+):
+    limiter = new_limiter(calls=1)
+    place = limiter.acquire()
+    machine.now += 30
+
+    def fail(*_, **__):
+        raise RateLimitUnavailable("not there")
+
+    monkeypatch.setattr(type(limiter.store), "change", fail)
+    place.settle()
+    assert "not there" in caplog.text
 
 
 # Refused credentials

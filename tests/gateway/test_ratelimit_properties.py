@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_forge.gateway.budget import Budget
 from airflow_provider_forge.sandbox import over_limit
-from tests.gateway.limiting import Machine, Process, kept, new_file_limiter, new_redis_limiter
+from tests.gateway.limiting import Machine, Process, kept, make_unused, new_file_limiter, new_redis_limiter
 
 if TYPE_CHECKING:
     from airflow_provider_forge.gateway.ratelimit import RateLimiter
@@ -77,6 +77,7 @@ def test_no_span_ever_holds_more_uses_than_allowed(tmp_path_factory, redis_of_al
     else:
         redis_of_all.client.flushall()
         limiter = new_redis_limiter(redis_of_all, machine, **limits)
+    make_unused(limiter.store)
     simulation = Simulation(limiter, machine)
     for number, event, delta in events:
         simulation.let_pass(number, delta)
@@ -93,16 +94,18 @@ VERBS = st.one_of(
     st.tuples(st.just("pause"), st.sampled_from([None, 0, 3.5, 59, 61, 500, 1e6])),
     st.tuples(st.just("refuse"), st.sampled_from("xy")),
     st.tuples(st.just("refused"), st.sampled_from("xy")),
+    st.tuples(st.just("settle"), st.sampled_from("abcdef")),
 )
 DELTAS = st.sampled_from([0.0, 0.0, 0.25, 3.0, 15.0, 30.5, 61.0, 300.0, -0.5, -900.0])
 
 
 @settings(deadline=None, database=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(st.tuples(VERBS, DELTAS), max_size=60), calls=st.integers(1, 4))
-def test_the_script_says_what_the_budget_says(redis_of_all, steps, calls):
+def test_the_store_says_what_the_budget_says(redis_of_all, steps, calls):
     redis_of_all.client.flushall()
     machine = Machine(now=1_800_000_000.0)
     store = new_redis_limiter(redis_of_all, machine, calls=calls, seconds=30.0).store
+    make_unused(store)
     budget = Budget(calls, store.period)
     for (verb, *what), delta in steps:
         machine.now += delta
@@ -111,6 +114,9 @@ def test_the_script_says_what_the_budget_says(redis_of_all, steps, calls):
             expected, said = budget.ask(holder, machine.now, live=live), store.ask(holder, live=live)
             assert said.placed == expected.placed
             assert said.seconds == pytest.approx(expected.seconds, abs=1e-5)
+        elif verb == "settle":
+            budget.settle(*what, machine.now - store.margin, machine.now)
+            store.settle(*what)
         else:
             expected = getattr(budget, verb)(*what, machine.now)
             assert getattr(store, verb)(*what) == pytest.approx(expected, abs=1e-5)

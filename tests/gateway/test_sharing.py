@@ -12,7 +12,7 @@ from airflow_provider_forge.gateway.client import ATTEMPTS
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
 from airflow_provider_forge.sandbox import Fault, Scenario
-from tests.gateway.limiting import PERIOD, kept, new_file_limiter, new_redis_limiter
+from tests.gateway.limiting import PERIOD, kept, make_unused, new_file_limiter, new_redis_limiter
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 PRODUCTION = Environment("8cb293d5-be08-47ae-a75c-95b89da5ad1d", "production")
@@ -22,10 +22,18 @@ COUNT = "FORGE_BACKEND_INVOCATION_COUNT"
 @pytest.fixture(params=["file", "redis"])
 def new_limiter(request, tmp_path, machine):
     """Make limiters as each process has one, all over the same store."""
-    if request.param == "file":
-        return lambda calls=5: new_file_limiter(tmp_path / "account.json", machine, calls=calls)
-    server = request.getfixturevalue("redis_server")
-    return lambda calls=5: new_redis_limiter(server, machine, calls=calls)
+    make, place = (
+        (new_file_limiter, tmp_path / "account.json")
+        if request.param == "file"
+        else (new_redis_limiter, request.getfixturevalue("redis_server"))
+    )
+
+    def new_limiter(calls: int = 5) -> RateLimiter:
+        limiter = make(place, machine, calls=calls)
+        make_unused(limiter.store)
+        return limiter
+
+    return new_limiter
 
 
 @pytest.fixture
