@@ -78,7 +78,7 @@ def lane(nodeid: str) -> str:
 def private_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a rate limiter of its own: its files are in the temporary directory.
 
-    Nothing was called from there for an hour, or else each first call would wait for a period.
+    Nothing was called from there for ten days, or else each first call would wait for a period.
     """
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -86,10 +86,10 @@ def private_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def make_old(directory: Path) -> None:
-    """Make a directory for the rate limiter's files that looks unchanged for an hour."""
+    """Make a directory for the rate limiter's files that looks unchanged for ten days."""
     directory.mkdir()
     directory.chmod(0o1777)
-    os.utime(directory, (0, time.time() - 3600))
+    os.utime(directory, (0, time.time() - 10 * 86400))
 
 
 @pytest.fixture(scope="session")

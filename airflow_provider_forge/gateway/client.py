@@ -167,6 +167,7 @@ class GatewayClient:
 
     Attributes:
         secrets: What must appear nowhere: the token, and what HTTP Basic makes of it.
+        limiter: Shares the account's budget of calls.
         usage: What was taken of the account's budget.
     """
 
@@ -184,7 +185,7 @@ class GatewayClient:
         self.secrets = (api_token, base64.b64encode(f"{email}:{api_token}".encode()).decode())
         digest = hashlib.blake2b(f"{email}\n{api_token}".encode(), digest_size=CREDENTIALS_BYTES)
         self._credentials = digest.hexdigest()
-        self._limiter = limiter
+        self.limiter = limiter
         self.usage = limiter.usage
         self._patience = patience
         self._clock = clock
@@ -320,7 +321,7 @@ class GatewayClient:
         unknown = 1 if attended else UNKNOWN_ATTEMPTS
         while True:
             self._check_credentials()
-            place = self._limiter.acquire(live=live, patience=patience)
+            place = self.limiter.acquire(live=live, patience=patience)
             if window:
                 self.check(window)  # it may have expired meanwhile
             if place.waited:
@@ -341,7 +342,7 @@ class GatewayClient:
                 )
                 return _Call(read(answer), answer.request_id, elapsed, waited)
             except CredentialsRefused:
-                self._limiter.refuse(self._credentials)
+                self.limiter.refuse(self._credentials)
                 raise
             except UnknownFailure as error:
                 unknown -= 1
@@ -349,7 +350,7 @@ class GatewayClient:
                     raise _refused(error) from error
                 log.warning("%s. The call is made again", error)
             except RateLimited as error:
-                self._limiter.pause(error.retry_after or None)
+                self.limiter.pause(error.retry_after or None)
                 attempts -= 1
                 if not attempts:
                     raise
@@ -361,7 +362,7 @@ class GatewayClient:
         Raises:
             CredentialsRefused: Nobody tries them now.
         """
-        if (left := self._limiter.refused(self._credentials)) > 0:
+        if (left := self.limiter.refused(self._credentials)) > 0:
             until = self._clock() + dt.timedelta(seconds=left)
             since = until - dt.timedelta(seconds=REFUSED_FOR)
             raise CredentialsRefused(

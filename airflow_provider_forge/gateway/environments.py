@@ -8,7 +8,9 @@ it is part of each series' identity, and a name that came or went would fork all
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -25,10 +27,14 @@ from airflow_provider_forge.text import get_logger, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
-__all__ = ["Environment", "EnvironmentDirectory", "Memory"]
+__all__ = ["Environment", "EnvironmentDirectory", "Layers", "Memory"]
 
 log = get_logger(__name__)
+
+LEFT_ALONE = dt.timedelta(minutes=5)
+"""For how long a look-up is not repeated that failed, or that did not find a name: it costs a call."""
 
 REMEMBERED = dt.timedelta(days=1)
 """How long a name stands for the id that was looked up."""
@@ -36,6 +42,7 @@ REMEMBERED = dt.timedelta(days=1)
 _ARI = "ari:cloud:ecosystem::environment/"
 # Atlassian's command line tool says `development` where the gateway says `default`.
 _NAME_OF_KEY = {"default": "development"}
+_NEVER = dt.datetime.min.replace(tzinfo=dt.timezone.utc)
 _STANDARD_KEYS = ("default", "staging", "production")
 
 
@@ -76,6 +83,7 @@ class EnvironmentDirectory:
         app_id: UUID of the app.
         look_up: Asks the gateway for all environments of the app.
         memory: What is remembered of this app, across tasks.
+        turn: Lets processes that look up the same enter one after the other.
         clock: Returns the present, aware.
     """
 
@@ -85,7 +93,10 @@ class EnvironmentDirectory:
         look_up: Callable[[], list[Environment]],
         memory: Memory,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
+        *,
+        turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
+        self._turn = turn
         self._app_id = app_id
         self._look_up = look_up
         self._memory = memory
@@ -103,16 +114,14 @@ class EnvironmentDirectory:
             ForgeError: A name had to be looked up, and that failed.
         """
         ids = [self._parse_id(entry) for entry in wanted]
-        known = _Known.load(self._memory)
-        before = msgspec.to_builtins(known)
         names = [entry for entry, uuid in zip(wanted, ids, strict=True) if uuid is None]
-        unnamed = [uuid for uuid in ids if uuid and uuid not in known.names]
-        if names and not known.has_all(names, since=self._clock() - REMEMBERED):
-            self._refresh(known, names)
-        if unnamed:
-            self._name(known, unnamed)
-        if msgspec.to_builtins(known) != before:
-            known.save(self._memory)
+        uuids = [uuid for uuid in ids if uuid]
+        known = _Known.load(self._memory)
+        if not self._suffices(known, names, uuids):
+            with self._turn():
+                # Another process may have looked up the same meanwhile.
+                known = _Known.load(self._memory)
+                self._learn(known, names, uuids)
         found = [
             Environment(uuid, known.names[uuid]) if uuid else self._by_name(known, entry)
             for entry, uuid in zip(wanted, ids, strict=True)
@@ -121,6 +130,22 @@ class EnvironmentDirectory:
         for environment in found:
             distinct.setdefault(environment.id, environment)
         return tuple(distinct.values())
+
+    def _suffices(self, known: _Known, names: Sequence[str], uuids: Sequence[str]) -> bool:
+        now = self._clock()
+        fresh = known.is_fresh(now) or known.was_tried(now)
+        return all(uuid in known.names for uuid in uuids) and all(
+            known.is_missing(name, now) or (fresh and known.id_of(name)) for name in names
+        )
+
+    def _learn(self, known: _Known, names: Sequence[str], uuids: Sequence[str]) -> None:
+        before = msgspec.to_builtins(known)
+        if not self._suffices(known, names, ()):
+            self._refresh(known, names)
+        if unnamed := [uuid for uuid in uuids if uuid not in known.names]:
+            self._name(known, unnamed)
+        if msgspec.to_builtins(known) != before:
+            known.save(self._memory)
 
     def _parse_id(self, entry: str) -> str | None:
         if not entry.startswith("ari:"):
@@ -139,9 +164,11 @@ class EnvironmentDirectory:
         """Look the names up; go on with older knowledge where the gateway cannot be asked just now."""
         try:
             known.learn(self._look_up(), self._clock())
+            known.missing = {name: self._clock() for name in names if not known.id_of(name)}
         except RetryableError as error:
-            if not known.has_all(names):
+            if not all(known.id_of(name) for name in names):
                 raise
+            known.tried = self._clock()
             log.warning(
                 "Environment ids of %s are those looked up at %s: %s", self._app_id, known.seen, error
             )
@@ -176,11 +203,15 @@ class _Known(msgspec.Struct):
         seen: When its environments were last looked up.
         ids: UUIDs of its environments by their name, as of then.
         names: How environments configured by their UUID are called, for good; None for not at all.
+        missing: Names that a look-up did not find, and when.
+        tried: When a look-up failed for which older knowledge served.
     """
 
     seen: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
     ids: dict[str, str] = {}
     names: dict[str, str | None] = {}
+    missing: dict[str, Annotated[dt.datetime, msgspec.Meta(tz=True)]] = {}
+    tried: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
 
     @classmethod
     def load(cls, memory: Memory) -> _Known:
@@ -199,9 +230,19 @@ class _Known(msgspec.Struct):
         self.seen = now
         self.ids = {environment.name: environment.id for environment in environments if environment.name}
 
-    def has_all(self, names: Sequence[str], since: dt.datetime | None = None) -> bool:
-        fresh = since is None or (self.seen is not None and self.seen >= since)
-        return fresh and all(self.id_of(name) for name in names)
+    def is_fresh(self, now: dt.datetime) -> bool:
+        return self.seen is not None and self.seen >= now - REMEMBERED
+
+    def was_tried(self, now: dt.datetime) -> bool:
+        return self.tried is not None and self.tried > now - LEFT_ALONE
+
+    def is_missing(self, name: str, now: dt.datetime) -> bool:
+        return not self.id_of(name) and name in self.missing and self.missing[name] > now - LEFT_ALONE
+
+    def merge(self, other: _Known) -> _Known:
+        """Return what both know: the later look-up, and of each name what this one says."""
+        later = max(self, other, key=lambda known: known.seen or _NEVER)
+        return msgspec.structs.replace(later, names={**other.names, **self.names})
 
     def id_of(self, name: str) -> str | None:
         return self.ids.get(self.name_of(name))
@@ -209,3 +250,47 @@ class _Known(msgspec.Struct):
     @staticmethod
     def name_of(name: str) -> str:
         return _NAME_OF_KEY.get(name, name)
+
+
+class Layers:
+    """One memory made of several, such as an Airflow Variable and a file: some callers can use only one.
+
+    Args:
+        memories: The first one's word on the name of an environment holds.
+    """
+
+    def __init__(self, *memories: Memory) -> None:
+        self._memories = memories
+        self._completed = False
+        self._unreadable: set[int] = set()
+
+    def load(self) -> dict[str, Any]:
+        """Return what they know together. What only some know of names is told to the others, once.
+
+        Raises:
+            RetryableError: One cannot be read, and the others know nothing.
+        """
+        known: dict[int, _Known] = {}
+        failure: RetryableError | None = None
+        self._unreadable.clear()
+        for index, memory in enumerate(self._memories):
+            try:
+                known[index] = _Known.load(memory)
+            except RetryableError as error:
+                failure = error
+                self._unreadable.add(index)
+        merged = functools.reduce(_Known.merge, known.values(), _Known())
+        if failure and not merged.seen and not merged.names:
+            raise failure
+        content: dict[str, Any] = msgspec.to_builtins(merged)
+        for index, each in known.items():
+            if not self._completed and each.names != merged.names:
+                self._memories[index].save(content)
+        self._completed = True
+        return content
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Keep the object in each, but for those that could not be read: they may know more."""
+        for index, memory in enumerate(self._memories):
+            if index not in self._unreadable:
+                memory.save(content)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimited, RateLimitUnavailable
 from airflow_provider_forge.files import is_lasting, missing_for, open_locked, read_at_most, write_all
 from airflow_provider_forge.gateway.budget import Budget, Verdict, margin_of, max_size_of, period_of
+from airflow_provider_forge.gateway.memories import FileMemory
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from airflow_provider_forge.gateway.memories import RedisMemory
 
 __all__ = ["FileStore", "LimitStore", "Place", "RateLimiter", "Usage"]
 
@@ -57,6 +60,10 @@ class LimitStore(ABC):
             ConfigurationError: The store cannot be used.
             RateLimitUnavailable: It does not answer, or others do not let go of it.
         """
+
+    @abstractmethod
+    def memory(self, name: str) -> FileMemory | RedisMemory:
+        """Return where something else is kept beside the budget, for the same processes."""
 
     def ask(self, holder: str, *, live: bool, patience: float | None = None) -> Verdict:
         """Tell the holder how long to wait for its place, or that it is used now; raises as `change`."""
@@ -260,6 +267,10 @@ class FileStore(LimitStore):
         except OSError as error:
             raise self._unusable(error) from error
         return result
+
+    def memory(self, name: str) -> FileMemory:
+        """Return a file beside this one."""
+        return FileMemory(self.path.with_name(f"{name}.json"))
 
     def _first_record(self) -> bytes:
         now = self._clock()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_forge.exceptions import RateLimitUnavailable
 from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, period_of
+from airflow_provider_forge.gateway.memories import RedisMemory
 from airflow_provider_forge.gateway.ratelimit import LimitStore, Result
 from airflow_provider_forge.redis_server import RedisServer
 from airflow_provider_forge.text import get_logger
@@ -105,6 +106,10 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
             # Callers that came at the same moment must not try again at the same moment.
             self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
             pause = min(2 * pause, longest)
+
+    def memory(self, name: str) -> RedisMemory:
+        """Return a key beside this one."""
+        return RedisMemory(self._server, name)
 
     def _read(self, text: str, run: str, now: float) -> Budget:
         if not text:

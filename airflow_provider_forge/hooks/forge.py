@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.gateway.access import Access
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
-    from airflow_provider_forge.gateway.environments import EnvironmentDirectory
+    from airflow_provider_forge.gateway.environments import EnvironmentDirectory, Layers
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
 
 __all__ = ["ForgeMetricsHook"]
@@ -54,7 +54,8 @@ class ForgeMetricsHook(BaseHook):
 
     All processes share the limit of an account: those of one machine through a file in the directory for
     temporary files (`TMPDIR`), those of several through a Redis. Environment ids that were looked up are
-    remembered in an Airflow Variable for each app, ``forge_environments_<app>_<gateway>``.
+    remembered in an Airflow Variable for each app, ``forge_environments_<app>_<gateway>``, and beside the
+    limit, for callers that cannot write the Variable.
 
     Args:
         forge_conn_id: Id of the Connection.
@@ -91,6 +92,7 @@ class ForgeMetricsHook(BaseHook):
         self._patience = patience
         self._client: GatewayClient | None = None
         self._connection: Any = None
+        self._memory: Layers | None = None
 
     def fetch(
         self,
@@ -326,11 +328,17 @@ class ForgeMetricsHook(BaseHook):
         return str(parts.hostname) if usual else f"{parts.hostname}:{parts.port}"
 
     def _directory(self, *, live: bool = False) -> EnvironmentDirectory:
-        from airflow_provider_forge.gateway.environments import EnvironmentDirectory
+        from airflow_provider_forge.gateway.environments import EnvironmentDirectory, Layers
 
         app_id, client = self.app_id, self.get_conn()
-        memory = VariableMemory(
-            f"forge_environments_{app_id}_{self._gateway()}",
-            "Environments of a Forge app, looked up by airflow-provider-forge",
+        if self._memory is None:
+            name = f"{app_id}_{self._gateway()}"
+            variable = VariableMemory(
+                f"forge_environments_{name}",
+                "Environments of a Forge app, looked up by airflow-provider-forge",
+            )
+            beside = client.limiter.store.memory(f"environments_{name}")
+            self._memory, self._turn = Layers(variable, beside), beside.turn
+        return EnvironmentDirectory(
+            app_id, lambda: client.environments(app_id, live=live), self._memory, turn=self._turn
         )
-        return EnvironmentDirectory(app_id, lambda: client.environments(app_id, live=live), memory)

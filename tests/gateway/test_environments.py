@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import timedelta
 from typing import Any
@@ -13,10 +14,11 @@ from airflow_provider_forge.exceptions import (
     CredentialsRefused,
     ForgeError,
     GatewayUnavailable,
+    LedgerUnavailable,
     QueryRefused,
     RateLimited,
 )
-from airflow_provider_forge.gateway.environments import Environment, EnvironmentDirectory
+from airflow_provider_forge.gateway.environments import LEFT_ALONE, Environment, EnvironmentDirectory, Layers
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 OTHER_APP = "11111111-2222-4333-8444-555555555555"
@@ -232,9 +234,10 @@ def test_old_knowledge_serves_while_the_gateway_is_unavailable(find, atlassian, 
     clock.advance(days=5)
     assert find("production") == (Environment(PRODUCTION, "production"),)
     assert "request id abc-123" in caplog.text
-    # The next task tries again: what is old does not become fresh by being used.
+    # A later task tries again: what is old does not become fresh by being used.
     atlassian.failure = None
     atlassian.recreate("production", NEW)
+    clock.advance(seconds=LEFT_ALONE.total_seconds())
     assert find("production") == (Environment(NEW, "production"),)
 
 
@@ -381,3 +384,94 @@ def test_a_day_is_a_day(find, atlassian, clock):
     clock.now -= timedelta(hours=1)
     find("production")
     assert atlassian.look_ups == 1, "a clock that was put back makes nothing old"
+
+
+# What is not looked up again for each window
+
+
+def test_a_look_up_that_fails_is_left_alone_for_a_while(find, atlassian, clock):
+    find("production")
+    atlassian.failure = GatewayUnavailable("down")
+    clock.advance(days=5)
+    for _ in range(3):
+        assert find("production")
+    assert atlassian.look_ups == 2
+    clock.advance(seconds=LEFT_ALONE.total_seconds())
+    find("production")
+    assert atlassian.look_ups == 3
+
+
+def test_a_name_that_was_not_found_is_left_alone_for_a_while(find, atlassian, clock):
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="there is no 'prod'"):
+            find("prod")
+    assert atlassian.look_ups == 1
+    assert find("production", "staging"), "nobody has to wait for that"
+    assert atlassian.look_ups == 1
+    atlassian.environments.append(Environment(NEW, "prod"))
+    clock.advance(seconds=LEFT_ALONE.total_seconds())
+    assert find("prod") == (Environment(NEW, "prod"),)
+
+
+def test_who_waits_for_its_turn_uses_what_was_found_meanwhile(find, atlassian, memory, clock):
+    @contextlib.contextmanager
+    def turn():
+        find("staging", PRODUCTION)
+        yield
+
+    directory = EnvironmentDirectory(APP, atlassian.look_up, memory, clock, turn=turn)
+    assert directory.find(["production", PRODUCTION])
+    assert atlassian.look_ups == 1
+
+
+# Several memories
+
+
+class Unreadable(Memory):
+    def load(self) -> dict[str, Any]:
+        raise LedgerUnavailable("cannot be read")
+
+
+def test_what_only_one_memory_can_keep_is_known(atlassian, clock):
+    """Outside of a task, or for another team, there is no Variable."""
+
+    class Forgetful(Memory):
+        def save(self, content: dict[str, Any]) -> None:
+            self.saved += 1
+
+    memories = Forgetful(), Memory()
+    for _ in range(3):
+        directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(*memories), clock)
+        assert directory.find([PRODUCTION, "staging"])
+    assert atlassian.look_ups == 1
+
+
+def test_the_first_memorys_name_of_an_environment_holds(atlassian, clock):
+    first, second = Memory(), Memory()
+    first.save({"names": {PRODUCTION: None}})
+    second.save({"names": {PRODUCTION: "production", STAGING: "staging"}})
+    directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(first, second), clock)
+    assert directory.find([PRODUCTION, STAGING]) == (Environment(PRODUCTION), Environment(STAGING, "staging"))
+    assert atlassian.look_ups == 0
+    assert first.load()["names"] == second.load()["names"] == {PRODUCTION: None, STAGING: "staging"}
+
+
+def test_the_later_look_up_holds(atlassian, clock):
+    first, second = Memory(), Memory()
+    for memory, ago, uuid in ((first, 2, CUSTOM), (second, 1, PRODUCTION)):
+        seen = (clock.now - timedelta(hours=ago)).isoformat()
+        memory.save({"seen": seen, "ids": {"production": uuid}})
+    directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(first, second), clock)
+    assert directory.find(["production"]) == (Environment(PRODUCTION, "production"),)
+
+
+def test_a_memory_that_cannot_be_read_is_not_empty_and_not_written_over(atlassian, clock):
+    first, second = Unreadable(), Memory()
+    directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(first, second), clock)
+    with pytest.raises(LedgerUnavailable):
+        directory.find([PRODUCTION])
+    assert atlassian.look_ups == 0
+    second.save({"names": {PRODUCTION: "production"}})
+    assert directory.find([PRODUCTION, "staging"])
+    assert first.saved == 0
+    assert second.load()["ids"]

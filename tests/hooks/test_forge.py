@@ -7,7 +7,9 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import traceback
+from collections import Counter
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
@@ -429,9 +431,42 @@ def test_apps_and_gateways_have_memories_of_their_own(connection, variables, gat
     assert_tells_no_secret(json.dumps(variables))
 
 
-def test_outside_of_a_task_nothing_is_remembered_and_nothing_breaks(connection, gateway, window):
-    for _ in range(2):
-        ForgeMetricsHook().fetch(window.start, window.end)
+@pytest.mark.parametrize("store", ["file", "redis"])
+@pytest.mark.parametrize("environments", ["production", PRODUCTION])
+def test_outside_of_a_task_it_is_remembered_beside_the_limit(
+    connection, gateway, window, request, store, environments
+):
+    """And with several teams, where one cannot read the Variable of another."""
+    if store == "redis":
+        server = request.getfixturevalue("redis_server")
+        connection({"rate_limit_store": server.url, "rate_limit_seconds": 0.1})
+    for _ in range(3):
+        ForgeMetricsHook().fetch(window.start, window.end, environments)
+    assert [call.operation for call in gateway.calls] == ["app", *["appMetrics"] * 3]
+
+
+def test_of_several_processes_at_once_one_looks_up(connection, gateway, window):
+    start = threading.Barrier(8)
+
+    def fetch() -> None:
+        start.wait()
+        ForgeMetricsHook().fetch(window.start, window.end, PRODUCTION)
+
+    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    operations = Counter(call.operation for call in gateway.calls)
+    assert operations == {"app": 1, "appMetrics": 8}
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"5", b"\xff", b'{"names": 5}'])
+def test_what_is_damaged_beside_the_limit_is_nothing(connection, gateway, window, tmp_path, content):
+    ForgeMetricsHook().fetch(window.start, window.end)
+    (file,) = (tmp_path / "airflow-provider-forge").glob("environments_*.json")
+    file.write_bytes(content)
+    ForgeMetricsHook().fetch(window.start, window.end)
     assert [call.operation for call in gateway.calls] == ["app", "appMetrics"] * 2
 
 
@@ -439,7 +474,7 @@ def test_outside_of_a_task_nothing_is_remembered_and_nothing_breaks(connection, 
 
 
 def limit_store_of(hook: ForgeMetricsHook):
-    return hook.get_conn()._limiter.store
+    return hook.get_conn().limiter.store
 
 
 def test_every_call_takes_a_place_look_ups_too(connection, fetch, gateway, tmp_path):
@@ -447,7 +482,7 @@ def test_every_call_takes_a_place_look_ups_too(connection, fetch, gateway, tmp_p
     connection({"rate_limit_seconds": 3600})
     fetch()
     fetch()
-    (file,) = (tmp_path / "airflow-provider-forge").iterdir()
+    (file,) = (tmp_path / "airflow-provider-forge").glob("[0-9a-f]*.json")
     assert len(json.loads(file.read_bytes())["uses"]) == len(gateway.calls) == 3
 
 
@@ -506,7 +541,7 @@ def test_with_redis_every_call_takes_a_place_there_and_no_file_is_made(
     fetch()
     (key,) = redis_server.client.keys()
     assert len(json.loads(redis_server.client.get(key))["uses"]) >= 1
-    assert not (tmp_path / "airflow-provider-forge").exists()
+    assert list((tmp_path / "airflow-provider-forge").iterdir()) == []
 
 
 @pytest.mark.parametrize(("age", "live"), [(0, True), (119, True), (121, False), (13 * 24 * 60, False)])
