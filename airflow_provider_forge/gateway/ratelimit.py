@@ -63,7 +63,7 @@ class LimitStore(ABC):
 
     @abstractmethod
     def memory(self, name: str) -> FileMemory | RedisMemory:
-        """Return where something else is kept beside the budget, for the same processes."""
+        """Return a place for something else beside the budget; raises as `change`."""
 
     def ask(self, holder: str, *, live: bool, patience: float | None = None) -> Verdict:
         """Tell the holder how long to wait for its place, or that it is used now; raises as `change`."""
@@ -269,7 +269,9 @@ class FileStore(LimitStore):
         return result
 
     def memory(self, name: str) -> FileMemory:
-        """Return a file beside this one."""
+        """Return a file beside this one; raises as `change`."""
+        # The record comes first: once another file is made, it is not known any more how long there was none.
+        self.change(lambda _budget, _now: None)
         return FileMemory(self.path.with_name(f"{name}.json"))
 
     def _first_record(self) -> bytes:

@@ -74,6 +74,25 @@ def test_an_account_that_certainly_has_not_called_need_not_wait(new_limiter):
     assert limiter.acquire().waited == 0
 
 
+def test_what_is_kept_beside_the_record_does_not_make_an_unused_account_wait(new_limiter):
+    limiter = new_limiter()
+    make_old(limiter.store.path.parent)
+    memory = limiter.store.memory("environments")
+    memory.save({"a": 1})
+    with memory.turn():
+        assert limiter.acquire().waited == 0
+    assert limiter.store.memory("environments").load() == {"a": 1}
+
+
+def test_a_memory_that_cannot_be_used_is_an_empty_one(new_limiter, caplog):
+    limiter = new_limiter()
+    memory = limiter.store.memory("environments")
+    limiter.store.path.with_name("environments.json").mkdir()
+    memory.save({"a": 1})
+    assert memory.load() == {}
+    assert "nothing is remembered there" in caplog.text
+
+
 def test_who_waits_for_want_of_a_record_is_told(new_limiter, caplog):
     caplog.set_level(logging.INFO)
     limiter = new_limiter()
