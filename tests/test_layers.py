@@ -19,6 +19,7 @@ BELOW = {
     "hooks": {
         "delivery",
         "exceptions",
+        "files",
         "exchange",
         "proxies",
         "forms",

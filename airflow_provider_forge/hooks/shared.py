@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import urllib.parse
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.files import make_private
 from airflow_provider_forge.hooks.extras import Extras, find_connection
 from airflow_provider_forge.hooks.masking import mask_secret
 
@@ -25,8 +28,26 @@ _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", 
 
 
 def shared_directory() -> Path:
-    """Return where the files of the rate limit and of the leases are, below `TMPDIR`."""
-    return Path(tempfile.gettempdir()) / "airflow-provider-forge"
+    """Return the directory for the files of the rate limit and of the leases.
+
+    If `TMPDIR` is set, it is below it, and users who have the same share it on purpose. Otherwise it is this
+    user's own, in which nobody else can put anything.
+
+    Raises:
+        ConfigurationError: There is something else in its place, such as a directory of another user.
+    """
+    name = "airflow-provider-forge"
+    if os.environ.get("TMPDIR"):
+        return Path(tempfile.gettempdir()) / name
+    path = Path(tempfile.gettempdir()) / f"{name}-{os.geteuid()}"
+    try:
+        make_private(path)
+    except OSError as error:
+        raise ConfigurationError(
+            "rate limit",
+            f"cannot use {path} ({error.strerror}): remove it, or set TMPDIR to another directory",
+        ) from error
+    return path
 
 
 def named_connection(store: str) -> str | None:

@@ -40,6 +40,7 @@ class Source:
         """Send all metrics of production to a receiver; `otlp` has additional fields of its Connection."""
         gateway = self._gateway
         extra = {"app_id": gateway.app_id, "metrics": list(METRICS), "rate_limit_calls": 1000}
+        extra["rate_limit_seconds"] = 0.1
         account = {"login": gateway.email, "password": gateway.api_token, "extra": extra}
         connections = {
             "FORGE_DEFAULT": {"conn_type": "forge", "host": gateway.url, **account},

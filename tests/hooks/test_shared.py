@@ -1,0 +1,35 @@
+"""Where the files are that tasks share."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.hooks.shared import shared_directory
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The directory of a user who shares none."""
+    monkeypatch.delenv("TMPDIR")
+    return tmp_path / f"airflow-provider-forge-{os.geteuid()}"
+
+
+def test_users_who_have_the_same_tmpdir_share_a_directory(tmp_path):
+    assert shared_directory() == tmp_path / "airflow-provider-forge"
+
+
+def test_otherwise_each_user_has_one_that_nobody_else_may_enter(own):
+    for _ in range(2):
+        assert shared_directory() == own
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+
+
+def test_what_another_user_has_put_in_its_place_is_refused(own, tmp_path):
+    own.symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="TMPDIR") as caught:
+        shared_directory()
+    assert str(own) in str(caught.value)
