@@ -13,7 +13,8 @@
     │   │   └── RequestTooLarge    receiver: the request is larger than it takes
     │   ├── PointsRejected         receiver: it took the request and rejected points of it
     │   ├── DeliveryAmbiguous      points may be there already, and `on_ambiguous` is `fail`
-    │   └── PointsChanged          Atlassian changed delivered points, and `on_changed` is `fail`
+    │   ├── PointsChanged          Atlassian changed delivered points, and `on_changed` is `fail`
+    │   └── PointsMalformed        Atlassian: points that are not OTLP; all others are delivered
     └── RetryableError             trying again later may help; `retry_after` says when
         ├── RateLimited            the account's budget of calls is used up: by Atlassian's count or by ours
         ├── RateLimitUnavailable   what shares that budget among machines does not answer
@@ -49,6 +50,7 @@ __all__ = [
     "GatewayUnavailable",
     "LedgerUnavailable",
     "PointsChanged",
+    "PointsMalformed",
     "PointsRejected",
     "QueryRefused",
     "RateLimitUnavailable",
@@ -168,6 +170,10 @@ class DeliveryAmbiguous(FinalError):
 
 class PointsChanged(FinalError):
     """Atlassian now gives other values for points already delivered, and `on_changed` is `fail`."""
+
+
+class PointsMalformed(FinalError):
+    """The gateway gave points that are not OTLP; all others are delivered."""
 
 
 class RetryableError(ForgeError):

@@ -12,8 +12,18 @@ NAME = PACKAGE.name
 
 # What each room may know of.
 BELOW = {
-    "gateway": {"exceptions", "exchange", "proxies", "files", "gateway", "http", "redis_server", "text"},
-    "otlp": {"exceptions", "exchange", "proxies", "http", "otlp", "text"},
+    "gateway": {
+        "exceptions",
+        "exchange",
+        "proxies",
+        "files",
+        "gateway",
+        "http",
+        "json_text",
+        "redis_server",
+        "text",
+    },
+    "otlp": {"exceptions", "exchange", "http", "json_text", "otlp", "proxies", "text"},
     "delivery": {"delivery", "exceptions", "files", "otlp", "redis_server", "text"},
     "sandbox": {"sandbox"},
     "hooks": {

@@ -22,14 +22,15 @@ from airflow_provider_forge.delivery.spliced import Spliced
 from airflow_provider_forge.otlp.conform import conform
 from airflow_provider_forge.otlp.encode import Export, encode, json_chunks
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
-from airflow_provider_forge.otlp.model import count_points, decode, select, whole_nanoseconds
+from airflow_provider_forge.otlp.model import select, whole_nanoseconds
 from airflow_provider_forge.otlp.oddities import Oddities, find_oddities
+from airflow_provider_forge.otlp.salvage import LeftOut, salvage
 from airflow_provider_forge.otlp.typed import REFUSALS, metrics_of, skim
 from airflow_provider_forge.otlp.typed import decode as decode_around
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from msgspec import Raw
 
@@ -73,6 +74,7 @@ class Content(Protocol):
         points: Their fingerprints; a metric of a kind that is not known counts as a point here.
         count: How many points there are.
         oddities: What is odd about them.
+        left_out: Number of points that are not OTLP, by the metric's name and the reason; not in `points`.
     """
 
     @property
@@ -83,6 +85,9 @@ class Content(Protocol):
 
     @property
     def oddities(self) -> Oddities: ...  # noqa: D102
+
+    @property
+    def left_out(self) -> LeftOut: ...  # noqa: D102
 
     def encode(self, numbers: Collection[int]) -> Export:
         """Make one request of these points, in the order in which they came.
@@ -114,12 +119,14 @@ class Unread:
 
     Attributes:
         oddities: None, as nobody has looked.
+        left_out: None: what is no OTLP is no usual shape either.
 
     Raises:
         Exception: It is in an unusual shape; one of `typed.REFUSALS`.
     """
 
     oddities = Oddities()
+    left_out: LeftOut = LeftOut()
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -163,15 +170,30 @@ class Unread:
 
 
 class Complete:
-    """An answer as dictionaries: slow, and open to whatever nobody has seen yet."""
+    """An answer as dictionaries: slow, and open to whatever nobody has seen yet.
+
+    Attributes:
+        left_out: Number of points that are no OTLP, by the metric's name and the reason.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._resource_metrics = decode(source.text)
-        self.count = count_points(self._resource_metrics)
+        salvaged = salvage(source.text, protobuf=source.protocol != HTTP_JSON)
+        self._resource_metrics = salvaged.resource_metrics
+        self.left_out = salvaged.left_out
+        self._verbatim = None if salvaged.notes or salvaged.left_out else source.text
         self.points = fingerprints(
             self._resource_metrics, environments=source.environments, minute=source.minute
         )
+        self.count = len(self.points)
+        if salvaged.notes:
+            log.warning("Repaired in Atlassian's answer: %s", _listed(salvaged.notes))
+        if salvaged.carried:
+            log.warning(
+                "%s: of a kind that is not known here; sent as it came, and a receiver that does not know"
+                " it either keeps nothing of it",
+                ", ".join(dict.fromkeys(salvaged.carried)),
+            )
 
     @cached_property
     def oddities(self) -> Oddities:
@@ -190,4 +212,8 @@ class Complete:
             chosen = select(chosen, set(numbers))
         if source.identity:
             return encode(conform(chosen, source.identity), source.protocol)
-        return encode(chosen, source.protocol, verbatim=source.text if everything else None)
+        return encode(chosen, source.protocol, verbatim=self._verbatim if everything else None)
+
+
+def _listed(notes: Mapping[str, int]) -> str:
+    return ", ".join(f"{what} ({count})" for what, count in notes.items())

@@ -12,11 +12,12 @@ from airflow_provider_forge.exceptions import (
     FinalError,
     LedgerUnavailable,
     PointsChanged,
+    PointsMalformed,
     PointsRejected,
     ReceiverUnavailable,
     RequestTooLarge,
 )
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, quote
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -37,6 +38,9 @@ HALVINGS = 8
 """How often a request that the receiver finds too large is cut in two."""
 
 _BAD_REQUEST = 400
+
+REASONS = 5
+"""How many reasons an error gives for points that were left out."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Answer:
         selection: What was asked for.
         content: Its points.
         reread: Returns its fingerprints as if these environments had been asked for.
+        request_id: The gateway's id of the request.
     """
 
     start: dt.datetime
@@ -74,6 +79,7 @@ class Answer:
     selection: Selection
     content: Content
     reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None
+    request_id: str | None = None
 
 
 @dataclass
@@ -142,7 +148,7 @@ class _Delivery:
         self._rejected: set[int] = set()
         self._refused: dict[str, ExportRefused] = {}
         self._report = report
-        report.points = answer.content.count
+        report.points = answer.content.count + sum(answer.content.left_out.values())
         report.unchanged = len(page.numbers(Standing.UNCHANGED))
         report.changed = len(page.numbers(Standing.CHANGED))
         self._ambiguous = set(page.numbers(Standing.AMBIGUOUS))
@@ -157,7 +163,10 @@ class _Delivery:
         finally:
             # Also when it failed half-way: what was acknowledged until then is never sent again.
             self._page.conclude(
-                open_points=self._pending, rejected=self._rejected, resent=self._policy.resend
+                open_points=self._pending,
+                rejected=self._rejected,
+                resent=self._policy.resend,
+                complete=not self._content.left_out,
             )
             try:
                 self._page.save()
@@ -166,6 +175,8 @@ class _Delivery:
         self._page.tidy()
         if self._refused:
             self._report.problems.append(self._refusal())
+        if self._content.left_out:
+            self._report.problems.append(_malformed(self._answer))
         self._report.digested = self._page.digested
         return self._report
 
@@ -328,6 +339,24 @@ class _Delivery:
             f"The receiver refuses {', '.join(self._refused)}, and took everything else: {first.message}",
             status=first.status,
         )
+
+
+def _malformed(answer: Answer) -> PointsMalformed:
+    left_out = answer.content.left_out
+    total = sum(left_out.values())
+    most = left_out.most_common(REASONS)
+    reasons = [f"{count} of {quote(metric)} ({quote(reason)})" for (metric, reason), count in most]
+    if more := total - sum(count for _, count in most):
+        reasons.append(f"{more} for other reasons")
+    # The message alone is what a task with several windows shows in the end.
+    request = f" (request id {quote(answer.request_id)})" if answer.request_id else ""
+    return PointsMalformed(
+        f"Atlassian's answer for {answer.start:%Y-%m-%d %H:%M} to {answer.end:%H:%M} UTC has {total} points"
+        f" that are not OTLP: {'; '.join(reasons)}{request}. They are left out, and all others are delivered."
+        " The window stays open in the record: run it again, and only these points are still to be sent. If"
+        " this persists, report it to Atlassian's support with the request id",
+        request_id=answer.request_id,
+    )
 
 
 def _cut(batch: list[int], parts: int) -> list[list[int]]:

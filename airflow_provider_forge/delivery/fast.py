@@ -19,9 +19,10 @@ from airflow_provider_forge.delivery.fingerprints import (
 from airflow_provider_forge.delivery.spliced import Spliced
 from airflow_provider_forge.otlp import typed, wire
 from airflow_provider_forge.otlp.conform import origin
-from airflow_provider_forge.otlp.endpoint import HTTP_JSON
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.otlp.model import DELTA, KINDS, whole_nanoseconds
 from airflow_provider_forge.otlp.oddities import Glance, Oddities, find_oddities
+from airflow_provider_forge.otlp.salvage import LeftOut
 from airflow_provider_forge.otlp.splice import encode_point, skeleton, splice
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Fast:
 
     Attributes:
         points: Fingerprints of the points.
+        left_out: None: what is no OTLP is no usual shape either.
 
     Raises:
         Exception: It is in another shape; one of `typed.REFUSALS`.
@@ -60,9 +62,10 @@ class Fast:
         for number, metric in enumerate(typed.metrics_of(self._spliced.resources)):
             reader.read(number, metric)
         self.points = reader.fingerprints
+        self.left_out = LeftOut()
         self._odd = {name for name, glance in reader.glances.items() if not glance.plain}
-        # What protobuf's own reader has to say of all that is around the points, it says now.
-        splice(skeleton(self._spliced.resources, {}, everything=True), {}, source.protocol)
+        # What protobuf's own reader has to say of all that is around the points, it says now, for JSON too.
+        splice(skeleton(self._spliced.resources, {}, everything=True), {}, HTTP_PROTOBUF)
 
     @property
     def count(self) -> int:
@@ -128,11 +131,13 @@ class _AttributesOfAnyPoint(dict[bytes, _Attributes]):
     def __missing__(self, text: bytes) -> _Attributes:
         attributes = typed.decode_attributes(text)
         app, environment = (typed.attribute_text(attributes, key) for key in ("appId", "environmentId"))
+        # JSON has no use for messages; but what is no attribute is found out as they are made.
+        is_text = bool(attributes) and isinstance(attributes[0], typed.TextAttribute)
         made = self[text] = _Attributes(
             canonical_attributes(attributes),
             b"" if environment else self._asked,
             origin(app, environment) if self._conform else (None, None),
-            wire.key_values(attributes) if self._protobuf else [],
+            wire.key_values(attributes) if self._protobuf or not is_text else [],
         )
         return made
 
@@ -237,7 +242,11 @@ class _Reader:
         return glance
 
     def _make_value(self, kind: str, point: typed.Point, text: bytes) -> _Value:
-        made = value_mark(text), wire.value_fields(kind, point) if self._protobuf else b""
+        if self._protobuf:
+            made = value_mark(text), wire.value_fields(kind, point)
+        else:
+            wire.check_value(kind, point)
+            made = value_mark(text), b""
         if len(text) <= SHORT:
             self._values[kind][text] = made
         return made

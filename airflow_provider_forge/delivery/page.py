@@ -147,7 +147,12 @@ class Page:
         return any(time is not None and time >= int(since) for time in times)
 
     def conclude(
-        self, *, open_points: Iterable[int] = (), rejected: Iterable[int] = (), resent: bool = False
+        self,
+        *,
+        open_points: Iterable[int] = (),
+        rejected: Iterable[int] = (),
+        resent: bool = False,
+        complete: bool = True,
     ) -> None:
         """Note what became of the window; to be saved thereafter.
 
@@ -155,6 +160,8 @@ class Page:
             open_points: Points that are still to be delivered; their cells count as not delivered.
             rejected: Points of requests of which the receiver has rejected some.
             resent: Whether all was sent again, which takes back earlier rejections.
+            complete: Whether all points of the answer could be read; if not, the window stays open, because a
+                later answer may have them.
         """
         left_open, with_rejected = self._cells_of(open_points), self._cells_of(rejected)
         filled = self._cells_of(range(len(self._points)))
@@ -162,7 +169,7 @@ class Page:
             earlier = None if resent else self._cells[cell].rejected_at(self._selection, part)
             if cell in with_rejected:
                 asked = Asked(*part, State.REJECTED, self._ledger.timestamp())
-            elif cell in left_open:
+            elif cell in left_open or not complete:
                 continue
             elif earlier is not None:
                 asked = Asked(*part, State.REJECTED, earlier)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from airflow_provider_forge import json_text
 from airflow_provider_forge.exceptions import LONGEST_ID, BrokenAnswer
 from airflow_provider_forge.gateway.failures import Reply, error_of
 from airflow_provider_forge.http import quote
@@ -133,11 +134,12 @@ def _decode(
     """Return the envelope; without its data, in a second pass, where these are of another shape."""
     try:
         try:
-            return msgspec.json.decode(response.content, type=_EnvelopeOf[kind]), None  # type: ignore[valid-type]
+            envelope, _ = json_text.decode(response.content, _EnvelopeOf[kind])  # type: ignore[valid-type]
         except msgspec.ValidationError as mismatch:
-            return msgspec.json.decode(response.content, type=_Envelope), mismatch
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return json_text.decode(response.content, _Envelope)[0], mismatch
+    except json_text.UNREADABLE:
         return None, None
+    return envelope, None
 
 
 def _broken(what: str, request_id: str | None) -> BrokenAnswer:

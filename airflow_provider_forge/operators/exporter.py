@@ -171,6 +171,7 @@ class Exporter:
             selection,
             content,
             lambda others: read(dataclasses.replace(source, environments=others)).points,
+            metrics.request_id,
         )
 
     def _identity(self, metrics: AppMetrics) -> Identity:

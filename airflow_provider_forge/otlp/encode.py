@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["Export", "encode", "json_chunks"]
+__all__ = ["Export", "encode", "json_chunks", "known_fields"]
 
 log = get_logger(__name__)
 
@@ -107,7 +107,7 @@ def _protobuf(resource_metrics: list[Json]) -> bytes:
     message = ExportMetricsServiceRequest()
     unknown: set[str] = set()
     try:
-        json_format.ParseDict(_known(request, message.DESCRIPTOR, unknown), message)
+        json_format.ParseDict(known_fields(request, message.DESCRIPTOR, unknown), message)
     except (json_format.ParseError, RecursionError) as error:
         raise MalformedOtlp(f"resourceMetrics is not OTLP/JSON: {error}") from error
     if unknown:
@@ -118,19 +118,21 @@ def _protobuf(resource_metrics: list[Json]) -> bytes:
     return message.SerializeToString()
 
 
-def _known(value: Any, descriptor: Descriptor | None, unknown: set[str]) -> Any:
+def known_fields(value: Any, descriptor: Descriptor | None, unknown: set[str]) -> Any:
     """Return the value without fields that this version of OTLP lacks, which OTLP says to ignore.
+
+    Their names are added to `unknown`.
 
     The JSON reader's own way of ignoring them also ignores text that stands where a message belongs.
     """
     if isinstance(value, list):
-        return [_known(entry, descriptor, unknown) for entry in value]
+        return [known_fields(entry, descriptor, unknown) for entry in value]
     if not isinstance(value, dict) or descriptor is None:
         return value
     fields = {name: field for field in descriptor.fields for name in (field.json_name, field.name)}
     unknown.update(f"{descriptor.name}.{name}" for name in value.keys() - fields)
     return {
-        name: _known(entry, fields[name].message_type, unknown)
+        name: known_fields(entry, fields[name].message_type, unknown)
         for name, entry in value.items()
         if name in fields
     }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEEPEST",
     "attributes_field",
+    "check_value",
     "key_values",
     "nested",
     "tag",
@@ -46,6 +47,8 @@ DEEPEST = 50
 """Values within each other in an attribute. Protobuf reads 100 messages deep, and some are around it."""
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
+
+_SURELY_64_BITS = len('["1234567890123456789"]')
 
 
 def _varint(number: int) -> bytes:
@@ -124,6 +127,23 @@ def value_fields(kind: str, point: Point) -> bytes:
     if isinstance(point, HistogramPoint) and (fields := _usual_histogram(point)):
         return fields
     return _fields(_LAYOUTS[kind], point)
+
+
+def check_value(kind: str, point: Point) -> None:
+    """Refuse what `value_fields` refuses, in less time where point is a usual histogram.
+
+    Raises:
+        Unfamiliar: A number is none, or too large.
+        struct.error: Likewise.
+    """
+    if isinstance(point, HistogramPoint) and point.bucketCounts is not UNSET and point.flags is UNSET:
+        counts = bytes(point.bucketCounts)
+        # Each count but one takes four characters or more, which bounds the digits of the longest.
+        if len(counts) - 4 * counts.count(b",") <= _SURELY_64_BITS:
+            if point.count is not UNSET:
+                _below(2**64, _integer(point.count))
+            return
+    value_fields(kind, point)
 
 
 class _Field(NamedTuple):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
     PointsChanged,
+    PointsMalformed,
     PointsRejected,
     ReceiverUnavailable,
     RequestTooLarge,
@@ -417,3 +419,28 @@ def test_a_digest_survives_a_crash_between_batches():
     report = line.run(MANY)
     assert (report.changed, report.ambiguous) == (0, 0)
     assert line.receiver.values == Counter(MANY)
+
+
+def test_a_point_that_is_not_otlp_is_left_out_and_leaves_its_window_open():
+    line = Line()
+    spot = Spot("errors", "a", 60)
+    report = line.run([*SOME, (spot, 1.5)])
+    [problem] = report.problems
+    assert isinstance(problem, PointsMalformed)
+    assert re.search(
+        r"1 points that are not OTLP: 1 of errors \(asInt is 1\.5, not a whole number\)", str(problem)
+    )
+    assert line.receiver.values == Counter(SOME)
+    assert (report.points, report.sent) == (len(SOME) + 1, len(SOME))
+    assert '"delivered"' not in "".join(line.store.values.values())
+    # Asked for again, Atlassian may give it a value: then it is all that is sent.
+    report = line.run([*SOME, (spot, 2)])
+    assert (report.sent, report.unchanged, report.problems) == (1, len(SOME), [])
+    assert '"delivered"' in line.store.values["app/where/20261123T0500Z"]
+
+
+def test_a_window_of_nothing_but_points_that_are_not_otlp_is_not_empty():
+    line = Line()
+    report = line.run([(Spot("errors", "a", 60), "")])
+    assert (report.points, report.sent, len(report.problems)) == (1, 0, 1)
+    assert '"empty"' not in "".join(line.store.values.values())

@@ -307,3 +307,39 @@ def test_an_error_counts_for_more_than_the_shape():
 def test_null_as_data_is_broken():
     with pytest.raises(BrokenAnswer, match="null as data"):
         _ = read({"data": None}, kind=int).data
+
+
+BROKEN_TEXTS = {
+    "half a surrogate pair": b'"slow \\ud83d"',
+    "bytes that are no UTF-8": b'"slow \xff\xc3"',
+    "a control character": b'"slow\n\x1b[31m"',
+    "no number": b"NaN",
+    "a number that no double holds": b"1e999",
+    "a number of thousands of digits": b"9" * 5000,
+    "nested without end": b"[" * 50_000 + b"]" * 50_000,
+    "a huge text": b'"' + b"x" * 10**6 + b'"',
+}
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize("field", ["message", "note", "extensions"])
+@pytest.mark.parametrize("broken", BROKEN_TEXTS.values(), ids=BROKEN_TEXTS)
+def test_broken_text_does_not_hide_what_an_error_is(broken, field, status):
+    error = b'"message":"no","extensions":{"statusCode":429,"errorType":"RATE_LIMITED"}'
+    if field == "message":
+        error = error.replace(b'"no"', broken)
+    elif field == "note":
+        error += b',"note":' + broken
+    outside = b',"extensions":{"note":%b,"gateway":{"request_id":"abc"}}' % (
+        broken if field == "extensions" else b"1"
+    )
+    found = failure(b'{"errors":[{%b}]%b}' % (error, outside), status)
+    assert isinstance(found, RateLimited)
+    assert str(found).isprintable()
+    assert len(str(found)) < 1000
+    assert found.request_id == "abc"
+
+
+def test_broken_text_beside_the_data_does_not_hide_the_data():
+    answer = read(b'{"extensions":{"note":"\\ud83d"},"data":{"a":[{"b":"\\ud83d"}]}}', kind=Kept)
+    assert bytes(answer.data.a) == b'[{"b":"\\ufffd"}]'

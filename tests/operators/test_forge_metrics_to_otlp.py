@@ -375,12 +375,21 @@ def test_latency_goes_through_whatever_its_type(sink, connect, shape, protocol):
     assert len({point.kind for point in sink.points}) == 2
 
 
-def test_metrics_that_are_not_otlp_are_asked_for_again(gateway, sink, connect):
-    broken = '{"data":{"ecosystem":{"forgeMetrics":{"appMetrics":{"resourceMetrics":[1]}}}}}'
+@pytest.mark.parametrize("conform", [True, False])
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+def test_metrics_that_are_not_otlp_hold_back_themselves(gateway, sink, connect, protocol, conform):
+    time = f"{int(QUARTER.start.timestamp()) + 60}000000000"
+    good = f'{{"name":"n","sum":{{"dataPoints":[{{"asInt":1,"timeUnixNano":"{time}"}},{{"asInt":1.5}}]}}}}'
+    metrics = f'[1,{{"scopeMetrics":[{{"metrics":[{good}]}}]}}]'
+    broken = f'{{"data":{{"ecosystem":{{"forgeMetrics":{{"appMetrics":{{"resourceMetrics":{metrics}}}}}}}}}}}'
     gateway.add_fault(Fault("body", body=broken, operation="appMetrics"))
-    connect(gateway, sink)
-    with pytest.raises(BrokenAnswer, match="are not OTLP"):
-        run()
+    connect(gateway, sink, otlp={"protocol": protocol})
+    with pytest.raises(
+        AirflowFailException, match=r"has 2 points that are not OTLP: .*asInt is 1\.5.*request id"
+    ):
+        run(conform=conform)
+    assert [point.metric for point in sink.points] == ["n"]
+    assert sum(call.operation == "appMetrics" for call in gateway.calls) == 1
 
 
 def test_the_identity_survives_everything_that_may_change_around_it(

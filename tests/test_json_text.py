@@ -1,0 +1,65 @@
+"""JSON that strict readers refuse, although it has one meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode, repair
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'"/a\\ud83d"', "/a\ufffd"),
+        (b'"\\ude00b"', "\ufffdb"),
+        (b'"\\uD83D\\uD83D\\uDE00"', "\ufffd\U0001f600"),
+        (b'"\\\\ud83d\\ud83d"', "\\ud83d\ufffd"),
+        (b'"\\ud83d\\n"', "\ufffd\n"),
+        (b'{"\\ud83d":1}', {"\ufffd": 1}),
+        (b'"M\xfcller"', "M\ufffdller"),
+        (b'"a\nb\x00\\"c"', 'a\nb\0"c'),
+        (b'[NaN,Infinity,-Infinity,"NaN"]', ["NaN", "Infinity", "-Infinity", "NaN"]),
+        (b"[1e999,-1e999,1.5,12]", ["1e999", "-1e999", 1.5, 12]),
+        (b"[%b]" % (b"9" * 5000), ["9" * 5000]),
+        (b'\xef\xbb\xbf{"a":1}', {"a": 1}),
+        ('{"ü":1}'.encode("utf-16"), {"ü": 1}),
+    ],
+)
+def test_what_has_one_meaning_is_repaired(text, value):
+    assert decode(text, Any) == (value, True)
+    assert msgspec.json.decode(repair(text)) == value
+
+
+@pytest.mark.parametrize("text", [b'{"a":"\\ud83d\\ude00 \\\\ud83d","b":[1.5,-0,1e3]}', b"[]", b'"\\u0001"'])
+def test_strict_json_stays_as_it_is(text):
+    assert decode(text, Any) == (msgspec.json.decode(text), False)
+    assert repair(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'["\\ud83d"', b'"\\x"', b"[1,]", b"01", b"<html>", b'{"a":1}}', b"1.2.3"]
+)
+def test_what_is_cut_off_or_no_json_stays_unreadable(text):
+    with pytest.raises(UNREADABLE):
+        decode(text, Any)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_what_is_nested_without_end_is_cut_by_a_value_of_another_type(opening, closing):
+    deep = opening * 100_000 + b"1" + closing * 100_000
+    value, repaired = decode(b'{"deep":%b,"after":"[{"}' % deep, Any)
+    assert repaired
+    assert value["after"] == "[{"
+    value, depth = value["deep"], 0
+    kind = type(value)
+    while type(value) is kind:
+        value, depth = (value[0] if kind is list else value["a"]), depth + 1
+    assert (value, depth) == ({} if kind is list else [], DEEPEST - 1)
+
+
+def test_a_shape_that_differs_is_still_told():
+    with pytest.raises(msgspec.ValidationError):
+        decode(b'{"a":1}', list[int])
