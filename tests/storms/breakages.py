@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.delivery import stores
+from airflow_provider_forge.delivery import localfile
 from airflow_provider_forge.delivery.entries import Entry
 from airflow_provider_forge.delivery.leases import FileLeases
 from airflow_provider_forge.delivery.page import Page
@@ -17,6 +17,7 @@ from airflow_provider_forge.otlp.client import OtlpClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["BREAKAGES"]
 
@@ -71,21 +72,33 @@ def leases_for_all() -> None:
 
 
 def files_written_in_place() -> None:
-    """A file is emptied before it is written."""
-    stores._replace = lambda path, content: (path.write_bytes(b""), path.write_bytes(content))
+    """A file is emptied before it is written, with no look at what another process has written."""
+
+    def replace(do: Any, path: Path, content: bytes, **more: Any) -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        path.write_bytes(content)
+        return True
+
+    _wrap(localfile, "replace")(replace)
+
+
+def files_written_unseen() -> None:
+    """A file is replaced whatever another process has written there since it was read."""
+    _wrap(localfile, "replace")(lambda do, path, content, still: do(path, content, still=lambda: True))
 
 
 def sent_again_after_success() -> None:
     """A request is repeated once it has succeeded."""
-    _wrap(OtlpClient, "export")(lambda do, client, export: (do(client, export), do(client, export))[0])
+    _wrap(OtlpClient, "export")(lambda do, *args, **more: (do(*args, **more), do(*args, **more))[0])
 
 
 def no_answer_is_a_refusal() -> None:
     """A request without an answer counts as one that the receiver has not seen."""
 
-    def export(do: Any, client: OtlpClient, export: Any) -> None:
+    def export(do: Any, *args: Any, **more: Any) -> Any:
         try:
-            do(client, export)
+            return do(*args, **more)
         except (ReceiverUnavailable, ExportRefused) as error:
             error.maybe_stored = False
             raise
@@ -96,9 +109,9 @@ def no_answer_is_a_refusal() -> None:
 def busy_is_success() -> None:
     """A receiver that is busy counts as one that took all."""
 
-    def export(do: Any, client: OtlpClient, export: Any) -> None:
+    def export(do: Any, *args: Any, **more: Any) -> Any:
         with contextlib.suppress(ReceiverUnavailable):
-            do(client, export)
+            return do(*args, **more)
 
     _wrap(OtlpClient, "export")(export)
 
@@ -166,6 +179,7 @@ BREAKAGES = {
         contention_is_ignored,
         leases_for_all,
         files_written_in_place,
+        files_written_unseen,
         sent_again_after_success,
         no_answer_is_a_refusal,
         busy_is_success,
