@@ -187,19 +187,26 @@ def test_who_is_refused_takes_no_place(gateway, ask, new_limiter):
     assert [new_limiter().acquire(live=True).waited for _ in range(4)] == [0] * 4
 
 
-def test_forty_queued_windows_make_five_bad_calls_at_most(gateway, ask, tmp_path):
-    """All at once, with clocks and sleeps that are real."""
+def test_forty_queued_windows_make_five_bad_calls_at_most(gateway, ask, tmp_path, machine):
+    """All at once; whoever sleeps does so until the first of them has been refused."""
     count = 40
-    start = threading.Barrier(count)
+    start, refused, moving = threading.Barrier(count), threading.Event(), threading.Lock()
     errors: list[type[BaseException]] = []
+    make_unused(new_file_limiter(tmp_path / "account.json", machine, calls=5).store)
+
+    def sleep(seconds: float) -> None:
+        assert refused.wait(60)
+        with moving:
+            machine.now += seconds
 
     def window() -> None:
-        limiter = RateLimiter(FileStore(tmp_path / "account.json", calls=5, seconds=1.0))
+        store = FileStore(tmp_path / "account.json", calls=5, clock=machine.clock)
         start.wait()
         try:
-            ask(gateway, limiter, api_token="expired-token")
+            ask(gateway, RateLimiter(store, sleep=sleep), api_token="expired-token")
         except Exception as error:  # noqa: BLE001 - of whatever kind, the test is to show it
             errors.append(type(error))
+            refused.set()
 
     tasks = [threading.Thread(target=window) for _ in range(count)]
     for task in tasks:
