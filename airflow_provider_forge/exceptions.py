@@ -223,11 +223,21 @@ class ReceiverUnavailable(RetryableError):
         message: What happened, and what to do about it.
         retry_after: Seconds to wait before trying again; None where nothing was said.
         maybe_stored: Whether the receiver may have stored the points all the same.
+        transient: Whether it may well pass within a minute, as a restart does and a wrong certificate does
+            not.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, maybe_stored: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        maybe_stored: bool = False,
+        transient: bool = False,
+    ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.maybe_stored = maybe_stored
+        self.transient = transient
 
 
 class LedgerUnavailable(RetryableError):

@@ -154,7 +154,7 @@ class Wire:
 
     Attributes:
         sent: Whether the last request was handed over whole, so that the server may have acted on it.
-        head: The first bytes that came in answer to it, up to 64 KiB; none from a proxy's tunnel.
+        head: The first bytes that came in answer to it, up to 64 KiB.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -167,7 +167,7 @@ class Wire:
     def begin(self, seconds: float) -> None:
         """Begin a call that may take this long as a whole, connecting included."""
         self._deadline = self._clock() + seconds
-        self.sent, self.head = False, b""
+        self._in_tunnel, self.sent, self.head = False, False, b""
 
     @property
     def expired(self) -> bool:
@@ -176,8 +176,13 @@ class Wire:
 
     @property
     def status(self) -> int | None:
-        """The status of the last answer, once its status line has arrived; interim answers have none."""
-        return self._parse_head()[0]
+        """The server's status, once its status line has arrived; interim answers have none."""
+        return None if self._in_tunnel else self._parse_head()[0]
+
+    @property
+    def proxy_status(self) -> int | None:
+        """The status with which a proxy refused to open a tunnel to the server; None if none did."""
+        return self._parse_head()[0] if self._in_tunnel else None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -215,7 +220,7 @@ class Wire:
 
         def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:
             data: bytes = read(max_bytes, timeout=self._left(timeout))
-            if len(self.head) < _MAX_HEAD and not self._in_tunnel:
+            if len(self.head) < _MAX_HEAD:
                 self.head += data
             return data
 

@@ -75,6 +75,12 @@ def lane(nodeid: str) -> str:
 
 
 @pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+    """A receiver that is away for a moment fails the task at once: no test has a minute for it."""
+    monkeypatch.setattr("airflow_provider_forge.delivery.attempts.PATIENCE", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def private_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a rate limiter of its own: its files are in the temporary directory.
 

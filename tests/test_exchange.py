@@ -226,6 +226,18 @@ def test_what_a_tunnels_proxy_answers_is_no_answer_of_the_server():
     assert (wire.status, wire.sent) == (None, False)
 
 
+def test_a_proxy_that_refuses_a_tunnel_is_told_from_the_server():
+    wire = Wire()
+    wire.begin(30)
+    with (
+        raw_server(lambda _: response(407)) as server,
+        httpx.Client(proxy=server.url, timeout=5, trust_env=False) as client,
+        pytest.raises(httpx.ProxyError),
+    ):
+        client.post("https://receiver.example", content=b"x", extensions={"trace": wire.trace})
+    assert (wire.status, wire.proxy_status, wire.sent) == (None, 407, False)
+
+
 def test_a_connection_that_nobody_takes_has_sent_nothing():
     wire = Wire()
     wire.begin(30)

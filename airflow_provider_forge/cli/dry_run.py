@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
-
 from airflow_provider_forge.otlp.client import OtlpClient
+from airflow_provider_forge.otlp.replies import Reply
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.encode import Export
@@ -49,9 +48,9 @@ class DryClient(OtlpClient):
         self.batches: list[Batch] = []
         self._sizes: list[int] = []
 
-    def export(self, export: Export) -> None:
+    def export(self, export: Export, *, seconds: float | None = None) -> str | None:
         """Note a request; fails as `OtlpClient.export` does where it is larger than the endpoint says."""
-        super().export(export)
+        said = super().export(export, seconds=seconds)
         self.batches.append(
             Batch(
                 export.points,
@@ -62,7 +61,8 @@ class DryClient(OtlpClient):
                 export.end,
             )
         )
+        return said
 
-    def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:  # noqa: ARG002 - as it is called
+    def _post(self, body: bytes, headers: dict[str, str], seconds: float) -> Reply:  # noqa: ARG002 - as called
         self._sizes.append(len(body))
-        return httpx.Response(200)
+        return Reply(200)

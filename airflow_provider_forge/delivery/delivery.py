@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.delivery.attempts import Attempts
 from airflow_provider_forge.delivery.entries import Standing
+from airflow_provider_forge.delivery.isolation import Isolation, halves
+from airflow_provider_forge.delivery.sender import Sender
 from airflow_provider_forge.exceptions import (
-    DeliveryAmbiguous,
     ExportRefused,
     FinalError,
-    LedgerUnavailable,
     PointsChanged,
     PointsMalformed,
     PointsRejected,
-    ReceiverUnavailable,
     RequestTooLarge,
 )
 from airflow_provider_forge.text import get_logger, quote
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.ledger import Ledger, Selection
     from airflow_provider_forge.delivery.page import Page
     from airflow_provider_forge.otlp.client import OtlpClient
-    from airflow_provider_forge.otlp.encode import Export
 
 __all__ = ["Answer", "Policy", "Report", "deliver"]
 
@@ -36,8 +35,6 @@ log = get_logger(__name__)
 
 HALVINGS = 8
 """How often a request that the receiver finds too large is cut in two."""
-
-_BAD_REQUEST = 400
 
 REASONS = 5
 """How many reasons an error gives for points that were left out."""
@@ -94,6 +91,7 @@ class Report:
         ambiguous: Points that it may have had before, with no answer known.
         rejected: Points that it rejected of those sent.
         batches: Requests that it acknowledged.
+        warnings: Requests that it acknowledged with words beside, or with an answer that cannot be read.
         digested: Whether points are too many to be recorded one by one.
         contended: Whether another task delivered the same minutes at the same time.
         problems: What fails the task once everything else is delivered.
@@ -106,13 +104,19 @@ class Report:
     ambiguous: int = 0
     rejected: int = 0
     batches: int = 0
+    warnings: int = 0
     digested: bool = False
     contended: bool = False
     problems: list[FinalError] = field(default_factory=list)
 
 
 def deliver(
-    answer: Answer, receiver: OtlpClient, ledger: Ledger, policy: Policy, report: Report | None = None
+    answer: Answer,
+    receiver: OtlpClient,
+    ledger: Ledger,
+    policy: Policy,
+    report: Report | None = None,
+    attempts: Attempts | None = None,
 ) -> Report:
     """Send what the receiver has not acknowledged yet, oldest first, and record what it acknowledges.
 
@@ -122,49 +126,55 @@ def deliver(
         ledger: What the receiver has.
         policy: What to do with points that are not simply new.
         report: An empty one to fill, for who wants to know how far it came where something is raised.
+        attempts: What the requests of one task share; None for a task of this window only.
 
     Raises:
         DeliveryBusy: Another task delivers the same minutes at this moment.
         LedgerUnavailable: The record cannot be read or written.
-        ReceiverUnavailable: The receiver is busy or did not answer.
+        ReceiverUnavailable: The receiver is busy or did not answer, and that lasts.
         ExportRefused: It refuses requests, whatever is in them.
     """
     with ledger.page(
         answer.content.points, answer.selection, answer.start, answer.end, reread=answer.reread
     ) as page:
-        return _Delivery(answer, receiver, page, policy, report or Report()).run()
+        return _Delivery(answer, receiver, page, policy, report or Report(), attempts or Attempts()).run()
 
 
 class _Delivery:
     def __init__(
-        self, answer: Answer, receiver: OtlpClient, page: Page, policy: Policy, report: Report
+        self,
+        answer: Answer,
+        receiver: OtlpClient,
+        page: Page,
+        policy: Policy,
+        report: Report,
+        attempts: Attempts,
     ) -> None:
-        self._answer = answer
         self._content = answer.content
-        self._receiver = receiver
+        self._most_bytes = receiver.endpoint.max_body_bytes
         self._page = page
         self._policy = policy
-        self._pending: set[int] = set()
-        self._rejected: set[int] = set()
-        self._refused: dict[str, ExportRefused] = {}
         self._report = report
+        self._answer = answer
+        self._sender = Sender(answer.content, receiver, page, policy, report, attempts)
+        self._isolation = Isolation(answer.content, self._sender)
         report.points = answer.content.count + sum(answer.content.left_out.values())
         report.unchanged = len(page.numbers(Standing.UNCHANGED))
         report.changed = len(page.numbers(Standing.CHANGED))
-        self._ambiguous = set(page.numbers(Standing.AMBIGUOUS))
-        report.ambiguous = len(self._ambiguous)
+        report.ambiguous = len(self._sender.ambiguous)
 
     def run(self) -> Report:
         numbers = self._to_send()
-        self._pending |= {*numbers, *self._page.numbers(Standing.NEW, Standing.AMBIGUOUS)}
+        sender = self._sender
+        sender.pending |= {*numbers, *self._page.numbers(Standing.NEW, Standing.AMBIGUOUS)}
         self._recall_rejections()
         try:
             self._send(numbers)
         finally:
             # Also when it failed half-way: what was acknowledged until then is never sent again.
             self._page.conclude(
-                open_points=self._pending,
-                rejected=self._rejected,
+                open_points=sender.pending,
+                rejected=sender.rejected,
                 resent=self._policy.resend,
                 complete=not self._content.left_out,
             )
@@ -173,8 +183,8 @@ class _Delivery:
             finally:
                 self._tell_contention()
         self._page.tidy()
-        if self._refused:
-            self._report.problems.append(self._refusal())
+        if (problem := self._isolation.problem()) is not None:
+            self._report.problems.append(problem)
         if self._content.left_out:
             self._report.problems.append(_malformed(self._answer))
         self._report.digested = self._page.digested
@@ -218,127 +228,30 @@ class _Delivery:
                 report.problems.append(
                     PointsChanged(f"{told}. To send them, run it with on_changed='send' or resend=True")
                 )
-        if not self._settle_ambiguous(self._ambiguous):
+        if not self._sender.settle_ambiguous(self._sender.ambiguous):
             wanted.append(Standing.AMBIGUOUS)
         return self._page.numbers(*wanted)
-
-    def _settle_ambiguous(self, numbers: set[int]) -> set[int]:
-        """Say what is done with points that may have arrived; return those that are held back."""
-        if not numbers:
-            return set()
-        told = f"{len(numbers)} points were sent before, and whether they arrived is not known"
-        if self._policy.on_ambiguous == "resend":
-            log.warning("%s: sent again, so one duplicate of each is possible", told)
-            return set()
-        self._report.problems.append(
-            DeliveryAmbiguous(
-                f"{told}. Look for them at the receiver; to send them again, run it with"
-                " on_ambiguous='resend' or resend=True"
-            )
-        )
-        return set(numbers)
 
     def _send(self, numbers: list[int]) -> None:
         todo = [(numbers, HALVINGS)] if numbers else []
         while todo:
             batch, halvings = todo.pop()
             export = self._content.encode(batch)
-            parts = -(-export.size // self._receiver.endpoint.max_body_bytes)
+            parts = -(-export.size // self._most_bytes)
             if parts > 1 and len(batch) > 1:
                 todo += [(part, halvings) for part in reversed(_cut(batch, parts))]
                 continue
             try:
-                self._post(batch, export)
+                self._sender.send(batch, export)
             except RequestTooLarge as refusal:
                 if len(batch) == 1:
-                    self._leave_out(batch, refusal)
+                    self._isolation.leave_out(batch, refusal)
                     continue
                 if not halvings:
                     raise
-                todo += [(part, halvings - 1) for part in reversed(_cut(batch, 2))]
+                todo += [(part, halvings - 1) for part in reversed(halves(batch))]
             except ExportRefused as refusal:
-                if refusal.status != _BAD_REQUEST:
-                    raise
-                by_metric = self._by_metric(batch)
-                if len(by_metric) > 1:
-                    todo += [(part, halvings) for part in reversed(by_metric)]
-                else:
-                    self._leave_out(batch, refusal)
-
-    def _post(self, batch: list[int], export: Export) -> None:
-        self._page.intend(batch)
-        try:
-            self._page.save()
-        except LedgerUnavailable:  # nothing was sent
-            self._page.withdraw(batch)
-            raise
-        if there := self._taken_meanwhile(batch):
-            self._page.withdraw(there)
-            batch = [number for number in batch if number not in there]
-            if not batch:
-                return
-            export = self._content.encode(batch)
-        try:
-            self._receiver.export(export)
-        except PointsRejected as rejection:
-            # OTLP forbids to send them again, so they count as acknowledged.
-            log.warning("%s", rejection)
-            self._report.rejected += rejection.rejected
-            self._report.sent -= rejection.rejected
-            self._report.problems.append(rejection)
-            self._rejected.update(batch)
-        except (ExportRefused, ReceiverUnavailable) as error:
-            if not error.maybe_stored:
-                self._page.withdraw(batch)
-            raise
-        self._page.acknowledge(batch)
-        self._pending.difference_update(batch)
-        self._report.sent += export.points
-        self._report.batches += 1
-        log.info(
-            "The receiver took a request of %s bytes: %d points, %s",
-            f"{export.size:,}",
-            export.points,
-            ", ".join(export.metrics),
-        )
-
-    def _taken_meanwhile(self, batch: list[int]) -> set[int]:
-        """Return the points that another writer has delivered, or sends, since this page was opened."""
-        if self._policy.resend or not self._page.contended:
-            return set()
-        standings = {number: self._page.standing(number) for number in batch}
-        there = {number for number in batch if standings[number] is Standing.UNCHANGED}
-        self._pending.difference_update(there)
-        self._report.unchanged += len(there)
-        unknown = {
-            number
-            for number in batch
-            if standings[number] is Standing.AMBIGUOUS and number not in self._ambiguous
-        }
-        self._ambiguous |= unknown
-        self._report.ambiguous += len(unknown)
-        return there | self._settle_ambiguous(unknown)
-
-    def _leave_out(self, batch: list[int], refusal: ExportRefused) -> None:
-        """Go on without what is refused by itself: it must not hold back the rest."""
-        metric = self._content.points[batch[0]].metric
-        log.warning("%s: %d points are left out: %s", metric, len(batch), refusal)
-        self._refused[metric] = refusal
-
-    def _by_metric(self, batch: list[int]) -> list[list[int]]:
-        metrics: dict[str, list[int]] = {}
-        for number in batch:
-            metrics.setdefault(self._content.points[number].metric, []).append(number)
-        return list(metrics.values())
-
-    def _refusal(self) -> ExportRefused:
-        first = next(iter(self._refused.values()))
-        if not self._report.batches:
-            return first
-        return ExportRefused(
-            f"The receiver refuses {', '.join(self._refused)}, and took everything else: {first.message}",
-            status=first.status,
-        )
+                self._isolation.deliver_rest(batch, refusal)
 
 
 def _malformed(answer: Answer) -> PointsMalformed:

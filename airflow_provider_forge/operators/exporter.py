@@ -7,6 +7,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_forge.delivery.attempts import Attempts
 from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, WindowExpired, WindowTooLarge
 from airflow_provider_forge.operators.interval import check_age
 from airflow_provider_forge.operators.progress import in_words
@@ -47,6 +48,7 @@ class Exporter:
         conform: Whether to put right what Atlassian labels wrongly.
         on_expired: `fail`, or `skip` what is too old.
         tally: Of what is done.
+        attempts: What the requests to the receiver share.
         now: Returns the present, aware.
     """
 
@@ -60,6 +62,7 @@ class Exporter:
     conform: bool
     on_expired: str
     tally: Tally = field(default_factory=Tally)
+    attempts: Attempts = field(default_factory=Attempts)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
 
     def export(self, progress: Progress, keep: Callable[[Progress], None] = lambda _: None) -> None:
@@ -138,7 +141,7 @@ class Exporter:
         from airflow_provider_forge.otlp.model import MalformedOtlp
 
         try:
-            deliver(self._read(metrics), self.receiver, self.ledger, self.policy, report)
+            deliver(self._read(metrics), self.receiver, self.ledger, self.policy, report, self.attempts)
         except MalformedOtlp as error:
             raise BrokenAnswer(
                 f"The gateway's metrics for {metrics.window} are not OTLP ({quote(error)}). They are asked"

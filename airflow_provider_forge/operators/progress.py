@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Summary", "in_words"]
 
-_ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
+_ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches", "warnings")
 
 
 MOST_REQUEST_IDS = 500
@@ -36,6 +36,7 @@ class Summary:
     ambiguous: int = 0
     rejected: int = 0
     batches: int = 0
+    warnings: int = 0
     expired: int = 0
     digested: bool = False
     contended: bool = False

@@ -7,14 +7,12 @@ again and what must not is told apart as in the OTLP specification, "OTLP/HTTP R
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
-import msgspec
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from airflow_provider_forge.exceptions import (
     ExportRefused,
@@ -22,10 +20,12 @@ from airflow_provider_forge.exceptions import (
     ReceiverUnavailable,
     RequestTooLarge,
 )
-from airflow_provider_forge.http import USER_AGENT, quote, retry_after
+from airflow_provider_forge.exchange import ACCEPT_ENCODING, Wire
+from airflow_provider_forge.http import USER_AGENT, quote, retry_after, why_no_answer
 from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
+from airflow_provider_forge.otlp.replies import Reply, partial_success, words
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ __all__ = ["OtlpClient", "Reception"]
 log = get_logger(__name__)
 
 _RETRYABLE = (429, 502, 503, 504)
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _CONTENT_TYPES = {True: "application/json", False: "application/x-protobuf"}
 _REMEDIES = {
     400: "the receiver could not use the request: try the other protocol, or look at the receiver's log",
@@ -47,18 +46,14 @@ _REMEDIES = {
     403: "check the OTLP Connection's password and its extra auth_header",
     404: "check the path in the OTLP Connection's host: /v1/metrics is added to a base URL",
     405: "check the path in the OTLP Connection's host: /v1/metrics is added to a base URL",
+    407: "a proxy answered, not the receiver: check the proxy's credentials in HTTPS_PROXY or HTTP_PROXY",
     415: "set the OTLP Connection's extra protocol to the one that the receiver takes",
 }
+_NO_GZIP = "; if it takes no gzip, set the extra compression to none"
 _IN_PARTS = "It is sent in parts; where even single points are too large"
 
 SUSPICIOUS_BYTES = 1024 * 1024
 """A Collector answers a body above its limit with 400, not 413; a smaller one is refused for what it says."""
-
-
-@dataclass(frozen=True)
-class _PartialSuccess:
-    rejected: int = 0
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,9 +88,10 @@ class OtlpClient:
         self._secrets = tuple(
             part for value in endpoint.headers.values() for part in (value, value.partition(" ")[2])
         )
+        self._wire = Wire()
         self._client = httpx.Client(
             # In lower case, so that a User-Agent of the user's replaces ours instead of going out beside it.
-            headers={"user-agent": USER_AGENT}
+            headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPT_ENCODING}
             | {key.lower(): value for key, value in endpoint.headers.items()},
             timeout=endpoint.timeout,
             verify=endpoint.ssl_context(),
@@ -113,8 +109,15 @@ class OtlpClient:
         """Close the connections."""
         self._client.close()
 
-    def export(self, export: Export) -> None:
+    def export(self, export: Export, *, seconds: float | None = None) -> str | None:
         """Send one request; returns when the receiver has taken all of its points.
+
+        Args:
+            export: The request.
+            seconds: Maximum time that the call may take; None for the endpoint's.
+
+        Returns:
+            What the receiver said beside that, or what of it could not be read; None if there is nothing.
 
         Raises:
             ReceiverUnavailable: The receiver is busy or did not answer; sending again may help.
@@ -122,7 +125,7 @@ class OtlpClient:
             ExportRefused: It refused the request; sending it again would not help.
             PointsRejected: It took the request but rejected points of it, or did not say so in OTLP.
         """
-        self._export(export)
+        return self._export(export, seconds)[1]
 
     def knock(self) -> Reception:
         """Send a request without points, and return how it was taken.
@@ -131,15 +134,15 @@ class OtlpClient:
             ForgeError: As for `export`.
         """
         started = time.monotonic()
-        response = self._export(encode([], self.endpoint.protocol))
+        reply, _ = self._export(encode([], self.endpoint.protocol), None)
         return Reception(
             host=self._host(),
-            status=response.status_code,
-            server=quote(response.headers.get("server", ""), self._secrets),
+            status=reply.status,
+            server=quote(reply.headers.get("server", ""), self._secrets),
             elapsed=time.monotonic() - started,
         )
 
-    def _export(self, export: Export) -> httpx.Response:
+    def _export(self, export: Export, seconds: float | None) -> tuple[Reply, str | None]:
         headers = {"Content-Type": _CONTENT_TYPES[export.protocol == HTTP_JSON]}
         if self.endpoint.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
@@ -152,33 +155,53 @@ class OtlpClient:
                 f"Not sent to {self._host()}: {_size(export)} would go out as {len(body)} bytes, more than"
                 f" max_compressed_bytes ({most}). {_IN_PARTS}, raise that extra of the OTLP Connection"
             )
-        response = self._post(body, headers)
-        if not response.is_success:
-            raise self._failure(response, export)
-        self._check_partial_success(response, export)
-        return response
+        reply = self._post(body, headers, self.endpoint.call_timeout if seconds is None else seconds)
+        if not reply.is_success:
+            raise self._failure(reply, export)
+        return reply, self._check_success(reply, export)
 
-    def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    def _post(self, body: bytes, headers: dict[str, str], seconds: float) -> Reply:
+        wire = self._wire
+        wire.begin(seconds)
         try:
-            return self._client.post(self.endpoint.url, content=body, headers=headers)
+            with self._client.stream(
+                "POST", self.endpoint.url, content=body, headers=headers, extensions={"trace": wire.trace}
+            ) as response:
+                return Reply.read(response)
         except httpx.RequestError as error:
-            raise ReceiverUnavailable(
-                f"No answer from {self._host()} ({type(error).__name__}: {quote(str(error), self._secrets)})."
-                " It is tried again; should that not end, check the OTLP Connection's host and the network",
-                maybe_stored=not isinstance(error, _NEVER_SENT),
-            ) from error
+            if wire.status is not None:
+                # The answer was given with its status line, whatever is wrong with what follows.
+                return Reply(wire.status, wire.headers, wire.rest, f"it broke off ({type(error).__name__})")
+            raise self._no_answer(error, seconds) from error
 
-    def _failure(self, response: httpx.Response, export: Export) -> ExportRefused | ReceiverUnavailable:
-        status = response.status_code
-        said = quote(_message(response), self._secrets)
+    def _no_answer(self, error: httpx.RequestError, seconds: float) -> ReceiverUnavailable:
+        why, transient = "", not self._wire.sent
+        if (status := self._wire.proxy_status) is not None:
+            why = f": the proxy in between answered {status}; check HTTPS_PROXY and the proxy's credentials"
+            transient = status in _RETRYABLE
+        elif tls := _tls_error(error):
+            why, transient = f": {_why_no_tls(tls)}", False
+        elif self._wire.expired:
+            why = f": it took longer than {seconds:g} s as a whole"
+        said = f"{type(error).__name__}: {quote(str(error), self._secrets)}"
+        return ReceiverUnavailable(
+            f"No answer from {self._host()} ({said}){why}. It is tried again; should that not end,"
+            " check the OTLP Connection's host and the network",
+            maybe_stored=self._wire.sent,
+            transient=transient,
+        )
+
+    def _failure(self, reply: Reply, export: Export) -> ExportRefused | ReceiverUnavailable:
+        status = reply.status
+        said = quote(words(reply), self._secrets)
         what = f"{self._host()} answered {status}" + (f" ({said})" if said else "")
         # With 503 a receiver says that it took nothing; the others may come from a proxy, or from a crash,
         # after the points were stored.
         maybe_stored = status >= 500 and status != 503
         if status in _RETRYABLE:
-            wait = retry_after(response.headers, dt.datetime.now(dt.timezone.utc))
+            wait = retry_after(reply.headers, dt.datetime.now(dt.timezone.utc))
             return ReceiverUnavailable(
-                f"{what}. It is tried again", retry_after=wait, maybe_stored=maybe_stored
+                f"{what}. It is tried again", retry_after=wait, maybe_stored=maybe_stored, transient=True
             )
         if status == 413 or (status == 400 and export.size > SUSPICIOUS_BYTES):
             return RequestTooLarge(
@@ -186,88 +209,72 @@ class OtlpClient:
                 status=status,
             )
         remedy = _REMEDIES.get(status, "look at the receiver's log")
-        if response.has_redirect_location:
+        if status in (400, 415) and self.endpoint.compression == "gzip":
+            remedy += _NO_GZIP
+        if reply.redirects:
             remedy = "it moved: put its present URL into the OTLP Connection's host"
         return ExportRefused(
             f"{what}, which OTLP forbids to try again: {remedy}", status=status, maybe_stored=maybe_stored
         )
 
-    def _check_partial_success(self, response: httpx.Response, export: Export) -> None:
-        partial = _partial_success(response)
-        if partial is None:
+    def _check_success(self, reply: Reply, export: Export) -> str | None:
+        if reply.is_html:
             raise ExportRefused(
-                f"{self._host()} answered {response.status_code} with a page of HTML, which is no answer to"
+                f"{self._host()} answered {reply.status} with a page of HTML, which is no answer to"
                 " OTLP, so nothing may have been stored: check the OTLP Connection's host",
                 maybe_stored=True,
             )
+        partial = partial_success(reply)
+        took = f"{self._host()} took the request of {export.points} points"
         said = quote(partial.message, self._secrets)
-        if partial.rejected:
-            raise PointsRejected(
-                f"{self._host()} rejected {partial.rejected} of {export.points} points"
-                f" ({said or 'it did not say why'}), and OTLP forbids to send them again. The request held"
-                f" {', '.join(export.metrics)} from {_utc(export.start)} to {_utc(export.end)}",
-                rejected=partial.rejected,
-            )
+        if partial.rejected != 0:
+            raise self._rejection(partial.rejected, said, export)
         if said:
-            log.warning("%s took all points, and says: %s", self._host(), said)
+            warning = f"{took}, names no number of rejected ones, and says: {said}"
+        elif reply.unread or not partial.readable:
+            why = reply.unread or "it is not the protobuf that it says"
+            warning = (
+                f"{took} ({reply.status}), but the body of its answer cannot be read: {why}. Whether it"
+                " rejected points is not known"
+            )
+        else:
+            return None
+        log.warning("%s", warning)
+        return warning
+
+    def _rejection(self, rejected: int | None, said: str, export: Export) -> PointsRejected:
+        if rejected is None:
+            what = f"rejected points of {export.points}, and gives a number that cannot be"
+        elif rejected > export.points:
+            what = f"rejected up to {export.points} of {export.points} points, counted in a way of its own"
+        else:
+            what = f"rejected {rejected} of {export.points} points"
+        return PointsRejected(
+            f"{self._host()} {what} ({said or 'it did not say why'}), and OTLP forbids to send them again."
+            f" The request held {', '.join(export.metrics)} from {_utc(export.start)} to {_utc(export.end)}",
+            rejected=min(rejected or 0, export.points),
+        )
 
     def _host(self) -> str:
         return httpx.URL(self.endpoint.url).netloc.decode()
 
 
-def _partial_success(response: httpx.Response) -> _PartialSuccess | None:
-    """Read an answer of 2xx; None where it is a page for people, not an answer to OTLP.
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, ssl.SSLError):
+        link = link.__cause__ or link.__context__
+    return link
 
-    Receivers in the wild also answer with nothing, with null, with an empty message in either encoding, and
-    without saying which: the body itself tells.
-    """
-    kind = response.headers.get("content-type", "").lower()
-    if "html" in kind:
-        return None
-    content = _json(response)
-    if isinstance(content, dict):
-        found = content.get("partialSuccess")
-        found = found if isinstance(found, dict) else {}
-        return _PartialSuccess(_count(found.get("rejectedDataPoints")), str(found.get("errorMessage") or ""))
-    try:
-        partial = ExportMetricsServiceResponse.FromString(response.content).partial_success
-    except DecodeError:
-        if "protobuf" in kind:
-            log.warning("Took an answer as success that says it is protobuf and is not")
-        return _PartialSuccess()
-    return _PartialSuccess(partial.rejected_data_points, partial.error_message)
+
+def _why_no_tls(error: ssl.SSLError) -> str:
+    """Return what is wrong with TLS, and which field of the Connection mends it."""
+    if "ALERT" in (error.reason or ""):
+        return "it refused the TLS handshake; check the extras cert_file and key_file, which show who calls"
+    return why_no_answer(error, trust="Name the PEM file of its authority in the extra ca_file")
 
 
 def _size(export: Export) -> str:
     return f"the request (points: {export.points}, bytes: {export.size})"
-
-
-def _count(value: Any) -> int:
-    """Return a 64-bit integer of protobuf's JSON: a number or text, also with a fraction of zero."""
-    try:
-        return int(float(value or 0))
-    except (TypeError, ValueError, OverflowError):
-        return 0
-
-
-def _message(response: httpx.Response) -> str:
-    """Return a failed answer's words: a `google.rpc.Status` in JSON or protobuf, or plain text."""
-    kind = response.headers.get("content-type", "").lower()
-    if "html" in kind:
-        return ""
-    content = _json(response)
-    if isinstance(content, dict):
-        return str(content.get("message") or content.get("error") or "")
-    if "protobuf" in kind:
-        return response.content.decode("ascii", errors="ignore")
-    return response.text
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _utc(nanoseconds: int) -> str:

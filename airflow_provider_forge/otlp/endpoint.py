@@ -42,6 +42,10 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024
 """What Dynatrace takes; a Collector and Prometheus take more."""
 
+CALL_TIMEOUTS = 4
+"""Time-outs that a call may take as a whole, if nothing else is said: a receiver that sends a byte now and
+then is never silent for long."""
+
 LEAST_BYTES = 1024
 MOST_BYTES = 64 * 1024 * 1024
 """What OTLP says that a receiver should take."""
@@ -109,6 +113,8 @@ class Endpoint:
         protocol: `http/protobuf`, which every receiver takes, or `http/json`.
         compression: `gzip` or `none`.
         timeout: Seconds that the receiver may stay silent.
+        export_timeout: Seconds that one export may take as a whole, its retries included; None for four times
+            the time-out for each call.
         max_body_bytes: Size, before compression, above which a request is to be split.
         max_compressed_bytes: Size as it is sent, above which a request is not sent; None for any size.
         max_age: How old points may be for the destination to keep them; None for any age.
@@ -126,6 +132,7 @@ class Endpoint:
     protocol: str = HTTP_PROTOBUF
     compression: str = "gzip"
     timeout: float = DEFAULT_TIMEOUT
+    export_timeout: float | None = None
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_compressed_bytes: int | None = None
     max_age: dt.timedelta | None = None
@@ -180,6 +187,11 @@ class Endpoint:
                 raise ConfigurationError(name, f"there is no file {path} on this machine")
 
     @property
+    def call_timeout(self) -> float:
+        """Seconds that one call may take as a whole."""
+        return CALL_TIMEOUTS * self.timeout if self.export_timeout is None else self.export_timeout
+
+    @property
     def destination(self) -> str:
         """What tells this destination from others: the URL, in one spelling, and the tenant.
 
@@ -213,6 +225,9 @@ class Endpoint:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (ssl.SSLError, OSError) as error:
             raise ConfigurationError("ca_file", f"{self.ca_file} cannot be read: {error}") from error
+        if self.ca_file:
+            # As of Python 3.13 by default: a file that holds an intermediate authority only is enough.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.cert_file:
             try:
                 context.load_cert_chain(self.cert_file, self.key_file, password="")
@@ -297,12 +312,15 @@ def endpoint_from_environ(environ: Mapping[str, str]) -> Endpoint:
             f"no endpoint: give the receiver's URL, such as {_EXAMPLE}, or set OTEL_EXPORTER_OTLP_ENDPOINT",
         )
     try:
+        # The longest time of a batch's whole export, as the specification says.
+        timeout = _seconds(settings.get("TIMEOUT")) if settings.get("TIMEOUT") else None
         return Endpoint(
             url=settings.url(),
             headers=_headers(settings.get("HEADERS")),
             protocol=settings.get("PROTOCOL", HTTP_PROTOBUF),
             compression=settings.get("COMPRESSION", "gzip"),
-            timeout=_seconds(settings.get("TIMEOUT", str(DEFAULT_TIMEOUT * 1000))),
+            timeout=timeout or DEFAULT_TIMEOUT,
+            export_timeout=timeout,
             ca_file=settings.get("CERTIFICATE") or None,
             cert_file=settings.get("CLIENT_CERTIFICATE") or None,
             key_file=settings.get("CLIENT_KEY") or None,

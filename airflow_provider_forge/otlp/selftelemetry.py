@@ -53,7 +53,7 @@ SERVICE_NAME = "airflow-provider-forge"
 SCOPE_NAME = "airflow_provider_forge"
 
 LONGEST_WAIT = 5.0
-"""Seconds that a receiver may stay silent: a task must not wait long for what it can do without."""
+"""Seconds that the call may take: a task must not wait long for what it can do without."""
 
 OUTCOME = "forge.exporter.outcome"
 ERROR_TYPE = "error.type"
@@ -181,7 +181,9 @@ def send_measurements(
         reporter: Who has measured it.
         start: Since when the sums were counted, in nanoseconds since the epoch.
     """
-    hasty = dataclasses.replace(endpoint, timeout=min(endpoint.timeout, LONGEST_WAIT))
+    hasty = dataclasses.replace(
+        endpoint, timeout=min(endpoint.timeout, LONGEST_WAIT), export_timeout=LONGEST_WAIT
+    )
     try:
         now = max(time.time_ns(), start + 1)
         export = encode_measurements(measurements, reporter, endpoint.protocol, start=start, now=now)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from airflow_provider_forge.delivery.accounts import Account
+    from airflow_provider_forge.delivery.attempts import Attempts
     from airflow_provider_forge.delivery.content import Content
 
 EPOCH = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.timezone.utc)
@@ -125,7 +126,7 @@ class Receiver:
     requests: list[list[tuple[Spot, int]]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
 
-    def export(self, export: Any) -> None:
+    def export(self, export: Any, *, seconds: float | None = None) -> None:
         self.fuse.step()
         if self.failures:
             raise self.failures.pop(0)
@@ -216,6 +217,7 @@ class Line:
         *,
         ledger: Ledger | None = None,
         selection: Selection = SELECTION,
+        attempts: Attempts | None = None,
         **policy: Any,
     ) -> Report:
         """Deliver what was served for the minutes from `start` to `end`."""
@@ -231,4 +233,4 @@ class Line:
             content(selection.environments),
             lambda environments: content(environments).points,
         )
-        return deliver(answer, self.receiver, ledger or self.ledger(), Policy(**policy))
+        return deliver(answer, self.receiver, ledger or self.ledger(), Policy(**policy), None, attempts)

@@ -221,11 +221,11 @@ def fail_once(line, *, after, error):
     """Have the receiver fail one request, after so many that it took."""
     export = line.receiver.export
 
-    def failing(request):
+    def failing(request, **limits):
         if len(line.receiver.requests) == after:
             line.receiver.export = export
             raise error
-        export(request)
+        export(request, **limits)
 
     line.receiver.export = failing
 
@@ -275,10 +275,10 @@ def test_a_point_that_is_too_large_by_itself_does_not_hold_back_the_others():
     line = Line()
     export = line.receiver.export
 
-    def refuse_large(request):
+    def refuse_large(request, **limits):
         if "large" in request.metrics:
             raise RequestTooLarge("too large", status=413)
-        export(request)
+        export(request, **limits)
 
     line.receiver.export = refuse_large
     report = line.run([*SOME, (Spot("large", "a", 60), 1)])
@@ -291,10 +291,10 @@ def test_one_poisoned_metric_does_not_hold_back_the_others():
     line = Line()
     export = line.receiver.export
 
-    def refuse_poison(request):
+    def refuse_poison(request, **limits):
         if "poison" in request.metrics:
             raise ExportRefused("bad metric", status=400)
-        export(request)
+        export(request, **limits)
 
     line.receiver.export = refuse_poison
     poisoned = [(Spot("poison", "a", 60), 1), (Spot("errors", "a", 60), 1)]

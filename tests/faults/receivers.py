@@ -45,17 +45,21 @@ class PickySink(OtlpSink):
 
     Args:
         most_bytes: Larger bodies, before compression, are answered with 413.
-        poison: Bodies that hold this text are answered with 400.
+        poison: Bodies that hold this text are refused.
+        status: With which they are.
 
     Attributes:
-        most_bytes, poison: As above; to be changed at will.
+        most_bytes, poison, status: As above; to be changed at will.
         refused: The bodies refused.
     """
 
-    def __init__(self, *, most_bytes: int | None = None, poison: str | None = None) -> None:
+    def __init__(
+        self, *, most_bytes: int | None = None, poison: str | None = None, status: int = 400
+    ) -> None:
         super().__init__()
         self.most_bytes = most_bytes
         self.poison = poison
+        self.status = status
         self.refused: list[bytes] = []
 
     def respond(self, request: Request) -> Reply:
@@ -63,7 +67,7 @@ class PickySink(OtlpSink):
         if self.most_bytes is not None and len(body) > self.most_bytes:
             return self._refuse(body, 413, "too large")
         if self.poison is not None and self.poison.encode() in body:
-            return self._refuse(body, 400, "invalid")
+            return self._refuse(body, self.status, "invalid")
         return super().respond(request)
 
     def _refuse(self, body: bytes, status: int, message: str) -> Reply:

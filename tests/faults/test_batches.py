@@ -146,17 +146,19 @@ def test_a_large_request_that_a_collector_answers_with_400_is_sent_in_halves(gat
 POISON = "forge_api_request_count"
 
 
+@pytest.mark.parametrize("status", [400, 422, 500])
 @pytest.mark.parametrize("otlp", [{}, SMALL], ids=["one batch", "many batches"])
-def test_a_metric_that_is_refused_does_not_hold_back_the_others(picky, otlp):
+def test_a_metric_that_is_refused_does_not_hold_back_the_others(picky, otlp, status):
     picky.connect(otlp=otlp)
-    picky.sink.poison = POISON
+    picky.sink.poison, picky.sink.status = POISON, status
     poisoned = Counter({point: count for point, count in picky.generated().items() if point.metric == POISON})
     assert poisoned
-    with pytest.raises(AirflowFailException, match=f"refuses {POISON}, and took everything else: .*400"):
+    with pytest.raises(AirflowFailException, match=f"refuses {POISON}, and took everything else: .*{status}"):
         picky.run()
     assert picky.received == picky.generated() - poisoned
     picky.sink.poison = None
     summary = picky.run()
-    assert (summary["sent"], summary["ambiguous"]) == (poisoned.total(), 0)
+    in_doubt = poisoned.total() if status == 500 else 0
+    assert (summary["sent"], summary["ambiguous"]) == (poisoned.total(), in_doubt)
     assert picky.received == picky.generated()
     picky.assert_nothing_left()

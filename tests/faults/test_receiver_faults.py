@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,9 +63,6 @@ ROWS = {
     "hang after it stored": silent("hang_after", stored=True, timeout=1),
     "reset before": silent("reset_before"),
     "reset after it stored": silent("reset_after", stored=True),
-    # In JSON, because the protobuf of a full success has no bytes to cut off.
-    "answer cut off": silent("truncate", stored=True, protocol="http/json"),
-    "answer reset": silent("reset_mid_body", stored=True, protocol="http/json"),
     "302": refused(302, "it moved: put its present URL into the OTLP Connection's host", kind="redirect"),
     "400": refused(400, "try the other protocol, or look at the receiver's log"),
     "401": refused(401, "check the OTLP Connection's password and its extra auth_header"),
@@ -143,6 +141,17 @@ def test_a_refused_connection_is_tried_again_and_leaves_nothing_in_doubt(sink, t
         assert line.received == line.generated()
 
 
+@pytest.mark.parametrize("kind", ["truncate", "reset_mid_body"])
+def test_a_success_is_given_with_its_status_line(line, kind, caplog):
+    # In JSON, because the protobuf of a full success has no bytes to cut off.
+    line.connect(otlp={"protocol": "http/json"})
+    line.sink.add_fault(from_the_middle_on(Fault(kind)))
+    assert line.run()["warnings"] == 2
+    assert "the body of its answer cannot be read" in caplog.text
+    assert line.received == line.generated()
+    line.assert_nothing_left()
+
+
 @pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
 @pytest.mark.parametrize(
     "fault",
@@ -214,6 +223,88 @@ def test_rejected_points_are_sent_again_on_request(line):
 
 def test_a_receiver_that_took_all_may_still_say_something(line, caplog):
     line.sink.add_fault(Fault("partial_success", rejected=0, message="deprecated"))
-    assert line.run()["rejected"] == 0
-    assert "took all points, and says: deprecated" in caplog.text
+    summary = line.run()
+    assert (summary["rejected"], summary["warnings"]) == (0, 3)
+    assert "names no number of rejected ones, and says: deprecated" in caplog.text
+    assert line.received == line.generated()
+
+
+@pytest.fixture
+def patience(monkeypatch) -> list[float]:
+    """A task that waits for a receiver for a minute, in which no time passes; the waits."""
+    waits: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append)
+    monkeypatch.setattr("airflow_provider_forge.delivery.attempts.time", clock)
+    monkeypatch.setattr("airflow_provider_forge.delivery.attempts.PATIENCE", 60.0)
+    return waits
+
+
+BLIPS = {
+    "429": (Fault("status", status=429), 1),
+    "502": (Fault("status", status=502), 1),
+    "502 in HTML": (Fault("html", status=502), 1),
+    "503": (Fault("status", status=503), 1),
+    "503 with Retry-After": (Fault("status", status=503, retry_after="7"), 7),
+    "504": (Fault("status", status=504), 1),
+}
+
+
+@pytest.mark.parametrize(("fault", "wait"), BLIPS.values(), ids=BLIPS)
+def test_a_blip_costs_neither_a_try_of_the_task_nor_a_call(line, patience, fault, wait):
+    line.sink.add_fault(replace(fault, calls=frozenset({2})))
+    summary = line.run()
+    assert len(patience) == 1
+    assert wait / 2 <= patience[0] <= wait * 1.1
+    assert line.asked == [FIRST, MIDDLE, LAST]
+    assert line.received == line.generated()
+    in_doubt = fault.status in (502, 504)
+    assert summary["ambiguous"] == (line.generated(MIDDLE).total() if in_doubt else 0)
+    line.assert_nothing_left()
+
+
+def test_points_in_doubt_are_not_sent_again_within_the_task_either(line, patience):
+    line.sink.add_fault(Fault("status", status=502, calls=frozenset({2})))
+    with pytest.raises(ReceiverUnavailable):
+        line.run(on_ambiguous="fail")
+    assert patience == []
+    assert line.received == line.generated(FIRST)
+
+
+@pytest.mark.parametrize("kind", ["reset_before", "reset_after"])
+def test_an_answer_that_is_lost_is_airflows_turn(line, patience, kind):
+    line.sink.add_fault(from_the_middle_on(Fault(kind)))
+    with pytest.raises(ReceiverUnavailable):
+        line.run()
+    assert patience == []
+
+
+def test_a_receiver_that_restarts_is_waited_for(sink, tmp_path, connect, patience):
+    with GatewayWithAnEar(LITTLE_TRAFFIC, rate_limit_calls=0) as gateway:
+        gateway.asked = lambda count: sink.stop() if count == 2 else None
+        line = Line(gateway, sink, tmp_path, connect)
+        line.connect()
+        patience_of = patience.append
+
+        def comes_back(seconds: float) -> None:
+            patience_of(seconds)
+            if len(patience) == 2:
+                sink.start()
+
+        line_time = SimpleNamespace(monotonic=lambda: sum(patience), sleep=comes_back)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("airflow_provider_forge.delivery.attempts.time", line_time)
+            summary = line.run()
+        assert len(patience) == 2
+        assert summary["ambiguous"] == 0
+        assert line.received == line.generated()
+
+
+def test_a_receiver_that_stays_away_is_airflows_turn_after_a_minute(line, patience):
+    line.sink.add_fault(from_the_middle_on(Fault("status", status=503, retry_after="25")))
+    with pytest.raises(ReceiverUnavailable) as failed:
+        line.run()
+    assert failed.value.retry_after == 25
+    assert len(patience) == 2
+    line.sink.clear_faults()
+    assert line.run()["ambiguous"] == 0
     assert line.received == line.generated()

@@ -8,6 +8,7 @@ import logging
 import random
 import socket
 import ssl
+import struct
 import traceback
 
 import pytest
@@ -25,9 +26,11 @@ from airflow_provider_forge.exceptions import (
 from airflow_provider_forge.otlp.client import SUSPICIOUS_BYTES, OtlpClient
 from airflow_provider_forge.otlp.encode import Export, encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
+from airflow_provider_forge.otlp.replies import MAX_REPLY
 from airflow_provider_forge.sandbox import Fault, OtlpSink
 from tests.certificates import make_certificate
 from tests.otlp.building import entry, gauge, metric, point
+from tests.raw_server import RawRequest, raw_server, response
 
 CANARY = "hunter2-canary"
 JSON = {"Content-Type": "application/json"}
@@ -71,6 +74,9 @@ def partial_success(rejected: int = 0, message: str = "") -> bytes:
     answer.partial_success.rejected_data_points = rejected
     answer.partial_success.error_message = message
     return answer.SerializeToString()
+
+
+REJECTED = b'{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"too old"}}'
 
 
 # ---- what is sent
@@ -172,6 +178,73 @@ def test_a_page_of_html_is_no_success(start_receiver, content_type):
     assert (error.status, error.maybe_stored) == (None, True)
 
 
+def warning_in(caplog) -> str:
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    return record.getMessage()
+
+
+UNREADABLE = {
+    "labelled gzip, and plain": response(200, b"{}", "Content-Encoding: gzip"),
+    "labelled deflate, and garbage": response(200, b"\x00\x01garbage", "Content-Encoding: deflate"),
+    "an unknown coding": response(200, b"{}", "Content-Encoding: br"),
+    "a header that is none": b"HTTP/1.1 200 OK\r\nContent-Type : x\r\nContent-Length: 2\r\n\r\n{}",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a chunk that is none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+    "larger than any answer": response(200, b" " * (MAX_REPLY + 1)),
+    "a bomb": response(200, gzip.compress(bytes(2 * MAX_REPLY)), "Content-Encoding: gzip"),
+    "a bomb in a bomb": response(
+        200, gzip.compress(gzip.compress(bytes(100 * MAX_REPLY))), "Content-Encoding: gzip, gzip"
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_success_whose_body_cannot_be_read_is_one_and_says_so(answer, caplog):
+    with raw_server(lambda _: answer) as receiver:
+        send(receiver.url)
+    assert len(receiver.requests) == 1
+    assert "Whether it rejected points is not known" in warning_in(caplog)
+
+
+BROKEN_OFF = {
+    "after the status line": b"HTTP/1.1 200 OK\r\n",
+    "in the headers": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "in the body": b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("ending", ["closed", "silent", "reset"])
+@pytest.mark.parametrize("said", BROKEN_OFF.values(), ids=BROKEN_OFF)
+def test_a_success_that_breaks_off_is_one(said, ending, caplog):
+    def answer(request: RawRequest) -> None:
+        request.connection.sendall(said)
+        if ending == "silent":
+            receiver.released.wait(30)
+        elif ending == "reset":
+            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with raw_server(answer) as receiver:
+        send(receiver.url, timeout=0.5)
+    assert "Whether it rejected points is not known" in warning_in(caplog)
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_failure_that_breaks_off_is_the_one_that_its_status_says(status):
+    answer = f"HTTP/1.1 {status} X\r\nRetry-After : 7\r\n\r\nbad unit".encode()
+    with raw_server(lambda _: answer) as receiver, pytest.raises(ForgeError, match="bad unit") as raised:
+        send(receiver.url)
+    assert isinstance(raised.value, ReceiverUnavailable if status == 503 else ExportRefused)
+    assert getattr(raised.value, "retry_after", 7) == 7
+
+
+def test_a_rejection_is_read_in_a_body_that_is_not_whole():
+    answer = response(200, b'{"partialSuccess":{"rejectedDataPoints":"2"}}', "Content-Encoding: gzip")
+    with raw_server(lambda _: answer) as receiver, pytest.raises(PointsRejected) as raised:
+        send(receiver.url)
+    assert raised.value.rejected == 2
+
+
 # ---- partial success
 
 
@@ -232,7 +305,52 @@ def test_a_message_without_rejected_points_is_a_warning(start_receiver, caplog, 
     send(start_receiver(200, body, headers).url)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "use gzip, ***" in record.getMessage()
+    assert "all" not in record.getMessage()
     assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "rejected", "says"),
+    [
+        ("60", 3, "rejected up to 3 of 3 points"),
+        (str(10**19), 0, "a number that cannot be"),
+        ("-5", 0, "a number that cannot be"),
+        ("1e300", 0, "a number that cannot be"),
+        ("9" * 5000, 0, "a number that cannot be"),
+        ("2.5", 0, "a number that cannot be"),
+        ("2.0", 2, "rejected 2 of 3 points"),
+        ("2e0", 2, "rejected 2 of 3 points"),
+    ],
+)
+@pytest.mark.parametrize("quoted", [True, False])
+def test_the_number_of_rejected_points_is_checked(start_receiver, number, rejected, says, quoted):
+    value = f'"{number}"' if quoted else number
+    body = b'{"partialSuccess":{"rejectedDataPoints":%b}}' % value.encode()
+    error = failure(start_receiver(200, body, JSON).url, PointsRejected)
+    assert error.rejected == rejected
+    assert says in str(error)
+    assert len(str(error)) < 400
+
+
+IMPERFECT = {
+    "byte order mark": "\ufeff".encode() + REJECTED,
+    "UTF-16": REJECTED.decode().encode("utf-16"),
+    "letters of another encoding": REJECTED.replace(b"too old", b"too old \xfc"),
+    "a control character": REJECTED.replace(b"too old", b"too old \n \x1b[31m"),
+    "half of a surrogate pair": REJECTED.replace(b"too old", b"too old \\ud83d"),
+    "original names": b'{"partial_success":{"rejected_data_points":2,"error_message":"too old"}}',
+    "another line": REJECTED + b"\n{}",
+    "protobuf, cut in a letter": b"\x0a\x0d\x08\x02\x12\x09too old \xc3",
+}
+
+
+@pytest.mark.parametrize("body", IMPERFECT.values(), ids=IMPERFECT)
+@pytest.mark.parametrize("kind", ["application/json; charset=zlib", "application/x-protobuf", "text/plain"])
+def test_rejections_are_read_in_an_imperfect_answer(start_receiver, body, kind):
+    error = failure(start_receiver(200, body, {"Content-Type": kind}).url, PointsRejected)
+    assert error.rejected == 2
+    assert "too old" in str(error)
+    assert str(error).isprintable()
 
 
 # ---- failure that is final
@@ -271,6 +389,17 @@ def test_final(start_receiver, status, remedy, wait):
     assert all(word in said for word in remedy.split(".*"))
     # Nobody else is shown the metrics or the secret.
     assert (len(receiver.requests), elsewhere.requests) == (1, [])
+
+
+@pytest.mark.parametrize("status", [400, 415])
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_a_receiver_that_may_take_no_gzip(start_receiver, status, compression):
+    error = failure(start_receiver(status).url, ExportRefused, compression=compression)
+    assert ("extra compression to none" in str(error)) is (compression == "gzip")
+
+
+def test_407_is_a_proxys_word(start_receiver):
+    assert "a proxy answered" in str(failure(start_receiver(407).url, ExportRefused))
 
 
 @pytest.mark.parametrize("status", [304, 300])
@@ -367,6 +496,7 @@ def test_retryable(start_receiver, status, headers, seconds):
     error = failure(receiver.url, ReceiverUnavailable)
     assert error.retry_after == seconds
     assert error.maybe_stored == (status in (502, 504))
+    assert error.transient
     assert f"answered {status}" in str(error)
     assert len(receiver.requests) == 1
 
@@ -393,13 +523,15 @@ def test_no_answer(sink, fault, stored):
     assert "No answer from 127.0.0.1" in str(error)
     assert error.retry_after is None
     assert error.maybe_stored is True
+    assert not error.transient
     assert len(sink.points) == stored
 
 
 @pytest.mark.parametrize("kind", ["truncate", "reset_mid_body"])
-def test_half_an_answer_is_none(sink, kind):
+def test_a_success_is_given_with_its_status_line(sink, kind, caplog):
     sink.add_fault(Fault(kind))
-    assert failure(sink.url, ReceiverUnavailable, HTTP_JSON).maybe_stored is True
+    send(sink.url, HTTP_JSON)
+    assert "the body of its answer cannot be read" in warning_in(caplog)
 
 
 def test_connection_refused():
@@ -408,6 +540,7 @@ def test_connection_refused():
         error = failure(f"http://127.0.0.1:{nobody_listens.getsockname()[1]}", ReceiverUnavailable)
     assert "ConnectError" in str(error)
     assert error.maybe_stored is False
+    assert error.transient
 
 
 def test_a_connection_that_nobody_takes():
@@ -447,7 +580,59 @@ def test_after_a_failure_the_client_is_as_good_as_new(sink):
     assert len(sink.points) == 3
 
 
+@pytest.mark.parametrize(("status", "transient"), [(407, False), (502, True), (503, True), (403, False)])
+def test_a_proxy_that_opens_no_tunnel_is_named(monkeypatch, status, transient):
+    with raw_server(lambda _: response(status)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//user:hunter2-proxy@"))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        error = failure("https://collector.example", ReceiverUnavailable)
+    assert f"the proxy in between answered {status}; check HTTPS_PROXY" in str(error)
+    assert "hunter2-proxy" not in str(error)
+    assert (error.maybe_stored, error.transient) == (False, transient)
+
+
+def test_a_call_ends_when_it_has_taken_as_long_as_it_may_as_a_whole():
+    def drip(request: RawRequest) -> None:
+        request.connection.sendall(b"HTTP")
+        while not receiver.released.wait(0.01):
+            request.connection.sendall(b"/")
+
+    with raw_server(drip) as receiver:
+        error = failure(receiver.url, ReceiverUnavailable, timeout=30, export_timeout=0.5)
+    assert "it took longer than 0.5 s as a whole" in str(error)
+    assert error.maybe_stored is True
+
+
+def test_a_request_that_was_not_handed_over_whole_is_not_stored():
+    body = random.Random(1).randbytes(8 * 2**20).hex()
+    export = encode([entry(metric("x", point()), schemaUrl=body)], HTTP_JSON)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # It takes the connection and reads nothing, until the buffers are full.
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        error = failure(url, ReceiverUnavailable, HTTP_JSON, export=export, timeout=0.5, compression="none")
+    assert (error.maybe_stored, error.transient) == (False, True)
+
+
 # ---- a receiver's words
+
+
+@pytest.mark.parametrize("charset", ["hex", "zlib", "rot13", "idna", "undefined", "punycode", "uu", "\x00"])
+def test_a_charset_that_is_no_text_is_not_looked_at(charset):
+    answer = response(400, b"bad unit " * 500, f"Content-Type: text/plain; charset={charset}")
+    with raw_server(lambda _: answer) as receiver, pytest.raises(ForgeError):
+        send(receiver.url)
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_the_words_of_a_failure_without_end_are_cut(status):
+    def endless(request: RawRequest) -> None:
+        head = f"HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n"
+        request.connection.sendall(head.encode())
+        for _ in range(2 * MAX_REPLY // 2**16):
+            request.connection.sendall(b"10000\r\n" + b"bad unit" * 2**13 + b"\r\n")
+
+    with raw_server(endless) as receiver, pytest.raises(ForgeError, match=f"answered {status} .bad unit"):
+        send(receiver.url)
 
 
 def status_message(text: str) -> bytes:
@@ -583,7 +768,8 @@ def test_a_self_signed_certificate_that_is_not(start_receiver, server_tls, certi
     receiver = start_receiver(tls=server_tls)
     error = failure(receiver.url, ReceiverUnavailable, ca_file=certificates.get(trusted))
     assert "CERTIFICATE_VERIFY_FAILED" in str(error)
-    assert error.maybe_stored is False
+    assert "the extra ca_file" in str(error)
+    assert (error.maybe_stored, error.transient) == (False, False)
     assert receiver.requests == []
 
 

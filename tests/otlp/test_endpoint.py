@@ -406,6 +406,7 @@ def test_every_variable(tmp_path):
         protocol="http/json",
         compression="none",
         timeout=1.5,
+        export_timeout=1.5,
         ca_file=str(tmp_path / "ca"),
         cert_file=str(tmp_path / "cert"),
         key_file=str(tmp_path / "key"),
