@@ -12,6 +12,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavaila
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, read_body
 from airflow_provider_forge.hooks.ledger import LARGEST
 from airflow_provider_forge.http import USER_AGENT, check_url, quote
+from airflow_provider_forge.proxies import Route
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.model import Json
@@ -59,7 +60,7 @@ class ApiStore:
         self._token = token
         self._base = f"{url.rstrip('/')}/api/v2"
         # What makes a client slow to make; without it one for each request costs nothing to speak of.
-        self._tls = httpx.create_ssl_context()
+        self._route = Route(self._base)
         self._rows = f"/assets/{self._find(asset)}/state-store"
         # An Airflow without this store answers 404, as one does that has no such row.
         self._ask("GET", self._rows, params={"limit": 1, "offset": 0})
@@ -133,7 +134,7 @@ class ApiStore:
         }
         try:
             with (
-                httpx.Client(headers=headers, timeout=TIMEOUT, verify=self._tls) as client,
+                self._route.client(headers=headers, timeout=TIMEOUT) as client,
                 client.stream(method, self._base + path, **arguments) as answer,
             ):
                 content = read_body(answer, limit=MOST_BYTES)
