@@ -112,7 +112,8 @@ class Selections:
         if known is not None:
             return dict(known)
         about = self._recover(selection.name) or self._new(selection, before)
-        self._head.change(lambda head: {**head, "selections": {selection.name: about, **head["selections"]}})
+        # The one begun last at the end.
+        self._head.change(lambda head: {**head, "selections": {**head["selections"], selection.name: about}})
         if sentinel:
             sentinel.save(
                 {"begun": about["begun"], "store": self._store.name, "lost_before": about.get("lost_before")}
