@@ -264,7 +264,10 @@ class StormyReceiver(LocalServer):
             "504": Reply.of_json({}, 504),
             "hang-up": Reply(delivery="reset"),
         }
+        gzip_label = (*_JSON, ("Content-Encoding", "gzip"))
         taken = {
+            "200 that is no gzip": Reply(200, b"\xff\xfe{", gzip_label),
+            "200, cut off": Reply(200, b'{"partialSuccess": {}}', _JSON, delivery="truncate"),
             "200, empty": Reply(200),
         }
         kind = draw.choice([*busy, *doubtful, *taken, "partial success"])
