@@ -30,6 +30,7 @@ class _Opening:
     events: list[Event]
     ambiguous: int = 0
     contended: bool = False
+    named: set[str] = field(default_factory=set)
 
     @property
     def run(self) -> str:
@@ -100,9 +101,9 @@ def judge(plan: Plan, events: list[Event]) -> Verdict:
         # Copies that cannot be told apart: any that nothing explains may be one that was still to come.
         copies = expected - 1
         for number in range(1, len(came)):
-            found = _Double(came[:number], came[number], machines, erased)
+            found = _Double(point, came[:number], came[number], machines, erased)
             if expected == 1:
-                found.use_name()
+                found.use_name(point)
             if found.is_right or not copies:
                 verdict.add(point, found)
             else:
@@ -186,7 +187,7 @@ class _Double:
     """
 
     def __init__(
-        self, earlier: list[_Arrival], later: _Arrival, machines: dict[str, int], erased: set[str]
+        self, point: str, earlier: list[_Arrival], later: _Arrival, machines: dict[str, int], erased: set[str]
     ) -> None:
         self._is_counted = False
         if erased & {each.opening.who for each in earlier}:
@@ -196,16 +197,20 @@ class _Double:
             return
         causes = (_cause(each, later, machines) for each in reversed(earlier))
         self.cause = next(filter(None, causes), None)
-        self.is_named = any(each.opening.contended for each in (*earlier, later))
+        # A name is one of a point, however often its window sends it.
+        self.is_named = point in later.opening.named or any(
+            each.opening.contended for each in (*earlier, later)
+        )
         self._opening = later.opening
         if not self.is_named and later.opening.ambiguous:
             self.is_named = True
             self._is_counted = True
 
-    def use_name(self) -> None:
+    def use_name(self, point: str) -> None:
         """Let the name stand for no other point; which of several copies has it, nobody can tell."""
         if self._is_counted:
             self._opening.ambiguous -= 1
+            self._opening.named.add(point)
 
     @property
     def is_right(self) -> bool:
