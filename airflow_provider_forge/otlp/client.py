@@ -26,6 +26,7 @@ from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.replies import Reply, partial_success, words
+from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
@@ -89,12 +90,14 @@ class OtlpClient:
             part for value in endpoint.headers.values() for part in (value, value.partition(" ")[2])
         )
         self._wire = Wire()
-        self._client = httpx.Client(
+        context = endpoint.ssl_context()  # a wrong file is refused for http, too
+        self._route = Route(endpoint.url, lambda: context)
+        self._secrets += self._route.secrets
+        self._client = self._route.client(
             # In lower case, so that a User-Agent of the user's replaces ours instead of going out beside it.
             headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPT_ENCODING}
             | {key.lower(): value for key, value in endpoint.headers.items()},
             timeout=endpoint.timeout,
-            verify=endpoint.ssl_context(),
         )
 
     def __enter__(self) -> OtlpClient:
@@ -185,8 +188,8 @@ class OtlpClient:
             why = f": it took longer than {seconds:g} s as a whole"
         said = f"{type(error).__name__}: {quote(str(error), self._secrets)}"
         return ReceiverUnavailable(
-            f"No answer from {self._host()} ({said}){why}. It is tried again; should that not end,"
-            " check the OTLP Connection's host and the network",
+            f"No answer from {self._host()}{self._route.words} ({said}){why}. It is tried again; should that"
+            " not end, check the OTLP Connection's host and the network",
             maybe_stored=self._wire.sent,
             transient=transient,
         )
@@ -194,7 +197,9 @@ class OtlpClient:
     def _failure(self, reply: Reply, export: Export) -> ExportRefused | ReceiverUnavailable:
         status = reply.status
         said = quote(words(reply), self._secrets)
-        what = f"{self._host()} answered {status}" + (f" ({said})" if said else "")
+        what = f"{self._host()} answered {status}{self._route.answered_by_proxy}" + (
+            f" ({said})" if said else ""
+        )
         # With 503 a receiver says that it took nothing; the others may come from a proxy, or from a crash,
         # after the points were stored.
         maybe_stored = status >= 500 and status != 503
