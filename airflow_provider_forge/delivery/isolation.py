@@ -79,8 +79,8 @@ class Isolation:
         self._alive = len(suspects) < len(metrics)
         for part, said in suspects:
             self._deliver_suspect(part, said)
-        if refusal.maybe_stored and self._sender.attempts.exhausted:
-            # An outage: going on would put the points of further requests in doubt, too.
+        if self._sender.attempts.exhausted:
+            # A fault of the receiver's own: going on might put the points of further requests in doubt, too.
             raise refusal
 
     def problem(self) -> ExportRefused | None:
