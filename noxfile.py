@@ -58,7 +58,7 @@ TOOLS = ("hypothesis>=6.100", "pyte>=0.8", "pytest>=8.3", "pytest-timeout>=2.3",
 QUICK = (
     "tests/test_coverage_dag.py",
     "tests/test_dag.py",
-    "tests/test_forms.py",
+    "tests/test_connection_forms.py",
     "tests/test_priority.py",
     "tests/test_provider.py",
     "tests/test_timetables.py",

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_forge.text import printable, quote
+from airflow_provider_forge.text import printable, sanitize
 
 __all__ = [
     "AccessForbidden",
@@ -81,7 +81,7 @@ class ForgeError(Exception):
         # It may quote a server, or name a metric: no error is to break a log's lines, whoever forgets.
         super().__init__(message := printable(message))
         self.message = message
-        self.request_id = quote(request_id, most=LONGEST_ID) if request_id else None
+        self.request_id = sanitize(request_id, most=LONGEST_ID) if request_id else None
 
     def __str__(self) -> str:
         return f"{self.message} (request id {self.request_id})" if self.request_id else self.message

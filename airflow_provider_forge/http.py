@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.text import quote
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +22,11 @@ __all__ = [
     "USER_AGENT",
     "check_cleartext",
     "check_url",
+    "explain_transport_error",
     "is_loopback",
     "is_tls_failure",
-    "quote",
     "retry_after",
-    "why_no_answer",
+    "sanitize",
 ]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
@@ -83,7 +83,7 @@ def _iso_time(value: str) -> dt.datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
 
 
-def why_no_answer(error: BaseException, *, trust: str) -> str:
+def explain_transport_error(error: BaseException, *, trust: str) -> str:
     """Return what kept an answer from coming, by the types of httpx's error and of those behind it.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow.task.priority_strategy import PriorityWeightStrategy
 
-from airflow_provider_forge.gateway.windows import LIVE_FOR
+from airflow_provider_forge.windows import LIVE_FOR
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_forge.forms import FORGE, OTLP
+from airflow_provider_forge.connection_forms import FORGE, OTLP
 
 __all__ = ["PROVIDER_INFO"]
 

@@ -1,7 +1,7 @@
 """Text from outside, made safe for logs, errors, XCom and terminals.
 
 What servers and proxies say, and what metrics are called, may hold line breaks, terminal escapes, markers of
-Airflow's log, or a secret that was sent there. All of it that people are shown goes through `quote`.
+Airflow's log, or a secret that was sent there. All of it that people are shown goes through `sanitize`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["get_logger", "printable", "quote", "visible"]
+__all__ = ["get_logger", "printable", "sanitize", "visible"]
 
 QUOTED = 300
 """Characters of a text that are shown by default."""
@@ -42,7 +42,7 @@ _MARKER = re.compile(":{2,}(?=(?:end)?group)|##(?=\\[(?:end)?group)", re.IGNOREC
 _MASK = "***"
 
 
-def quote(text: object, secrets: Iterable[str] = (), *, most: int = QUOTED) -> str:
+def sanitize(text: object, secrets: Iterable[str] = (), *, most: int = QUOTED) -> str:
     """Return a text from outside in one short, printable line, without any of the secrets.
 
     A secret is found in pieces, with characters between that are not visible, and in the encodings that
@@ -79,7 +79,7 @@ def get_logger(name: str) -> logging.Logger:
 def _clean_arguments(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(
-            argument if isinstance(argument, (int, float)) else quote(argument, most=LOGGED)
+            argument if isinstance(argument, (int, float)) else sanitize(argument, most=LOGGED)
             for argument in record.args
         )
     return True

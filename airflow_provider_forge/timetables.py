@@ -9,7 +9,7 @@ import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, SETTLE, Window, ceil, floor
+from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, SETTLE_DELAY, Window, ceil, floor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +53,9 @@ class ForgeMetricsTimetable(Timetable):
 
     def __init__(
         self,
-        interval: dt.timedelta = LONGEST,
+        interval: dt.timedelta = MAX_WINDOW,
         retention: dt.timedelta = RETENTION - HEADROOM,
-        settle: dt.timedelta = SETTLE,
+        settle: dt.timedelta = SETTLE_DELAY,
         *,
         clock: Callable[[], pendulum.DateTime] = _utc_now,
     ) -> None:

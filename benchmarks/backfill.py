@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, SETTLE, ceil
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, SETTLE_DELAY, ceil
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID, install_dag
 from demo.waiting import wait_for
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.sandbox.server import Request
 
 CALLS, SECONDS = 5, 60.0
-WINDOWS_OF_ALL_DAYS = RETENTION // LONGEST
+WINDOWS_OF_ALL_DAYS = RETENTION // MAX_WINDOW
 LIVE_DAG_ID = "forge_metrics_live"
 # The value that the README recommends for the form in the UI.
 MAX_ACTIVE_RUNS = 8
@@ -104,7 +104,7 @@ class Load:
     @property
     def length(self) -> timedelta:
         """Length of the backfilled windows."""
-        return LONGEST if self.second_dag or not self.limited else self.interval
+        return MAX_WINDOW if self.second_dag or not self.limited else self.interval
 
     def __str__(self) -> str:
         gateway = f"{CALLS} calls per {SECONDS:.0f} s, {self.minutes:g} minutes"
@@ -116,7 +116,7 @@ class Load:
 
     def install(self, dags_folder: Path) -> None:
         """Write the shipped DAG file with the DAGs of this configuration."""
-        timetable = {} if self.length == LONGEST else {"interval": self.length}
+        timetable = {} if self.length == MAX_WINDOW else {"interval": self.length}
         path = install_dag(dags_folder, operator={"catchup": False}, **timetable)
         minutes = self.interval // MINUTE
         schedule = f"ForgeMetricsTimetable(interval=timedelta(minutes={minutes}))"
@@ -279,7 +279,7 @@ def begin(airflow: ComponentAirflow, load: Load) -> None:
             "from_date": (now - timedelta(days=load.days)).isoformat(),
             # The windows that have settled. Later ones belong to the schedule, and would wait at the
             # backfill's end.
-            "to_date": (now - SETTLE - load.length).isoformat(),
+            "to_date": (now - SETTLE_DELAY - load.length).isoformat(),
             "reprocess_behavior": "none",
             "max_active_runs": MAX_ACTIVE_RUNS,
         }
@@ -332,8 +332,8 @@ def freshness(
     """Return the delay of each live window that had at least a minute to arrive completely."""
     arrivals = sink.arrivals()
     found = []
-    start = ceil(_moment(begin) - SETTLE, load.interval) - load.interval
-    while (due := start + load.interval + SETTLE) <= _moment(end) - MINUTE:
+    start = ceil(_moment(begin) - SETTLE_DELAY, load.interval) - load.interval
+    while (due := start + load.interval + SETTLE_DELAY) <= _moment(end) - MINUTE:
         if due >= _moment(begin):
             arrived = _arrived(arrivals, gateway, start, start + load.interval)
             found.append(None if arrived is None else arrived - due.timestamp())

@@ -15,18 +15,18 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from zlib_ng import gzip_ng
 
-from airflow_provider_forge.delivery.content import Complete, Source, read
-from airflow_provider_forge.gateway.answer import read_answer
 from airflow_provider_forge.gateway.client import _MetricsData, _resource_metrics
+from airflow_provider_forge.gateway.responses import read_answer
 from airflow_provider_forge.otlp.compress import compress
-from airflow_provider_forge.otlp.conform import Identity
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
+from airflow_provider_forge.payload.conform import Identity
+from airflow_provider_forge.payload.content import DictPayload, GatewayPayload, read
 from benchmarks import response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_forge.otlp.encode import Export
+    from airflow_provider_forge.otlp.requests import ExportRequest
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.timezone.utc)
 IDENTITY = Identity(response.APP, environments=dict.fromkeys(response.ENVIRONMENTS))
@@ -34,23 +34,25 @@ IDENTITY = Identity(response.APP, environments=dict.fromkeys(response.ENVIRONMEN
 Steps = list[tuple[str, "Callable[[], Any]"]]
 
 
-def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> Source:
+def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> GatewayPayload:
     """Return the payload that the gateway's client reads from a response."""
-    answer = read_answer(httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), of_window=True)
+    answer = read_answer(
+        httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), splittable=True
+    )
     identity = IDENTITY if conform else None
-    return Source(
+    return GatewayPayload(
         _resource_metrics(answer), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
     )
 
 
-def request(given: Source) -> Export:
+def request(given: GatewayPayload) -> ExportRequest:
     """Return one request with all points, including fingerprints and the check for anomalies."""
     content = read(given)
-    _ = content.points, content.oddities
+    _ = content.points, content.anomalies
     return content.encode(range(content.count))
 
 
-def compressed(given: Source) -> bytes:
+def compressed(given: GatewayPayload) -> bytes:
     """Return the compressed request body."""
     return compress(request(given).chunks)
 
@@ -85,8 +87,8 @@ def others(body: bytes) -> Steps:
     """Return alternatives: this package's fallback, protobuf's own JSON reader, and the SDK's encoder."""
 
     def complete() -> bytes:
-        content = Complete(source(body, HTTP_PROTOBUF))
-        _ = content.oddities
+        content = DictPayload(source(body, HTTP_PROTOBUF))
+        _ = content.anomalies
         return content.encode(range(content.count)).body
 
     @functools.cache

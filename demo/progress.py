@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.gateway.windows import LONGEST, SETTLE
+from airflow_provider_forge.windows import MAX_WINDOW, SETTLE_DELAY
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID
 
@@ -95,7 +95,7 @@ class ProgressMeter:
             if not runs or not runs[0]["data_interval_start"]:
                 return 0
             self._first = parse_time(runs[0]["data_interval_start"])
-        return (now - SETTLE - self._first) // LONGEST
+        return (now - SETTLE_DELAY - self._first) // MAX_WINDOW
 
     def _sum_of_sent(self, runs: list[dict]) -> int:
         for run_id in {run["dag_run_id"] for run in runs} - self._sent.keys():

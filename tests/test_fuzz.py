@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_forge.delivery.content import Complete, Source, Unread, read
 from airflow_provider_forge.exceptions import ForgeError
-from airflow_provider_forge.gateway.answer import read_answer
 from airflow_provider_forge.gateway.client import _MetricsData, _resource_metrics
-from airflow_provider_forge.otlp.conform import Identity
+from airflow_provider_forge.gateway.responses import read_answer
 from airflow_provider_forge.otlp.endpoint import PROTOCOLS
-from airflow_provider_forge.otlp.model import MalformedOtlp
+from airflow_provider_forge.otlp.messages import MalformedOtlp
+from airflow_provider_forge.payload.conform import Identity
+from airflow_provider_forge.payload.content import DictPayload, GatewayPayload, PassthroughPayload, read
 from tests.delivery.requests import said
 from tests.otlp.building import APP, PRODUCTION, almost_otlp, any_json, otlp_json, usual
 
@@ -113,7 +113,7 @@ bodies = st.one_of(
 def outcome(content):
     numbers = range(len(content.points))
     requests = [said(content.encode(chosen)) for chosen in (numbers, numbers[1:])]
-    return content.count, content.points, content.oddities, content.left_out, requests
+    return content.count, content.points, content.anomalies, content.left_out, requests
 
 
 def passed(content) -> bytes:
@@ -132,15 +132,15 @@ def test_any_bytes_end_in_a_typed_error_or_in_requests(protocol, conform, record
     identity = Identity(APP, environments={PRODUCTION: None}) if conform else None
     try:
         answer = read_answer(
-            httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), of_window=True
+            httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), splittable=True
         )
-        source = Source(_resource_metrics(answer), [PRODUCTION], 0, identity, protocol, recorded)
+        source = GatewayPayload(_resource_metrics(answer), [PRODUCTION], 0, identity, protocol, recorded)
         content = read(source)
-        is_unread = isinstance(content, Unread)
+        is_unread = isinstance(content, PassthroughPayload)
         found = passed(content) if is_unread else outcome(content)
     except (ForgeError, MalformedOtlp):
         return
     if is_unread:
         assert found == b'{"resourceMetrics":%b}' % bytes(source.text)
     else:
-        assert found == outcome(Complete(source))
+        assert found == outcome(DictPayload(source))

@@ -15,10 +15,10 @@ from airflow_provider_forge.http import (
     USER_AGENT,
     check_cleartext,
     check_url,
+    explain_transport_error,
     is_loopback,
-    quote,
     retry_after,
-    why_no_answer,
+    sanitize,
 )
 from airflow_provider_forge.sandbox import OtlpSink
 from tests.certificates import make_certificate, refused_handshake
@@ -101,16 +101,16 @@ def test_no_header_says_nothing():
     ],
 )
 def test_a_server_is_quoted_in_one_short_line_without_secrets(said, quoted):
-    assert quote(said, ["s3cr3t-t0ken"]) == quoted
+    assert sanitize(said, ["s3cr3t-t0ken"]) == quoted
 
 
 def test_a_secret_is_taken_out_before_the_quotation_is_cut():
-    assert "s3cr3t" not in quote("x" * 295 + "s3cr3t-t0ken", ["s3cr3t-t0ken"])
+    assert "s3cr3t" not in sanitize("x" * 295 + "s3cr3t-t0ken", ["s3cr3t-t0ken"])
 
 
 @pytest.mark.parametrize("secret", ["", "a"])
 def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
-    assert quote("a banana", [secret]) == "a banana"
+    assert sanitize("a banana", [secret]) == "a banana"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def no_answer_from(url: str, **options) -> str:
     """Return why a real request failed."""
     with pytest.raises(httpx.RequestError) as failed:
         httpx.get(url, timeout=0.3, trust_env=False, **options)
-    return why_no_answer(failed.value, trust="Trust it")
+    return explain_transport_error(failed.value, trust="Trust it")
 
 
 def test_nothing_listens(listener):
@@ -259,4 +259,4 @@ def test_a_connection_that_breaks(listener):
 
 
 def test_a_connection_that_nobody_takes():
-    assert "firewalls" in why_no_answer(httpx.ConnectTimeout("no"), trust="")
+    assert "firewalls" in explain_transport_error(httpx.ConnectTimeout("no"), trust="")

@@ -9,7 +9,7 @@ from airflow.task.priority_strategy import (
     validate_and_load_priority_weight_strategy,
 )
 
-from airflow_provider_forge.operators.healing import Piece
+from airflow_provider_forge.coverage.healing import HealRun
 from airflow_provider_forge.plugin import ForgePlugin
 from airflow_provider_forge.priority import HEAD_START, LiveFirst
 
@@ -44,7 +44,7 @@ def test_somebody_waits_for_a_manual_run_whatever_its_id(name):
 
 def test_nobody_waits_for_a_run_that_heals():
     start = datetime.now(timezone.utc) - timedelta(days=3)
-    piece = Piece(start, start + timedelta(hours=12), tried=datetime.now(timezone.utc))
+    piece = HealRun(start, start + timedelta(hours=12), tried=datetime.now(timezone.utc))
     assert weight(piece.run_id) == 1
 
 

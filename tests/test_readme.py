@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_forge.cli.commands import COMMANDS
-from airflow_provider_forge.forms import FORGE, OTLP
+from airflow_provider_forge.connection_forms import FORGE, OTLP
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
-from airflow_provider_forge.otlp.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
+from airflow_provider_forge.payload.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
-from airflow_provider_forge.text import get_logger, printable, quote, visible
+from airflow_provider_forge.text import get_logger, printable, sanitize, visible
 
 SECRET = "s3/cr+t~t0k&n=of the <account>"
 
@@ -37,7 +37,7 @@ SECRET = "s3/cr+t~t0k&n=of the <account>"
     ],
 )
 def test_a_text_from_outside_becomes_one_printable_line(said, shown):
-    assert quote(said) == shown
+    assert sanitize(said) == shown
 
 
 @given(st.text())
@@ -49,8 +49,8 @@ def test_whatever_it_holds(text):
 
 
 def test_it_is_short():
-    assert quote("x" * 301) == "x" * 300 + "…"
-    assert quote("x" * 10**6, most=10) == "x" * 10 + "…"
+    assert sanitize("x" * 301) == "x" * 300 + "…"
+    assert sanitize("x" * 10**6, most=10) == "x" * 10 + "…"
 
 
 @pytest.mark.parametrize(
@@ -74,38 +74,38 @@ def test_it_is_short():
     ],
 )
 def test_a_secret_is_hidden_however_it_is_spelled(spelled):
-    assert quote(f"bad: {spelled} !", [SECRET], most=10_000) == "bad: *** !"
+    assert sanitize(f"bad: {spelled} !", [SECRET], most=10_000) == "bad: *** !"
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc", "me@example.com:"])
 def test_so_is_one_within_base64(before):
     encoded = base64.b64encode(f"{before}{SECRET}, and more".encode()).decode()
-    shown = quote(encoded, [SECRET])
+    shown = sanitize(encoded, [SECRET])
     assert "***" in shown
     # What is left over is what stood around it, and up to a letter of the secret's own on each side.
     assert len(shown) <= len(encoded) - len(SECRET) * 8 // 6 + 2 * len("***")
 
 
 def test_pieces_that_are_far_apart_are_hidden_each():
-    assert quote(f"{SECRET[:14]} … {SECRET[-14:]}", [SECRET]) == "*** … ***"
+    assert sanitize(f"{SECRET[:14]} … {SECRET[-14:]}", [SECRET]) == "*** … ***"
 
 
 @pytest.mark.parametrize("secret", ["", "a", "short"])
 def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
-    assert quote("a short banana", [secret]) == "a short banana"
+    assert sanitize("a short banana", [secret]) == "a short banana"
 
 
 def test_a_secret_is_taken_out_before_the_text_is_cut():
-    assert "s3/" not in quote("x" * 295 + SECRET, [SECRET])
+    assert "s3/" not in sanitize("x" * 295 + SECRET, [SECRET])
 
 
 def test_each_occurrence_is_masked():
-    assert quote("s3cr3t-t0kens3cr3t-t0ken", ["s3cr3t-t0ken"]) == "******"
+    assert sanitize("s3cr3t-t0kens3cr3t-t0ken", ["s3cr3t-t0ken"]) == "******"
 
 
 @given(st.text(), st.text(min_size=6).filter(lambda text: "*" not in text))
 def test_no_secret_is_left_whole(text, secret):
-    shown = quote(text + secret + text, [secret], most=10**6)
+    shown = sanitize(text + secret + text, [secret], most=10**6)
     clean = printable(secret)
     if len("".join(clean.split())) >= 6:
         assert clean not in shown

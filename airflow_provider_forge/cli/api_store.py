@@ -10,12 +10,12 @@ import httpx
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, read_body
-from airflow_provider_forge.hooks.ledger import LARGEST
-from airflow_provider_forge.http import USER_AGENT, check_url, quote
+from airflow_provider_forge.http import USER_AGENT, check_url, sanitize
 from airflow_provider_forge.proxies import Route
+from airflow_provider_forge.utils.ledger import LARGEST
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["ApiStore"]
 
@@ -156,7 +156,7 @@ class ApiStore:
         )
 
     def _failure(self, status: int, content: bytes) -> ConfigurationError | LedgerUnavailable:
-        said = f"({status}: {quote(content.decode(errors='replace'), [self._token])})"
+        said = f"({status}: {sanitize(content.decode(errors='replace'), [self._token])})"
         if status in (401, 403):
             return ConfigurationError(
                 "AIRFLOW_API_TOKEN",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.otlp.model import canonical, data_points, entries, kind_of
+from airflow_provider_forge.otlp.messages import canonical, data_points, entries, kind_of
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["Cardinality", "cardinalities"]
 

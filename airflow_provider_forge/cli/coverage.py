@@ -9,26 +9,26 @@ from rich.text import Text
 
 from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.ledgers import ledger_store
-from airflow_provider_forge.delivery import picture
-from airflow_provider_forge.delivery.coverage import EXPECTED_AFTER, Outcome, find_coverage
+from airflow_provider_forge.coverage import report
+from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatus, find_coverage
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.windows import RETENTION
-from airflow_provider_forge.hooks.ledger import open_ledger
+from airflow_provider_forge.utils.ledger import open_ledger
+from airflow_provider_forge.windows import RETENTION
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_forge.cli.output import Output
-    from airflow_provider_forge.delivery.coverage import Coverage
+    from airflow_provider_forge.coverage.coverage import Coverage
 
 __all__ = ["run"]
 
 STYLES = {
-    Outcome.EMPTY: "green",
-    Outcome.DELIVERED: "green",
-    Outcome.REJECTED: "yellow",
-    Outcome.FAILED: "red",
-    Outcome.MISSING: "red",
+    WindowStatus.EMPTY: "green",
+    WindowStatus.DELIVERED: "green",
+    WindowStatus.REJECTED: "yellow",
+    WindowStatus.FAILED: "red",
+    WindowStatus.MISSING: "red",
 }
 
 EXPIRING_STYLE = "bold red"
@@ -54,41 +54,41 @@ def run(options: Namespace, output: Output) -> int:
         output.json(_to_json(coverage, now, alert_before, options.dag_id))
     else:
         _print(output, coverage, now, alert_before, options.dag_id)
-    bad = (Outcome.MISSING, Outcome.FAILED, Outcome.REJECTED)
+    bad = (WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.REJECTED)
     return 1 if any(coverage.count(outcome) for outcome in bad) else 0
 
 
 def _print(
     output: Output, coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str
 ) -> None:
-    _print_days(output, picture.day_rows(coverage, now, alert_before))
+    _print_days(output, report.day_rows(coverage, now, alert_before))
     output.line()
-    output.line(picture.tell_counts(coverage))
+    output.line(report.describe_counts(coverage))
     output.line(f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}")
     expiring = coverage.expiring(now, alert_before)
     gaps = coverage.gaps()
     if gaps:
         output.line()
-        output.line(picture.before_backfill(dag_id))
+        output.line(report.before_backfill(dag_id))
     for gap in gaps:
         soon = gap in expiring
         output.line()
-        output.line(picture.describe(gap, now, soon=soon), style="red" if soon else "")
-        output.line(f"  {picture.backfill(gap, dag_id)}")
+        output.line(report.describe_gap(gap, now, soon=soon), style="red" if soon else "")
+        output.line(f"  {report.backfill_command(gap, dag_id)}")
 
 
-def _print_days(output: Output, days: list[tuple[dt.date, list[picture.Hour | None]]]) -> None:
-    output.line(picture.HEADING)
+def _print_days(output: Output, days: list[tuple[dt.date, list[report.Hour | None]]]) -> None:
+    output.line(report.HEADING)
     for day, hours in days:
         line = Text(f"{day} ")
         for hour in hours:
-            line.append(f"{hour.sign if hour else ' ':<{picture.WIDTH}}", style=_style(hour))
+            line.append(f"{hour.sign if hour else ' ':<{report.WIDTH}}", style=_style(hour))
         line.rstrip()
         output.line(line)
-    output.line(picture.LEGEND)
+    output.line(report.LEGEND)
 
 
-def _style(hour: picture.Hour | None) -> str:
+def _style(hour: report.Hour | None) -> str:
     if hour is None:
         return ""
     return EXPIRING_STYLE if hour.expiring else STYLES.get(hour.outcome, "")
@@ -100,23 +100,27 @@ def _to_json(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, d
     return {
         "environments": coverage.environments,
         "metrics": coverage.metrics,
-        "windows": {outcome.value: coverage.count(outcome) for outcome in Outcome},
+        "windows": {outcome.value: coverage.count(outcome) for outcome in WindowStatus},
         "hours": [
-            {"hour": picture.time(hour), "outcome": outcome.value, "expiring_soon": hour in expiring_hours}
+            {
+                "hour": report.format_time(hour),
+                "outcome": outcome.value,
+                "expiring_soon": hour in expiring_hours,
+            }
             for hour, outcome in coverage.hours().items()
         ],
         "gaps": [
             {
-                "start": picture.time(gap.start),
-                "end": picture.time(gap.end),
+                "start": report.format_time(gap.start),
+                "end": report.format_time(gap.end),
                 "windows": {
                     outcome.value: count
-                    for outcome in (Outcome.FAILED, Outcome.MISSING)
+                    for outcome in (WindowStatus.FAILED, WindowStatus.MISSING)
                     if (count := sum(quarter.outcome is outcome for quarter in gap.quarters))
                 },
-                "expires": picture.time(gap.expires),
+                "expires": report.format_time(gap.expires),
                 "expiring_soon": gap in expiring,
-                "backfill": picture.backfill(gap, dag_id),
+                "backfill": report.backfill_command(gap, dag_id),
             }
             for gap in coverage.gaps()
         ],

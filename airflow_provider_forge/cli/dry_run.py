@@ -9,8 +9,8 @@ from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.replies import Reply
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.otlp.encode import Export
     from airflow_provider_forge.otlp.endpoint import Endpoint
+    from airflow_provider_forge.otlp.requests import ExportRequest
 
 __all__ = ["Batch", "DryClient"]
 
@@ -48,7 +48,7 @@ class DryClient(OtlpClient):
         self.batches: list[Batch] = []
         self._sizes: list[int] = []
 
-    def export(self, export: Export, *, seconds: float | None = None) -> str | None:
+    def export(self, export: ExportRequest, *, seconds: float | None = None) -> str | None:
         """Note a request; fails as `OtlpClient.export` does where it is larger than the endpoint says."""
         said = super().export(export, seconds=seconds)
         self.batches.append(

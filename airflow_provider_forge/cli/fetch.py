@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.cli.cardinality import cardinalities
 from airflow_provider_forge.cli.connections import forge_hook
 from airflow_provider_forge.exceptions import BrokenAnswer, ConfigurationError
-from airflow_provider_forge.gateway.windows import LONGEST, Window, parse_time
-from airflow_provider_forge.otlp.model import MalformedOtlp, decode
-from airflow_provider_forge.text import quote
+from airflow_provider_forge.otlp.messages import MalformedOtlp, decode
+from airflow_provider_forge.text import sanitize
+from airflow_provider_forge.windows import MAX_WINDOW, Window, parse_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -35,7 +35,7 @@ def run(options: Namespace, output: Output) -> int:
         found = cardinalities(decode(metrics.resource_metrics))
     except MalformedOtlp as error:
         raise BrokenAnswer(
-            f"The gateway's metrics for {window} are not OTLP ({quote(error)}). --json shows them",
+            f"The gateway's metrics for {window} are not OTLP ({sanitize(error)}). --json shows them",
             request_id=metrics.request_id,
         ) from error
     if options.json:
@@ -58,7 +58,7 @@ def _window(options: Namespace) -> Window:
             raise ConfigurationError("--start", "is missing beside --end")
         return Window.last_settled(dt.datetime.now(dt.timezone.utc))
     start = parse_time("--start", options.start)
-    return Window(start, parse_time("--end", options.end) if options.end else start + LONGEST)
+    return Window(start, parse_time("--end", options.end) if options.end else start + MAX_WINDOW)
 
 
 def _print_cardinality(output: Output, found: list[Cardinality]) -> None:

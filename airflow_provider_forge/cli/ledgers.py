@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.cli.api_store import ApiStore
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.hooks.ledger import delivery_asset, find_store
 from airflow_provider_forge.hooks.otlp import problem_of_ledger_url
+from airflow_provider_forge.utils.ledger import delivery_asset, find_store
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.dry_run import DryClient
 from airflow_provider_forge.cli.ledgers import ledger_store
-from airflow_provider_forge.delivery.delivery import Policy
-from airflow_provider_forge.delivery.picture import time
+from airflow_provider_forge.coverage.report import format_time
+from airflow_provider_forge.delivery.deliver import Policy
+from airflow_provider_forge.delivery.exporter import Exporter
+from airflow_provider_forge.delivery.progress import Progress
 from airflow_provider_forge.delivery.stores import OverlayStore, TransientStore
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.windows import MINUTE, SETTLE, Window, parse_time
-from airflow_provider_forge.hooks.ledger import account_of, open_ledger
-from airflow_provider_forge.operators.exporter import Exporter
-from airflow_provider_forge.operators.interval import windows_alive
-from airflow_provider_forge.operators.progress import Progress
+from airflow_provider_forge.utils.ledger import account_of, open_ledger
+from airflow_provider_forge.utils.run_interval import available_windows
+from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, parse_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -45,7 +45,7 @@ def run(options: Namespace, output: Output) -> int:
     output.result = {"dry_run": options.dry_run, "windows": done}
     with _receiver(options, otlp) as receiver:
         exporter = _exporter(options, forge, receiver, store)
-        windows, _ = windows_alive(interval, now, "fail", receiver.endpoint)
+        windows, _ = available_windows(interval, now, "fail", receiver.endpoint)
         try:
             for window in windows:
                 with output.busy(f"{window}, {len(done) + 1} of {len(windows)}…"):
@@ -63,11 +63,11 @@ def run(options: Namespace, output: Output) -> int:
 
 def _check_settled(interval: Window, now: dt.datetime) -> None:
     """Refuse what is not over: it would be on record as delivered, and what comes later never asked for."""
-    if interval.end + SETTLE > now:
+    if interval.end + SETTLE_DELAY > now:
         raise ConfigurationError(
             "--end",
-            f"{time(interval.end)} is not {SETTLE // MINUTE} minutes ago, and until then data may still"
-            f" arrive; give {time(Window.last_settled(now).end)} or earlier",
+            f"{format_time(interval.end)} is not {SETTLE_DELAY // MINUTE} minutes ago, and until then data may still"
+            f" arrive; give {format_time(Window.last_settled(now).end)} or earlier",
         )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_forge.delivery.head import Head
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["Account", "note_account"]
 
@@ -47,7 +47,7 @@ class Account:
     conn_id: str
     credentials: Mapping[str, str]
 
-    def mark(self, salt: str) -> str:
+    def point_hash(self, salt: str) -> str:
         """Return a short hash of the credentials, which is another one in each record."""
         text = "\n".join(f"{name.lower()}: {value}" for name, value in sorted(self.credentials.items()))
         return hashlib.blake2b(
@@ -69,14 +69,14 @@ def note_account(head: Head, account: Account, *, salt: str, now: int) -> None:
     Raises:
         LedgerUnavailable: The store does not answer.
     """
-    mark, accounts = account.mark(salt), head.read().get("accounts", {})
-    if mark in _marks(accounts, account)[:-1]:  # no rotation goes back
+    point_hash, accounts = account.point_hash(salt), head.read().get("accounts", {})
+    if point_hash in _point_hashes(accounts, account)[:-1]:  # no rotation goes back
         log.warning(
             "The Connection %s delivers to one URL with different credentials in turn, and %s",
             account.conn_id,
             _REMEDY,
         )
-    elif other := _other(accounts, account.conn_id, mark, now):
+    elif other := _other(accounts, account.conn_id, point_hash, now):
         log.warning(
             "The Connections %s and %s deliver to one URL with different credentials, and %s",
             other,
@@ -84,8 +84,10 @@ def note_account(head: Head, account: Account, *, salt: str, now: int) -> None:
             _REMEDY,
         )
     about = accounts.get(account.conn_id)
-    if about is None or about["marks"][-1:] != [mark] or about["seen"] <= now - DAY:
-        head.change(lambda head: {**head, "accounts": _noted(head.get("accounts", {}), account, mark, now)})
+    if about is None or about["marks"][-1:] != [point_hash] or about["seen"] <= now - DAY:
+        head.change(
+            lambda head: {**head, "accounts": _noted(head.get("accounts", {}), account, point_hash, now)}
+        )
 
 
 _REMEDY = (
@@ -94,19 +96,19 @@ _REMEDY = (
 )
 
 
-def _other(accounts: Mapping[str, Json], own: str, mark: str, now: int) -> str | None:
+def _other(accounts: Mapping[str, Json], own: str, point_hash: str, now: int) -> str | None:
     """Return the id of a Connection that delivers with other credentials."""
     for conn_id, about in sorted(accounts.items()):
-        is_other = conn_id != own and about["marks"] and about["marks"][-1] != mark
+        is_other = conn_id != own and about["marks"] and about["marks"][-1] != point_hash
         if is_other and about["seen"] > now - FORGOTTEN_AFTER:
             return conn_id
     return None
 
 
-def _noted(accounts: Mapping[str, Json], account: Account, mark: str, now: int) -> dict[str, Json]:
-    marks = [*(other for other in _marks(accounts, account) if other != mark), mark]
-    return {**accounts, account.conn_id: {"marks": marks[-MOST_MARKS:], "seen": now}}
+def _noted(accounts: Mapping[str, Json], account: Account, point_hash: str, now: int) -> dict[str, Json]:
+    point_hashes = [*(other for other in _point_hashes(accounts, account) if other != point_hash), point_hash]
+    return {**accounts, account.conn_id: {"marks": point_hashes[-MOST_MARKS:], "seen": now}}
 
 
-def _marks(accounts: Mapping[str, Json], account: Account) -> list[str]:
+def _point_hashes(accounts: Mapping[str, Json], account: Account) -> list[str]:
     return list(accounts.get(account.conn_id, {}).get("marks", []))

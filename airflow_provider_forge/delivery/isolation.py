@@ -15,8 +15,8 @@ from airflow_provider_forge.exceptions import ExportRefused, RequestTooLarge
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.delivery.content import Content
     from airflow_provider_forge.delivery.sender import Sender
+    from airflow_provider_forge.payload.content import Payload
 
 __all__ = ["Isolation", "halves"]
 
@@ -49,7 +49,7 @@ class Isolation:
         sender: Takes them to the receiver.
     """
 
-    def __init__(self, content: Content, sender: Sender) -> None:
+    def __init__(self, content: Payload, sender: Sender) -> None:
         self._content = content
         self._sender = sender
         self._left_out: Counter[str] = Counter()

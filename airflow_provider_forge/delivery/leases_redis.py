@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.leases import PATIENCE, busy
 from airflow_provider_forge.exceptions import LedgerUnavailable
-from airflow_provider_forge.redis_server import RedisServer
+from airflow_provider_forge.redis_client import RedisServer
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ import uuid
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.accounts import note_account
-from airflow_provider_forge.delivery.cells import (
-    CELL_MINUTES,
-    CELL_SECONDS,
-    Cell,
-    cell_of,
-    parts_between,
-)
-from airflow_provider_forge.delivery.entries import Standing
 from airflow_provider_forge.delivery.head import Head
-from airflow_provider_forge.delivery.page import Page
+from airflow_provider_forge.delivery.matching import PointStatus
+from airflow_provider_forge.delivery.records import (
+    RECORD_MINUTES,
+    RECORD_SECONDS,
+    LedgerRecord,
+    record_index,
+    spans_between,
+)
 from airflow_provider_forge.delivery.selections import Selection, Selections, Sentinel
+from airflow_provider_forge.delivery.session import LedgerSession
 from airflow_provider_forge.delivery.spread import MOST_PARTS, Spread
 from airflow_provider_forge.text import get_logger
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_provider_forge.delivery.accounts import Account
-    from airflow_provider_forge.delivery.fingerprints import Fingerprint
     from airflow_provider_forge.delivery.leases import Leases
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
+    from airflow_provider_forge.payload.fingerprints import Fingerprint
 
 __all__ = ["Ledger", "Selection", "Sentinel"]
 
@@ -84,7 +84,9 @@ class Ledger:
         self.clock = clock
         self._account = account
         self._spread = Spread(store)
-        self._head = Head(store, name, oldest=lambda: cell_of(now() - KEEP), present=lambda: cell_of(now()))
+        self._head = Head(
+            store, name, oldest=lambda: record_index(now() - KEEP), present=lambda: record_index(now())
+        )
         self._selections = Selections(store, self._head, sentinel=sentinel, now=now)
         self.writer = uuid.uuid4().hex[:12]
 
@@ -97,7 +99,7 @@ class Ledger:
         end: dt.datetime,
         *,
         reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None,
-    ) -> Iterator[Page]:
+    ) -> Iterator[LedgerSession]:
         """Open the entries of an answer's points and of the window it was asked for, for this task alone.
 
         Args:
@@ -111,14 +113,14 @@ class Ledger:
             DeliveryBusy: Another task holds one of them.
             LedgerUnavailable: The store does not answer.
         """
-        window = parts_between(start, end)
-        numbers = sorted({*window, *(point.minute // CELL_MINUTES for point in points)})
+        window = spans_between(start, end)
+        numbers = sorted({*window, *(point.minute // RECORD_MINUTES for point in points)})
         with self._leases.hold(numbers):
             lost_before = self._selections.lost_before(selection)
             self._tell_account()
             cells = {number: self.load(number) for number in numbers}
-            page = Page(self, points, selection.name, window, cells, lost_before)
-            if reread and page.numbers(Standing.NEW, Standing.AMBIGUOUS):
+            page = LedgerSession(self, points, selection.name, window, cells, lost_before)
+            if reread and page.numbers(PointStatus.NEW, PointStatus.AMBIGUOUS):
                 for environments in self._overlapping(selection, cells.values()):
                     page.recognize(reread(environments))
             yield page
@@ -129,7 +131,7 @@ class Ledger:
         Raises:
             LedgerUnavailable: The store does not answer.
         """
-        return not any(self.load(cell).is_new for cell in parts_between(start, end))
+        return not any(self.load(cell).is_new for cell in spans_between(start, end))
 
     def selections(self) -> dict[str, Json]:
         """Return what was ever asked for, by its name, the one begun last at the end.
@@ -145,7 +147,7 @@ class Ledger:
         """Return the present, in seconds of the epoch."""
         return int(self._now().timestamp())
 
-    def load(self, cell: int) -> Cell:
+    def load(self, cell: int) -> LedgerRecord:
         """Read an entry; an empty one where there is none.
 
         Raises:
@@ -153,16 +155,16 @@ class Ledger:
         """
         content = self._spread.get(self._key(cell))
         if content is None:
-            return Cell()
+            return LedgerRecord()
         try:
-            found, problem = Cell.from_json(content, cell * CELL_MINUTES), "a part of it is missing"
+            found, problem = LedgerRecord.from_json(content, cell * RECORD_MINUTES), "a part of it is missing"
         except ValueError as error:
-            found, problem = Cell(damaged=True, lost=True), str(error)
+            found, problem = LedgerRecord(damaged=True, lost=True), str(error)
         if found.damaged:
             log.warning("The ledger's entry %s is damaged (%.200s): taken for lost", self._key(cell), problem)
         return found
 
-    def save(self, cell: int, content: Cell) -> None:
+    def save(self, cell: int, content: LedgerRecord) -> None:
         """Write an entry.
 
         Raises:
@@ -170,7 +172,7 @@ class Ledger:
             ValueReplaced: Another task has written it since it was loaded.
         """
         content.version = (content.version[0] + 1, self.writer)
-        start, largest = cell * CELL_MINUTES, self.store.largest
+        start, largest = cell * RECORD_MINUTES, self.store.largest
         entry = content.to_json(start)
         if self._spread.is_too_large(entry):
             if len(json.dumps(entry)) > ALMOST * MOST_PARTS * (largest or 0):
@@ -187,7 +189,7 @@ class Ledger:
             LedgerUnavailable: The store does not take it.
         """
         head = self._head.read()
-        horizon = cell_of(self._now() - KEEP)
+        horizon = record_index(self._now() - KEEP)
         oldest = min([head["oldest"], *(cell for cell in cells if cell >= horizon)])
         removed = range(oldest, min(horizon, oldest + PRUNE_AT_ONCE))
         for cell in removed:
@@ -211,7 +213,7 @@ class Ledger:
         if cell > self._head.read().get("spread", -1):
             self._head.change(lambda head: {**head, "spread": max(cell, head.get("spread", -1))})
 
-    def _overlapping(self, selection: Selection, cells: Collection[Cell]) -> list[list[str]]:
+    def _overlapping(self, selection: Selection, cells: Collection[LedgerRecord]) -> list[list[str]]:
         """Return the environments of other selections that have some in common with this one.
 
         Args:
@@ -233,5 +235,5 @@ class Ledger:
             note_account(self._head, account, salt=self.name, now=self.timestamp())
 
     def _key(self, cell: int) -> str:
-        start = dt.datetime.fromtimestamp(cell * CELL_SECONDS, dt.timezone.utc)
+        start = dt.datetime.fromtimestamp(cell * RECORD_SECONDS, dt.timezone.utc)
         return f"{self.name}/{start:%Y%m%dT%H%MZ}"

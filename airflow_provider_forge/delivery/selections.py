@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_forge.delivery.head import is_time, read_selection
-from airflow_provider_forge.otlp.model import canonical
+from airflow_provider_forge.otlp.messages import canonical
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.head import Head
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["Selection", "Selections", "Sentinel"]
 

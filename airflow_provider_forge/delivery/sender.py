@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.entries import Standing
+from airflow_provider_forge.delivery.matching import PointStatus
 from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
@@ -17,11 +17,11 @@ from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from airflow_provider_forge.delivery.attempts import Attempts
-    from airflow_provider_forge.delivery.content import Content
-    from airflow_provider_forge.delivery.delivery import Policy, Report
-    from airflow_provider_forge.delivery.page import Page
+    from airflow_provider_forge.delivery.deliver import DeliveryStats, Policy
+    from airflow_provider_forge.delivery.session import LedgerSession
     from airflow_provider_forge.otlp.client import OtlpClient
-    from airflow_provider_forge.otlp.encode import Export
+    from airflow_provider_forge.otlp.requests import ExportRequest
+    from airflow_provider_forge.payload.content import Payload
 
 __all__ = ["Sender"]
 
@@ -48,11 +48,11 @@ class Sender:
 
     def __init__(
         self,
-        content: Content,
+        content: Payload,
         receiver: OtlpClient,
-        page: Page,
+        page: LedgerSession,
         policy: Policy,
-        report: Report,
+        report: DeliveryStats,
         attempts: Attempts,
     ) -> None:
         self._content = content
@@ -66,13 +66,13 @@ class Sender:
         self.accepted = False
         # Points that this delivery has sent without hearing whether they were stored.
         self._doubtful: set[int] = set()
-        self.ambiguous = set(page.numbers(Standing.AMBIGUOUS))
+        self.ambiguous = set(page.numbers(PointStatus.AMBIGUOUS))
 
     def may_repeat(self, error: ExportRefused | ReceiverUnavailable) -> bool:
         """Whether points of a request that failed may be sent again at once."""
         return not error.maybe_stored or self._policy.on_ambiguous == "resend"
 
-    def send(self, batch: list[int], export: Export) -> None:
+    def send(self, batch: list[int], export: ExportRequest) -> None:
         """Send points in one request, and again while the receiver is away for a moment.
 
         Args:
@@ -99,7 +99,7 @@ class Sender:
             else:
                 return
 
-    def _send_once(self, batch: list[int], export: Export, seconds: float | None) -> None:
+    def _send_once(self, batch: list[int], export: ExportRequest, seconds: float | None) -> None:
         self._page.intend(batch)
         try:
             self._page.save()
@@ -131,14 +131,14 @@ class Sender:
         """Return the points that another writer has delivered, or sends, since this page was opened."""
         if self._policy.resend or not self._page.contended:
             return set()
-        standings = {number: self._page.standing(number) for number in batch}
-        there = {number for number in batch if standings[number] is Standing.UNCHANGED}
+        statuses = {number: self._page.status(number) for number in batch}
+        there = {number for number in batch if statuses[number] is PointStatus.UNCHANGED}
         self.pending.difference_update(there)
         self._report.unchanged += len(there)
         unknown = {
             number
             for number in batch
-            if standings[number] is Standing.AMBIGUOUS and number not in self.ambiguous
+            if statuses[number] is PointStatus.AMBIGUOUS and number not in self.ambiguous
         }
         self.ambiguous |= unknown
         self._report.ambiguous += len(unknown)
@@ -183,7 +183,7 @@ class Sender:
     def _withdraw(self, batch: list[int]) -> None:
         self._page.withdraw(number for number in batch if number not in self._doubtful)
 
-    def _note_success(self, batch: list[int], export: Export) -> None:
+    def _note_success(self, batch: list[int], export: ExportRequest) -> None:
         self._page.acknowledge(batch)
         self._doubtful.difference_update(batch)
         self.pending.difference_update(batch)

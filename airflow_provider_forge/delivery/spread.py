@@ -20,14 +20,14 @@ import json
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_forge.exceptions import LedgerUnavailable
-from airflow_provider_forge.otlp.model import canonical
+from airflow_provider_forge.otlp.messages import canonical
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["MOST_PARTS", "Spread"]
 

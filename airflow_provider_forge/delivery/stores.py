@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from airflow_provider_forge.delivery import localfile
+from airflow_provider_forge.delivery import local_file
 from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.otlp.model import Json
+    from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["ObjectStore", "OverlayStore", "Store", "TransientStore", "ValueReplaced"]
 
@@ -141,10 +141,10 @@ class ObjectStore:
         path = self._path(key)
         content: bytes | None
         try:
-            content = localfile.read(path, LARGEST_FILE) if isinstance(path, Path) else path.read_bytes()
+            content = local_file.read(path, LARGEST_FILE) if isinstance(path, Path) else path.read_bytes()
         except FileNotFoundError:
             content = None
-        except localfile.NotReadable as error:
+        except local_file.NotReadable as error:
             log.warning("The record of deliveries cannot be read at %s: %s", path, error)
             content = b""
         except Exception as error:
@@ -175,7 +175,7 @@ class ObjectStore:
         def is_as_read() -> bool:
             return expected is None or _digest(_content(path)) == expected
 
-        if not localfile.replace(path, content, still=is_as_read):
+        if not local_file.replace(path, content, still=is_as_read):
             raise ValueReplaced(f"Another task has written {path} since it was read. It is tried again")
 
     def delete(self, key: str) -> None:
@@ -215,10 +215,10 @@ def _decode(content: bytes) -> Json:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return localfile.read(path, LARGEST_FILE)
+        return local_file.read(path, LARGEST_FILE)
     except FileNotFoundError:
         return None
-    except localfile.NotReadable:
+    except local_file.NotReadable:
         return b""
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "MAX_WAIT",
     "REFUSED_FOR",
     "Budget",
-    "Verdict",
+    "Decision",
     "distance_of",
     "margin_of",
     "max_size_of",
@@ -85,7 +85,7 @@ def distance_of(calls: int, period: float) -> float:
 
 
 @dataclass
-class Use:
+class Slot:
     """A use of the budget: when it was or is to be, by whom, and whether for a live window."""
 
     at: float
@@ -94,7 +94,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What a holder is told.
 
     Attributes:
@@ -127,16 +127,16 @@ class Budget:
     calls: int
     period: float
     as_of: float = 0.0
-    uses: list[Use] = field(default_factory=list)
+    uses: list[Slot] = field(default_factory=list)
     paused_until: float = 0.0
     refusals: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def used_up(cls, calls: int, period: float, now: float) -> Budget:
         """Return a budget of which nothing is known, so that all of it counts as used now."""
-        return cls(calls, period, now, [Use(now, "") for _ in range(calls)])
+        return cls(calls, period, now, [Slot(now, "") for _ in range(calls)])
 
-    def ask(self, holder: str, now: float, *, live: bool = False) -> Verdict:
+    def ask(self, holder: str, now: float, *, live: bool = False) -> Decision:
         """Tell the holder how long to wait, or that its place is used now.
 
         It asks again after each sleep, because others may have used their places later than they were put
@@ -144,21 +144,21 @@ class Budget:
         """
         self._advance(now)
         rank = self._withdraw(holder)
-        index = self._end(now, live=live) if rank is None else max(rank, self._past(now))
+        index = self._end(now, live=live) if rank is None else max(rank, self._elapsed_count(now))
         at = self._free_at(index, now, live=live)
         # Whom a live window overtakes keeps its place; a long pause is not to be slept through.
         if at - now > MAX_WAIT and (rank is None or self.paused_until - now > MAX_WAIT):
-            return Verdict(at - now - MAX_WAIT, placed=False)
-        self.uses.insert(index, Use(at, holder, live))
-        self._put_off(index + 1, now)
-        return Verdict(at - now)
+            return Decision(at - now - MAX_WAIT, placed=False)
+        self.uses.insert(index, Slot(at, holder, live))
+        self._postpone(index + 1, now)
+        return Decision(at - now)
 
     def pause(self, seconds: float | None, now: float) -> None:
         """Let nobody call for so long, but for an hour at most; None is one period."""
         self._advance(now)
         length = self.period if seconds is None else min(seconds, LONGEST_PAUSE)
         self.paused_until = max(self.paused_until, now + length)
-        self._put_off(self._past(now), now)
+        self._postpone(self._elapsed_count(now), now)
 
     def settle(self, holder: str, at: float, now: float) -> None:
         """Count the use of a holder, which `ask` has granted, from no earlier than `at`.
@@ -170,12 +170,12 @@ class Budget:
             now: The present.
         """
         self._advance(now)
-        settled = Use(at, holder)
+        settled = Slot(at, holder)
         for use in [use for use in self.uses if use.holder == holder]:
             self.uses.remove(use)
-            settled = Use(max(at, use.at), holder, use.live)
+            settled = Slot(max(at, use.at), holder, use.live)
         self.uses.insert(sum(use.at <= settled.at for use in self.uses), settled)
-        self._put_off(self._past(now), now)
+        self._postpone(self._elapsed_count(now), now)
 
     def refuse(self, credentials: str, now: float) -> None:
         """Let nobody try these credentials again for a quarter of an hour."""
@@ -203,7 +203,7 @@ class Budget:
         self.paused_until += seconds
         self.refusals = {name: until + seconds for name, until in self.refusals.items()}
 
-    def _past(self, now: float) -> int:
+    def _elapsed_count(self, now: float) -> int:
         """Return how many uses lie before the first that is yet to come."""
         return sum(use.at <= now for use in self.uses)
 
@@ -219,7 +219,9 @@ class Budget:
         """Return where who comes is put: a live window before the backfills that still sleep."""
         if not live:
             return len(self.uses)
-        return max([self._past(now), *(index + 1 for index, use in enumerate(self.uses) if use.live)])
+        return max(
+            [self._elapsed_count(now), *(index + 1 for index, use in enumerate(self.uses) if use.live)]
+        )
 
     def _free_at(self, index: int, now: float, *, live: bool) -> float:
         """Return the first moment at which a use at this place of the list may be."""
@@ -231,7 +233,7 @@ class Budget:
             at = max(at, self.uses[index - self.calls].at + self.period)
         return at
 
-    def _put_off(self, first: int, now: float) -> None:
+    def _postpone(self, first: int, now: float) -> None:
         for index in range(first, len(self.uses)):
             use = self.uses[index]
             use.at = max(use.at, self._free_at(index, now, live=use.live))
@@ -263,7 +265,7 @@ class Budget:
                 calls,
                 period,
                 _time(record["as_of"]),
-                [Use(_time(at), str(holder), bool(live)) for at, holder, live in record["uses"]],
+                [Slot(_time(at), str(holder), bool(live)) for at, holder, live in record["uses"]],
                 _time(record["paused_until"]),
                 {str(name): _time(until) for name, until in record["refusals"].items()},
             )

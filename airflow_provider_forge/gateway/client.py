@@ -21,24 +21,19 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     UnknownFailure,
 )
-from airflow_provider_forge.gateway.answer import Answer, read_answer
 from airflow_provider_forge.gateway.budget import REFUSED_FOR
 from airflow_provider_forge.gateway.environments import Environment
-from airflow_provider_forge.gateway.query import (
-    APP_METRICS,
-    ENVIRONMENTS,
-    app_ari,
-    app_metrics_variables,
-)
+from airflow_provider_forge.gateway.queries import APP_METRICS, ENVIRONMENTS, app_ari, app_metrics_variables
+from airflow_provider_forge.gateway.responses import GatewayResponse, read_answer
 from airflow_provider_forge.gateway.transport import Transport
-from airflow_provider_forge.gateway.windows import LONGEST, too_old
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.windows import MAX_WINDOW, expired_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_forge.gateway.ratelimit import RateLimiter
-    from airflow_provider_forge.gateway.windows import Window
+    from airflow_provider_forge.windows import Window
 
 __all__ = ["AppMetrics", "GatewayClient"]
 
@@ -199,12 +194,12 @@ class GatewayClient:
             ConfigurationError: It is longer than 15 minutes.
             WindowExpired: It begins more than 14 days ago.
         """
-        if window.end - window.start > LONGEST:
+        if window.end - window.start > MAX_WINDOW:
             raise ConfigurationError(
                 "end", f"{window} is longer than the 15 minutes that one call may ask for"
             )
         if window.expired(now := self._clock()):
-            raise too_old(f"The window {window}", now)
+            raise expired_error(f"The window {window}", now)
 
     def app_metrics(
         self,
@@ -263,9 +258,9 @@ class GatewayClient:
         document: str,
         variables: dict[str, Any],
         kind: type[Data],
-        read: Callable[[Answer[Data]], Content],
+        read: Callable[[GatewayResponse[Data]], Content],
         *,
-        spared: str,
+        tolerated_field: str,
     ) -> Content:
         """Make one call and return what `read` makes of its answer.
 
@@ -276,13 +271,15 @@ class GatewayClient:
             variables: Its.
             kind: What the answer's `data` are.
             read: Reads the answer.
-            spared: A field of the document's whose failures are left to `read`.
+            tolerated_field: A field of the document's whose failures are left to `read`.
 
         Raises:
             RateLimited: The account's calls are taken for longer; `retry_after` says when to come back.
             ForgeError: The gateway cannot be reached or reports another failure, or `read` raises it.
         """
-        return self._call(document, variables, kind, read, live=True, spared=spared, attended=True).content
+        return self._call(
+            document, variables, kind, read, live=True, tolerated_field=tolerated_field, attended=True
+        ).content
 
     def _pages(self, app_id: str, *, live: bool) -> Iterator[Environment]:
         after: str | None = None
@@ -307,11 +304,11 @@ class GatewayClient:
         document: str,
         variables: dict[str, Any],
         kind: type[Data],
-        read: Callable[[Answer[Data]], Content],
+        read: Callable[[GatewayResponse[Data]], Content],
         *,
         window: Window | None = None,
         live: bool,
-        spared: str | None = None,
+        tolerated_field: str | None = None,
         attended: bool = False,
     ) -> _Call[Content]:
         """Make a call, and make it again where the gateway counted too many of the account."""
@@ -327,7 +324,7 @@ class GatewayClient:
             if place.waited:
                 self._check_credentials()  # others may have tried them
             response, elapsed = self._transport.post(
-                {"query": document, "variables": variables}, place, of_window=window is not None
+                {"query": document, "variables": variables}, place, splittable=window is not None
             )
             waited += place.waited
             try:
@@ -336,8 +333,8 @@ class GatewayClient:
                     kind,
                     now=self._clock(),
                     secrets=(*self.secrets, *self._transport.route.secrets),
-                    of_window=window is not None,
-                    spared=spared,
+                    splittable=window is not None,
+                    tolerated_field=tolerated_field,
                     via=self._transport.route.answered_by_proxy,
                 )
                 return _Call(read(answer), answer.request_id, elapsed, waited)
@@ -379,7 +376,7 @@ def _refused(error: UnknownFailure) -> QueryRefused:
     )
 
 
-def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
+def _resource_metrics(answer: GatewayResponse[_MetricsData]) -> msgspec.Raw:
     ecosystem = answer.data.ecosystem or answer.broken("null as ecosystem")
     forge_metrics = ecosystem.forgeMetrics or answer.broken("null as forgeMetrics")
     result = forge_metrics.appMetrics or answer.broken("null as appMetrics")
@@ -391,7 +388,7 @@ def _resource_metrics(answer: Answer[_MetricsData]) -> msgspec.Raw:
     return result.resourceMetrics
 
 
-def _page_of_environments(app_id: str, cursors: set[str | None], answer: Answer[_AppData]) -> _Page:
+def _page_of_environments(app_id: str, cursors: set[str | None], answer: GatewayResponse[_AppData]) -> _Page:
     app = answer.data.app
     if app is None:
         raise AccessForbidden(

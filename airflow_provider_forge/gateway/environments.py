@@ -22,14 +22,14 @@ from airflow_provider_forge.exceptions import (
     ForgeError,
     RetryableError,
 )
-from airflow_provider_forge.gateway.query import parse_uuid
+from airflow_provider_forge.gateway.queries import parse_uuid
 from airflow_provider_forge.text import get_logger, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["Environment", "EnvironmentDirectory", "Layers", "Memory"]
+__all__ = ["Environment", "EnvironmentDirectory", "Layers", "StateStore"]
 
 log = get_logger(__name__)
 
@@ -66,7 +66,7 @@ class Environment:
         return cls(printable(ari_or_id.rsplit("/", 1)[-1].lower()), printable(name))
 
 
-class Memory(Protocol):
+class StateStore(Protocol):
     """Keeps one JSON object, across tasks and machines."""
 
     def load(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class EnvironmentDirectory:
         self,
         app_id: str,
         look_up: Callable[[], list[Environment]],
-        memory: Memory,
+        memory: StateStore,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
         *,
         turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
@@ -214,14 +214,14 @@ class _Known(msgspec.Struct):
     tried: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
 
     @classmethod
-    def load(cls, memory: Memory) -> _Known:
+    def load(cls, memory: StateStore) -> _Known:
         try:
             return msgspec.convert(memory.load(), cls)
         except msgspec.ValidationError:
             log.warning("What was remembered of the app's environments is damaged; they are looked up again")
             return cls()
 
-    def save(self, memory: Memory) -> None:
+    def save(self, memory: StateStore) -> None:
         # Another task may have settled a name during this one's look-up: the first word holds.
         self.names = {**self.names, **_Known.load(memory).names}
         memory.save(msgspec.to_builtins(self))
@@ -259,7 +259,7 @@ class Layers:
         memories: The first one's word on the name of an environment holds.
     """
 
-    def __init__(self, *memories: Memory) -> None:
+    def __init__(self, *memories: StateStore) -> None:
         self._memories = memories
         self._completed = False
         self._unreadable: set[int] = set()

@@ -23,7 +23,7 @@ from airflow_provider_forge.exceptions import (
     UnknownFailure,
     WindowTooLarge,
 )
-from airflow_provider_forge.http import quote, retry_after
+from airflow_provider_forge.http import retry_after, sanitize
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -97,7 +97,7 @@ class Reply:
         request_id: The gateway's id of the request.
         now: The present, against which times in headers are read.
         secrets: What must not appear in an error should the gateway repeat it.
-        of_window: Whether a window was asked for, so that there is less to ask for should it be too much.
+        splittable: Whether a window was asked for, so that there is less to ask for should it be too much.
         via: The proxy that may have answered, to stand behind the status; empty if none can have.
     """
 
@@ -105,7 +105,7 @@ class Reply:
     request_id: str | None
     now: dt.datetime
     secrets: tuple[str, ...]
-    of_window: bool
+    splittable: bool
     via: str
 
     @property
@@ -141,7 +141,7 @@ def error_of(failures: list[Any], reply: Reply) -> ForgeError:
             request_id=reply.request_id,
         )
     too_large = statuses & _TOO_LARGE or any(map(_TOO_LARGE_TYPE.search, _types(failures)))
-    if reply.of_window and too_large:
+    if reply.splittable and too_large:
         return WindowTooLarge(
             f"The gateway failed{said}: the window may be too much for one answer. {HALVES}",
             retry_after=reply.retry_after,
@@ -243,7 +243,7 @@ def _unknown_types(failures: list[Any]) -> Iterator[str]:
         for key in ("errorType", "classification"):
             value = extension.get(key)
             if isinstance(value, str) and value.strip() and not _TOO_LARGE_TYPE.search(_in_capitals(value)):
-                yield quote(value, most=100)
+                yield sanitize(value, most=100)
 
 
 def _missing_scopes(failures: list[Any]) -> list[str] | None:
@@ -255,7 +255,7 @@ def _missing_scopes(failures: list[Any]) -> list[str] | None:
         return None
     named = [extension.get("requiredScopes") or [] for extension in missing]
     scopes = [scope for each in named for scope in (each if isinstance(each, list) else [each])]
-    return [quote(scope, most=100) for scope in dict.fromkeys(map(str, scopes))][:_MOST_SCOPES]
+    return [sanitize(scope, most=100) for scope in dict.fromkeys(map(str, scopes))][:_MOST_SCOPES]
 
 
 def _statuses(failures: list[Any]) -> Iterator[int]:
@@ -280,7 +280,7 @@ def _said(failures: list[Any], statuses: set[int], reply: Reply) -> str:
     words = "; ".join(filter(None, map(_words_in, failures)))
     if not words and not reply.response.is_success:
         words = _words_of_edge(reply)
-    shown = quote(words, reply.secrets)
+    shown = sanitize(words, reply.secrets)
     return f" ({codes}: {shown})" if shown else f" ({codes})"
 
 

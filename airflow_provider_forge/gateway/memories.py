@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from airflow_provider_forge.redis_server import RedisServer
+    from airflow_provider_forge.redis_client import RedisServer
 
 __all__ = ["FileMemory", "RedisMemory", "parse_object"]
 

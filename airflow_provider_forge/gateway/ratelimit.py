@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimited, RateLimitUnavailable
 from airflow_provider_forge.files import is_lasting, missing_for, open_locked, read_at_most, write_all
-from airflow_provider_forge.gateway.budget import Budget, Verdict, margin_of, max_size_of, period_of
+from airflow_provider_forge.gateway.budget import Budget, Decision, margin_of, max_size_of, period_of
 from airflow_provider_forge.gateway.memories import FileMemory
 from airflow_provider_forge.text import get_logger
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.gateway.memories import RedisMemory
 
-__all__ = ["FileStore", "LimitStore", "Place", "RateLimiter", "Usage"]
+__all__ = ["FileStore", "LimitStore", "RateLimiter", "Reservation", "Usage"]
 
 log = get_logger(__name__)
 
@@ -65,7 +65,7 @@ class LimitStore(ABC):
     def memory(self, name: str) -> FileMemory | RedisMemory:
         """Return a place for something else beside the budget; raises as `change`."""
 
-    def ask(self, holder: str, *, live: bool, patience: float | None = None) -> Verdict:
+    def ask(self, holder: str, *, live: bool, patience: float | None = None) -> Decision:
         """Tell the holder how long to wait for its place, or that it is used now; raises as `change`."""
         return self.change(lambda budget, now: budget.ask(holder, now, live=live), patience=patience)
 
@@ -125,7 +125,7 @@ class RateLimiter:
         self.clock = clock
         self._sleep = sleep
 
-    def acquire(self, *, live: bool = False, patience: float | None = None) -> Place:
+    def acquire(self, *, live: bool = False, patience: float | None = None) -> Reservation:
         """Wait for a place and return it.
 
         Up to a minute before its moment a place is taken and slept for, in this process. Where the moment is
@@ -140,11 +140,11 @@ class RateLimiter:
             ConfigurationError: The store cannot be used.
             RateLimitUnavailable: The store does not answer, or others hold it for longer than `patience`.
         """
-        place = Place(self, uuid.uuid4().hex, live, patience)
+        place = Reservation(self, uuid.uuid4().hex, live, patience)
         place.use()
         return place
 
-    def wait(self, place: Place) -> float:
+    def wait(self, place: Reservation) -> float:
         """Sleep until the place counts as used now; return the seconds slept."""
         slept = 0.0
         while not (verdict := self.store.ask(place.holder, live=place.live, patience=place.patience)).granted:
@@ -161,7 +161,7 @@ class RateLimiter:
             self.usage.waited += verdict.seconds
         return slept
 
-    def settle(self, place: Place) -> None:
+    def settle(self, place: Reservation) -> None:
         """Count the place from now if its request may have been slow on its way. Never raises."""
         if self.clock() - place.used_at <= self.store.margin:
             return
@@ -185,7 +185,7 @@ class RateLimiter:
 
 
 @dataclass
-class Place:
+class Reservation:
     """A place in the budget.
 
     Attributes:

@@ -10,7 +10,7 @@ from airflow_provider_forge.exceptions import RateLimitUnavailable
 from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, period_of
 from airflow_provider_forge.gateway.memories import RedisMemory
 from airflow_provider_forge.gateway.ratelimit import LimitStore, Result
-from airflow_provider_forge.redis_server import RedisServer
+from airflow_provider_forge.redis_client import RedisServer
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:

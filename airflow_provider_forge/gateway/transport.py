@@ -10,15 +10,15 @@ import httpx
 
 from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, GatewayUnavailable, WindowTooLarge
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, Wire, read_body
-from airflow_provider_forge.gateway.answer import request_id_in
 from airflow_provider_forge.gateway.failures import HALVES
-from airflow_provider_forge.http import USER_AGENT, quote
+from airflow_provider_forge.gateway.responses import request_id_in
+from airflow_provider_forge.http import USER_AGENT, sanitize
 from airflow_provider_forge.proxies import Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_forge.gateway.ratelimit import Place, Usage
+    from airflow_provider_forge.gateway.ratelimit import Reservation, Usage
 
 __all__ = ["Transport"]
 
@@ -73,14 +73,14 @@ class Transport:
         return Route(self._url)
 
     def post(
-        self, content: Mapping[str, Any], place: Place, *, of_window: bool
+        self, content: Mapping[str, Any], place: Reservation, *, splittable: bool
     ) -> tuple[httpx.Response, float]:
         """Return the response, read whole, and the seconds that it took.
 
         Args:
             content: Of the request, as JSON.
             place: At the rate limit; it is used once the request leaves.
-            of_window: Whether a window is asked for, so that there is less to ask for.
+            splittable: Whether a window is asked for, so that there is less to ask for.
 
         Raises:
             WindowTooLarge: The window may be too much for one answer.
@@ -123,20 +123,20 @@ class Transport:
             ):
                 if refusal := self.route.refusal(response.status_code):
                     raise refusal
-                whole = self._read(response, wire, of_window=of_window)
+                whole = self._read(response, wire, splittable=splittable)
         except httpx.RequestError as error:
             if left and response is None:
                 place.settle()  # it may have arrived until now
-            raise self._no_answer(error, wire, of_window=of_window) from error
+            raise self._no_answer(error, wire, splittable=splittable) from error
         return whole, time.monotonic() - started
 
-    def _read(self, response: httpx.Response, wire: Wire, *, of_window: bool) -> httpx.Response:
+    def _read(self, response: httpx.Response, wire: Wire, *, splittable: bool) -> httpx.Response:
         """Return the response read whole and unpacked, without the headers that deny that."""
         try:
             content = read_body(response, limit=LARGEST if response.is_success else LARGEST_FAILURE)
         except BodyUnreadable as error:
             if response.is_success:
-                raise self._unreadable(error, response, wire, of_window=of_window) from error
+                raise self._unreadable(error, response, wire, splittable=splittable) from error
             content = error.content  # the status counts, and what could be read may say more
         headers = [
             (name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE
@@ -144,17 +144,17 @@ class Transport:
         return httpx.Response(response.status_code, headers=headers, content=content)
 
     def _unreadable(
-        self, error: BodyUnreadable, response: httpx.Response, wire: Wire, *, of_window: bool
+        self, error: BodyUnreadable, response: httpx.Response, wire: Wire, *, splittable: bool
     ) -> ForgeError:
         request_id = request_id_in(response.headers, self._secrets)
         if error.too_large:
             what = f"An answer of more than {LARGEST} bytes from {self._host} was not read on"
-            if of_window:
+            if splittable:
                 return WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
             return GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
         if isinstance(cause := error.__cause__, httpx.RequestError):
             flowing = len(error.content) >= FLOWING
-            return self._no_answer(cause, wire, of_window=of_window, request_id=request_id, flowing=flowing)
+            return self._no_answer(cause, wire, splittable=splittable, request_id=request_id, flowing=flowing)
         return BrokenAnswer(
             f"The gateway's answer cannot be read: {error.reason}. It is asked again; should that not end,"
             " check the Forge Connection's host, and the proxies on the way",
@@ -166,18 +166,18 @@ class Transport:
         error: httpx.RequestError,
         wire: Wire,
         *,
-        of_window: bool,
+        splittable: bool,
         request_id: str | None = None,
         flowing: bool = False,
     ) -> ForgeError:
         if refusal := self.route.refusal(error):
             return refusal
-        reason = quote(error, (*self._secrets, *self.route.secrets))
+        reason = sanitize(error, (*self._secrets, *self.route.secrets))
         what = f"No answer from {self._host}{self.route.words} ({type(error).__name__}: {reason})"
         if wire.expired:
             what = f"No whole answer from {self._host}{self.route.words} within {self._seconds:g} s"
         request_id = request_id or request_id_in(httpx.Headers(wire.headers), self._secrets)
-        if of_window and (flowing if wire.expired else isinstance(error, httpx.ReadTimeout)):
+        if splittable and (flowing if wire.expired else isinstance(error, httpx.ReadTimeout)):
             return WindowTooLarge(
                 f"{what}: the window may be too much for one answer. {HALVES}", request_id=request_id
             )

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_forge.connection_forms import FORGE
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.forms import FORGE
-from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, secret_of
-from airflow_provider_forge.hooks.masking import mask_secret
-from airflow_provider_forge.hooks.memory import VariableMemory
-from airflow_provider_forge.hooks.shared import find_redis, named_connection, shared_directory
 from airflow_provider_forge.http import check_cleartext, check_url
+from airflow_provider_forge.utils.connections import Extras, find_connection, host_of, secret_of
+from airflow_provider_forge.utils.masking import mask_secret
+from airflow_provider_forge.utils.shared import find_redis, named_connection, shared_directory
+from airflow_provider_forge.utils.variables import VariableStateStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_forge.gateway.access import Access
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
     from airflow_provider_forge.gateway.environments import EnvironmentDirectory, Layers
+    from airflow_provider_forge.gateway.permissions import Permissions
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
 
 __all__ = ["ForgeMetricsHook"]
@@ -125,7 +125,7 @@ class ForgeMetricsHook(BaseHook):
             GatewayUnavailable: The gateway failed or did not answer.
             BrokenAnswer: The answer is not what was asked for.
         """
-        from airflow_provider_forge.gateway.windows import LIVE_FOR, Window, parse_time
+        from airflow_provider_forge.windows import LIVE_FOR, Window, parse_time
 
         window = Window(parse_time("start", start), parse_time("end", end))
         wanted, labels = self.selection(environments, metrics)
@@ -140,7 +140,7 @@ class ForgeMetricsHook(BaseHook):
         # Looking environments up has its places at the rate limit, too.
         return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
 
-    def find_access(self) -> Access:
+    def find_permissions(self) -> Permissions:
         """Find out what the account may do with the app, in one call.
 
         Raises:
@@ -149,23 +149,23 @@ class ForgeMetricsHook(BaseHook):
             AccessForbidden: The account sees no such app.
             ForgeError: The gateway cannot be reached or reports another failure.
         """
-        from airflow_provider_forge.gateway.access import find_access
-        from airflow_provider_forge.gateway.query import parse_uuid
-        from airflow_provider_forge.gateway.windows import MINUTE, Window
+        from airflow_provider_forge.gateway.permissions import find_permissions
+        from airflow_provider_forge.gateway.queries import parse_uuid
+        from airflow_provider_forge.windows import MINUTE, Window
 
         wanted, labels = self.selection()
         ids = [uuid for name in wanted if (uuid := parse_uuid(name.rpartition("/")[2]))]
         window = Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
-        access = find_access(self.get_conn(), self.app_id, window, ids, labels)
+        access = find_permissions(self.get_conn(), self.app_id, window, ids, labels)
         if access.all_environments:
             access.check_names(self.app_id, wanted)
         return access
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether it works and what was found out in one call, for the form's Test button."""
-        from airflow_provider_forge.hooks.trial import try_gateway
+        from airflow_provider_forge.utils.connection_test import check_gateway
 
-        return try_gateway(self)
+        return check_gateway(self)
 
     def get_conn(self) -> GatewayClient:
         """Return the client of the Connection's account.
@@ -191,7 +191,7 @@ class ForgeMetricsHook(BaseHook):
         Raises:
             ConfigurationError: It is missing or malformed.
         """
-        from airflow_provider_forge.gateway.query import parse_app_id
+        from airflow_provider_forge.gateway.queries import parse_app_id
 
         app_id = self._named_app()
         if not app_id:
@@ -236,7 +236,7 @@ class ForgeMetricsHook(BaseHook):
         Raises:
             ConfigurationError: One of them is malformed or empty.
         """
-        from airflow_provider_forge.gateway.query import DEFAULT_METRICS, parse_list, parse_metrics
+        from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, parse_list, parse_metrics
 
         extras = Extras(self._conn())
         # An empty text is what an unset template leaves; an empty list is a mistake.
@@ -333,7 +333,7 @@ class ForgeMetricsHook(BaseHook):
         app_id, client = self.app_id, self.get_conn()
         if self._memory is None:
             name = f"{app_id}_{self._gateway()}"
-            variable = VariableMemory(
+            variable = VariableStateStore(
                 f"forge_environments_{name}",
                 "Environments of a Forge app, looked up by airflow-provider-forge",
             )

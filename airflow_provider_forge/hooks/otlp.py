@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_forge.connection_forms import OTLP
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.forms import OTLP
-from airflow_provider_forge.hooks.extras import Extras, find_connection, host_of, naming, secret_of
-from airflow_provider_forge.hooks.masking import mask_secret
 from airflow_provider_forge.http import check_cleartext
+from airflow_provider_forge.utils.connections import (
+    Extras,
+    find_connection,
+    host_of,
+    qualify_errors,
+    secret_of,
+)
+from airflow_provider_forge.utils.masking import mask_secret
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -88,14 +94,14 @@ class OtlpHook(BaseHook):
         from airflow_provider_forge.otlp.client import OtlpClient
 
         endpoint = self.endpoint()
-        with naming(self.otlp_conn_id):
+        with qualify_errors(self.otlp_conn_id):
             return OtlpClient(endpoint)
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the receiver takes a request, and what it says, for the form's Test button."""
-        from airflow_provider_forge.hooks.trial import try_receiver
+        from airflow_provider_forge.utils.connection_test import check_receiver
 
-        return try_receiver(self)
+        return check_receiver(self)
 
     def endpoint(self) -> Endpoint:
         """Return where the Connection points to.
@@ -106,7 +112,7 @@ class OtlpHook(BaseHook):
         from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
 
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
-        with naming(self.otlp_conn_id):
+        with qualify_errors(self.otlp_conn_id):
             host = host_of(connection, OTLP.hidden)
             secret = secret_of(connection)
             extras = Extras(connection)

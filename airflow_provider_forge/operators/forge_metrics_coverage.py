@@ -9,17 +9,17 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
-from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
-from airflow_provider_forge.operators.retries import final_errors, with_retry_policy
+from airflow_provider_forge.utils.ledger import delivery_asset
+from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_forge.operators.watch import Sight, Watch
+    from airflow_provider_forge.coverage.monitor import CoverageMonitor, Findings
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
 __all__ = ["ForgeMetricsCoverageOperator"]
@@ -111,8 +111,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         """
         import pendulum
 
-        from airflow_provider_forge.operators.telemetry import tell_coverage
-        from airflow_provider_forge.operators.watch import Sight, tell_expiry
+        from airflow_provider_forge.coverage.monitor import Findings, report_token_expiry
+        from airflow_provider_forge.delivery.telemetry import report_coverage
         from airflow_provider_forge.otlp.selftelemetry import Reporter
 
         now = pendulum.now("UTC")
@@ -122,12 +122,12 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             reporter = Reporter(forge.app_id, self.export_dag_id)
             endpoint = OtlpHook(self.otlp_conn_id).endpoint()
             watch = self._watch(context, reporter.app_id, endpoint)
-            sight = watch.look(now) if watch else Sight(None)
-            if last_day and (expiry := tell_expiry(last_day, now.date(), self.forge_conn_id)):
+            sight = watch.look(now) if watch else Findings(None)
+            if last_day and (expiry := report_token_expiry(last_day, now.date(), self.forge_conn_id)):
                 sight.alerts.append(expiry[0])
                 sight.memos.append(expiry[1])
         if self.telemetry:
-            tell_coverage(sight.coverage, sight.first_expiry, last_day, now, endpoint, reporter)
+            report_coverage(sight.coverage, sight.first_expiry, last_day, now, endpoint, reporter)
         token_days = (last_day - now.date()).days if last_day else None
         summary = self._tell(sight, token_days, now)
         # After all that can fail, and is tried again: an alert that is noted as told has to be raised.
@@ -139,12 +139,12 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             raise AirflowSkipException("There is no record of deliveries to look at: see above")
         return summary
 
-    def _watch(self, context: Context, app_id: str, endpoint: Endpoint) -> Watch | None:
+    def _watch(self, context: Context, app_id: str, endpoint: Endpoint) -> CoverageMonitor | None:
         """Return what looks at the record of deliveries; None where none is kept."""
-        from airflow_provider_forge.gateway.windows import RETENTION
-        from airflow_provider_forge.hooks.dag_runs import DagRuns
-        from airflow_provider_forge.hooks.ledger import find_store, open_ledger
-        from airflow_provider_forge.operators.watch import Watch
+        from airflow_provider_forge.coverage.monitor import CoverageMonitor
+        from airflow_provider_forge.utils.dag_runs import DagRuns
+        from airflow_provider_forge.utils.ledger import find_store, open_ledger
+        from airflow_provider_forge.windows import RETENTION
 
         store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
         if store is None:
@@ -154,7 +154,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
                 self.otlp_conn_id,
             )
             return None
-        return Watch(
+        return CoverageMonitor(
             open_ledger(store, app_id, endpoint.destination),
             DagRuns(self.export_dag_id, context["ti"]),
             keep=min(RETENTION, endpoint.max_age or RETENTION),
@@ -162,17 +162,17 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             heal=self.heal,
         )
 
-    def _tell(self, sight: Sight, token_days: int | None, now: dt.datetime) -> dict[str, Any]:
+    def _tell(self, sight: Findings, token_days: int | None, now: dt.datetime) -> dict[str, Any]:
         """Log what was found, and return it in short."""
-        from airflow_provider_forge.delivery.coverage import Outcome
-        from airflow_provider_forge.delivery.picture import lines
+        from airflow_provider_forge.coverage.coverage import WindowStatus
+        from airflow_provider_forge.coverage.report import render_text
 
         summary: dict[str, Any] = {"token_days": token_days, "healing": sight.healing}
         if coverage := sight.coverage:
-            for line in lines(coverage, now, self.alert_before, self.export_dag_id):
+            for line in render_text(coverage, now, self.alert_before, self.export_dag_id):
                 self.log.info("%s", line)
             summary |= {
-                "windows": {outcome.value: coverage.count(outcome) for outcome in Outcome},
+                "windows": {outcome.value: coverage.count(outcome) for outcome in WindowStatus},
                 "gaps": len(coverage.gaps()),
                 "expiring": len(coverage.expiring(now, self.alert_before)),
             }

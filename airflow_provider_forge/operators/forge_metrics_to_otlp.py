@@ -11,19 +11,14 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_forge.exceptions import (
-    ConfigurationError,
-    DeliveryBusy,
-    RateLimited,
-    RetryableError,
-)
+from airflow_provider_forge.delivery.telemetry import TaskStats, report_task
+from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
-from airflow_provider_forge.hooks.ledger import delivery_asset
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
-from airflow_provider_forge.operators.retries import final_errors, with_retry_policy
-from airflow_provider_forge.operators.telemetry import Tally, telling
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.utils.ledger import delivery_asset
+from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,12 +26,12 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, Context
     from airflow.triggers.base import BaseTrigger
 
-    from airflow_provider_forge.delivery.delivery import Policy
-    from airflow_provider_forge.gateway.windows import Window
-    from airflow_provider_forge.operators.checkpoint import Checkpoint
-    from airflow_provider_forge.operators.exporter import Exporter
-    from airflow_provider_forge.operators.progress import Progress
+    from airflow_provider_forge.delivery.checkpoint import Checkpoint
+    from airflow_provider_forge.delivery.deliver import Policy
+    from airflow_provider_forge.delivery.exporter import Exporter
+    from airflow_provider_forge.delivery.progress import Progress
     from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.windows import Window
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
 
@@ -178,7 +173,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         """
         import pendulum
 
-        from airflow_provider_forge.operators.interval import find_interval, settled_at
+        from airflow_provider_forge.utils.run_interval import find_interval, settled_at
 
         with final_errors():
             self._take_form(context)
@@ -187,7 +182,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         if settled > now:
             log.info("%s has settled at %s: deferred until then", interval, settled)
             self.defer(trigger=_wake_at(settled), method_name="resume")
-        return self._run(context, Tally())
+        return self._run(context, TaskStats())
 
     def resume(
         self,
@@ -199,10 +194,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
         with final_errors():
             self._take_form(context)
-        tally = Tally()
+        stats = TaskStats()
         if limited_since is not None:
-            tally.deferred = max(tally.started / 1e9 - limited_since, 0.0)
-        return self._run(context, tally, progress)
+            stats.deferred = max(stats.started / 1e9 - limited_since, 0.0)
+        return self._run(context, stats, progress)
 
     def _take_form(self, context: Context) -> None:
         """Let what the run's trigger form says win over the arguments."""
@@ -217,18 +212,20 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         for name, value in form.items():
             setattr(self, name, value)
 
-    def _run(self, context: Context, tally: Tally, so_far: dict[str, Any] | None = None) -> dict[str, Any]:
-        from airflow_provider_forge.operators.interval import find_interval
+    def _run(
+        self, context: Context, stats: TaskStats, so_far: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        from airflow_provider_forge.utils.run_interval import find_interval
 
         patience = WORTH_A_DEFERRAL if self.deferrable else None
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
         with (
             final_errors(),
             OtlpHook(self.otlp_conn_id).get_conn() as receiver,
-            telling(tally, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
+            report_task(stats, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
         ):
             interval = find_interval(context, self.interval_start, self.interval_end)
-            exporter = self._exporter(context, forge, receiver, tally)
+            exporter = self._exporter(context, forge, receiver, stats)
             checkpoint = self._checkpoint(context, interval, exporter)
             summary = self._deliver(interval, exporter, checkpoint, so_far)
         self._tell(context, summary)
@@ -237,7 +234,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _deliver(
         self, interval: Window, exporter: Exporter, checkpoint: Checkpoint, so_far: dict[str, Any] | None
     ) -> dict[str, Any]:
-        from airflow_provider_forge.operators.progress import Progress, in_words
+        from airflow_provider_forge.delivery.progress import Progress, in_words
 
         if so_far is not None:
             progress = Progress.from_json(so_far)
@@ -253,7 +250,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         summary = progress.summary
         log.info(
             "Summary: %s: calls: %d, %s, requests: %d%s",
-            interval.for_people(),
+            interval.humanize(),
             summary.calls,
             in_words(summary),
             summary.batches,
@@ -277,11 +274,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.defer(trigger=_wake_at(again), method_name="resume", kwargs=left)
 
     def _exporter(
-        self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, tally: Tally
+        self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, stats: TaskStats
     ) -> Exporter:
-        from airflow_provider_forge.hooks.ledger import account_of, find_store, open_ledger
-        from airflow_provider_forge.operators.exporter import Exporter
-        from airflow_provider_forge.otlp.conform import check_attributes
+        from airflow_provider_forge.delivery.exporter import Exporter
+        from airflow_provider_forge.payload.conform import check_attributes
+        from airflow_provider_forge.utils.ledger import account_of, find_store, open_ledger
 
         check_attributes(self.resource_attributes or {})
         store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
@@ -301,11 +298,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             self.resource_attributes or {},
             conform=self.conform,
             on_expired=self.on_expired,
-            tally=tally,
+            stats=stats,
         )
 
     def _checkpoint(self, context: Context, interval: Window, exporter: Exporter) -> Checkpoint:
-        from airflow_provider_forge.operators.checkpoint import find_checkpoint
+        from airflow_provider_forge.delivery.checkpoint import find_checkpoint
 
         asked_for = {
             "selection": exporter.forge.selection(self.environments, self.metrics),
@@ -320,23 +317,23 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         """Return what is to be done: the interval, and what a live run looks at again for late points."""
         import pendulum
 
-        from airflow_provider_forge.operators.interval import windows_alive
-        from airflow_provider_forge.operators.progress import Progress
+        from airflow_provider_forge.delivery.progress import Progress
+        from airflow_provider_forge.utils.run_interval import available_windows
 
         now = pendulum.now("UTC")
         endpoint = exporter.receiver.endpoint
-        windows, expired = windows_alive(interval, now, self.on_expired, endpoint)
-        exporter.tally.windows["expired"] += expired
+        windows, expired = available_windows(interval, now, self.on_expired, endpoint)
+        exporter.stats.windows["expired"] += expired
         late: list[Window] = []
         back = self.revisit_after
         if back is not None and now - interval.end <= back and not exporter.policy.resend:
-            late, _ = windows_alive(interval.shifted(-back), now, "skip", endpoint)
+            late, _ = available_windows(interval.shifted(-back), now, "skip", endpoint)
             # A long interval reaches back into itself.
             late = [window for window in late if window.end <= interval.start]
         return Progress.begin(windows, late, expired=expired)
 
     def _policy(self, context: Context) -> Policy:
-        from airflow_provider_forge.delivery.delivery import Policy
+        from airflow_provider_forge.delivery.deliver import Policy
 
         # A template leaves text.
         resend = str(self.resend or False).strip().lower()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Param, conf
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.windows import parse_time
-from airflow_provider_forge.operators.interval import check_not_ahead
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.utils.run_interval import check_not_in_future
+from airflow_provider_forge.windows import parse_time
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -131,5 +131,5 @@ def _interval(values: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
     start, end = times["from"], times["to"]
     if end <= start:
         raise ConfigurationError("to", f"{end} is not after from, {start}")
-    check_not_ahead("to", end, now)
+    check_not_in_future("to", end, now)
     return {"interval_start": start, "interval_end": end}

@@ -21,21 +21,21 @@ from airflow_provider_forge.exceptions import (
     RequestTooLarge,
 )
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, Wire
-from airflow_provider_forge.http import USER_AGENT, quote, retry_after, why_no_answer
+from airflow_provider_forge.http import USER_AGENT, explain_transport_error, retry_after, sanitize
 from airflow_provider_forge.otlp.compress import compress
-from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.replies import Reply, partial_success, words
+from airflow_provider_forge.otlp.requests import encode
 from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from airflow_provider_forge.otlp.encode import Export
     from airflow_provider_forge.otlp.endpoint import Endpoint
+    from airflow_provider_forge.otlp.requests import ExportRequest
 
-__all__ = ["OtlpClient", "Reception"]
+__all__ = ["OtlpClient", "ProbeResult"]
 
 log = get_logger(__name__)
 
@@ -58,7 +58,7 @@ SUSPICIOUS_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Reception:
+class ProbeResult:
     """How a receiver takes a request.
 
     Attributes:
@@ -112,7 +112,7 @@ class OtlpClient:
         """Close the connections."""
         self._client.close()
 
-    def export(self, export: Export, *, seconds: float | None = None) -> str | None:
+    def export(self, export: ExportRequest, *, seconds: float | None = None) -> str | None:
         """Send one request; returns when the receiver has taken all of its points.
 
         Args:
@@ -130,7 +130,7 @@ class OtlpClient:
         """
         return self._export(export, seconds)[1]
 
-    def knock(self) -> Reception:
+    def probe(self) -> ProbeResult:
         """Send a request without points, and return how it was taken.
 
         Raises:
@@ -138,14 +138,14 @@ class OtlpClient:
         """
         started = time.monotonic()
         reply, _ = self._export(encode([], self.endpoint.protocol), None)
-        return Reception(
+        return ProbeResult(
             host=self._host(),
             status=reply.status,
-            server=quote(reply.headers.get("server", ""), self._secrets),
+            server=sanitize(reply.headers.get("server", ""), self._secrets),
             elapsed=time.monotonic() - started,
         )
 
-    def _export(self, export: Export, seconds: float | None) -> tuple[Reply, str | None]:
+    def _export(self, export: ExportRequest, seconds: float | None) -> tuple[Reply, str | None]:
         headers = {"Content-Type": _CONTENT_TYPES[export.protocol == HTTP_JSON]}
         if self.endpoint.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
@@ -186,7 +186,7 @@ class OtlpClient:
             why, transient = f": {_why_no_tls(tls)}", False
         elif self._wire.expired:
             why = f": it took longer than {seconds:g} s as a whole"
-        said = f"{type(error).__name__}: {quote(str(error), self._secrets)}"
+        said = f"{type(error).__name__}: {sanitize(str(error), self._secrets)}"
         return ReceiverUnavailable(
             f"No answer from {self._host()}{self._route.words} ({said}){why}. It is tried again; should that"
             " not end, check the OTLP Connection's host and the network",
@@ -194,9 +194,9 @@ class OtlpClient:
             transient=transient,
         )
 
-    def _failure(self, reply: Reply, export: Export) -> ExportRefused | ReceiverUnavailable:
+    def _failure(self, reply: Reply, export: ExportRequest) -> ExportRefused | ReceiverUnavailable:
         status = reply.status
-        said = quote(words(reply), self._secrets)
+        said = sanitize(words(reply), self._secrets)
         what = f"{self._host()} answered {status}{self._route.answered_by_proxy}" + (
             f" ({said})" if said else ""
         )
@@ -222,7 +222,7 @@ class OtlpClient:
             f"{what}, which OTLP forbids to try again: {remedy}", status=status, maybe_stored=maybe_stored
         )
 
-    def _check_success(self, reply: Reply, export: Export) -> str | None:
+    def _check_success(self, reply: Reply, export: ExportRequest) -> str | None:
         if reply.is_html:
             raise ExportRefused(
                 f"{self._host()} answered {reply.status} with a page of HTML, which is no answer to"
@@ -231,7 +231,7 @@ class OtlpClient:
             )
         partial = partial_success(reply)
         took = f"{self._host()} took the request of {export.points} points"
-        said = quote(partial.message, self._secrets)
+        said = sanitize(partial.message, self._secrets)
         if partial.rejected != 0:
             raise self._rejection(partial.rejected, said, export)
         if said:
@@ -247,7 +247,7 @@ class OtlpClient:
         log.warning("%s", warning)
         return warning
 
-    def _rejection(self, rejected: int | None, said: str, export: Export) -> PointsRejected:
+    def _rejection(self, rejected: int | None, said: str, export: ExportRequest) -> PointsRejected:
         if rejected is None:
             what = f"rejected points of {export.points}, and gives a number that cannot be"
         elif rejected > export.points:
@@ -275,10 +275,10 @@ def _why_no_tls(error: ssl.SSLError) -> str:
     """Return what is wrong with TLS, and which field of the Connection mends it."""
     if "ALERT" in (error.reason or ""):
         return "it refused the TLS handshake; check the extras cert_file and key_file, which show who calls"
-    return why_no_answer(error, trust="Name the PEM file of its authority in the extra ca_file")
+    return explain_transport_error(error, trust="Name the PEM file of its authority in the extra ca_file")
 
 
-def _size(export: Export) -> str:
+def _size(export: ExportRequest) -> str:
     return f"the request (points: {export.points}, bytes: {export.size})"
 
 

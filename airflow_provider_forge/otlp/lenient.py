@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from airflow_provider_forge.otlp.model import Json, any_value
-from airflow_provider_forge.text import quote
+from airflow_provider_forge.otlp.messages import Json, any_value
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,7 +208,7 @@ def _shown(value: Any) -> str:
     # A number may have more digits than Python turns into text.
     too_long = isinstance(value, int) and value.bit_length() > 8 * _LONGEST_NUMBER
     text = "a very long number" if too_long else repr(value)
-    return quote(text, most=_LONGEST_NUMBER)
+    return sanitize(text, most=_LONGEST_NUMBER)
 
 
 def _integer(value: Any, field: FieldDescriptor) -> Any:

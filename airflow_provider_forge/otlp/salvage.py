@@ -16,9 +16,9 @@ from google.protobuf.json_format import ParseDict, ParseError
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from airflow_provider_forge import json_text
-from airflow_provider_forge.otlp.encode import known_fields
 from airflow_provider_forge.otlp.lenient import Mender, Unusable, camel_case
-from airflow_provider_forge.otlp.model import KINDS, Json, MalformedOtlp
+from airflow_provider_forge.otlp.messages import KINDS, Json, MalformedOtlp
+from airflow_provider_forge.otlp.requests import known_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

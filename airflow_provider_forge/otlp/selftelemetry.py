@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.otlp.client import OtlpClient
-from airflow_provider_forge.otlp.conform import SCHEMA_URL, SERVICE_NAMESPACE
-from airflow_provider_forge.otlp.encode import Export, encode
-from airflow_provider_forge.otlp.model import DELTA, Json, any_value
+from airflow_provider_forge.otlp.messages import DELTA, Json, any_value
+from airflow_provider_forge.otlp.requests import ExportRequest, encode
+from airflow_provider_forge.payload.conform import SCHEMA_URL, SERVICE_NAMESPACE
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Reporter:
 
 def encode_measurements(
     measurements: Iterable[Measurement], reporter: Reporter, protocol: str, *, start: int, now: int
-) -> Export:
+) -> ExportRequest:
     """Return the request that holds them.
 
     Args:

@@ -8,9 +8,9 @@ from collections import Counter
 import pendulum
 import pytest
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import Fault
+from airflow_provider_forge.windows import Window
 from tests.cli.airflow_api import AirflowApi
 
 JWT = "c4n4ry-jwt"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge.hooks import memory
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
 from airflow_provider_forge.sandbox.app_model import DAY as MINUTES_OF_A_DAY
@@ -159,8 +158,8 @@ def _deliver(app: App, url: str, directory: Path) -> None:
         # Directory of the rate limit's files.
         patch.setattr(tempfile, "tempdir", str(directory))
         # Variables are not available outside a task.
-        patch.setattr(memory.Variable, "get", lambda key, default=None: variables.get(key, default))
-        patch.setattr(memory.Variable, "set", lambda key, value, **_: variables.__setitem__(key, value))
+        patch.setattr(variables.Variable, "get", lambda key, default=None: variables.get(key, default))
+        patch.setattr(variables.Variable, "set", lambda key, value, **_: variables.__setitem__(key, value))
         interval = {"data_interval_start": app.start, "data_interval_end": app.end}
         # Its own metrics would have the current time.
         task = ForgeMetricsToOtlpOperator(task_id="export", metrics=list(METRICS), telemetry=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_forge.delivery.coverage import Outcome
-from airflow_provider_forge.operators.telemetry import POINT_OUTCOMES, WINDOW_OUTCOMES
+from airflow_provider_forge.coverage.coverage import WindowStatus
+from airflow_provider_forge.delivery.telemetry import POINT_OUTCOMES, WINDOW_OUTCOMES
 from airflow_provider_forge.otlp import selftelemetry as own
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
@@ -67,7 +67,7 @@ def _task(number: int, now: int, window_end: int, *, failing: bool) -> Iterator[
 
 def _coverage(number: int, *, gap: bool) -> Iterator[Measurement]:
     counts = {"pending": 2, "empty": 5, "delivered": 1000 + number, "missing": 4 if gap else 0}
-    for outcome in Outcome:
+    for outcome in WindowStatus:
         yield Measurement(own.COVERAGE, counts.get(outcome.value, 0), {own.OUTCOME: outcome.value})
     if gap:
         yield Measurement(own.GAP_EXPIRY, 50.5 * HOUR - number * 900)

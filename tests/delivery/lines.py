@@ -11,18 +11,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_forge.delivery import delivery
-from airflow_provider_forge.delivery.content import Source, read
-from airflow_provider_forge.delivery.delivery import Answer, Policy, Report, deliver
+from airflow_provider_forge.delivery import deliver as deliver_module
+from airflow_provider_forge.delivery.deliver import DeliveryStats, FetchedWindow, Policy, deliver
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.payload.content import GatewayPayload, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from airflow_provider_forge.delivery.accounts import Account
     from airflow_provider_forge.delivery.attempts import Attempts
-    from airflow_provider_forge.delivery.content import Content
+    from airflow_provider_forge.payload.content import Payload
 
 EPOCH = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.timezone.utc)
 NOW = EPOCH + dt.timedelta(hours=2)
@@ -153,7 +153,7 @@ def named_in_the_log() -> Iterator[list[int]]:
                 found.append(int(match[1]))
 
     collector = Collector()
-    logger = logging.getLogger(delivery.__name__)
+    logger = logging.getLogger(deliver_module.__name__)
     logger.addHandler(collector)
     try:
         yield found
@@ -219,14 +219,14 @@ class Line:
         selection: Selection = SELECTION,
         attempts: Attempts | None = None,
         **policy: Any,
-    ) -> Report:
+    ) -> DeliveryStats:
         """Deliver what was served for the minutes from `start` to `end`."""
         text = json.dumps(resource_metrics(served)).encode()
 
-        def content(environments: Collection[str]) -> Content:
-            return read(Source(text, environments, 0, None, "http/json"))
+        def content(environments: Collection[str]) -> Payload:
+            return read(GatewayPayload(text, environments, 0, None, "http/json"))
 
-        answer = Answer(
+        answer = FetchedWindow(
             at(start),
             at(end),
             selection,

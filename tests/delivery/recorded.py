@@ -11,7 +11,7 @@ from tests.otlp.building import PRODUCTION, STAGING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_provider_forge.delivery.fingerprints import Fingerprint
+    from airflow_provider_forge.payload.fingerprints import Fingerprint
 
 ENVIRONMENTS = [PRODUCTION, STAGING]
 MINUTE = 29_923_500
@@ -23,4 +23,4 @@ To write it anew would make every ledger in use one of other points."""
 
 def in_words(found: Iterable[Fingerprint]) -> list[list[Any]]:
     """Return fingerprints as they are recorded."""
-    return [[each.metric, each.minute, each.mark.hex()] for each in found]
+    return [[each.metric, each.minute, each.point_hash.hex()] for each in found]

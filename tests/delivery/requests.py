@@ -10,10 +10,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.otlp.encode import Export
+    from airflow_provider_forge.otlp.requests import ExportRequest
 
 
-def said(export: Export) -> tuple[Any, ...]:
+def said(export: ExportRequest) -> tuple[Any, ...]:
     """Return what a request says, in whatever order of fields."""
     assert export.size == len(export.body)
     if export.protocol == HTTP_JSON:

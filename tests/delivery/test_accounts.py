@@ -91,6 +91,6 @@ def test_it_costs_one_writing_a_day(line, warned):
 def test_nothing_is_kept_that_a_key_could_be_found_by(line, warned):
     warned(key("otlp_one", "c4n4ry-key"))
     assert "c4n4ry" not in str(line.store.values)
-    [mark] = json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]
-    assert len(bytes.fromhex(mark)) == CREDENTIALS_BYTES == 3
-    assert key("otlp_one", "c4n4ry-key").mark("another/record") != mark
+    [point_hash] = json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]
+    assert len(bytes.fromhex(point_hash)) == CREDENTIALS_BYTES == 3
+    assert key("otlp_one", "c4n4ry-key").point_hash("another/record") != point_hash

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge import redis_server as redis_server_module
+from airflow_provider_forge import redis_client as redis_server_module
 from airflow_provider_forge.delivery.leases import PATIENCE
 from airflow_provider_forge.delivery.leases_redis import LASTS, RedisLeases
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, LedgerUnavailable

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_forge.delivery.cells import Asked, Cell, State
+from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
 from airflow_provider_forge.delivery.spread import Spread
 from tests.delivery.lines import BreakableStore, Killed, Line, Spot, named_in_the_log
-from tests.delivery.test_cells import ANY_CELL, START, mark
+from tests.delivery.test_records import ANY_CELL, START, point_hash
 from tests.otlp.building import exhaustively
 
 thoroughly = settings(exhaustively, max_examples=80)
@@ -25,19 +25,19 @@ MANY = [(Spot("requests", f"{site}", 60 * minute), site) for minute in range(5) 
 def cell_of(sizes, *, offset=0, metric="count"):
     """Return a cell with so many points in each minute."""
     numbers = iter(range(offset, 10**9))
-    return Cell(
+    return LedgerRecord(
         acknowledged={
-            (metric, START + minute): Counter(mark(next(numbers) << 32) for _ in range(size))
+            (metric, START + minute): Counter(point_hash(next(numbers) << 32) for _ in range(size))
             for minute, size in enumerate(sizes)
             if size
         },
-        asked={"c0ffee": [Asked(0.0, 300.0, State.DELIVERED, 5)]},
+        asked={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 5)]},
         version=(3, "w"),
     )
 
 
 def read(store):
-    return Cell.from_json(Spread(store).get(KEY), START)
+    return LedgerRecord.from_json(Spread(store).get(KEY), START)
 
 
 def parts(store):
@@ -71,7 +71,7 @@ def test_a_late_point_costs_one_part_and_the_entry():
     spread.set(KEY, cell_of([100] * 5).to_json(START))
     before, written = set(store.values), store.writes
     later = cell_of([100] * 5)
-    later.acknowledged["count", START + 3][mark(1)] += 1
+    later.acknowledged["count", START + 3][point_hash(1)] += 1
     assert spread.get(KEY) is not None
     spread.set(KEY, later.to_json(START))
     assert store.writes - written == 2
@@ -202,7 +202,7 @@ def test_old_entries_with_digests_and_single_values_stay_readable():
     entry = json.loads(line.store.values[key])
     assert entry["version"] == 1
     assert "parts" not in entry
-    cell = Cell.from_json(entry, START)
+    cell = LedgerRecord.from_json(entry, START)
     cell.compress(0, START)
     line.store.values[key] = json.dumps(cell.to_json(START))
     report = line.run(MANY[:20], 0, 5)

@@ -11,9 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import LONGEST, floor
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MAX_WINDOW, floor
 from demo.dagfile import DAG_ID, TASK_ID, install_dag
 from demo.waiting import wait_for
 from tests.e2e.components import ComponentAirflow
@@ -69,7 +69,7 @@ class Deliveries:
         self.sink = sink
         # So long ago that a run looks at nothing but its own window, and in the busy hours of a day.
         yesterday = floor(datetime.now(timezone.utc), timedelta(days=1)) - timedelta(days=1)
-        self._starts = (yesterday + timedelta(hours=8) + n * LONGEST for n in count())
+        self._starts = (yesterday + timedelta(hours=8) + n * MAX_WINDOW for n in count())
 
     def begin(self, *crashes: str, with_supervisor: bool = False) -> tuple[str, datetime]:
         """Start a run; return its id and the start of its window.
@@ -118,7 +118,7 @@ class Deliveries:
     def _generated(self, start: datetime) -> Counter[Point]:
         return Counter(
             self.gateway.generated(
-                start, start + LONGEST, environments=["production"], metrics=DEFAULT_METRICS
+                start, start + MAX_WINDOW, environments=["production"], metrics=DEFAULT_METRICS
             )
         )
 
@@ -133,7 +133,7 @@ def deliveries(home: Path, *, otlp: dict[str, Any] | None = None, **settings: st
         settings: Environment variables of Airflow.
     """
     # No catchup: whatever is delivered, a test has asked for it.
-    install_dag(home / "dags", retry_delay=timedelta(seconds=1), retention=LONGEST)
+    install_dag(home / "dags", retry_delay=timedelta(seconds=1), retention=MAX_WINDOW)
     (home / "plugins").mkdir()
     shutil.copy(Path(__file__).with_name("crash_plugin.py"), home / "plugins")
     with SandboxGateway(rate_limit_calls=None) as gateway, OtlpSink() as sink, postgres() as database:

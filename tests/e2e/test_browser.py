@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from airflow_provider_forge.forms import FORGE, OTLP
+from airflow_provider_forge.connection_forms import FORGE, OTLP
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.airflow import StandaloneAirflow
 from demo.api import parse_time

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import LONGEST, ceil
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MAX_WINDOW, ceil
 from demo.airflow import StandaloneAirflow
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, SHIPPED, install_dag
@@ -99,19 +99,19 @@ def text(moment: datetime) -> str:
 @pytest.fixture(scope="module")
 def first() -> datetime:
     """The start of a window that catchup is certain to come to."""
-    return ceil(datetime.now(timezone.utc) - RETENTION, LONGEST) + LONGEST
+    return ceil(datetime.now(timezone.utc) - RETENTION, MAX_WINDOW) + MAX_WINDOW
 
 
 @pytest.fixture(scope="module")
 def two(first: datetime) -> Span:
     """A gap of two windows."""
-    return first + 4 * LONGEST, first + 6 * LONGEST
+    return first + 4 * MAX_WINDOW, first + 6 * MAX_WINDOW
 
 
 @pytest.fixture(scope="module")
 def one(first: datetime) -> Span:
     """A gap of one window."""
-    return first + 8 * LONGEST, first + 9 * LONGEST
+    return first + 8 * MAX_WINDOW, first + 9 * MAX_WINDOW
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def catch_up(airflow: StandaloneAirflow) -> None:
 
     def is_done() -> bool:
         runs = api.runs(DAG_ID)
-        horizon = datetime.now(timezone.utc) - 2 * LONGEST
+        horizon = datetime.now(timezone.utc) - 2 * MAX_WINDOW
         reached = bool(runs) and max(map(interval_end, runs)) > horizon
         return reached and all(run["end_date"] for run in runs)
 
@@ -245,4 +245,4 @@ def test_then_coverage_is_complete_and_nothing_is_healed_twice(
     assert healed.summary["healing"] == []
     assert watched.commands(two) == watched.commands(one) == []
     until = max(map(interval_end, watched.runs_of((first, datetime.now(timezone.utc)))))
-    assert set(watched.received((first, until - LONGEST)).values()) == {1}
+    assert set(watched.received((first, until - MAX_WINDOW)).values()) == {1}

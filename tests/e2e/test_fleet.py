@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import LONGEST
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MAX_WINDOW
 from demo.airflow import airflow_environment
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, install_dag
@@ -125,7 +125,7 @@ class Fleet:
         api.pause(DAG_ID, paused=False)
         wait_for(lambda: self.sink.requests, timeout=120, what="the first window", every=0.05)
         first = min(parse_time(run["data_interval_start"]) for run in api.runs(DAG_ID))
-        self.backfill_id = api.backfill(DAG_ID, first, first + self.form.windows * LONGEST)
+        self.backfill_id = api.backfill(DAG_ID, first, first + self.form.windows * MAX_WINDOW)
         wait_for(self._is_done, timeout=600, what="the success of all runs", every=1.0)
         # No live window is to begin while the outcome is looked at.
         api.pause(DAG_ID)
@@ -179,7 +179,7 @@ def fleet(directory: Path, form: Form) -> Iterator[Fleet]:
         install_dag(
             home / "dags",
             retry_delay=timedelta(seconds=1),
-            retention=(form.windows + 1) * LONGEST,
+            retention=(form.windows + 1) * MAX_WINDOW,
             settle=timedelta(0),
         )
     with ExitStack() as stack:

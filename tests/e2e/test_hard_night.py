@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import LONGEST
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
+from airflow_provider_forge.windows import MAX_WINDOW
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID, install_dag
 from demo.waiting import wait_for
@@ -172,7 +172,7 @@ class Night:
     @property
     def end(self) -> datetime:
         """End of the last window to catch up with."""
-        return self.first + self.windows * LONGEST
+        return self.first + self.windows * MAX_WINDOW
 
 
 class Outcome:
@@ -225,7 +225,7 @@ def night(home: Path, windows: int) -> Iterator[Night]:
     install_dag(
         home / "dags",
         retry_delay=timedelta(seconds=1),
-        retention=(windows + 1) * LONGEST,
+        retention=(windows + 1) * MAX_WINDOW,
         settle=timedelta(0),
     )
     clock = Clock()
@@ -275,7 +275,7 @@ def test_each_window_has_one_run(outcome: Outcome) -> None:
     starts = sorted(parse_time(run["data_interval_start"]) for run in outcome.runs)
 
     assert len(starts) >= outcome.night.windows
-    assert starts == [starts[0] + n * LONGEST for n in range(len(starts))]
+    assert starts == [starts[0] + n * MAX_WINDOW for n in range(len(starts))]
 
 
 def test_no_point_arrives_twice(outcome: Outcome) -> None:

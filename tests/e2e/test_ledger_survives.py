@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge.hooks.ledger import delivery_asset
+from airflow_provider_forge.utils.ledger import delivery_asset
 from demo.dagfile import DAG_ID, SHIPPED
 from demo.waiting import wait_for
 from tests.e2e.deliveries import Deliveries, deliveries

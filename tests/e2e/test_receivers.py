@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.dagfile import install_dag
 from tests.e2e.dag_runs import connections, run_dag

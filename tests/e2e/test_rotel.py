@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.processes import ManagedProcess, clean_environment, free_ports
 from demo.waiting import wait_for

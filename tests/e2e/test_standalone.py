@@ -9,19 +9,11 @@ from itertools import accumulate
 
 import pytest
 
-from airflow_provider_forge.gateway.windows import floor
+from airflow_provider_forge.windows import floor
 from demo.api import parse_time
 from demo.dagfile import DAG_ID
 from demo.waiting import wait_for
-from tests.e2e.deployment import (
-    CATCHUP,
-    MINUTE,
-    RATE_CALLS,
-    RATE_SECONDS,
-    Deployment,
-    Run,
-    interval_start,
-)
+from tests.e2e.deployment import CATCHUP, MINUTE, RATE_CALLS, RATE_SECONDS, Deployment, Run, interval_start
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge.gateway.windows import floor
+from airflow_provider_forge.windows import floor
 from demo.dagfile import DAG_ID
 from demo.waiting import wait_for
 from tests.e2e.deployment import CATCHUP, MINUTE, Deployment, Run, interval_start

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Scenario
+from airflow_provider_forge.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

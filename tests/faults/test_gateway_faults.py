@@ -9,15 +9,10 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_provider_forge.exceptions import (
-    BrokenAnswer,
-    GatewayUnavailable,
-    RateLimited,
-    WindowTooLarge,
-)
+from airflow_provider_forge.exceptions import BrokenAnswer, GatewayUnavailable, RateLimited, WindowTooLarge
 from airflow_provider_forge.gateway.client import ATTEMPTS, UNKNOWN_ATTEMPTS
-from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
+from airflow_provider_forge.windows import Window
 from tests.faults.lines import FIRST, INTERVAL, LAST, LITTLE_TRAFFIC, MIDDLE, Line
 
 

@@ -14,9 +14,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_forge.delivery import leases
 from airflow_provider_forge.delivery.stores import ObjectStore
-from airflow_provider_forge.gateway.windows import Window
-from airflow_provider_forge.hooks import ledger
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
+from airflow_provider_forge.utils import ledger
+from airflow_provider_forge.windows import Window
 from tests.faults.lines import MIDDLE, Line
 from tests.faults.receivers import PATIENCE, HoldingSink
 

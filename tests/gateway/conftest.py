@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_forge.gateway.client import GatewayClient
-from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
+from airflow_provider_forge.windows import Window
 from tests.gateway.limiting import Machine, make_unused, new_file_limiter
 
 if TYPE_CHECKING:

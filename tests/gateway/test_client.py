@@ -33,11 +33,11 @@ from airflow_provider_forge.exceptions import (
 from airflow_provider_forge.gateway import transport
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.gateway.ratelimit import Usage
-from airflow_provider_forge.gateway.windows import Window, parse_time
 from airflow_provider_forge.http import USER_AGENT
 from airflow_provider_forge.sandbox import Fault, Scenario
 from airflow_provider_forge.sandbox import environments as sandbox_environments
 from airflow_provider_forge.sandbox.server import Reply
+from airflow_provider_forge.windows import Window, parse_time
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 PRODUCTION = Environment("8cb293d5-be08-47ae-a75c-95b89da5ad1d", "production")
@@ -677,18 +677,18 @@ def endless():
         thread.join()
 
 
-@pytest.mark.parametrize("of_window", [True, False])
+@pytest.mark.parametrize("splittable", [True, False])
 def test_an_answer_that_never_ends_is_not_read_on(
-    canary_gateway, connect, window, endless, of_window, monkeypatch
+    canary_gateway, connect, window, endless, splittable, monkeypatch
 ):
     monkeypatch.setattr(transport, "LARGEST", 100_000)
     client = connect(canary_gateway, url=endless)
     call = (
-        (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if of_window else (client.environments, APP)
+        (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if splittable else (client.environments, APP)
     )
     with pytest.raises(
         ForgeError, match=r"more than 100000 bytes from 127\.0\.0\.1 was not read on"
     ) as caught:
         call[0](*call[1:])
-    assert type(caught.value) is (WindowTooLarge if of_window else GatewayUnavailable)
+    assert type(caught.value) is (WindowTooLarge if splittable else GatewayUnavailable)
     assert_tells_no_secret(caught.value)

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_forge.exceptions import RateLimited, RateLimitUnavailable, RetryableError
-from airflow_provider_forge.gateway.budget import (
-    LONGEST_PAUSE,
-    MAX_WAIT,
-    REFUSED_FOR,
-    distance_of,
-    period_of,
-)
+from airflow_provider_forge.gateway.budget import LONGEST_PAUSE, MAX_WAIT, REFUSED_FOR, distance_of, period_of
 from airflow_provider_forge.gateway.ratelimit import Usage
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge import redis_server as redis_server_module
+from airflow_provider_forge import redis_client as redis_server_module
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable, RetryableError
 from airflow_provider_forge.gateway import ratelimit_redis as ratelimit_redis_module
 from airflow_provider_forge.gateway.ratelimit import RateLimiter

@@ -41,9 +41,9 @@ class Sender:
         auth = httpx.BasicAuth("me@example.com", "s3cr3t-t0ken")
         self.transport = Transport(url, auth, ("s3cr3t-t0ken",), usage=self.usage, timeout=timeout)
 
-    def post(self, *, of_window: bool = True) -> httpx.Response:
+    def post(self, *, splittable: bool = True) -> httpx.Response:
         place = SimpleNamespace(use=self._use)
-        return self.transport.post({"query": "q"}, place, of_window=of_window)[0]
+        return self.transport.post({"query": "q"}, place, splittable=splittable)[0]
 
     def _use(self) -> None:
         self.used += 1
@@ -79,7 +79,7 @@ def test_an_answer_arrives_whole_in_each_coding(coding, body):
 @pytest.mark.parametrize("codings", [1, 2, 3])
 @pytest.mark.parametrize(("of_window", "kind"), [(True, WindowTooLarge), (False, GatewayUnavailable)])
 def test_the_limit_holds_for_what_is_unpacked_codings_in_codings_included(
-    monkeypatch, codings, of_window, kind
+    monkeypatch, codings, splittable, kind
 ):
     monkeypatch.setattr(transport, "LARGEST", 100_000)
     body = b" " * 10**6
@@ -87,7 +87,7 @@ def test_the_limit_holds_for_what_is_unpacked_codings_in_codings_included(
         body = gzip.compress(body)
     header = f"Content-Encoding: {', '.join(['gzip'] * codings)}"
     with raw_server(lambda _: response(200, body, header, "X-Request-Id: abc")) as server:
-        error = failure(Sender(server.url), of_window=of_window)
+        error = failure(Sender(server.url), splittable=splittable)
     assert type(error) is kind
     assert "more than 100000 bytes" in str(error)
     assert error.request_id == "abc"

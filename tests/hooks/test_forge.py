@@ -25,16 +25,16 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     WindowExpired,
 )
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
 from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
-from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.hooks import forge as forge_module
-from airflow_provider_forge.hooks import memory as memory_module
-from airflow_provider_forge.hooks import secrets
-from airflow_provider_forge.hooks import shared as shared_module
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
+from airflow_provider_forge.utils import secrets
+from airflow_provider_forge.utils import shared as shared_module
+from airflow_provider_forge.utils import variables as memory_module
+from airflow_provider_forge.windows import Window
 from tests.airflow_version import AIRFLOW
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"

@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks import otlp
 from airflow_provider_forge.hooks.otlp import OtlpHook
-from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.otlp.requests import encode
 from airflow_provider_forge.sandbox import OtlpSink
 
 CANARY = "hunter2-canary"

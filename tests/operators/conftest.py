@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from airflow_provider_forge.hooks import memory
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.utils import variables as variables_module
 
 # Where the gateway counts too many calls and does not say for how long, a task waits for that span.
 NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 0.1}
@@ -27,8 +27,10 @@ def sink():
 def variables(monkeypatch):
     """Airflow Variables, which cannot be set outside of a task."""
     kept: dict[str, str] = {}
-    monkeypatch.setattr(memory.Variable, "get", lambda key, default=None: kept.get(key, default))
-    monkeypatch.setattr(memory.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value))
+    monkeypatch.setattr(variables_module.Variable, "get", lambda key, default=None: kept.get(key, default))
+    monkeypatch.setattr(
+        variables_module.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value)
+    )
     return kept
 
 

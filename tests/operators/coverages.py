@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from airflow_provider_forge.delivery.coverage import QUARTER, Coverage, Outcome, Quarter
+from airflow_provider_forge.coverage.coverage import QUARTER, Coverage, Quarter, WindowStatus
 
 NOW = dt.datetime(2026, 11, 23, 12, 12, tzinfo=dt.timezone.utc)
 DAYS = dt.timedelta(days=1)
@@ -27,7 +27,9 @@ def coverage(*gaps: Span, now: dt.datetime = NOW, keep: dt.timedelta = KEEP) -> 
     while start + QUARTER <= now:
         is_open = any(first <= start < end for first, end in gaps)
         pending = start + QUARTER > now - dt.timedelta(minutes=30)
-        outcome = Outcome.MISSING if is_open else Outcome.PENDING if pending else Outcome.DELIVERED
+        outcome = (
+            WindowStatus.MISSING if is_open else WindowStatus.PENDING if pending else WindowStatus.DELIVERED
+        )
         quarters.append(Quarter(start, outcome))
         start += QUARTER
     return Coverage(tuple(quarters), ("production",), ("COUNT",), keep)

@@ -19,10 +19,10 @@ from airflow.sdk import Asset
 
 from airflow_provider_forge.delivery import leases
 from airflow_provider_forge.exceptions import ReceiverUnavailable
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault, OtlpSink
+from airflow_provider_forge.windows import Window
 
 NOW = pendulum.now("UTC")
 # Old enough for no late look, and for no point to be still to come.
@@ -280,10 +280,10 @@ def test_a_rejection_survives_what_fails_after_it(recorded, gateway, sink):
 
 def test_a_deferral_goes_on_where_it_was(recorded, gateway, sink, monkeypatch):
     """Also with resend, which would otherwise send again what was sent before it."""
-    from airflow_provider_forge.delivery import delivery
+    from airflow_provider_forge.delivery import deliver
     from airflow_provider_forge.exceptions import DeliveryBusy
 
-    deliver, delivered = delivery.deliver, []
+    deliver, delivered = deliver.deliver, []
 
     def busy_at_the_second(answer, *arguments):
         delivered.append(answer.start)
@@ -291,7 +291,7 @@ def test_a_deferral_goes_on_where_it_was(recorded, gateway, sink, monkeypatch):
             raise DeliveryBusy("busy", retry_after=60)
         return deliver(answer, *arguments)
 
-    monkeypatch.setattr(delivery, "deliver", busy_at_the_second)
+    monkeypatch.setattr(deliver, "deliver", busy_at_the_second)
     hour = Window(QUARTER.start.subtract(minutes=45), QUARTER.end)
     context = {"data_interval_start": hour.start, "data_interval_end": hour.end}
     task = ForgeMetricsToOtlpOperator(task_id="x", resend=True)

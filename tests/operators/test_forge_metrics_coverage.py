@@ -12,22 +12,22 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
+from airflow_provider_forge.delivery import telemetry
 from airflow_provider_forge.delivery.ledger import Selection
 from airflow_provider_forge.delivery.stores import ObjectStore
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
-from airflow_provider_forge.gateway.windows import LONGEST, RETENTION, ceil, floor
-from airflow_provider_forge.hooks.dag_runs import DagRuns
-from airflow_provider_forge.hooks.ledger import delivery_asset, open_ledger
 from airflow_provider_forge.hooks.otlp import OtlpHook
-from airflow_provider_forge.operators import telemetry
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.sandbox import OtlpSink
+from airflow_provider_forge.utils.dag_runs import DagRuns
+from airflow_provider_forge.utils.ledger import delivery_asset, open_ledger
+from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, ceil, floor
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 NOW = pendulum.datetime(2026, 11, 23, 12, 12)
 # What there is to look at is made short, because a record takes a file for five minutes.
 KEEP = timedelta(hours=30)
-FIRST = ceil(NOW - KEEP, LONGEST)
+FIRST = ceil(NOW - KEEP, MAX_WINDOW)
 # It begins to expire in 27 hours, and has three windows.
 GAP = (FIRST.add(hours=27), FIRST.add(hours=27, minutes=45))
 LOGGERS = "airflow_provider_forge"
@@ -56,7 +56,7 @@ def deliver(connect, tmp_path):
         ledger = open_ledger(ObjectStore(tmp_path / "ledger"), APP, OtlpHook().endpoint().destination)
         # By the real clock it would tidy up.
         ledger._now = lambda: NOW
-        edges = [first, *(edge for gap in gaps for edge in gap), floor(NOW, LONGEST).add(hours=12)]
+        edges = [first, *(edge for gap in gaps for edge in gap), floor(NOW, MAX_WINDOW).add(hours=12)]
         for start, end in zip(edges[::2], edges[1::2], strict=True):
             with ledger.page([], Selection(["production"], ["COUNT"]), start, end) as page:
                 page.conclude()
@@ -92,7 +92,7 @@ def look(runs, caplog, monkeypatch):
 
 def test_a_complete_record_is_a_summary(deliver, look, connect):
     connect(otlp={"max_age": ""})
-    deliver(first=ceil(NOW - RETENTION, LONGEST))
+    deliver(first=ceil(NOW - RETENTION, MAX_WINDOW))
     assert look() == {
         "windows": {"pending": 0, "empty": 1343, "delivered": 0, "rejected": 0, "failed": 0, "missing": 0},
         "gaps": 0,
@@ -130,7 +130,7 @@ def test_the_log_shows_the_coverage(deliver, look, capsys):
 
 def test_many_gaps_are_told_in_short(deliver, look):
     starts = [FIRST.add(hours=2, minutes=30 * number) for number in range(12)]
-    deliver(*((start, start + LONGEST) for start in starts))
+    deliver(*((start, start + MAX_WINDOW) for start in starts))
     with pytest.raises(AirflowFailException) as failed:
         look(export_dag_id="mine")
     lines = str(failed.value).splitlines()

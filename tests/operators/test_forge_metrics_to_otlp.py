@@ -20,10 +20,10 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     ReceiverUnavailable,
 )
-from airflow_provider_forge.gateway.query import DEFAULT_METRICS
-from airflow_provider_forge.gateway.windows import Window, ceil
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario, SinkResource, points_of
+from airflow_provider_forge.windows import Window, ceil
 
 QUARTER = Window.last_settled(pendulum.now("UTC"))
 

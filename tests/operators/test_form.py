@@ -10,9 +10,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.operators.form import read_form, trigger_form
+from airflow_provider_forge.windows import Window
 
 NOW = pendulum.now("UTC")
 HALF_HOUR = Window.last_settled(NOW.subtract(hours=3), length=pendulum.duration(minutes=30))

@@ -9,10 +9,10 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred, TaskGroup
 
-from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
+from airflow_provider_forge.windows import Window
 
 QUARTER = Window.last_settled(pendulum.now("UTC").subtract(hours=3))
 CONTEXT = {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end}

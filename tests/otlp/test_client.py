@@ -24,9 +24,9 @@ from airflow_provider_forge.exceptions import (
     RequestTooLarge,
 )
 from airflow_provider_forge.otlp.client import SUSPICIOUS_BYTES, OtlpClient
-from airflow_provider_forge.otlp.encode import Export, encode
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
 from airflow_provider_forge.otlp.replies import MAX_REPLY
+from airflow_provider_forge.otlp.requests import ExportRequest, encode
 from airflow_provider_forge.sandbox import Fault, OtlpSink
 from tests.certificates import make_certificate
 from tests.otlp.building import entry, gauge, metric, point
@@ -37,7 +37,7 @@ JSON = {"Content-Type": "application/json"}
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
 
-def an_export(protocol: str = HTTP_PROTOBUF) -> Export:
+def an_export(protocol: str = HTTP_PROTOBUF) -> ExportRequest:
     """Return a request with three points, from 05:00 to 05:01 UTC."""
     times = ({"timeUnixNano": "1795410000000000000"}, {"timeUnixNano": "1795410060000000000"})
     metrics = (
@@ -47,13 +47,13 @@ def an_export(protocol: str = HTTP_PROTOBUF) -> Export:
     return encode([entry(*metrics)], protocol)
 
 
-def an_export_of(size: int) -> Export:
+def an_export_of(size: int) -> ExportRequest:
     """Return a request of so many bytes, which compress well."""
     frame = encode([entry(metric("x", point()), schemaUrl="")], HTTP_JSON).body
     return encode([entry(metric("x", point()), schemaUrl="x" * (size - len(frame)))], HTTP_JSON)
 
 
-def send(url: str, protocol: str = HTTP_PROTOBUF, export: Export | None = None, **settings) -> None:
+def send(url: str, protocol: str = HTTP_PROTOBUF, export: ExportRequest | None = None, **settings) -> None:
     """Send it as bearer of the canary."""
     settings = {"headers": {"Authorization": f"Bearer {CANARY}"}, **settings}
     with OtlpClient(Endpoint(metrics_url(url), protocol=protocol, **settings)) as client:
@@ -718,7 +718,7 @@ def test_every_header_is_a_secret(start_receiver, headers):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_knocking_sends_a_valid_request_without_points(sink, protocol):
     with OtlpClient(Endpoint(metrics_url(sink.url), protocol=protocol)) as client:
-        reception = client.knock()
+        reception = client.probe()
     assert (reception.host, reception.status) == (sink.url.removeprefix("http://"), 200)
     assert 0 < reception.elapsed < 10
     (request,) = sink.requests
@@ -730,7 +730,7 @@ def test_knocking_tells_what_the_receiver_calls_itself_without_our_secrets(start
     receiver = start_receiver(headers={"Server": f"otel {CANARY}"})
     endpoint = Endpoint(metrics_url(receiver.url), headers={"X-Api-Key": CANARY})
     with OtlpClient(endpoint) as client:
-        assert client.knock().server == "otel ***"
+        assert client.probe().server == "otel ***"
 
 
 def test_knocking_fails_as_an_export_does(start_receiver):
@@ -738,7 +738,7 @@ def test_knocking_fails_as_an_export_does(start_receiver):
         OtlpClient(Endpoint(metrics_url(start_receiver(404).url))) as client,
         pytest.raises(ExportRefused, match="check the path"),
     ):
-        client.knock()
+        client.probe()
 
 
 # ---- TLS

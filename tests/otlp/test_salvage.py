@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from airflow_provider_forge.otlp.encode import encode
 from airflow_provider_forge.otlp.endpoint import HTTP_PROTOBUF
-from airflow_provider_forge.otlp.model import MalformedOtlp, count_points
+from airflow_provider_forge.otlp.messages import MalformedOtlp, count_points
+from airflow_provider_forge.otlp.requests import encode
 from airflow_provider_forge.otlp.salvage import NO_NAME, salvage
 from tests.otlp.building import entry, gauge, metric, point, text
 

@@ -6,14 +6,14 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.delivery import localfile
-from airflow_provider_forge.delivery.entries import Entry
+from airflow_provider_forge.delivery import local_file
+from airflow_provider_forge.delivery.exporter import Exporter
 from airflow_provider_forge.delivery.leases import FileLeases
-from airflow_provider_forge.delivery.page import Page
+from airflow_provider_forge.delivery.matching import PointGroup
+from airflow_provider_forge.delivery.session import LedgerSession
 from airflow_provider_forge.exceptions import ExportRefused, ReceiverUnavailable
-from airflow_provider_forge.hooks.ledger import AssetStore
-from airflow_provider_forge.operators.exporter import Exporter
 from airflow_provider_forge.otlp.client import OtlpClient
+from airflow_provider_forge.utils.ledger import AssetStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,33 +37,33 @@ def _wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
 
 def no_intent() -> None:
     """Points are sent with no word of it on record."""
-    _wrap(Page, "intend")(lambda intend, page, numbers: None)
+    _wrap(LedgerSession, "intend")(lambda intend, page, numbers: None)
 
 
 def acknowledged_before_the_post() -> None:
     """The record has points as acknowledged before they are sent."""
 
-    def intend(intend: Any, page: Page, numbers: Any) -> None:
+    def intend(intend: Any, page: LedgerSession, numbers: Any) -> None:
         page.acknowledge(numbers)
 
-    _wrap(Page, "intend")(intend)
+    _wrap(LedgerSession, "intend")(intend)
 
 
 def recorded_at_the_end() -> None:
     """Only the last record of a window is written."""
     concluded = set()
-    _wrap(Page, "conclude")(lambda do, page, **kwargs: (concluded.add(id(page)), do(page, **kwargs)))
-    _wrap(Page, "save")(lambda do, page: do(page) if id(page) in concluded else None)
+    _wrap(LedgerSession, "conclude")(lambda do, page, **kwargs: (concluded.add(id(page)), do(page, **kwargs)))
+    _wrap(LedgerSession, "save")(lambda do, page: do(page) if id(page) in concluded else None)
 
 
 def never_recorded_at_the_end() -> None:
     """What was acknowledged last is not recorded."""
-    _wrap(Page, "conclude")(lambda do, page, **kwargs: page._dirty.clear())
+    _wrap(LedgerSession, "conclude")(lambda do, page, **kwargs: page._dirty.clear())
 
 
 def contention_is_ignored() -> None:
     """Nobody hears of another task without a common lease."""
-    Page.contended = property(lambda page: False, lambda page, value: None)  # type: ignore[assignment]
+    LedgerSession.contended = property(lambda page: False, lambda page, value: None)  # type: ignore[assignment]
 
 
 def leases_for_all() -> None:
@@ -80,12 +80,12 @@ def files_written_in_place() -> None:
         path.write_bytes(content)
         return True
 
-    _wrap(localfile, "replace")(replace)
+    _wrap(local_file, "replace")(replace)
 
 
 def files_written_unseen() -> None:
     """A file is replaced whatever another process has written there since it was read."""
-    _wrap(localfile, "replace")(lambda do, path, content, still: do(path, content, still=lambda: True))
+    _wrap(local_file, "replace")(lambda do, path, content, still: do(path, content, still=lambda: True))
 
 
 def sent_again_after_success() -> None:
@@ -119,10 +119,12 @@ def busy_is_success() -> None:
 def doubt_is_forgotten() -> None:
     """What was on its way is read as never sent."""
 
-    def begin(do: Any, entry: Entry, marks: Any, acknowledged: Any, in_flight: Any, **kwargs: Any) -> None:
+    def begin(
+        do: Any, entry: PointGroup, marks: Any, acknowledged: Any, in_flight: Any, **kwargs: Any
+    ) -> None:
         do(entry, marks, acknowledged, Counter(), **kwargs)
 
-    _wrap(Entry, "__init__")(begin)
+    _wrap(PointGroup, "__init__")(begin)
 
 
 def unreadable_is_absent() -> None:
@@ -162,11 +164,11 @@ def a_window_is_skipped() -> None:
 def copies_are_one() -> None:
     """Points that are equal are sent once."""
 
-    def numbers(do: Any, page: Page, *standings: Any) -> list[int]:
+    def numbers(do: Any, page: LedgerSession, *standings: Any) -> list[int]:
         first = {page._points[number]: number for number in reversed(do(page, *standings))}
         return sorted(first.values())
 
-    _wrap(Page, "numbers")(numbers)
+    _wrap(LedgerSession, "numbers")(numbers)
 
 
 BREAKAGES = {

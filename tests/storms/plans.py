@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from airflow_provider_forge.gateway.windows import LONGEST
+from airflow_provider_forge.windows import MAX_WINDOW
 
 __all__ = ["APP", "ENVIRONMENTS", "METRICS", "Plan", "PlannedPoint", "Run"]
 
@@ -108,8 +108,8 @@ class Plan:
         self.protocol = draw.choice(["http/protobuf", "http/protobuf", "http/json"])
         self.max_body_bytes = draw.choice([2048, 4096, 1 << 20])
         now = int(dt.datetime.now(dt.timezone.utc).timestamp())
-        begun = now - now % int(LONGEST.total_seconds())
-        self.start = dt.datetime.fromtimestamp(begun, dt.timezone.utc) - self.quarters * LONGEST
+        begun = now - now % int(MAX_WINDOW.total_seconds())
+        self.start = dt.datetime.fromtimestamp(begun, dt.timezone.utc) - self.quarters * MAX_WINDOW
 
     def random(self, *parts: object) -> random.Random:
         """Return random numbers that depend on nothing but the seed and these parts."""

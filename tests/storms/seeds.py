@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import certifi
 
-from airflow_provider_forge.delivery import page
+from airflow_provider_forge.delivery import session
 from tests.storms import tasks
 from tests.storms.director import Storm
 from tests.storms.judge import judge, story_of
@@ -42,8 +42,8 @@ def warm_up(home: Path) -> None:
         storm = Storm(plan, directory)
         with storm.servers() as place:
             # Nobody judges by how long a write takes.
-            if hasattr(page, "SLOW"):
-                page.SLOW = float("inf")
+            if hasattr(session, "SLOW"):
+                session.SLOW = float("inf")
             tasks.attempt(plan, place, plan.runs[0], 1, storm.journal)
 
 

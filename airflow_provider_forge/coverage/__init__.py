@@ -1,0 +1,1 @@
+"""Which windows are delivered, which are missing, and what is done about it."""

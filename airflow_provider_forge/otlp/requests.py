@@ -1,0 +1,161 @@
+"""From OTLP metrics to the body of a request: protobuf or JSON."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from google.protobuf import json_format
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON
+from airflow_provider_forge.otlp.messages import (
+    Json,
+    MalformedOtlp,
+    count_points,
+    entries,
+    metrics_of,
+    nanoseconds,
+    points_of,
+)
+from airflow_provider_forge.text import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.descriptor import Descriptor
+
+__all__ = ["ExportRequest", "encode", "json_chunks", "known_fields"]
+
+log = get_logger(__name__)
+
+_HEX = re.compile(r"[0-9a-fA-F]*")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """One request to a receiver.
+
+    Attributes:
+        chunks: An `ExportMetricsServiceRequest` in pieces, not compressed: tens of megabytes need not be put
+            together to be compressed.
+        protocol: How it is encoded: `http/protobuf` or `http/json`.
+        points: Number of data points in it.
+        metrics: Names of the metrics in it.
+        start: Earliest time of a point, in nanoseconds since the epoch; 0 without points.
+        end: Latest time of a point, likewise.
+    """
+
+    chunks: Sequence[bytes | msgspec.Raw]
+    protocol: str
+    points: int
+    metrics: tuple[str, ...]
+    start: int
+    end: int
+
+    @cached_property
+    def size(self) -> int:
+        """Number of bytes, not compressed."""
+        return sum(map(len, self.chunks))
+
+    @property
+    def body(self) -> bytes:
+        """All of it in one piece."""
+        return b"".join(self.chunks)
+
+
+def encode(
+    resource_metrics: list[Json], protocol: str, *, verbatim: bytes | msgspec.Raw | None = None
+) -> ExportRequest:
+    """Encode one request.
+
+    Args:
+        resource_metrics: Decoded OTLP/JSON.
+        protocol: `http/protobuf` or `http/json`.
+        verbatim: The JSON text that `resource_metrics` was decoded from, if JSON is to go out byte for byte.
+
+    Raises:
+        MalformedOtlp: It is not OTLP/JSON.
+    """
+    metrics = list(metrics_of(resource_metrics))
+    times = [nanoseconds(point, "timeUnixNano") for metric in metrics for point in points_of(metric)]
+    if protocol == HTTP_JSON:
+        chunks = json_chunks(msgspec.json.encode(resource_metrics) if verbatim is None else verbatim)
+    else:
+        chunks = (_protobuf(resource_metrics),)
+    return ExportRequest(
+        chunks=chunks,
+        protocol=protocol,
+        points=count_points(resource_metrics),
+        metrics=tuple(dict.fromkeys(str(metric.get("name")) for metric in metrics)),
+        start=min(times, default=0),
+        end=max(times, default=0),
+    )
+
+
+def json_chunks(resource_metrics: bytes | msgspec.Raw) -> Sequence[bytes | msgspec.Raw]:
+    """Return the pieces of a request in JSON, from the text of an array of `ResourceMetrics`."""
+    return b'{"resourceMetrics":', resource_metrics, b"}"
+
+
+def _protobuf(resource_metrics: list[Json]) -> bytes:
+    request = {"resourceMetrics": [_with_base64_ids(entry) for entry in resource_metrics]}
+    message = ExportMetricsServiceRequest()
+    unknown: set[str] = set()
+    try:
+        json_format.ParseDict(known_fields(request, message.DESCRIPTOR, unknown), message)
+    except (json_format.ParseError, RecursionError) as error:
+        raise MalformedOtlp(f"resourceMetrics is not OTLP/JSON: {error}") from error
+    if unknown:
+        log.warning(
+            "Protobuf has no place for %s: sent without; protocol http/json keeps it",
+            ", ".join(sorted(unknown)),
+        )
+    return message.SerializeToString()
+
+
+def known_fields(value: Any, descriptor: Descriptor | None, unknown: set[str]) -> Any:
+    """Return the value without fields that this version of OTLP lacks, which OTLP says to ignore.
+
+    Their names are added to `unknown`.
+
+    The JSON reader's own way of ignoring them also ignores text that stands where a message belongs.
+    """
+    if isinstance(value, list):
+        return [known_fields(entry, descriptor, unknown) for entry in value]
+    if not isinstance(value, dict) or descriptor is None:
+        return value
+    fields = {name: field for field in descriptor.fields for name in (field.json_name, field.name)}
+    unknown.update(f"{descriptor.name}.{name}" for name in value.keys() - fields)
+    return {
+        name: known_fields(entry, fields[name].message_type, unknown)
+        for name, entry in value.items()
+        if name in fields
+    }
+
+
+def _with_base64_ids(resource_metrics: Json) -> Json:
+    """Return the same with exemplars' ids in base64, as protobuf's JSON wants them: OTLP/JSON has hex."""
+    if not any(
+        "exemplars" in point for metric in metrics_of([resource_metrics]) for point in points_of(metric)
+    ):
+        return resource_metrics
+    copy: Json = msgspec.json.decode(msgspec.json.encode(resource_metrics))
+    for metric in metrics_of([copy]):
+        for point in points_of(metric):
+            for exemplar in entries(point, "exemplars"):
+                for field in ("traceId", "spanId"):
+                    exemplar[field] = _base64(exemplar.get(field))
+    return copy
+
+
+def _base64(hexadecimal: Any) -> str:
+    if hexadecimal is None:
+        return ""
+    if not isinstance(hexadecimal, str) or not _HEX.fullmatch(hexadecimal) or len(hexadecimal) % 2:
+        raise MalformedOtlp(f"{hexadecimal!r} is no trace or span id")
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()

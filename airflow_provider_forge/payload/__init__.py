@@ -1,0 +1,1 @@
+"""From the gateway's text to OTLP requests."""

@@ -1,0 +1,1 @@
+"""Helpers that know Airflow, shared by hooks, operators and commands."""

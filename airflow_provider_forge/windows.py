@@ -1,0 +1,176 @@
+"""Windows: the half-open UTC time ranges in which metrics are asked for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pendulum
+
+from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "LIVE_FOR",
+    "MAX_WINDOW",
+    "RETENTION",
+    "SETTLE_DELAY",
+    "Window",
+    "ceil",
+    "expired_error",
+    "floor",
+    "iso",
+    "parse_time",
+]
+
+MAX_WINDOW = dt.timedelta(minutes=15)
+"""What the gateway answers in one call at most (Atlassian: "Export app metrics")."""
+
+RETENTION = dt.timedelta(days=14)
+"""How far back the gateway answers (same source)."""
+
+SETTLE_DELAY = dt.timedelta(minutes=5)
+"""How long after its end a window is left alone, because data arrives late: by how much is unpublished."""
+
+LIVE_FOR = dt.timedelta(hours=2)
+"""For how long a window is live, and goes before older ones: long enough for its settle time, a few retries
+and a second look an hour later, and too short for a backfill to count as live."""
+
+MINUTE = dt.timedelta(minutes=1)
+RESOLUTION = dt.timedelta(milliseconds=1)
+
+_TIME_WITH_OFFSET = re.compile(
+    r"[T ]\d{2}(:?\d{2}){0,2}([.,]\d+)?\s*(Z|[+-]\d{2}(:?[0-5]\d)?)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A half-open time range `[start, end)` in UTC, with the gateway's precision of a millisecond.
+
+    Args:
+        start: First moment inside; aware.
+        end: First moment after; aware, later than `start`.
+
+    Raises:
+        ConfigurationError: A time is naive, or the end is not after the start.
+    """
+
+    start: pendulum.DateTime
+    end: pendulum.DateTime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", parse_time("start", self.start))
+        object.__setattr__(self, "end", parse_time("end", self.end))
+        if self.end <= self.start:
+            raise ConfigurationError("end", f"{iso(self.end)} is not after the start, {iso(self.start)}")
+
+    @classmethod
+    def last_settled(
+        cls, before: dt.datetime, *, length: dt.timedelta = MAX_WINDOW, settle: dt.timedelta = SETTLE_DELAY
+    ) -> Window:
+        """Return the latest aligned window of `length` that ended at least `settle` before `before`."""
+        end = floor(pendulum.instance(before) - settle, length)
+        return cls(end - length, end)
+
+    def __str__(self) -> str:
+        return f"{iso(self.start)}/{iso(self.end)}".replace(".000Z", "Z")
+
+    def humanize(self) -> str:
+        """Return it in words: `2026-11-23 05:00 to 05:15 UTC`, with all that the times have and no more."""
+        same_day = self.start.date() == self.end.date()
+        return f"{self.start:%Y-%m-%d} {_clock(self.start)} to " + (
+            f"{_clock(self.end)} UTC" if same_day else f"{self.end:%Y-%m-%d} {_clock(self.end)} UTC"
+        )
+
+    def split(self) -> Iterator[Window]:
+        """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
+        start = self.start
+        while start < self.end:
+            end = min(floor(start, MAX_WINDOW) + MAX_WINDOW, self.end)
+            yield Window(start, end)
+            start = end
+
+    def shifted(self, by: dt.timedelta) -> Window:
+        """Return a window of the same length, so much later."""
+        return Window(self.start + by, self.end + by)
+
+    def halves(self) -> tuple[Window, ...]:
+        """Return two halves, cut at a whole minute; nothing for a minute, or less."""
+        length = self.end - self.start
+        if length <= MINUTE:
+            return ()
+        middle = max(floor(self.start + length / 2, MINUTE), ceil(self.start + RESOLUTION, MINUTE))
+        return Window(self.start, middle), Window(middle, self.end)
+
+    def expired(self, now: dt.datetime) -> bool:
+        """Tell whether the window begins before the gateway's retention does."""
+        return self.start < now - RETENTION
+
+
+def expired_error(what: str, now: dt.datetime) -> WindowExpired:
+    """Return the error for what begins before the gateway's retention does."""
+    return WindowExpired(
+        f"{what} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
+        " these can no longer be had. Ask for later ones, or set on_expired='skip'"
+    )
+
+
+def floor(moment: dt.datetime, step: dt.timedelta) -> pendulum.DateTime:
+    """Return the last multiple of `step`, counted from the epoch in UTC, that is not after `moment`."""
+    seconds = step.total_seconds()
+    return pendulum.from_timestamp(moment.timestamp() // seconds * seconds)
+
+
+def ceil(moment: dt.datetime, step: dt.timedelta) -> pendulum.DateTime:
+    """Return the first multiple of `step`, counted from the epoch in UTC, that is not before `moment`."""
+    seconds = step.total_seconds()
+    return pendulum.from_timestamp(-(-moment.timestamp() // seconds) * seconds)
+
+
+def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
+    """Read an aware time into UTC, cut to the millisecond.
+
+    Args:
+        field: Name of the argument, for the error.
+        value: A datetime, or ISO 8601 text with an offset, such as `2026-11-23T05:15:00Z`.
+
+    Raises:
+        ConfigurationError: It is no time, or it has no offset.
+    """
+    example = "give one such as 2026-11-23T05:15:00Z"
+    if isinstance(value, str):
+        try:
+            parsed = pendulum.parse(value.strip())
+        except (ValueError, OverflowError):  # pendulum's ParserError is a ValueError
+            raise ConfigurationError(field, f"{value!r} is not a time; {example}") from None
+        if not isinstance(parsed, pendulum.DateTime):
+            raise ConfigurationError(field, f"{value!r} is not a moment in time; {example}")
+        if not _TIME_WITH_OFFSET.search(value.strip()):
+            raise ConfigurationError(field, f"{value!r} has no UTC offset; {example}")
+    elif isinstance(value, dt.datetime):
+        if value.utcoffset() is None:
+            raise ConfigurationError(field, f"{value} has no UTC offset; {example}")
+        parsed = pendulum.instance(value)
+    else:
+        raise ConfigurationError(field, f"{value!r} is not a time; {example}")
+    try:
+        moment = parsed.in_timezone("UTC")
+    except OverflowError:
+        raise ConfigurationError(field, f"{value} is not a time that UTC has; {example}") from None
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _clock(moment: dt.datetime) -> str:
+    if moment.microsecond:
+        return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+    return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
+
+
+def iso(moment: dt.datetime) -> str:
+    """Format as in Atlassian's sample query: `2023-06-18T02:55:00.000Z`."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

@@ -1,0 +1,220 @@
+"""Each cause rings once: hours pass by a clock that is handed in."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from airflow_provider_forge.coverage.alerts import (
+    TOKEN_DAYS,
+    AlertState,
+    due_threshold,
+    gaps_to_report,
+    unattended_gaps,
+)
+from airflow_provider_forge.coverage.healing import HealRun
+from tests.operators.coverages import DAYS, HOURS, KEEP, NOW, ago, coverage
+
+ALERT_BEFORE = 48 * HOURS
+# Of 336 hours that there are.
+EXPIRES_IN_A_DAY = (ago(12 * 24 + 24), ago(12 * 24 + 23))
+
+
+@pytest.fixture
+def look():
+    """Return a function that looks once, as a task does, and keeps its notes."""
+    notes = AlertState()
+
+    def look(*gaps, now=NOW, under_way=False, tried=(), keep=KEEP):
+        nonlocal notes
+        notes = AlertState.from_json(notes.to_json())
+        notes.tried += tried
+        found = coverage(*gaps, now=now, keep=keep)
+        told = gaps_to_report(found, now, ALERT_BEFORE, notes, under_way=under_way)
+        notes.look(found, now)
+        look.notes = notes
+        return [(gap.start, gap.end) for gap in told]
+
+    return look
+
+
+def hourly(count):
+    return [NOW + number * HOURS for number in range(count)]
+
+
+def test_a_complete_record_is_nothing_to_tell(look):
+    assert look() == []
+
+
+def test_a_gap_is_told_of_once(look):
+    told = [look(EXPIRES_IN_A_DAY, now=now) for now in hourly(30)]
+    assert told[0] == [EXPIRES_IN_A_DAY]
+    assert not any(told[1:])
+
+
+@pytest.mark.parametrize(("hours_left", "rings"), [(49, False), (48, True), (47, True)])
+def test_it_is_told_of_when_it_begins_to_expire(look, hours_left, rings):
+    now = NOW.replace(minute=15)
+    start = now - KEEP + hours_left * HOURS
+    assert bool(look((start, start + HOURS), now=now)) is rings
+
+
+def test_it_rings_at_the_hour_at_which_it_begins_to_expire(look):
+    gap = (ago(14 * 24 - 52), ago(14 * 24 - 53))
+    rung = [bool(look((gap[1] - 2 * HOURS, gap[0]), now=now)) for now in hourly(12)]
+    assert sum(rung) == 1
+    assert not rung[0]
+
+
+def test_the_gaps_of_one_night_ring_once_together(look):
+    night = [(ago(14 * 24 - 50 - number), ago(14 * 24 - 50.5 - number)) for number in range(10)]
+    night = [(start, start + HOURS / 2) for start, _ in night]
+    told = [look(*night, now=now) for now in hourly(24)]
+    assert [len(each) for each in told if each] == [10]
+
+
+def test_what_is_days_away_from_expiring_rings_later(look):
+    near, far = EXPIRES_IN_A_DAY, (ago(5 * 24), ago(5 * 24 - 1))
+    assert look(near, far) == [near]
+    later = NOW + 8 * DAYS
+    assert look(far, now=later) == [far]
+
+
+def test_a_gap_that_grows_stays_the_same(look):
+    start = ago(13 * 24)
+    told = [
+        look((start, ago(0.75, now)), now=now) for now in (NOW + 6 * number * HOURS for number in range(60))
+    ]
+    assert len(told[0]) == 1
+    assert not any(told[1:])
+
+
+def test_a_gap_that_was_healed_and_is_back_rings_again(look):
+    assert look(EXPIRES_IN_A_DAY)
+    assert not look(now=NOW + HOURS)
+    assert look(EXPIRES_IN_A_DAY, now=NOW + 2 * HOURS)
+
+
+def test_what_is_left_of_a_gap_does_not_ring_again(look):
+    start, end = EXPIRES_IN_A_DAY
+    assert look((start, end))
+    assert not look((start + HOURS / 4, start + HOURS / 2), (end - HOURS / 4, end), now=NOW + HOURS)
+
+
+def test_what_expires_before_anybody_could_do_anything_does_not_ring(look):
+    """Such as what a catchup has left out, because it could not be had in time."""
+    first = ago(14 * 24) + HOURS / 4
+    assert not look((first, first + HOURS / 2))
+    assert look((first, first + HOURS))
+
+
+def test_a_destination_that_keeps_less_is_told_of_in_its_time(look):
+    gap = (ago(2), ago(1.5))
+    assert look(gap, keep=3 * HOURS) == [gap]
+
+
+class TestWhileOthersAreAtWork:
+    """A catchup leaves gaps wherever it is at the moment."""
+
+    def test_a_gap_rings_only_if_it_lasts(self, look):
+        assert not look(EXPIRES_IN_A_DAY, under_way=True)
+        assert not look(EXPIRES_IN_A_DAY, under_way=True, now=NOW + HOURS / 6)
+        assert look(EXPIRES_IN_A_DAY, under_way=True, now=NOW + HOURS)
+
+    def test_another_gap_each_hour_does_not_ring(self, look):
+        for number, now in enumerate(hourly(10)):
+            start = EXPIRES_IN_A_DAY[0] + number * HOURS
+            assert not look((start, start + HOURS / 2), under_way=True, now=now)
+
+    def test_a_backlog_that_gets_smaller_does_not_ring(self, look):
+        """Oldest first, as a catchup goes; with four apps of one account, 19 hours in an hour."""
+        for number, now in enumerate(hourly(18)):
+            start = ago(13.9 * 24) + number * 19 * HOURS
+            assert not look((start, ago(0.75, now)), under_way=True, now=now)
+
+    def test_a_backlog_that_does_not_rings(self, look):
+        backlogs = [(ago(14 * 24, now) + HOURS / 2, ago(0.75, now)) for now in hourly(3)]
+        told = [look(gap, under_way=True, now=now) for gap, now in zip(backlogs, hourly(3), strict=True)]
+        assert [len(each) for each in told] == [0, 1, 0]
+
+    def test_a_backlog_rings_at_once_when_nobody_is_at_work(self, look):
+        assert look((ago(13.9 * 24), ago(0.75)))
+
+
+def test_a_gap_is_left_alone_whether_or_not_it_was_told_of(look):
+    for now in hourly(3):
+        look(EXPIRES_IN_A_DAY, now=now)
+        found = coverage(EXPIRES_IN_A_DAY, now=now)
+        [gap] = unattended_gaps(found, now, look.notes, under_way=False)
+        assert (gap.start, gap.end) == EXPIRES_IN_A_DAY
+
+
+class TestHealing:
+    def test_what_is_being_healed_does_not_ring(self, look):
+        assert not look(EXPIRES_IN_A_DAY, tried=[HealRun(*EXPIRES_IN_A_DAY, NOW)])
+        assert not look(EXPIRES_IN_A_DAY, now=NOW + 2 * HOURS)
+
+    def test_what_was_not_healed_does(self, look):
+        tried = [HealRun(*EXPIRES_IN_A_DAY, NOW)]
+        told = [look(EXPIRES_IN_A_DAY, now=now, tried=tried if now == NOW else ()) for now in hourly(8)]
+        assert [len(each) for each in told] == [0, 0, 0, 1, 0, 0, 0, 0]
+
+    def test_what_was_tried_is_forgotten_once_it_is_healed(self, look):
+        look(EXPIRES_IN_A_DAY, tried=[HealRun(*EXPIRES_IN_A_DAY, NOW)])
+        assert look.notes.tried
+        look(now=NOW + HOURS)
+        assert look.notes.tried == []
+
+
+@pytest.mark.parametrize(
+    ("days", "threshold"),
+    [(400, None), (31, None), (30, 30), (8, 30), (7, 7), (2, 7), (1, 1), (0, 1), (-1, -1), (-400, -1)],
+)
+def test_the_threshold_that_a_token_has_reached(days, threshold):
+    assert due_threshold(days, None) == threshold
+
+
+def test_each_threshold_rings_once():
+    told, rung = None, []
+    for days in range(60, -60, -1):
+        if (due := due_threshold(days, told)) is not None:
+            told = due
+            rung.append((days, due))
+    assert rung == [(days, days) for days in TOKEN_DAYS]
+
+
+def test_a_threshold_that_was_passed_over_does_not_ring_later():
+    assert due_threshold(5, None) == 7
+    assert due_threshold(5, 7) is None
+
+
+def test_notes_survive():
+    notes = AlertState(
+        "bucket", NOW, [EXPIRES_IN_A_DAY], [EXPIRES_IN_A_DAY], [HealRun(*EXPIRES_IN_A_DAY, NOW)]
+    )
+    assert AlertState.from_json(notes.to_json()) == notes
+    assert AlertState.from_json({}) == AlertState()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"seen_at": "yesterday"},
+        {"seen_at": 5},
+        {"seen": 5},
+        {"seen": [["2026-11-23T05:00:00", "2026-11-23T06:00:00"]]},
+        {"told": [["2026-11-23T05:00:00+00:00"]]},
+        {"tried": [["2026-11-23T05:00:00+00:00", "2026-11-23T06:00:00+00:00"]]},
+        {"tried": {"a": 1}},
+    ],
+)
+def test_damaged_notes_are_a_value_error(damaged):
+    with pytest.raises(ValueError, match=r"."):
+        AlertState.from_json(damaged)
+
+
+def test_looks_soon_after_each_other_confirm_nothing(look):
+    for minutes in (0, 10, 20):
+        assert not look(EXPIRES_IN_A_DAY, under_way=True, now=NOW + dt.timedelta(minutes=minutes))
+    assert look.notes.seen_at == NOW

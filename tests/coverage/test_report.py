@@ -1,0 +1,90 @@
+"""Coverage as people read it."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from airflow_provider_forge.coverage.coverage import QUARTER, Coverage, Quarter, WindowStatus
+from airflow_provider_forge.coverage.report import LEGEND, SYMBOLS, backfill_command, render_text
+
+HOUR = dt.timedelta(hours=1)
+START = dt.datetime(2026, 11, 22, 22, tzinfo=dt.timezone.utc)
+NOW = dt.datetime(2026, 11, 23, 2, 20, tzinfo=dt.timezone.utc)
+KEEP = dt.timedelta(hours=5)
+
+
+def picture(*outcomes: WindowStatus, alert_before: dt.timedelta = 48 * HOUR) -> list[str]:
+    """Return the picture of quarter hours in a row."""
+    quarters = tuple(Quarter(START + number * QUARTER, outcome) for number, outcome in enumerate(outcomes))
+    coverage = Coverage(quarters, ("production",), ("COUNT",), KEEP)
+    return render_text(coverage, NOW, alert_before, "mine")
+
+
+def hour(outcome: WindowStatus) -> list[WindowStatus]:
+    return [outcome] * 4
+
+
+def test_each_day_is_a_line_and_each_hour_a_sign():
+    text = picture(
+        *hour(WindowStatus.DELIVERED),
+        *hour(WindowStatus.EMPTY),
+        *hour(WindowStatus.REJECTED),
+        *hour(WindowStatus.PENDING),
+    )
+    heading, first, second = text[:3]
+    assert heading.split() == ["UTC", *map(str, range(0, 24, 2))]
+    assert first.startswith("2026-11-22 ")
+    assert first[heading.index("22")] == SYMBOLS[WindowStatus.DELIVERED]
+    assert first[heading.index("22") + 2] == SYMBOLS[WindowStatus.EMPTY]
+    assert second == "2026-11-23 R"
+    assert text[3] == LEGEND
+    counts = "4 pending, 4 empty, 4 delivered, 4 rejected, 0 failed, 0 missing"
+    assert text[4] == f"16 windows of 15 minutes: {counts}"
+    assert len(text) == 5
+
+
+def test_an_hour_that_is_about_to_be_lost_has_a_sign_of_its_own():
+    """Each hour by its own windows: the gap's beginning says nothing of its end."""
+    text = picture(
+        *hour(WindowStatus.MISSING),
+        *hour(WindowStatus.FAILED),
+        *hour(WindowStatus.MISSING),
+        alert_before=HOUR,
+    )
+    first, second = text[1:3]
+    assert (first.split()[1:], second.split()[1:]) == (["X", "!"], ["x"])
+    assert "X expiring soon" in LEGEND
+
+
+def test_what_was_delivered_does_not_expire_soon():
+    text = picture(*hour(WindowStatus.DELIVERED), *hour(WindowStatus.REJECTED))
+    assert text[1].split()[1:] == [SYMBOLS[WindowStatus.DELIVERED], SYMBOLS[WindowStatus.REJECTED]]
+
+
+def test_each_gap_comes_with_the_command_that_heals_it():
+    text = picture(WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.DELIVERED, WindowStatus.MISSING)
+    advice, first, how_first, second, how_second = text[-5:]
+    assert advice.startswith("Once catchup has finished, ")
+    assert "with mine paused" in advice
+    assert first == (
+        "2026-11-22T22:00:00Z to 2026-11-22T22:30:00Z: 2 failed and missing, expiring soon, 1 h left"
+    )
+    assert how_first == (
+        "  airflow backfill create --dag-id mine --from-date 2026-11-22T22:00:00Z --to-date"
+        " 2026-11-22T22:15:00Z --reprocess-behavior completed --max-active-runs 8"
+    )
+    assert second == "2026-11-22T22:45:00Z to 2026-11-22T23:00:00Z: 1 missing, expiring soon, 1 h left"
+    assert "--from-date 2026-11-22T22:45:00Z --to-date 2026-11-22T22:45:00Z " in how_second
+
+
+def test_a_gap_that_has_time_is_not_called_expiring_soon():
+    text = picture(*hour(WindowStatus.MISSING), alert_before=HOUR / 2)
+    assert text[-2].endswith(": 4 missing, 1 h left")
+
+
+def test_what_has_expired_has_no_time_left():
+    quarters = (Quarter(START - HOUR, WindowStatus.MISSING),)
+    coverage = Coverage(quarters, (), (), KEEP)
+    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-2].endswith("0 h left")
+    [gap] = coverage.gaps()
+    assert "--dag-id other " in backfill_command(gap, "other")

@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_forge.delivery.records import (
+    RECORD_MINUTES,
+    RECORD_SECONDS,
+    CoveredSpan,
+    Digest,
+    Group,
+    LedgerRecord,
+    PointHashes,
+    SpanStatus,
+)
+from airflow_provider_forge.payload.fingerprints import HASH_BYTES
+from tests.otlp.building import any_json, exhaustively
+
+thoroughly = settings(exhaustively, max_examples=80)
+
+START = 29_923_500
+"""The cell that all these are of, in minutes of the epoch."""
+
+
+def point_hash(number: int) -> bytes:
+    return number.to_bytes(HASH_BYTES, "big")
+
+
+def text_of(cell: LedgerRecord, start: int = START) -> bytes:
+    return msgspec.json.encode(cell.to_json(start))
+
+
+def read(text: bytes, start: int = START) -> LedgerRecord:
+    return LedgerRecord.from_json(msgspec.json.decode(text), start)
+
+
+def size_of(cell: LedgerRecord) -> int:
+    """Return how large Airflow says that it is: its JSON has spaces and no letters but those of ASCII."""
+    return len(json.dumps(cell.to_json(START)))
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=6)
+MARKS = st.one_of(st.integers(0, 3).map(point_hash), st.binary(min_size=HASH_BYTES, max_size=HASH_BYTES))
+COUNTERS = st.lists(MARKS, min_size=1, max_size=6).map(Counter)
+DIGESTS = st.builds(Digest, st.integers(0, 10**6), st.integers(0, 2 ** (8 * HASH_BYTES) - 1))
+GROUPS: st.SearchStrategy[Group] = st.tuples(
+    st.one_of(st.sampled_from(("a", "b")), TEXTS), st.integers(START, START + RECORD_MINUTES - 1)
+)
+TIMES = st.one_of(
+    st.integers(0, RECORD_SECONDS * 1000).map(lambda time: time / 1000), st.sampled_from([0.0, 300.0])
+)
+ASKED = st.builds(
+    lambda times, state, at: CoveredSpan(*sorted(times), state, at),
+    st.lists(TIMES, min_size=2, max_size=2, unique=True),
+    st.sampled_from(SpanStatus),
+    st.integers(0, 2**40),
+)
+
+
+def marks_of(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[PointHashes]:
+    return st.dictionaries(GROUPS, st.one_of(*kinds), max_size=5)
+
+
+def cells(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[LedgerRecord]:
+    return st.builds(
+        LedgerRecord,
+        acknowledged=marks_of(*kinds),
+        in_flight=marks_of(*kinds),
+        asked=st.dictionaries(TEXTS, st.lists(ASKED, min_size=1, max_size=3), max_size=3),
+        version=st.tuples(st.integers(0, 2**40), TEXTS),
+    )
+
+
+ANY_CELL = cells(COUNTERS, DIGESTS)
+MARKED_CELL = cells(COUNTERS)
+
+
+# JSON
+
+
+@thoroughly
+@given(cell=ANY_CELL)
+def test_a_cell_is_read_as_it_was_written(cell):
+    assert read(text_of(cell)) == cell
+    # Airflow's store goes by another encoder and other spaces.
+    assert LedgerRecord.from_json(json.loads(json.dumps(cell.to_json(START))), START) == cell
+
+
+def test_this_is_what_it_looks_like():
+    """A ledger lives longer than a version of this package: what was written must be read."""
+    cell = LedgerRecord(
+        acknowledged={
+            ("count", START): Counter({point_hash(2): 1, point_hash(1): 2}),
+            ("count", START + 4): Digest(5211, 255),
+            ("errors", START + 1): Counter([point_hash(3)]),
+        },
+        in_flight={("count", START + 1): Counter([point_hash(4)])},
+        asked={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 1795410000)]},
+        version=(3, "9f1c"),
+    )
+    assert json.loads(text_of(cell)) == {
+        "version": 1,
+        "revision": 3,
+        "writer": "9f1c",
+        "acknowledged": {
+            "count": {"0": "AAAAAAAAAAAAAAABAAAAAAAAAAAAAAABAAAAAAAAAAAAAAAC", "4": [5211, "ff"]},
+            "errors": {"1": "AAAAAAAAAAAAAAAD"},
+        },
+        "in_flight": {"count": {"1": "AAAAAAAAAAAAAAAE"}},
+        "asked": {"c0ffee": [[0.0, 300.0, "delivered", 1795410000]]},
+    }
+
+
+@thoroughly
+@given(cell=ANY_CELL, data=st.data())
+def test_equal_cells_are_equal_texts(cell, data):
+    def shuffled(mapping: dict) -> dict:
+        return dict(data.draw(st.permutations(list(mapping.items()))))
+
+    def shuffled_marks(point_hashes: PointHashes) -> PointHashes:
+        return {
+            group: Counter(shuffled(some)) if isinstance(some, Counter) else some
+            for group, some in shuffled(point_hashes).items()
+        }
+
+    twin = LedgerRecord(
+        acknowledged=shuffled_marks(cell.acknowledged),
+        in_flight=shuffled_marks(cell.in_flight),
+        asked=shuffled(cell.asked),
+        version=cell.version,
+    )
+    assert twin == cell
+    assert text_of(twin) == text_of(cell)
+
+
+@thoroughly
+@given(one=ANY_CELL, other=ANY_CELL)
+def test_different_cells_are_different_texts(one, other):
+    assert (text_of(one) == text_of(other)) == (one == other)
+
+
+@thoroughly
+@given(cell=ANY_CELL, later=st.integers(-START, 10**6))
+def test_the_text_does_not_tell_which_cell_it_is_of(cell, later):
+    def moved(point_hashes: PointHashes) -> PointHashes:
+        return {(metric, minute + later): some for (metric, minute), some in point_hashes.items()}
+
+    elsewhere = LedgerRecord(moved(cell.acknowledged), moved(cell.in_flight), cell.asked, cell.version)
+    assert text_of(elsewhere, START + later) == text_of(cell)
+    assert read(text_of(cell), START + later) == elsewhere
+
+
+@pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
+def test_no_marks_leave_no_trace(field):
+    assert text_of(LedgerRecord(**{field: {("count", START): Counter()}})) == text_of(LedgerRecord())
+    assert read(text_of(LedgerRecord())) == LedgerRecord()
+
+
+@thoroughly
+@given(point_hashes=st.lists(MARKS, min_size=1, max_size=50))
+def test_a_point_more_is_16_letters_more(point_hashes):
+    def size(some: list[bytes]) -> int:
+        return len(text_of(LedgerRecord(acknowledged={("count", START): Counter(some)})))
+
+    assert size(point_hashes) - size(point_hashes[:1]) == 16 * (len(point_hashes) - 1)
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """Return a cell as JSON with something else in one of its fields."""
+    cell = LedgerRecord(acknowledged={("count", START): Counter([point_hash(1)])}, version=(1, "w"))
+    return {**cell.to_json(START), **changes}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(None, [], "cell", 5, {}, {"version": 1}),
+        *(content(version=version) for version in (0, 2, "1", None)),
+        *(content(revision=revision) for revision in (None, "x", [], {})),
+        *(
+            content(acknowledged=point_hashes)
+            for point_hashes in (None, [], "count", 5, {"count": None}, {"count": []})
+        ),
+        *(content(acknowledged={"count": {"x": "AAAAAAAAAAAAAAAD"}}),),
+        *(
+            content(in_flight={"count": {"0": group}})
+            for group in (
+                *(None, 5, 1.5, True, {}, [], [1], [1, 2], [1, "ff", 3], ["x", "ff"], [1, "x"], [None, "ff"]),
+                # Cut off, with a letter of no alphabet, and with bytes that are no whole mark.
+                *(
+                    "AAAAAAAAAAAAAAA",
+                    "AAAAAAAA!AAAAAAAA",
+                    "AAAAAAAAAAAAAAA\u00e9",
+                    "AAAA",
+                    "AAAAAAAAAAAAAAADAAAA",
+                ),
+            )
+        ),
+        *(content(asked=asked) for asked in (None, [], "c0ffee", {"c0ffee": None}, {"c0ffee": 5})),
+        *(
+            content(asked={"c0ffee": [part]})
+            for part in (
+                *(None, 5, [], [0.0, 300.0, "delivered"], [0.0, 300.0, "lost", 5], [0.0, 300.0, None, 5]),
+                *(["x", 300.0, "delivered", 5], [0.0, None, "delivered", 5], [[], {}, "delivered", 5]),
+                *([10**400, 300.0, "delivered", 5], [0.0, 300.0, "delivered", "soon"]),
+            )
+        ),
+    ],
+    ids=lambda damaged: json.dumps(damaged)[-60:],
+)
+def test_what_is_damaged_is_no_cell(damaged):
+    with pytest.raises(ValueError, match=r"\w"):
+        LedgerRecord.from_json(damaged, START)
+
+
+def test_a_cell_of_another_version_is_refused_by_its_number():
+    with pytest.raises(ValueError, match="version 2"):
+        LedgerRecord.from_json(content(version=2), START)
+
+
+@thoroughly
+@given(cell=ANY_CELL, other=any_json, data=st.data())
+def test_any_other_json_in_it_is_refused_or_can_be_worked_with(cell, other, data):
+    """What is read in spite of the damage must not fail later, where nobody expects it."""
+    root = {"": msgspec.json.decode(text_of(cell))}
+    holder, key = root, ""
+    while isinstance(holder[key], (dict, list)) and holder[key] and data.draw(st.integers(0, 9)):
+        holder = holder[key]
+        key = data.draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+    holder[key] = other
+    try:
+        found = LedgerRecord.from_json(root[""], START)
+    except ValueError:
+        return
+    for selection in (*found.asked, "c0ffee"):
+        found.note(selection, CoveredSpan(10.0, 20.0, SpanStatus.DELIVERED, 5))
+    found.compress(0, START)
+    assert read(text_of(found))
+
+
+# Digests
+
+
+@thoroughly
+@given(point_hashes=st.lists(MARKS, max_size=8), data=st.data())
+def test_a_digest_knows_no_order(point_hashes, data):
+    assert Digest.of(data.draw(st.permutations(point_hashes))) == Digest.of(point_hashes)
+    step_by_step = Digest()
+    for one in point_hashes:
+        step_by_step = step_by_step.plus(one)
+    assert step_by_step == Digest.of(point_hashes)
+    assert step_by_step.count == len(point_hashes)
+
+
+HASHES = st.integers(0, 5).map(
+    lambda number: hashlib.blake2b(point_hash(number), digest_size=HASH_BYTES).digest()
+)
+
+
+@thoroughly
+@given(one=st.lists(HASHES, max_size=6), other=st.lists(HASHES, max_size=6))
+def test_other_marks_have_another_digest(one, other):
+    assert (Digest.of(one) == Digest.of(other)) == (Counter(one) == Counter(other))
+
+
+def test_a_digest_counts_how_often_a_mark_is_there():
+    assert Digest.of([point_hash(1)]) != Digest.of([point_hash(1), point_hash(1)])
+    assert Digest.of([point_hash(0)]) != Digest.of([])
+
+
+def test_a_digest_stays_as_small_as_a_mark():
+    largest = point_hash(2 ** (8 * HASH_BYTES) - 1)
+    assert Digest.of([largest] * 1000).total < 2 ** (8 * HASH_BYTES)
+    assert Digest.of([largest, point_hash(1)]) == Digest(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "digested"),
+    [
+        (LedgerRecord(), False),
+        (LedgerRecord(acknowledged={("a", START): Counter([point_hash(1)])}), False),
+        (LedgerRecord(acknowledged={("a", START): Digest(1, 1)}), True),
+        (
+            LedgerRecord(acknowledged={("a", START): Counter([point_hash(1)]), ("b", START): Digest(1, 1)}),
+            True,
+        ),
+        # What was on its way is sent again or not, all of it: there is nothing to tell apart.
+        (LedgerRecord(in_flight={("a", START): Digest(1, 1)}), False),
+    ],
+)
+def test_it_says_whether_points_are_known_by_a_digest_only(cell, digested):
+    assert cell.digested is digested
+
+
+# Compressing
+
+
+@thoroughly
+@given(
+    cell=cells(st.lists(MARKS, min_size=1, max_size=20).map(Counter), DIGESTS), largest=st.integers(0, 1000)
+)
+def test_it_is_compressed_until_it_fits(cell, largest):
+    before = copy.deepcopy(cell)
+    cell.compress(largest, START)
+    left = []
+    for field in ("acknowledged", "in_flight"):
+        was, is_ = getattr(before, field), getattr(cell, field)
+        assert was.keys() == is_.keys()
+        for group, point_hashes in was.items():
+            if is_[group] != point_hashes:
+                assert is_[group] == Digest.of(point_hashes.elements())
+            elif isinstance(point_hashes, Counter):
+                left.append(point_hashes.total())
+    assert size_of(cell) <= max(largest, size_of(before))
+    if size_of(cell) > largest:
+        assert max(left, default=0) <= 2, "what is left is shorter than its digest"
+
+
+def large_cell(*sizes: int) -> LedgerRecord:
+    """Return a cell with a metric for each number of points."""
+    numbers = iter(range(sum(sizes)))
+    return LedgerRecord(
+        acknowledged={
+            (f"metric_{which}", START): Counter(point_hash(next(numbers) << 64) for _ in range(size))
+            for which, size in enumerate(sizes)
+        }
+    )
+
+
+@pytest.mark.parametrize(("largest", "digested"), [(12000, 0), (9000, 1), (5500, 2), (2000, 3)])
+def test_the_largest_groups_go_first_and_no_more_than_needed(largest, digested):
+    cell = large_cell(100, 300, 50, 200)
+    cell.compress(largest, START)
+    by_size = [1, 3, 0, 2]
+    assert [isinstance(cell.acknowledged[f"metric_{which}", START], Digest) for which in by_size] == [
+        place < digested for place in range(4)
+    ]
+    assert size_of(cell) <= largest
+
+
+def test_what_fits_stays_as_it_is():
+    cell = large_cell(100, 300)
+    before = copy.deepcopy(cell)
+    cell.compress(size_of(cell), START)
+    assert cell == before
+    cell.compress(size_of(cell) - 1, START)
+    assert cell.digested
+
+
+def test_what_is_in_flight_is_compressed_as_well():
+    cell = LedgerRecord(in_flight=large_cell(500).acknowledged)
+    cell.compress(1000, START)
+    assert cell.in_flight["metric_0", START] == Digest.of(point_hash(number << 64) for number in range(500))
+    assert size_of(cell) <= 1000
+
+
+def test_compressing_never_makes_it_larger():
+    """A group of one or two marks is shorter than its digest."""
+    cell = large_cell(*[1] * 50)
+    before = size_of(cell)
+    cell.compress(before - 1, START)
+    assert size_of(cell) <= before
+
+
+# What was asked for
+
+
+def painted(parts: list[CoveredSpan]) -> dict[int, tuple[SpanStatus, int]]:
+    """Return what became of each second, and when."""
+    found = {}
+    for part in parts:
+        for second in range(int(part.start), int(part.end)):
+            assert second not in found, "no two parts cover the same second"
+            found[second] = (part.state, part.at)
+    return found
+
+
+PARTS = st.lists(
+    st.tuples(st.sets(st.integers(0, 8), min_size=2, max_size=2).map(sorted), st.sampled_from(SpanStatus)),
+    min_size=1,
+    max_size=10,
+)
+
+
+@thoroughly
+@given(parts=PARTS)
+def test_each_second_is_as_it_was_asked_for_last(parts):
+    cell, expected = LedgerRecord(), {}
+    for at, ((first, last), state) in enumerate(parts):
+        before = list(cell.asked.get("c0ffee", ()))
+        part = CoveredSpan(float(first), float(last), state, at)
+        if news := not cell.covers("c0ffee", part[:2], state):
+            cell.note("c0ffee", part)
+        after = cell.asked["c0ffee"]
+        if news:
+            expected.update(dict.fromkeys(range(first, last), (state, at)))
+        else:
+            assert after == before
+            assert all(expected[second][0] is state for second in range(first, last))
+        assert painted(after) == expected
+        assert all(one.end <= other.start for one, other in pairwise(after)), "in order"
+        assert all(part.start < part.end for part in after), "nothing empty"
+
+
+D, E, R = SpanStatus.DELIVERED, SpanStatus.EMPTY, SpanStatus.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "after"),
+    [
+        ([], (0, 300, D), [(0, 300, D, 2)]),
+        # Covering, covered, overlapping on either side, adjacent, apart.
+        ([(60, 120, E)], (0, 300, D), [(0, 300, D, 2)]),
+        ([(0, 60, E), (120, 180, R)], (0, 180, D), [(0, 180, D, 2)]),
+        ([(0, 300, E)], (60, 120, D), [(0, 60, E, 1), (60, 120, D, 2), (120, 300, E, 1)]),
+        ([(0, 120, D)], (60, 180, D), [(0, 60, D, 1), (60, 180, D, 2)]),
+        ([(60, 180, D)], (0, 120, D), [(0, 120, D, 2), (120, 180, D, 1)]),
+        ([(0, 60, D), (120, 180, D)], (30, 150, R), [(0, 30, D, 1), (30, 150, R, 2), (150, 180, D, 1)]),
+        ([(0, 60, D)], (60, 120, D), [(0, 60, D, 1), (60, 120, D, 2)]),
+        ([(60, 120, D)], (0, 60, D), [(0, 60, D, 2), (60, 120, D, 1)]),
+        ([(0, 60, D)], (180, 240, E), [(0, 60, D, 1), (180, 240, E, 2)]),
+        # The same part in another state, or with one end moved.
+        ([(0, 300, E)], (0, 300, D), [(0, 300, D, 2)]),
+        ([(0, 300, D)], (0, 300, E), [(0, 300, E, 2)]),
+        ([(0, 300, E)], (0, 120, D), [(0, 120, D, 2), (120, 300, E, 1)]),
+        ([(0, 300, E)], (120, 300, D), [(0, 120, E, 1), (120, 300, D, 2)]),
+    ],
+)
+def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
+    cell = LedgerRecord(
+        asked={"c0ffee": [CoveredSpan(first, last, state, 1) for first, last, state in before]}
+    )
+    first, last, state = asked
+    assert not cell.covers("c0ffee", (first, last), state)
+    cell.note("c0ffee", CoveredSpan(first, last, state, 2))
+    assert cell.asked["c0ffee"] == [CoveredSpan(*part) for part in after]
+
+
+@pytest.mark.parametrize("part", [(0, 300), (0, 120), (60, 120), (120, 300)])
+@pytest.mark.parametrize("state", SpanStatus)
+def test_what_is_known_is_no_news(part, state):
+    cell = LedgerRecord(asked={"c0ffee": [CoveredSpan(0, 300, state, 1)]})
+    assert cell.covers("c0ffee", part, state)
+
+
+def test_each_selection_is_asked_for_on_its_own():
+    cell = LedgerRecord()
+    for selection in ("one", "other"):
+        assert not cell.covers(selection, (0, 300))
+        cell.note(selection, CoveredSpan(0, 300, D, 1))
+    cell.note("one", CoveredSpan(0, 300, E, 2))
+    assert cell.asked == {"one": [CoveredSpan(0, 300, E, 2)], "other": [CoveredSpan(0, 300, D, 1)]}
+
+
+def test_a_mark_in_the_text_is_the_mark():
+    packed = json.loads(text_of(LedgerRecord(acknowledged={("n", START): Counter([b"exactly 12 b"])})))
+    assert base64.b64decode(packed["acknowledged"]["n"]["0"]) == b"exactly 12 b"

@@ -1,0 +1,302 @@
+"""The fast way of reading an answer and the complete one have one outcome, whatever comes."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS
+from airflow_provider_forge.otlp.messages import MalformedOtlp
+from airflow_provider_forge.payload.conform import Identity
+from airflow_provider_forge.payload.content import DictPayload, GatewayPayload, PassthroughPayload, read
+from airflow_provider_forge.payload.fingerprints import HASH_BYTES, KEY_BYTES
+from airflow_provider_forge.payload.reader import FastPayload
+from airflow_provider_forge.payload.structs import REFUSALS
+from tests.delivery.recorded import ENVIRONMENTS, MINUTE, RECORDED, in_words
+from tests.delivery.requests import said
+from tests.otlp.building import (
+    APP,
+    KINDS,
+    PRODUCTION,
+    STAGING,
+    almost_otlp,
+    entry,
+    exhaustively,
+    gauge,
+    metric,
+    otlp_json,
+    point,
+    text,
+    usual,
+)
+
+IDENTITY = Identity(APP, environments={PRODUCTION: "production"}, attributes={"team": "a"})
+
+
+def source(content, protocol=HTTP_PROTOBUF, identity=IDENTITY) -> GatewayPayload:
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return GatewayPayload(raw, [PRODUCTION, STAGING], 29_923_500, identity, protocol)
+
+
+def outcome(make, part):
+    """Return all that can be had from an answer read in one way; MalformedOtlp where it is malformed."""
+    try:
+        content = make()
+        everything = range(len(content.points))
+        requests = [said(content.encode(numbers)) for numbers in (everything, everything[part])]
+    except MalformedOtlp:
+        return MalformedOtlp
+    return content.points, content.count, content.anomalies, content.left_out, requests
+
+
+parts = st.sampled_from([slice(0, None, 2), slice(None, None, -3), slice(1, None)])
+"""Of an answer's points."""
+
+
+@pytest.mark.parametrize("identity", [IDENTITY, None], ids=["conform", "raw"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@exhaustively
+@given(content=st.one_of(otlp_json.map(usual), otlp_json, almost_otlp()), part=parts)
+def test_both_ways_have_one_outcome(protocol, identity, content, part):
+    given = source(content, protocol, identity)
+    complete = outcome(lambda: DictPayload(given), part)
+    assert outcome(lambda: read(given), part) == complete
+    try:
+        FastPayload(given)
+    except REFUSALS:
+        return
+    assert outcome(lambda: FastPayload(given), part) == complete
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_fingerprints_are_what_they_were_in_the_first_version(protocol, sample):
+    ways = set()
+    for answer in RECORDED["answers"]:
+        given = GatewayPayload(answer["resourceMetrics"].encode(), ENVIRONMENTS, MINUTE, IDENTITY, protocol)
+        content = read(given)
+        recorded = answer["points"]
+        if recorded is None:  # one bad value made the first version find all of it malformed
+            assert content.left_out
+            continue
+        if content.left_out:  # points of which the first version took fingerprints, and could not send them
+            assert all(each in recorded for each in in_words(content.points))
+            continue
+        # To it, a metric of an unknown kind was a point, with zeros for its value. Protobuf cannot hold it.
+        known = [each for each in recorded if protocol == HTTP_JSON or not each[2].endswith("0" * 8)]
+        assert in_words(content.points) == known, answer["resourceMetrics"]
+        ways.add((type(content), bool(content.points)))
+    assert ways >= {(FastPayload, True), (DictPayload, True)}
+
+
+def test_the_sample_is_read_in_the_fast_way(sample):
+    text = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
+    content = read(GatewayPayload(json.dumps(text).encode(), ENVIRONMENTS, MINUTE, IDENTITY, HTTP_PROTOBUF))
+    assert isinstance(content, FastPayload)
+    assert in_words(content.points) == RECORDED["sample"]
+
+
+_few_points = st.lists(
+    st.builds(
+        lambda site, start, time, value, name, form: (
+            name,
+            form,
+            point(environment=site, startTimeUnixNano=start, timeUnixNano=time, asInt=value),
+        ),
+        st.sampled_from([PRODUCTION, STAGING]),
+        st.integers(0, 3),
+        st.integers(0, 4),
+        st.integers(1, 2),
+        st.sampled_from("nm"),
+        st.sampled_from([metric] * 4 + [gauge, lambda *a: metric(*a, aggregationTemporality=2)]),
+    ),
+    max_size=4,
+)
+
+
+@settings(exhaustively, max_examples=500)
+@given(points=_few_points)
+def test_no_oddity_escapes_a_glance(points):
+    content = source([entry(*(form(name, each) for name, form, each in points))])
+    assert FastPayload(content).anomalies == DictPayload(content).anomalies
+
+
+EDGES = {
+    "gauge": {"asDouble": "NaN"},
+    "sum": {"asInt": str(-(2**63)), "flags": 2**32 - 1},
+    "histogram": {
+        "count": 2**64 - 1,
+        "sum": "-Infinity",
+        "bucketCounts": [0, "1", str(2**64 - 1)],
+        "explicitBounds": [-0.0, 5e-324],
+        "min": 7,
+        "max": "Infinity",
+    },
+    "exponentialHistogram": {
+        "count": "3",
+        "sum": 1.5,
+        "scale": -(2**31),
+        "zeroCount": "1",
+        "zeroThreshold": 0.25,
+        "positive": {"offset": 2**31 - 1, "bucketCounts": ["1", str(2**64 - 1), "300"]},
+        "negative": {"offset": -1, "bucketCounts": []},
+        "min": 0.0,
+        "max": 1e308,
+    },
+    "summary": {"count": "2", "sum": 3.0, "quantileValues": [{"quantile": 0.5, "value": "NaN"}, {}]},
+}
+ATTRIBUTES = [
+    text("ünïcode \0", "\u2028 \U0001f600"),
+    {"key": "", "value": {"arrayValue": {"values": [{"intValue": "-1"}, {"boolValue": False}, {}]}}},
+    {"key": "bytes", "value": {"bytesValue": "AAE="}},
+    {"key": "no value"},
+]
+
+
+def with_point(kind, **fields):
+    given = point(timeUnixNano=str(2**64 - 1), **{**EDGES[kind], **fields})
+    return [entry({"name": "forge_x_count", "unit": "s", kind: {"dataPoints": [given, point()]}})]
+
+
+@pytest.mark.parametrize("identity", [IDENTITY, None], ids=["conform", "raw"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fast_way_knows_every_kind_of_metric_and_its_edges(kind, protocol, identity):
+    content = with_point(kind)
+    content[0]["scopeMetrics"][0]["metrics"][0][kind]["dataPoints"][0]["attributes"] += ATTRIBUTES
+    given = source(content, protocol, identity)
+    assert isinstance(read(given), FastPayload)
+    assert outcome(lambda: FastPayload(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{**entry(metric("n", point())), "future": 1}],
+        [entry(metric("n", point()), future=1)],
+        [entry({**metric("n", point()), "future": 1})],
+        [entry(metric("n", point(), future=1))],
+        [entry(metric("n", point(future=1)))],
+        [entry(metric("n", {"attributes": [{**text("a", "b"), "future": 1}]}))],
+        [entry(metric("n", {"attributes": [{"key": "a", "value": {"futureValue": 1}}]}))],
+        [entry(metric("n", point()), scope={"future": 1})],
+        [{**entry(metric("n", point())), "resource": {"future": 1}}],
+        [entry(metric("n", point()), {"name": "m", "sketch": {"dataPoints": [point()]}})],
+        [entry(metric("n", point()), {"name": "m"})],
+        [entry({**metric("n", point()), **gauge("n", point())})],
+        [entry(metric("n", point(asInt=None)))],
+        [entry(metric("n", point(asInt=1, asDouble=1.0)))],
+        [entry(metric("n", point(asInt="05 ")))],
+        [entry(metric("n", point(asInt=2**63)))],
+        [entry(metric("n", point(exemplars=[{"asInt": 1, "spanId": "00f067aa0ba902b7"}])))],
+        with_point("histogram", bucketCounts=["1,2", "3"]),
+        with_point("histogram", bucketCounts=["1", " 2"]),
+        with_point("histogram", bucketCounts=["-1"]),
+        with_point("histogram", explicitBounds=[1.0] * 2000),
+        with_point("exponentialHistogram", scale=2**31),
+    ],
+)
+def test_what_the_fast_way_does_not_know_is_never_lost(content, caplog):
+    given = source(content)
+    with caplog.at_level(logging.INFO):
+        assert isinstance(read(given), DictPayload)
+    assert "slow way" in caplog.text
+    assert outcome(lambda: read(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))
+    as_json = source(content, HTTP_JSON)
+    assert outcome(lambda: read(as_json), slice(1)) == outcome(lambda: DictPayload(as_json), slice(1))
+
+
+@pytest.mark.parametrize(
+    "counts", [b'["1", "2"]', b"[1,2]", b'[ "1","2"]', b'["1",2]', b'["01","2"]', b"[]", b'["1"]']
+)
+def test_bucket_counts_in_any_spelling(counts):
+    raw = json.dumps(with_point("histogram", bucketCounts="X")).encode().replace(b'"X"', counts)
+    for protocol in PROTOCOLS:
+        given = source(raw, protocol)
+        assert outcome(lambda: read(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))  # noqa: B023
+
+
+def passed_through(raw: bytes, minute: int = 0) -> GatewayPayload:
+    return GatewayPayload(raw, [PRODUCTION], minute, None, HTTP_JSON, recorded=False)
+
+
+def test_where_nothing_is_recorded_or_changed_the_text_is_passed_through():
+    raw = (
+        b' [ {"scopeMetrics":[{"metrics":[{"name":"\\u00fc","sum":{"dataPoints":[{"asInt":1.0,"x":1}]}}]}]}]'
+    )
+    content = read(passed_through(raw))
+    assert isinstance(content, PassthroughPayload)
+    assert content.encode([0]).body == b'{"resourceMetrics":%b}' % raw
+    assert said(content.encode([0])) == said(DictPayload(passed_through(raw)).encode([0]))
+
+
+def test_parts_of_what_is_passed_through_are_cut_out_byte_for_byte():
+    points = [b'{ "asInt":1.0,"future":[%d] }' % number for number in range(3)]
+    raw = b'[{"scopeMetrics":[{"metrics":[{"name":"n","sum":{"dataPoints":[%b]}}]}]}]' % b" , ".join(points)
+    part = read(passed_through(raw)).encode([2, 0])
+    assert part.body == b'{"resourceMetrics":%b}' % raw.replace(b" , ".join(points), b",".join(points[::2]))
+    assert part.points == 2
+
+
+@exhaustively
+@given(content=otlp_json.map(usual), part=parts)
+def test_what_is_passed_through_is_what_came(content, part):
+    given = passed_through(json.dumps(content).encode())
+    through, complete = read(given), DictPayload(given)
+    assert through.count == complete.count
+    assert [each[:2] for each in through.points] == [each[:2] for each in complete.points]
+    numbers = range(len(complete.points))
+    assert said(through.encode(numbers)) == said(complete.encode(numbers))
+    assert said(through.encode(numbers[part])) == said(complete.encode(numbers[part]))
+
+
+def test_no_point_that_is_passed_through_counts_as_another():
+    raw = json.dumps([entry(metric("n", point(), point()))]).encode()
+    marks = [each.mark for minute in (1, 2) for each in read(passed_through(raw, minute)).points]
+    assert len(set(marks)) == len({mark[:KEY_BYTES] for mark in marks}) == 4
+    assert {len(mark) for mark in marks} == {HASH_BYTES}
+
+
+GOOD_POINT = b'{"asInt":1,"timeUnixNano":"60000000000"}'
+
+
+def around(*points: bytes) -> bytes:
+    metric = b'{"name":"n","sum":{"aggregationTemporality":1,"dataPoints":[%b]}}' % b",".join(points)
+    return b'[{"scopeMetrics":[{"metrics":[%b]}]}]' % metric
+
+
+@pytest.mark.parametrize(
+    "broken", [b'{"asInt":01}', b"{}]", b'{"asInt":1', b"{'asInt':1}", b'{"note":"\\x"}']
+)
+def test_what_is_passed_through_is_json(broken):
+    with pytest.raises(MalformedOtlp):
+        read(passed_through(around(broken))).encode([0])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'"\xff"',
+        b'{"timeUnixNano":"today"}',
+        b'{"startTimeUnixNano":"today"}',
+        b'{"timeUnixNano":-1}',
+        b"[1]",
+    ],
+)
+def test_a_broken_point_is_cut_out_of_what_is_passed_through(broken):
+    content = read(passed_through(around(GOOD_POINT, broken, GOOD_POINT)))
+    assert content.left_out.total() == 1
+    assert content.count == 2
+    body = content.encode(range(2)).body
+    assert body == b'{"resourceMetrics":%b}' % around(GOOD_POINT, GOOD_POINT)
+
+
+def test_a_broken_letter_is_repaired_in_what_is_passed_through():
+    content = read(passed_through(around(b'{"asInt":1,"note":"\xff"}')))
+    assert not content.left_out
+    assert json.loads(content.encode([0]).body)["resourceMetrics"] == json.loads(
+        around('{"asInt":1,"note":"\ufffd"}'.encode())
+    )
