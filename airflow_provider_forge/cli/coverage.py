@@ -1,16 +1,16 @@
-"""`coverage`: the last 14 days, hour by hour, and how to heal what is missing."""
+"""`coverage`: the status of each hour of the last 14 days, and the commands that heal the gaps."""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.ledgers import ledger_store
-from airflow_provider_forge.coverage import report
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatus, find_coverage
+from airflow_provider_forge.coverage.report import render, to_json
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.utils.ledger import open_ledger
 from airflow_provider_forge.windows import RETENTION
@@ -19,23 +19,12 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_forge.cli.output import Output
-    from airflow_provider_forge.coverage.coverage import Coverage
 
 __all__ = ["run"]
 
-STYLES = {
-    WindowStatus.EMPTY: "green",
-    WindowStatus.DELIVERED: "green",
-    WindowStatus.REJECTED: "yellow",
-    WindowStatus.FAILED: "red",
-    WindowStatus.MISSING: "red",
-}
-
-EXPIRING_STYLE = "bold red"
-
 
 def run(options: Namespace, output: Output) -> int:
-    """Print the coverage; 1 where something is missing, failed or rejected."""
+    """Print the coverage; return 1 if a window is missing, failed or rejected."""
     now = dt.datetime.now(dt.timezone.utc)
     forge, otlp = forge_hook(options), otlp_hook(options)
     endpoint = otlp.endpoint()
@@ -51,77 +40,14 @@ def run(options: Namespace, output: Output) -> int:
         )
     alert_before = dt.timedelta(hours=options.alert_before)
     if options.json:
-        output.json(_to_json(coverage, now, alert_before, options.dag_id))
+        output.json(to_json(coverage, now, alert_before, options.dag_id))
     else:
-        _print(output, coverage, now, alert_before, options.dag_id)
+        for number, section in enumerate(render(coverage, now, alert_before, options.dag_id)):
+            if number:
+                output.line()
+            for line in section:
+                text = Text.assemble(*line)
+                text.rstrip()
+                output.line(text)
     bad = (WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.REJECTED)
-    return 1 if any(coverage.count(outcome) for outcome in bad) else 0
-
-
-def _print(
-    output: Output, coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str
-) -> None:
-    _print_days(output, report.day_rows(coverage, now, alert_before))
-    output.line()
-    output.line(report.describe_counts(coverage))
-    output.line(f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}")
-    expiring = coverage.expiring(now, alert_before)
-    gaps = coverage.gaps()
-    if gaps:
-        output.line()
-        output.line(report.before_backfill(dag_id))
-    for gap in gaps:
-        soon = gap in expiring
-        output.line()
-        output.line(report.describe_gap(gap, now, soon=soon), style="red" if soon else "")
-        output.line(f"  {report.backfill_command(gap, dag_id)}")
-
-
-def _print_days(output: Output, days: list[tuple[dt.date, list[report.Hour | None]]]) -> None:
-    output.line(report.HEADING)
-    for day, hours in days:
-        line = Text(f"{day} ")
-        for hour in hours:
-            line.append(f"{hour.sign if hour else ' ':<{report.WIDTH}}", style=_style(hour))
-        line.rstrip()
-        output.line(line)
-    output.line(report.LEGEND)
-
-
-def _style(hour: report.Hour | None) -> str:
-    if hour is None:
-        return ""
-    return EXPIRING_STYLE if hour.expiring else STYLES.get(hour.outcome, "")
-
-
-def _to_json(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str) -> dict[str, Any]:
-    expiring = coverage.expiring(now, alert_before)
-    expiring_hours = coverage.expiring_hours(now, alert_before)
-    return {
-        "environments": coverage.environments,
-        "metrics": coverage.metrics,
-        "windows": {outcome.value: coverage.count(outcome) for outcome in WindowStatus},
-        "hours": [
-            {
-                "hour": report.format_time(hour),
-                "outcome": outcome.value,
-                "expiring_soon": hour in expiring_hours,
-            }
-            for hour, outcome in coverage.hours().items()
-        ],
-        "gaps": [
-            {
-                "start": report.format_time(gap.start),
-                "end": report.format_time(gap.end),
-                "windows": {
-                    outcome.value: count
-                    for outcome in (WindowStatus.FAILED, WindowStatus.MISSING)
-                    if (count := sum(quarter.outcome is outcome for quarter in gap.quarters))
-                },
-                "expires": report.format_time(gap.expires),
-                "expiring_soon": gap in expiring,
-                "backfill": report.backfill_command(gap, dag_id),
-            }
-            for gap in coverage.gaps()
-        ],
-    }
+    return 1 if any(coverage.count(status) for status in bad) else 0

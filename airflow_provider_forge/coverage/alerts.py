@@ -1,4 +1,4 @@
-"""What is worth an alert: each cause once, however often it is found again."""
+"""Decides which gaps and which token expiry deserve an alert: each cause is reported once."""
 
 from __future__ import annotations
 
@@ -16,142 +16,139 @@ if TYPE_CHECKING:
 __all__ = ["AlertState", "due_threshold", "gaps_to_report", "unattended_gaps"]
 
 CONFIRMED_AFTER = dt.timedelta(minutes=30)
-"""While a catchup or a backfill is under way there are gaps at all times: one that lasts is there so much
-later as well."""
+"""A gap counts as lasting if it is still there this much later: catchup and backfills always have gaps ahead."""
 
 ONE_ALERT = dt.timedelta(days=1)
-"""What would give an alert within so long of another is part of that one: the gaps of one bad night begin to
+"""Gaps that would raise an alert within this time of each other share one: the gaps of one bad night begin to
 expire one after the other."""
 
 TOKEN_DAYS = (30, 7, 1, -1)
-"""How many days before a token's last one there is an alert, and that it has passed."""
+"""Days before a token's last day at which an alert is raised; -1 is the day after."""
 
 Span = tuple[dt.datetime, dt.datetime]
 
 
 @dataclass
 class AlertState:
-    """What a task remembers from run to run.
+    """The state that a coverage task keeps between runs.
 
     Attributes:
-        record: Where the last run found a record of deliveries; None where it found none.
-        seen_at: When `seen` was noted; None for never.
-        seen: The gaps that there were then.
-        told: The gaps of which an alert has told, as far as they are still there.
-        tried: What runs were started for to heal it, as far as it is still open.
+        record: Name of the store in which the last run found a ledger; None if it found none.
+        observed_at: Time of `observed`; None if there was no observation yet.
+        observed: The gaps at that time.
+        reported: Gaps of earlier alerts that are still there.
+        tried: Runs that were started to heal gaps that are still there.
     """
 
     record: str | None = None
-    seen_at: dt.datetime | None = None
-    seen: list[Span] = field(default_factory=list)
-    told: list[Span] = field(default_factory=list)
+    observed_at: dt.datetime | None = None
+    observed: list[Span] = field(default_factory=list)
+    reported: list[Span] = field(default_factory=list)
     tried: list[HealRun] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> AlertState:
-        """Read it back.
+        """Return the state of a JSON object.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: It is malformed.
         """
         try:
-            seen_at = content.get("seen_at")
+            observed_at = content.get("seen_at")
             return cls(
                 record=content.get("record"),
-                seen_at=_moment(seen_at) if seen_at else None,
-                seen=[(_moment(start), _moment(end)) for start, end in content.get("seen", ())],
-                told=[(_moment(start), _moment(end)) for start, end in content.get("told", ())],
+                observed_at=_moment(observed_at) if observed_at else None,
+                observed=[(_moment(start), _moment(end)) for start, end in content.get("seen", ())],
+                reported=[(_moment(start), _moment(end)) for start, end in content.get("told", ())],
                 tried=[HealRun(*map(_moment, each)) for each in content.get("tried", ())],
             )
         except (TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as an Airflow Variable can keep it."""
+        """Return the state as a JSON object."""
         return {
             "record": self.record,
-            "seen_at": self.seen_at.isoformat() if self.seen_at else None,
-            "seen": [[moment.isoformat() for moment in span] for span in self.seen],
-            "told": [[moment.isoformat() for moment in span] for span in self.told],
+            "seen_at": self.observed_at.isoformat() if self.observed_at else None,
+            "seen": [[moment.isoformat() for moment in span] for span in self.observed],
+            "told": [[moment.isoformat() for moment in span] for span in self.reported],
             "tried": [
-                [moment.isoformat() for moment in (piece.start, piece.end, piece.tried)]
-                for piece in self.tried
+                [moment.isoformat() for moment in (run.start, run.end, run.tried)] for run in self.tried
             ],
         }
 
-    def look(self, coverage: Coverage, now: dt.datetime) -> None:
-        """Note the gaps that there are, and forget what is healed or has expired."""
+    def update(self, coverage: Coverage, now: dt.datetime) -> None:
+        """Record the present gaps, and drop runs whose gaps are healed or have expired."""
         gaps = coverage.gaps()
-        if self.seen_at is None or now - self.seen_at >= CONFIRMED_AFTER:
-            self.seen_at, self.seen = now, [(gap.start, gap.end) for gap in gaps]
-        self.tried = [
-            piece
-            for piece in self.tried
-            if any(piece.has(quarter) for gap in gaps for quarter in gap.quarters)
-        ]
+        if self.observed_at is None or now - self.observed_at >= CONFIRMED_AFTER:
+            self.observed_at, self.observed = now, [(gap.start, gap.end) for gap in gaps]
+        undelivered = [quarter for gap in gaps for quarter in gap.quarters]
+        self.tried = [run for run in self.tried if any(map(run.has, undelivered))]
 
 
-def unattended_gaps(coverage: Coverage, now: dt.datetime, notes: AlertState, *, under_way: bool) -> list[Gap]:
-    """Return the gaps that nobody is about to fill, and of which something can still be filled.
+def unattended_gaps(coverage: Coverage, now: dt.datetime, state: AlertState, *, is_active: bool) -> list[Gap]:
+    """Return the gaps that no run is about to fill, and that can still be filled at least in part.
 
     Args:
-        coverage: With the gaps.
-        now: The present, aware.
-        notes: As the last run has left them.
-        under_way: Whether a catchup, a backfill or a healing is at work.
+        coverage: The coverage with the gaps.
+        now: Current time, aware.
+        state: The state that the last run left.
+        is_active: Whether a catchup, a backfill or a healing run is active.
     """
     return [
         gap
         for gap in _gaps_in_time(coverage, now)
-        if not is_being_healed(gap, notes.tried, now) and (not under_way or _lasts(gap, notes, now))
+        if not is_being_healed(gap, state.tried, now) and (not is_active or _lasts(gap, state, now))
     ]
 
 
 def gaps_to_report(
-    coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, notes: AlertState, *, under_way: bool
+    coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, state: AlertState, *, is_active: bool
 ) -> list[Gap]:
-    """Return the gaps of which an alert is to tell now, and note that it does; nothing where none is new.
+    """Return the gaps to report now, and add them to the state's reported gaps; none if no gap is new.
 
-    A gap of which an alert has told stays the same one while any of it is left, however it grows.
+    A reported gap stays the same gap while any of it is left, even if it grows.
 
     Args:
-        coverage: With the gaps.
-        now: The present, aware.
-        alert_before: How long before they begin to expire.
-        notes: As the last run has left them.
-        under_way: Whether a catchup, a backfill or a healing is at work.
+        coverage: The coverage with the gaps.
+        now: Current time, aware.
+        alert_before: Time before a gap begins to expire at which it is reported.
+        state: The state that the last run left.
+        is_active: Whether a catchup, a backfill or a healing run is active.
     """
-    told = [gap for gap in _gaps_in_time(coverage, now) if any(_overlap(gap, span) for span in notes.told)]
-    others = [gap for gap in unattended_gaps(coverage, now, notes, under_way=under_way) if gap not in told]
+    known = [
+        gap for gap in _gaps_in_time(coverage, now) if any(_overlap(gap, span) for span in state.reported)
+    ]
+    others = [gap for gap in unattended_gaps(coverage, now, state, is_active=is_active) if gap not in known]
     due = [gap for gap in others if gap.expires - now <= alert_before]
-    telling = [gap for gap in others if gap.expires - now <= alert_before + ONE_ALERT] if due else []
-    notes.told = [(gap.start, gap.end) for gap in (*told, *telling)]
-    return telling
+    new = [gap for gap in others if gap.expires - now <= alert_before + ONE_ALERT] if due else []
+    state.reported = [(gap.start, gap.end) for gap in (*known, *new)]
+    return new
 
 
-def due_threshold(days: int, told: int | None) -> int | None:
-    """Return the threshold of `TOKEN_DAYS` that a token has reached; None where an alert has told of it.
+def due_threshold(days: int, reported: int | None) -> int | None:
+    """Return the threshold of `TOKEN_DAYS` that a token has reached; None if it was reported before.
 
     Args:
-        days: Until its last one; negative once it has passed.
-        told: The threshold that the last alert was about; None where there was none.
+        days: Days until the token's last day; negative once it has passed.
+        reported: The threshold of the last alert; None if there was none.
     """
     reached = min((threshold for threshold in TOKEN_DAYS if days <= threshold), default=None)
-    return None if reached is None or (told is not None and told <= reached) else reached
+    return None if reached is None or (reported is not None and reported <= reached) else reached
 
 
 def _gaps_in_time(coverage: Coverage, now: dt.datetime) -> list[Gap]:
-    """Return the gaps of which something can still be filled."""
+    """Return the gaps that can still be filled at least in part."""
     return [gap for gap in coverage.gaps() if gap.quarters[-1].start + coverage.keep > now + MIN_TIME_LEFT]
 
 
-def _lasts(gap: Gap, notes: AlertState, now: dt.datetime) -> bool:
-    """Tell whether a gap was there before, and nobody is filling it from its beginning."""
-    if notes.seen_at is None or now - notes.seen_at < CONFIRMED_AFTER:
+def _lasts(gap: Gap, state: AlertState, now: dt.datetime) -> bool:
+    """Return whether a gap was there before and is not being filled from its start."""
+    if state.observed_at is None or now - state.observed_at < CONFIRMED_AFTER:
         return False
-    before = [start for start, end in notes.seen if _overlap(gap, (start, end))]
-    # Its beginning moves with what expires as well.
-    return bool(before) and (gap.start - min(before)) - (now - notes.seen_at) <= CONFIRMED_AFTER
+    before = [start for start, end in state.observed if _overlap(gap, (start, end))]
+    # Its start also moves as windows expire.
+    return bool(before) and (gap.start - min(before)) - (now - state.observed_at) <= CONFIRMED_AFTER
 
 
 def _overlap(gap: Gap, span: Span) -> bool:

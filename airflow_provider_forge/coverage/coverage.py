@@ -1,4 +1,4 @@
-"""Coverage: what has become of each quarter hour, as far as the ledger knows."""
+"""The status of each quarter hour of the retention period, read from the ledger."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ QUARTER = dt.timedelta(minutes=15)
 DAY = dt.timedelta(days=1)
 
 EXPECTED_AFTER = dt.timedelta(minutes=30)
-"""How long after its end a quarter hour may still be on its way: its settling, its turn, a retry or two."""
+"""Time after its end in which a quarter hour counts as pending: the settle delay, the rate limit, a retry."""
 
 _READERS = 16
-"""Entries read at a time: there are 4,032, and a bucket takes some 20 ms for each."""
+"""Records read concurrently: there are 4,032, and a bucket takes about 20 ms for each."""
 
 
 class WindowStatus(str, Enum):
-    """What has become of a quarter hour; the worse, the later."""
+    """The status of a quarter hour, from best to worst."""
 
     PENDING = "pending"
-    """Too young to be expected."""
+    """Not expected yet."""
     EMPTY = "empty"
-    """The gateway had nothing."""
+    """The gateway had no points."""
     DELIVERED = "delivered"
     REJECTED = "rejected"
-    """The receiver has rejected points, which must not be sent again."""
+    """The receiver rejected points; OTLP forbids sending them again."""
     FAILED = "failed"
-    """Its delivery was begun and is not done."""
+    """Its delivery began and did not finish."""
     MISSING = "missing"
-    """Nobody has asked for it, or nobody has got an answer."""
+    """No task has fetched it."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +50,31 @@ class Quarter:
     """A quarter hour.
 
     Attributes:
-        start: Its first moment; aware, in UTC.
-        outcome: What has become of it.
+        start: Start, inclusive; aware, in UTC.
+        status: Its status.
     """
 
     start: dt.datetime
-    outcome: WindowStatus
+    status: WindowStatus
 
     @property
     def end(self) -> dt.datetime:
-        """The first moment after it."""
+        """End, exclusive."""
         return self.start + QUARTER
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still to be delivered."""
-        return self.outcome in (WindowStatus.MISSING, WindowStatus.FAILED)
+        """Whether it has yet to be delivered."""
+        return self.status in (WindowStatus.MISSING, WindowStatus.FAILED)
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Quarter hours in a row that are still to be delivered.
+    """Consecutive quarter hours that have yet to be delivered.
 
     Attributes:
         quarters: At least one.
-        expires: When the first of them can no longer be had.
+        expires: Time at which the first of them expires.
     """
 
     quarters: tuple[Quarter, ...]
@@ -82,24 +82,24 @@ class Gap:
 
     @property
     def start(self) -> dt.datetime:
-        """Its first moment."""
+        """Start of the first quarter hour."""
         return self.quarters[0].start
 
     @property
     def end(self) -> dt.datetime:
-        """The first moment after it."""
+        """End, exclusive."""
         return self.quarters[-1].end
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What has become of the quarter hours that can still be had, of one selection.
+    """The status of all quarter hours of one selection that have not expired.
 
     Attributes:
         quarters: All of them, oldest first.
-        environments: Names of the environments that were asked for; the UUID where no name is on record.
-        metrics: Labels that were asked for.
-        keep: How long a quarter hour can be had after its start.
+        environments: Names of the selected environments; a UUID if the ledger has no name for it.
+        metrics: Selected metric labels.
+        keep: Time after its start at which a quarter hour expires.
     """
 
     quarters: tuple[Quarter, ...]
@@ -107,22 +107,22 @@ class Coverage:
     metrics: tuple[str, ...]
     keep: dt.timedelta
 
-    def count(self, outcome: WindowStatus) -> int:
-        """Return the number of quarter hours with that outcome."""
-        return sum(quarter.outcome is outcome for quarter in self.quarters)
+    def count(self, status: WindowStatus) -> int:
+        """Return the number of quarter hours with this status."""
+        return sum(quarter.status is status for quarter in self.quarters)
 
     def gaps(self) -> list[Gap]:
-        """Return what is still to be delivered, oldest first."""
+        """Return the gaps, oldest first."""
         rows = itertools.groupby(self.quarters, key=lambda quarter: quarter.is_open)
         found = [tuple(quarters) for is_open, quarters in rows if is_open]
         return [Gap(quarters, quarters[0].start + self.keep) for quarters in found]
 
     def expiring(self, now: dt.datetime, alert_before: dt.timedelta) -> list[Gap]:
-        """Return the gaps that begin to expire within so long."""
+        """Return the gaps that begin to expire within `alert_before`."""
         return [gap for gap in self.gaps() if gap.expires - now <= alert_before]
 
     def expiring_hours(self, now: dt.datetime, alert_before: dt.timedelta) -> set[dt.datetime]:
-        """Return the hours of which something is still to be delivered and expires within so long."""
+        """Return the hours with an undelivered quarter hour that expires within `alert_before`."""
         return {
             _hour(quarter)
             for quarter in self.quarters
@@ -130,47 +130,45 @@ class Coverage:
         }
 
     def hours(self) -> dict[dt.datetime, WindowStatus]:
-        """Return the worst outcome of each hour."""
+        """Return the worst status of each hour."""
         order = list(WindowStatus)
         hours: dict[dt.datetime, WindowStatus] = {}
         for quarter in self.quarters:
             hour = _hour(quarter)
-            hours[hour] = max(hours.get(hour, WindowStatus.PENDING), quarter.outcome, key=order.index)
+            hours[hour] = max(hours.get(hour, WindowStatus.PENDING), quarter.status, key=order.index)
         return hours
 
 
 def find_coverage(
     ledger: Ledger, now: dt.datetime, *, keep: dt.timedelta, expected_after: dt.timedelta
 ) -> Coverage | None:
-    """Read the ledger; None where it has no record of anything.
-
-    The selection of environments and metrics is the one that the schedule asks for.
+    """Return the coverage of the schedule's selection; None if the ledger is empty.
 
     Args:
-        ledger: Of an app and a destination.
-        now: The present, aware.
-        keep: How long a quarter hour can be had after its start.
-        expected_after: How long after its end a quarter hour may still be on its way.
+        ledger: Ledger of one app and one destination.
+        now: Current time, aware.
+        keep: Time after its start at which a quarter hour expires.
+        expected_after: Time after its end in which a missing quarter hour counts as pending.
 
     Raises:
-        LedgerUnavailable: The store does not answer.
+        LedgerUnavailable: The store cannot be read.
     """
     selections = ledger.selections()
     if not selections:
         return None
     starts = _quarters(now - keep, now)
-    numbers = sorted({cell for start in starts for cell in spans_between(start, start + QUARTER)})
+    indexes = sorted({index for start in starts for index in spans_between(start, start + QUARTER)})
     with ThreadPoolExecutor(_READERS) as readers:
-        cells = dict(zip(numbers, readers.map(ledger.load, numbers), strict=True))
-    selection = _main_selection(cells, selections, now)
-    quarters = tuple(Quarter(start, _status(start, cells, selection)) for start in starts)
+        records = dict(zip(indexes, readers.map(ledger.load, indexes), strict=True))
+    selection = _main_selection(records, selections, now)
+    quarters = tuple(Quarter(start, _status(start, records, selection)) for start in starts)
     about = selections[selection]
-    # Not there in records that were begun before names were kept.
+    # Ledgers of earlier versions have no names.
     names = about.get("names", {})
     return Coverage(
         quarters=tuple(
             Quarter(quarter.start, WindowStatus.PENDING)
-            if quarter.outcome is WindowStatus.MISSING and quarter.end > now - expected_after
+            if quarter.status is WindowStatus.MISSING and quarter.end > now - expected_after
             else quarter
             for quarter in quarters
         ),
@@ -185,51 +183,48 @@ def _hour(quarter: Quarter) -> dt.datetime:
 
 
 def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
-    """Return the starts of the whole aligned quarter hours between."""
+    """Return the starts of the aligned quarter hours between two times."""
     seconds = QUARTER.total_seconds()
     numbers = range(int(-(-first.timestamp() // seconds)), int(end.timestamp() // seconds))
     return [dt.datetime.fromtimestamp(number * seconds, dt.timezone.utc) for number in numbers]
 
 
 def _main_selection(
-    cells: Mapping[int, LedgerRecord], selections: Mapping[str, object], now: dt.datetime
+    records: Mapping[int, LedgerRecord], selections: Mapping[str, object], now: dt.datetime
 ) -> str:
-    """Return what the schedule asks for, whatever else was asked for by hand.
+    """Return the name of the schedule's selection, whatever else was fetched by hand.
 
-    That is what most of the last day was asked for; of equal ones what most of all was asked for, and of
-    these the one begun last.
+    It is the selection with the most records of the last day, then the one with the most records of all, then
+    the latest.
     """
     yesterday = record_index(now - DAY)
-    rank = {name: (0, 0, index) for index, name in enumerate(selections)}
-    for number, cell in cells.items():
-        for name in cell.asked.keys() & rank.keys():
-            of_last_day, overall, index = rank[name]
-            rank[name] = (of_last_day + (number >= yesterday), overall + 1, index)
+    rank = {name: (0, 0, order) for order, name in enumerate(selections)}
+    for index, record in records.items():
+        for name in record.asked.keys() & rank.keys():
+            of_last_day, overall, order = rank[name]
+            rank[name] = (of_last_day + (index >= yesterday), overall + 1, order)
     return max(rank, key=rank.__getitem__)
 
 
-def _status(start: dt.datetime, cells: Mapping[int, LedgerRecord], selection: str) -> WindowStatus:
-    parts = [(cells[number], part) for number, part in spans_between(start, start + QUARTER).items()]
-    if any(cell.rejected_at(selection, part) is not None for cell, part in parts):
+def _status(start: dt.datetime, records: Mapping[int, LedgerRecord], selection: str) -> WindowStatus:
+    spans = [(records[index], span) for index, span in spans_between(start, start + QUARTER).items()]
+    if any(record.rejected_at(selection, span) is not None for record, span in spans):
         return WindowStatus.REJECTED
-    states = [_states(cell, selection, part) for cell, part in parts]
-    if all(states):
-        return (
-            WindowStatus.EMPTY
-            if all(found == {SpanStatus.EMPTY} for found in states)
-            else WindowStatus.DELIVERED
-        )
-    # Marks alone mean nothing: points can lie next to the window that they were asked for in.
-    begun = any(cell.damaged or cell.in_flight or cell.asked.get(selection) for cell, _ in parts)
+    statuses = [_span_statuses(record, selection, span) for record, span in spans]
+    if all(statuses):
+        is_empty = all(found == {SpanStatus.EMPTY} for found in statuses)
+        return WindowStatus.EMPTY if is_empty else WindowStatus.DELIVERED
+    # Point hashes alone prove nothing: points can lie outside the window that they were fetched in.
+    begun = any(record.damaged or record.in_flight or record.asked.get(selection) for record, _ in spans)
     return WindowStatus.FAILED if begun else WindowStatus.MISSING
 
 
-def _states(cell: LedgerRecord, selection: str, part: Span) -> set[SpanStatus]:
-    """Return what has become of a part of a cell; nothing where some of it was not asked for."""
-    reached, end = part
-    states = set()
-    for asked in cell.asked.get(selection, ()):  # in the order of their starts
-        if asked.start <= reached < asked.end:
-            states.add(asked.state)
-            reached = asked.end
-    return states if reached >= end else set()
+def _span_statuses(record: LedgerRecord, selection: str, span: Span) -> set[SpanStatus]:
+    """Return the statuses within a span of a record; none if part of the span was not fetched."""
+    reached, end = span
+    statuses = set()
+    for covered in record.asked.get(selection, ()):  # sorted by their starts
+        if covered.start <= reached < covered.end:
+            statuses.add(covered.state)
+            reached = covered.end
+    return statuses if reached >= end else set()

@@ -1,4 +1,4 @@
-"""Healing: which gaps to deliver now, in pieces that leave most of the account's calls to others."""
+"""Heals gaps with a few runs at a time, which leave most of the account's rate limit to others."""
 
 from __future__ import annotations
 
@@ -20,30 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["MIN_TIME_LEFT", "HealRun", "heal", "is_being_healed", "plan"]
 
 MAX_RUNS = 2
-"""Runs started at a time: of three tasks that the shipped DAG has at once, one is left to live windows."""
+"""Runs started at a time. The shipped DAG runs three tasks at once, so one is left for live windows."""
 
 MAX_WINDOWS = 48
-"""Windows from the first to the last of one run, ten minutes at the gateway's limit. Together with
-`MAX_RUNS`: a third of an hour's calls."""
+"""Windows of one run, from its first to its last: ten minutes at the gateway's limit."""
 
 MIN_TIME_LEFT = dt.timedelta(minutes=30)
-"""What expires sooner is not asked for: a run has to start, and to wait for its turn."""
+"""Windows that expire sooner are not healed: a run has to start and to wait for the rate limit."""
 
 TIME_TO_HEAL = dt.timedelta(hours=3)
-"""After so long a run that was to heal a gap should have done so."""
+"""Time in which a run should have healed its gap."""
 
 HEAL_AGAIN_AFTER = dt.timedelta(hours=6)
-"""How long what was tried is left alone."""
+"""Time after which a gap is tried again."""
 
 
 @dataclass(frozen=True)
 class HealRun:
-    """What one run was started to heal.
+    """A run that was started to heal a gap.
 
     Attributes:
-        start: First moment; aware.
-        end: First moment after it.
-        tried: When the run was started.
+        start: Start of its interval, inclusive; aware.
+        end: End of its interval, exclusive.
+        tried: Time at which the run was started.
     """
 
     start: dt.datetime
@@ -52,49 +51,49 @@ class HealRun:
 
     @property
     def run_id(self) -> str:
-        """The id of its run; by the first date in it, `LiveFirst` lets live windows go first."""
+        """Id of the DAG run; `LiveFirst` reads its first date and lets live windows go first."""
         return f"heal__{self.start.isoformat()}__{self.tried:%Y%m%dT%H%M%S}"
 
     def has(self, quarter: Quarter) -> bool:
-        """Tell whether a quarter hour is part of it."""
+        """Return whether a quarter hour is part of its interval."""
         return self.start <= quarter.start < self.end
 
 
 def plan(coverage: Coverage, tried: Iterable[HealRun], now: dt.datetime) -> list[HealRun]:
-    """Return what to heal now, what expires first at the beginning.
+    """Return the runs to start now, those whose windows expire first at the front.
 
     Args:
-        coverage: With the gaps.
-        tried: What former runs were started for.
-        now: The present, aware.
+        coverage: The coverage with the gaps.
+        tried: Runs that were started before.
+        now: Current time, aware.
     """
-    recent = [piece for piece in tried if now - piece.tried < HEAL_AGAIN_AFTER]
-    pieces: list[HealRun] = []
+    recent = [run for run in tried if now - run.tried < HEAL_AGAIN_AFTER]
+    runs: list[HealRun] = []
     for quarter in coverage.quarters:
-        if not _can_be_healed(quarter, coverage, now) or any(piece.has(quarter) for piece in recent):
+        if not _can_be_healed(quarter, coverage, now) or any(run.has(quarter) for run in recent):
             continue
-        # What was delivered between two gaps costs a call, and a run of its own a place among few.
-        if pieces and quarter.end - pieces[-1].start <= MAX_WINDOWS * QUARTER:
-            pieces[-1] = dataclasses.replace(pieces[-1], end=quarter.end)
-        elif len(pieces) < MAX_RUNS:
-            pieces.append(HealRun(quarter.start, quarter.end, now))
-    return pieces
+        # Delivered windows between two gaps cost a call each, but another run would be one of only two.
+        if runs and quarter.end - runs[-1].start <= MAX_WINDOWS * QUARTER:
+            runs[-1] = dataclasses.replace(runs[-1], end=quarter.end)
+        elif len(runs) < MAX_RUNS:
+            runs.append(HealRun(quarter.start, quarter.end, now))
+    return runs
 
 
-def heal(pieces: Iterable[HealRun], runs: DagRuns) -> None:
-    """Start the runs, whose trigger form says what to deliver.
+def heal(runs: Iterable[HealRun], dag_runs: DagRuns) -> None:
+    """Start the runs; the fields of the trigger form hold the interval to deliver.
 
     Raises:
-        ConfigurationError: Airflow starts none.
+        ConfigurationError: Airflow cannot start them.
     """
-    for piece in pieces:
-        runs.start(piece.run_id, {"from": format_time(piece.start), "to": format_time(piece.end)})
+    for run in runs:
+        dag_runs.start(run.run_id, {"from": format_time(run.start), "to": format_time(run.end)})
 
 
 def is_being_healed(gap: Gap, tried: Iterable[HealRun], now: dt.datetime) -> bool:
-    """Tell whether a gap is being healed, and no run that should have done so has failed to."""
-    concerned = [piece for piece in tried if any(map(piece.has, gap.quarters))]
-    return bool(concerned) and all(now - piece.tried < TIME_TO_HEAL for piece in concerned)
+    """Return whether a gap is being healed, and no run has failed to heal it in time."""
+    concerned = [run for run in tried if any(map(run.has, gap.quarters))]
+    return bool(concerned) and all(now - run.tried < TIME_TO_HEAL for run in concerned)
 
 
 def _can_be_healed(quarter: Quarter, coverage: Coverage, now: dt.datetime) -> bool:

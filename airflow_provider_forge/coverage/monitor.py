@@ -1,4 +1,4 @@
-"""Watching over deliveries: from the record to what is healed and to what an alert tells."""
+"""Monitors the coverage of one DAG: heals gaps and decides which alerts to raise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_covera
 from airflow_provider_forge.coverage.healing import heal, plan
 from airflow_provider_forge.coverage.report import (
     backfill_command,
-    before_backfill,
+    backfill_note,
     describe_gap,
     format_time,
 )
@@ -29,57 +29,57 @@ __all__ = ["CoverageMonitor", "Findings", "PendingState", "report_token_expiry"]
 log = get_logger(__name__)
 
 MAX_REPORTED_GAPS = 10
-"""Gaps in an alert, which may end up in a chat; the log has all."""
+"""Gaps listed in an alert, which may end up in a chat; the log lists all."""
 
-_REMEMBERS = "Remembers of what forge_metrics_coverage has told: delete it to be told again"
+_DESCRIPTION = "Alerts already raised by forge_metrics_coverage. Delete to be alerted again."
 
 
 @dataclass(frozen=True)
 class PendingState:
-    """What is to be remembered once nothing more can keep an alert from being raised.
+    """State to save once nothing can keep the alerts from being raised any more.
 
     Attributes:
-        memory: Where.
-        content: What.
+        store: Where to save it.
+        content: The state as JSON.
     """
 
-    memory: VariableStateStore
+    store: VariableStateStore
     content: dict[str, Any]
 
     def save(self) -> None:
-        """Remember it."""
-        self.memory.save(self.content)
+        """Save it."""
+        self.store.save(self.content)
 
 
 @dataclass
 class Findings:
-    """What a look has found.
+    """The result of a check.
 
     Attributes:
-        coverage: What has become of each quarter hour; None where nothing is on record.
-        healing: The intervals that runs were started for.
-        alerts: Messages about what no look has told of before.
-        memos: To save just before the alerts are raised, or when there are none.
-        first_expiry: When the first gap begins to expire that nobody is about to fill; None for none.
+        coverage: The coverage; None if the ledger is empty.
+        healing: Intervals for which runs were started, as ISO 8601 text.
+        alerts: Messages of alerts that were not raised before.
+        pending: State to save just before the alerts are raised, or when there are none.
+        first_expiry: Time at which the first unattended gap begins to expire; None without one.
     """
 
     coverage: Coverage | None
     healing: list[str] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
-    memos: list[PendingState] = field(default_factory=list)
+    pending: list[PendingState] = field(default_factory=list)
     first_expiry: dt.datetime | None = None
 
 
 @dataclass
 class CoverageMonitor:
-    """Watches over what one DAG delivers.
+    """Monitors the deliveries of one DAG.
 
     Attributes:
-        ledger: The record of it.
-        runs: The runs of that DAG.
-        keep: How long a quarter hour can be had after its start.
-        alert_before: How long before a gap begins to expire there is an alert.
-        heal: Whether to start runs for what is missing.
+        ledger: The ledger of its deliveries.
+        runs: The runs of the DAG.
+        keep: Time after its start at which a quarter hour expires.
+        alert_before: Time before a gap begins to expire at which an alert is raised.
+        heal: Whether to start runs for missing windows.
     """
 
     ledger: Ledger
@@ -88,79 +88,83 @@ class CoverageMonitor:
     alert_before: dt.timedelta
     heal: bool
 
-    def look(self, now: dt.datetime) -> Findings:
-        """Read the record, heal, and find out what there is to tell.
+    def check(self, now: dt.datetime) -> Findings:
+        """Read the ledger, heal gaps and return the findings.
 
         Raises:
-            ConfigurationError: Airflow starts no runs of the DAG.
-            LedgerUnavailable: The store does not answer.
+            ConfigurationError: Airflow cannot start runs of the DAG.
+            LedgerUnavailable: The ledger's store cannot be read.
         """
-        memory = VariableStateStore(
-            f"forge_coverage_{self.runs.dag_id}_{self.ledger.name.replace('/', '_')}", _REMEMBERS
+        store = VariableStateStore(
+            f"forge_coverage_{self.runs.dag_id}_{self.ledger.name.replace('/', '_')}", _DESCRIPTION
         )
-        notes, before = _read(memory), _read(memory)
+        state, before = _load_state(store), _load_state(store)
         coverage = find_coverage(self.ledger, now, keep=self.keep, expected_after=EXPECTED_AFTER)
         if coverage is None:
-            sight = Findings(None, alerts=self._tell_loss(notes))
+            findings = Findings(None, alerts=self._report_lost_ledger(state))
         else:
-            busy = self.runs.under_way(now)
-            healing = self._heal(coverage, notes, now, busy)
+            active = self.runs.count_active(now)
+            healing = self._heal(coverage, state, now, active)
             if healing:
-                # At once: what is started must not be started again, whatever becomes of this task.
-                memory.save(notes.to_json())
-            sight = self._judge(coverage, notes, now, under_way=bool(busy))
-            sight.healing = healing
-        if notes != before:
-            sight.memos.append(PendingState(memory, notes.to_json()))
-        return sight
+                # At once: a started run must not be started again, even if this task fails.
+                store.save(state.to_json())
+            findings = self._evaluate(coverage, state, now, is_active=bool(active))
+            findings.healing = healing
+        if state != before:
+            findings.pending.append(PendingState(store, state.to_json()))
+        return findings
 
-    def _tell_loss(self, notes: AlertState) -> list[str]:
-        before, notes.record = notes.record, None
+    def _report_lost_ledger(self, state: AlertState) -> list[str]:
+        before, state.record = state.record, None
         if before is None:
             log.info("%s has no record: nothing was delivered yet", self.ledger.store.name)
             return []
         message = (
-            f"The record of deliveries that was in {before} is not in {self.ledger.store.name} now: it was"
-            " erased, or is kept elsewhere. Nobody knows what is missing until something is delivered"
+            f"The record of deliveries is gone: it was in {before}, and {self.ledger.store.name} has none."
+            " It was erased or moved. Gaps are unknown until the next delivery"
         )
         return [message]
 
-    def _heal(self, coverage: Coverage, notes: AlertState, now: dt.datetime, busy: int) -> list[str]:
-        """Start runs unless others are under way; return their intervals."""
-        pieces = plan(coverage, notes.tried, now) if self.heal else []
-        if pieces and busy:
-            log.info("%s of %s under way: nothing is healed now", _count(busy, "run"), self.runs.dag_id)
-            pieces = []
-        heal(pieces, self.runs)
-        notes.tried += pieces
-        return [f"{format_time(piece.start)}/{format_time(piece.end)}" for piece in pieces]
+    def _heal(self, coverage: Coverage, state: AlertState, now: dt.datetime, active: int) -> list[str]:
+        """Start runs unless others are active; return their intervals."""
+        runs = plan(coverage, state.tried, now) if self.heal else []
+        if runs and active:
+            log.info("%s of %s active: no gap is healed now", _count(active, "run"), self.runs.dag_id)
+            runs = []
+        heal(runs, self.runs)
+        state.tried += runs
+        return [f"{format_time(run.start)}/{format_time(run.end)}" for run in runs]
 
-    def _judge(self, coverage: Coverage, notes: AlertState, now: dt.datetime, *, under_way: bool) -> Findings:
-        left_alone = unattended_gaps(coverage, now, notes, under_way=under_way)
-        telling = gaps_to_report(coverage, now, self.alert_before, notes, under_way=under_way)
+    def _evaluate(
+        self, coverage: Coverage, state: AlertState, now: dt.datetime, *, is_active: bool
+    ) -> Findings:
+        unattended = unattended_gaps(coverage, now, state, is_active=is_active)
+        reported = gaps_to_report(coverage, now, self.alert_before, state, is_active=is_active)
         for gap in coverage.expiring(now, self.alert_before):
-            if gap not in telling:
-                log.warning("No alert, but missing: %s", describe_gap(gap, now, soon=True))
-        notes.record = self.ledger.store.name
-        notes.look(coverage, now)
+            if gap not in reported:
+                log.warning(
+                    "Missing, already reported or being healed: %s", describe_gap(gap, now, soon=True)
+                )
+        state.record = self.ledger.store.name
+        state.update(coverage, now)
         return Findings(
             coverage,
-            alerts=[self._tell_gaps(telling, notes, now)] if telling else [],
-            first_expiry=min((gap.expires for gap in left_alone), default=None),
+            alerts=[self._describe_gaps(reported, state, now)] if reported else [],
+            first_expiry=min((gap.expires for gap in unattended), default=None),
         )
 
-    def _tell_gaps(self, gaps: list[Gap], notes: AlertState, now: dt.datetime) -> str:
+    def _describe_gaps(self, gaps: list[Gap], state: AlertState, now: dt.datetime) -> str:
         windows = _count(sum(len(gap.quarters) for gap in gaps), "window")
         first = format_time(min(gap.expires for gap in gaps))
         message = (
             f"{windows} of 15 minutes not delivered, in {_count(len(gaps), 'gap')}; the first"
-            f" is lost after {first}. Find out why in the logs of {self.runs.dag_id}, and then backfill"
+            f" is lost after {first}. Find the cause in the logs of {self.runs.dag_id}, then backfill"
         )
-        lines = [message, before_backfill(self.runs.dag_id)]
+        lines = [message, backfill_note(self.runs.dag_id)]
         for gap in gaps[:MAX_REPORTED_GAPS]:
-            tried = any(piece.has(quarter) for piece in notes.tried for quarter in gap.quarters)
+            tried = any(run.has(quarter) for run in state.tried for quarter in gap.quarters)
             lines.append(
-                describe_gap(gap, now, soon=False) + (", not healed by a run for it" if tried else "")
+                describe_gap(gap, now, soon=False) + (", a healing run did not fill it" if tried else "")
             )
             lines.append(f"  {backfill_command(gap, self.runs.dag_id)}")
         if len(gaps) > MAX_REPORTED_GAPS:
@@ -169,40 +173,40 @@ class CoverageMonitor:
 
 
 def report_token_expiry(last: dt.date, today: dt.date, conn_id: str) -> tuple[str, PendingState] | None:
-    """Return the alert to raise as an API token's last day comes near, each threshold once; None for none.
+    """Return the alert that an API token is about to expire, once for each threshold; None for no alert.
 
     Args:
         last: The token's last day.
-        today: The present one, in UTC.
-        conn_id: Id of the Connection that has the token.
+        today: The current day, in UTC.
+        conn_id: Id of the Connection with the token.
     """
     days = (last - today).days
-    memory = VariableStateStore(f"forge_expiry_{conn_id}", _REMEMBERS)
-    before = memory.load()
-    told = before.get("told") if before.get("expires_on") == last.isoformat() else None
-    threshold = due_threshold(days, told if isinstance(told, int) else None)
+    store = VariableStateStore(f"forge_expiry_{conn_id}", _DESCRIPTION)
+    before = store.load()
+    reported = before.get("told") if before.get("expires_on") == last.isoformat() else None
+    threshold = due_threshold(days, reported if isinstance(reported, int) else None)
     when = "has expired" if days < 0 else f"expires in {_count(days, 'day')}" if days else "expires today"
-    # Not as it is in the Connection, which Airflow takes for a secret.
+    # Not spelled as in the Connection, because Airflow masks that value.
     message = (
-        f"The API token of {conn_id} {when} ({last.day} {last:%B %Y}): make a new one at"
-        " https://id.atlassian.com/manage/api-tokens, and put it into the Connection, its last day in"
-        " token_expires_on"
+        f"The API token of {conn_id} {when} ({last.day} {last:%B %Y}): create a new one at"
+        " https://id.atlassian.com/manage/api-tokens, and put it into the Connection's password and its last"
+        " day into token_expires_on"
     )
     if threshold is not None:
-        return message, PendingState(memory, {"expires_on": last.isoformat(), "told": threshold})
-    if told is not None:
-        log.warning("No alert again: %s", message)
+        return message, PendingState(store, {"expires_on": last.isoformat(), "told": threshold})
+    if reported is not None:
+        log.warning("Already reported: %s", message)
     return None
 
 
-def _count(number: int, what: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {what}{'s' * (number != 1)}"
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if need be."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _read(memory: VariableStateStore) -> AlertState:
+def _load_state(store: VariableStateStore) -> AlertState:
     try:
-        return AlertState.from_json(memory.load())
+        return AlertState.from_json(store.load())
     except ValueError as error:
-        log.warning("The Variable %s is damaged (%s): taken for empty", memory.key, error)
+        log.warning("The Variable %s is malformed (%s) and is ignored", store.key, error)
         return AlertState()

@@ -1,28 +1,29 @@
-"""Coverage as people read it: a line for each day, a sign for each hour, and how to heal each gap."""
+"""The coverage report: a line a day, a symbol an hour, the command that heals each gap; or the same as JSON.
+
+The coverage task logs it, and the command `coverage` prints it.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_forge.coverage.coverage import Coverage, Gap
 
 __all__ = [
-    "HEADING",
-    "LEGEND",
-    "SYMBOLS",
-    "WIDTH",
-    "Hour",
+    "Segment",
     "backfill_command",
-    "before_backfill",
-    "day_rows",
-    "describe_counts",
+    "backfill_note",
     "describe_gap",
     "format_time",
+    "render",
     "render_text",
+    "to_json",
 ]
 
 SYMBOLS = {
@@ -34,102 +35,129 @@ SYMBOLS = {
     WindowStatus.MISSING: "x",
 }
 
+STYLES = {
+    WindowStatus.EMPTY: "green",
+    WindowStatus.DELIVERED: "green",
+    WindowStatus.REJECTED: "yellow",
+    WindowStatus.FAILED: "red",
+    WindowStatus.MISSING: "red",
+}
+
 EXPIRING = "X"
-"""In place of the sign of an hour that is missing or has failed, once that is about to be lost."""
+"""Symbol of an hour with an undelivered quarter hour that expires soon."""
+
+EXPIRING_STYLE = "bold red"
 
 WIDTH = 2
-"""Columns that an hour takes: with two, a day fits into a terminal of 80."""
+"""Columns of an hour: with two, a day fits into a terminal of 80 columns."""
 
 HEADING = f"{'UTC':<11}" + "".join(f"{hour:<{2 * WIDTH}}" for hour in range(0, 24, 2)).rstrip()
 
 LEGEND = "  ".join(
     [
-        *(f"{sign} {outcome.value}" for outcome, sign in SYMBOLS.items() if sign.strip()),
+        *(f"{symbol} {status.value}" for status, symbol in SYMBOLS.items() if symbol.strip()),
         f"{EXPIRING} expiring soon",
     ]
 )
 
 
-class Hour(NamedTuple):
-    """An hour of the picture.
+class Segment(NamedTuple):
+    """A part of a line.
 
     Attributes:
-        outcome: The worst of its quarter hours.
-        expiring: Whether something of it is still to be delivered and expires soon.
+        text: The text.
+        style: A style of rich's; empty for none.
     """
 
-    outcome: WindowStatus
-    expiring: bool
+    text: str
+    style: str = ""
 
-    @property
-    def sign(self) -> str:
-        """What stands for it."""
-        return EXPIRING if self.expiring else SYMBOLS[self.outcome]
+
+Line = list[Segment]
+
+
+def render(
+    coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str
+) -> Iterator[list[Line]]:
+    """Yield the sections of the report: the days, the totals, then each gap.
+
+    Args:
+        coverage: The coverage to report.
+        now: Current time, aware.
+        alert_before: Gaps that begin to expire within this time are marked as expiring soon.
+        dag_id: The DAG that exports, and whose backfill heals a gap.
+    """
+    yield [[Segment(HEADING)], *_days(coverage, now, alert_before), [Segment(LEGEND)]]
+    yield [[Segment(_counts(coverage))], [Segment(_selection(coverage))]]
+    gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
+    if gaps:
+        yield [[Segment(backfill_note(dag_id))]]
+    for gap in gaps:
+        soon = gap in expiring
+        yield [
+            [Segment(describe_gap(gap, now, soon=soon), "red" if soon else "")],
+            [Segment(f"  {backfill_command(gap, dag_id)}")],
+        ]
 
 
 def render_text(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str) -> list[str]:
-    """Return the whole picture as plain text.
-
-    Args:
-        coverage: What to show.
-        now: The present, aware.
-        alert_before: Gaps that begin to expire within so long are called expiring soon.
-        dag_id: The DAG that heals them.
-    """
-    days = [
-        f"{day} " + "".join(f"{hour.sign if hour else ' ':<{WIDTH}}" for hour in hours).rstrip()
-        for day, hours in day_rows(coverage, now, alert_before)
-    ]
-    expiring = coverage.expiring(now, alert_before)
-    gaps = [
-        line
-        for gap in coverage.gaps()
-        for line in (describe_gap(gap, now, soon=gap in expiring), f"  {backfill_command(gap, dag_id)}")
-    ]
-    how = [before_backfill(dag_id)] if gaps else []
-    return [HEADING, *days, LEGEND, describe_counts(coverage), *how, *gaps]
+    """Return the lines of the report as plain text; arguments as for `render`."""
+    sections = render(coverage, now, alert_before, dag_id)
+    lines = (line for section in sections for line in section)
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
 
 
-def day_rows(
-    coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta
-) -> list[tuple[dt.date, list[Hour | None]]]:
-    """Return for each day its 24 hours, None where an hour is not part of the coverage."""
-    expiring = coverage.expiring_hours(now, alert_before)
-    hours = {start: Hour(outcome, start in expiring) for start, outcome in coverage.hours().items()}
-    return [
-        (
-            day,
-            [hours.get(dt.datetime.combine(day, dt.time(hour), dt.timezone.utc)) for hour in range(24)],
-        )
-        for day in sorted({hour.date() for hour in hours})
-    ]
-
-
-def describe_counts(coverage: Coverage) -> str:
-    """Return how many quarter hours have which outcome."""
-    counts = ", ".join(f"{coverage.count(outcome)} {outcome.value}" for outcome in WindowStatus)
-    return f"{len(coverage.quarters)} windows of 15 minutes: {counts}"
+def to_json(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str) -> dict[str, Any]:
+    """Return the report as JSON; arguments as for `render`."""
+    expiring, expiring_hours = (
+        coverage.expiring(now, alert_before),
+        coverage.expiring_hours(now, alert_before),
+    )
+    return {
+        "environments": coverage.environments,
+        "metrics": coverage.metrics,
+        "windows": {status.value: coverage.count(status) for status in WindowStatus},
+        "hours": [
+            {"hour": format_time(hour), "outcome": status.value, "expiring_soon": hour in expiring_hours}
+            for hour, status in coverage.hours().items()
+        ],
+        "gaps": [
+            {
+                "start": format_time(gap.start),
+                "end": format_time(gap.end),
+                "windows": {
+                    status.value: count
+                    for status in (WindowStatus.FAILED, WindowStatus.MISSING)
+                    if (count := sum(quarter.status is status for quarter in gap.quarters))
+                },
+                "expires": format_time(gap.expires),
+                "expiring_soon": gap in expiring,
+                "backfill": backfill_command(gap, dag_id),
+            }
+            for gap in coverage.gaps()
+        ],
+    }
 
 
 def describe_gap(gap: Gap, now: dt.datetime, *, soon: bool) -> str:
-    """Return where a gap is, what it is made of, and how long it can still be healed."""
+    """Return the time range of a gap, its windows by status, and the time left to heal it."""
     hours = (gap.expires - now).total_seconds() / 3600
-    outcomes = " and ".join(sorted({quarter.outcome.value for quarter in gap.quarters}))
+    statuses = " and ".join(sorted({quarter.status.value for quarter in gap.quarters}))
     return (
-        f"{format_time(gap.start)} to {format_time(gap.end)}: {len(gap.quarters)} {outcomes},"
+        f"{format_time(gap.start)} to {format_time(gap.end)}: {len(gap.quarters)} {statuses},"
         f" {'expiring soon, ' if soon else ''}{max(hours, 0):.0f} h left"
     )
 
 
-def before_backfill(dag_id: str) -> str:
-    """Return what is to be minded about the commands that heal gaps."""
-    return f"Once catchup has finished, one after the other, each with {dag_id} paused while it is made:"
+def backfill_note(dag_id: str) -> str:
+    """Return how to run the commands that heal gaps."""
+    return f"Run after catchup, one at a time; pause {dag_id} while each is created:"
 
 
 def backfill_command(gap: Gap, dag_id: str) -> str:
-    """Return the command that heals a gap; its last date is that of the last window's start."""
-    # A run can have succeeded without its window being on record: the record was erased, an environment came
-    # later, on_expired is skip. All windows of a gap are undelivered, so that none is asked for in vain.
+    """Return the command that heals a gap; its last date is the start of the last window."""
+    # A run can succeed without its window being on record: the record was erased, an environment was added
+    # later, or on_expired is skip. Every window of a gap is undelivered, so no call is wasted.
     return (
         f"airflow backfill create --dag-id {dag_id} --from-date {format_time(gap.start)}"
         f" --to-date {format_time(gap.end - QUARTER)} --reprocess-behavior completed --max-active-runs 8"
@@ -139,3 +167,30 @@ def backfill_command(gap: Gap, dag_id: str) -> str:
 def format_time(moment: dt.datetime) -> str:
     """Return an aware time in UTC, to the second."""
     return f"{moment.astimezone(dt.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _days(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta) -> Iterator[Line]:
+    hours, expiring = coverage.hours(), coverage.expiring_hours(now, alert_before)
+    for day in sorted({hour.date() for hour in hours}):
+        line = [Segment(f"{day} ")]
+        for number in range(24):
+            hour = dt.datetime.combine(day, dt.time(number), dt.timezone.utc)
+            line.append(_hour(hours.get(hour), expiring=hour in expiring))
+        yield line
+
+
+def _hour(status: WindowStatus | None, *, expiring: bool) -> Segment:
+    """Return the symbol of an hour; a blank if the hour is not part of the coverage."""
+    if status is None:
+        return Segment(" " * WIDTH)
+    symbol, style = (EXPIRING, EXPIRING_STYLE) if expiring else (SYMBOLS[status], STYLES.get(status, ""))
+    return Segment(f"{symbol:<{WIDTH}}", style)
+
+
+def _counts(coverage: Coverage) -> str:
+    counts = ", ".join(f"{coverage.count(status)} {status.value}" for status in WindowStatus)
+    return f"{len(coverage.quarters)} windows of 15 minutes: {counts}"
+
+
+def _selection(coverage: Coverage) -> str:
+    return f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}"

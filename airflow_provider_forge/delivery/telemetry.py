@@ -16,15 +16,14 @@ from airflow_provider_forge.windows import LIVE_FOR
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_forge.coverage.coverage import Coverage
     from airflow_provider_forge.delivery.deliver import DeliveryStats
     from airflow_provider_forge.gateway.ratelimit import Usage
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.otlp.endpoint import Endpoint
-    from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter
+    from airflow_provider_forge.otlp.selftelemetry import Measurement
     from airflow_provider_forge.windows import Window
 
-__all__ = ["TaskStats", "report_coverage", "report_task"]
+__all__ = ["TaskStats", "report_task"]
 
 log = get_logger(__name__)
 
@@ -181,48 +180,3 @@ def _tell_airflow(stats: TaskStats, usage: Usage, dag_id: str, now: dt.datetime)
         Stats.incr("forge.failures", tags={**tags, "error_type": stats.failure})
     if (lag := stats.lag(now)) is not None:
         Stats.gauge("forge.lag", lag, tags=tags)
-
-
-def report_coverage(
-    coverage: Coverage | None,
-    first_expiry: dt.datetime | None,
-    token_expires_on: dt.date | None,
-    now: dt.datetime,
-    endpoint: Endpoint,
-    reporter: Reporter,
-) -> None:
-    """Tell the receiver what is delivered and missing, and how long it or the token will last.
-
-    Args:
-        coverage: Of the last 14 days; None for no record.
-        first_expiry: When the first gap begins to expire that nobody is about to fill; None for none.
-        token_expires_on: The API token's last day, in UTC; None for unknown.
-        now: The present, aware.
-        endpoint: The receiver.
-        reporter: The app, and the DAG that delivers.
-    """
-    from airflow_provider_forge.otlp import selftelemetry as own
-
-    measured = [*_coverage_measurements(coverage), *_token_measurements(token_expires_on, now)]
-    if first_expiry is not None:
-        measured.append(own.Measurement(own.GAP_EXPIRY, (first_expiry - now).total_seconds()))
-    if measured:
-        own.send_measurements(endpoint, measured, reporter, start=time.time_ns())
-
-
-def _coverage_measurements(coverage: Coverage | None) -> Iterator[Measurement]:
-    from airflow_provider_forge.coverage.coverage import WindowStatus
-    from airflow_provider_forge.otlp import selftelemetry as own
-
-    if coverage is None:
-        return
-    for outcome in WindowStatus:
-        yield own.Measurement(own.COVERAGE, coverage.count(outcome), {own.OUTCOME: outcome.value})
-
-
-def _token_measurements(last_day: dt.date | None, now: dt.datetime) -> Iterator[Measurement]:
-    from airflow_provider_forge.otlp import selftelemetry as own
-
-    if last_day is not None:
-        end = dt.datetime.combine(last_day + dt.timedelta(days=1), dt.time(), dt.timezone.utc)
-        yield own.Measurement(own.TOKEN_EXPIRY, (end - now).total_seconds())

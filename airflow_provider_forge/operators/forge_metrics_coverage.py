@@ -1,4 +1,4 @@
-"""The operator that watches over the deliveries of a DAG: what is missing, and what will soon be lost."""
+"""The operator that monitors a DAG's deliveries: missing windows, expiring gaps, an expiring API token."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ __all__ = ["ForgeMetricsCoverageOperator"]
 
 
 class ForgeMetricsCoverageOperator(BaseOperator):
-    """Reads the record of what a DAG has delivered in the last 14 days, logs it, and fails in time.
+    """Checks the coverage of a DAG's last 14 days, logs it, and fails while gaps can still be healed.
 
-    The task fails, so that whatever you have Airflow do about failed tasks is done, when
+    The task fails, so that Airflow does whatever you configured for failed tasks, if
 
-    - windows are missing, or their delivery was begun and not done, and the first expires within
-      `alert_before`;
+    - windows are missing or failed, and the first of them expires within `alert_before`;
     - the Forge Connection's `token_expires_on` is 30, 7 or 1 days away, or has passed;
-    - there is no record any more where there was one.
+    - the ledger is gone.
 
-    It fails **once** for each of these: a gap of which one run has told is a warning in the log of the next
-    ones, and so are those that begin to expire up to a day later. It does not fail for what a catchup or a
-    backfill is about to fill, nor for what is being healed. What it has told of is kept in the Airflow
-    Variables `forge_coverage_<export_dag_id>_<app>_<destination>` and `forge_expiry_<forge_conn_id>`: delete
-    one to be told again. An alert is not tried again.
+    It fails **once** for each cause: later runs log a reported gap as a warning, and so they do with gaps
+    that begin to expire up to a day later. It does not fail for gaps that a catchup, a backfill or a healing
+    run is about to fill. Reported alerts are kept in the Airflow Variables
+    `forge_coverage_<export_dag_id>_<app>_<destination>` and `forge_expiry_<forge_conn_id>`: delete one to be
+    alerted again. An alert is not retried.
 
-    It is skipped where there is nothing to say: no record is kept (Airflow before 3.3 without the OTLP
+    It is skipped if there is nothing to check: no ledger is kept (Airflow before 3.3 without the OTLP
     Connection's `ledger_url`), or nothing has been delivered yet.
 
     It returns::
@@ -50,21 +49,20 @@ class ForgeMetricsCoverageOperator(BaseOperator):
          "gaps": 2, "expiring": 1, "healing": ["2026-11-20T05:00:00Z/2026-11-20T07:00:00Z"],
          "token_days": 212}
 
-    where `healing` are the intervals for which it has started a run, and `token_days` is None without a
+    `healing` lists the intervals for which it started a run. `token_days` is None without a
     `token_expires_on`.
 
     Args:
-        export_dag_id: The DAG that delivers, and that heals.
-        forge_conn_id: Connection to Atlassian's gateway, as of that DAG.
-        otlp_conn_id: Connection to the receiver, likewise.
-        app_id: ARI or UUID of the app, likewise; default is the Forge Connection's. Templated.
-        alert_before: How long before a gap begins to expire there is an alert.
-        heal: Start runs of `export_dag_id` for what is missing: at most 2 at a time, of 12 hours each. They
-            say from when to when in that DAG's trigger form, which it has to have. Nothing is started for
-            windows that ended less than two hours ago, for those that were tried less than six hours ago, or
-            while runs of that DAG other than the live ones are queued or running.
-        telemetry: Whether to send what is found to the receiver, too: `forge.exporter.coverage`, `gap.expiry`
-            and `token.expiry`.
+        export_dag_id: Id of the DAG that exports, and that heals.
+        forge_conn_id: Connection to Atlassian's gateway, the same as in that DAG.
+        otlp_conn_id: Connection to the receiver, the same as in that DAG.
+        app_id: ARI or UUID of the app, the same as in that DAG; default is the Forge Connection's. Templated.
+        alert_before: Time before a gap begins to expire at which the task fails.
+        heal: Whether to start runs of `export_dag_id` for missing windows: at most 2 at a time, of at most 12
+            hours each. They set the interval in that DAG's trigger form, which it must have. No run is
+            started for windows that ended less than two hours ago, for windows tried less than six hours ago,
+            or while runs of that DAG other than live ones are queued or running.
+        telemetry: Whether to send `forge.exporter.coverage`, `gap.expiry` and `token.expiry` to the receiver.
 
     Raises:
         ConfigurationError: `alert_before` is not above 0.
@@ -97,22 +95,21 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         self.heal = heal
         self.telemetry = telemetry
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
-        # No outlet: what is scheduled on the asset is to run for deliveries only.
+        # No outlet: DAGs scheduled on the asset are to run for deliveries only.
         self.inlets = [*self.inlets, self.asset]
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look at the token and at the record, heal, and fail for what is new.
+        """Check the token and the coverage, heal gaps, and fail for new alerts.
 
         Raises:
-            AirflowFailException: There is something that no run has told of, or an argument or a Connection
-                is wrong.
-            AirflowSkipException: There is no record to look at.
-            LedgerUnavailable: The store of the record does not answer.
+            AirflowFailException: There are new alerts, or an argument or a Connection is wrong.
+            AirflowSkipException: There is no ledger to check.
+            LedgerUnavailable: The ledger's store cannot be read.
         """
         import pendulum
 
         from airflow_provider_forge.coverage.monitor import Findings, report_token_expiry
-        from airflow_provider_forge.delivery.telemetry import report_coverage
+        from airflow_provider_forge.coverage.telemetry import report_coverage
         from airflow_provider_forge.otlp.selftelemetry import Reporter
 
         now = pendulum.now("UTC")
@@ -121,26 +118,26 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             last_day = forge.token_expires_on
             reporter = Reporter(forge.app_id, self.export_dag_id)
             endpoint = OtlpHook(self.otlp_conn_id).endpoint()
-            watch = self._watch(context, reporter.app_id, endpoint)
-            sight = watch.look(now) if watch else Findings(None)
+            monitor = self._monitor(context, reporter.app_id, endpoint)
+            findings = monitor.check(now) if monitor else Findings(None)
             if last_day and (expiry := report_token_expiry(last_day, now.date(), self.forge_conn_id)):
-                sight.alerts.append(expiry[0])
-                sight.memos.append(expiry[1])
+                findings.alerts.append(expiry[0])
+                findings.pending.append(expiry[1])
         if self.telemetry:
-            report_coverage(sight.coverage, sight.first_expiry, last_day, now, endpoint, reporter)
+            report_coverage(findings.coverage, findings.first_expiry, last_day, now, endpoint, reporter)
         token_days = (last_day - now.date()).days if last_day else None
-        summary = self._tell(sight, token_days, now)
-        # After all that can fail, and is tried again: an alert that is noted as told has to be raised.
-        for memo in sight.memos:
-            memo.save()
-        if sight.alerts:
-            raise AirflowFailException("\n".join(sight.alerts))
-        if sight.coverage is None:
-            raise AirflowSkipException("There is no record of deliveries to look at: see above")
+        summary = self._report(findings, token_days, now)
+        # After everything that can fail and is retried: an alert that is saved as reported must be raised.
+        for state in findings.pending:
+            state.save()
+        if findings.alerts:
+            raise AirflowFailException("\n".join(findings.alerts))
+        if findings.coverage is None:
+            raise AirflowSkipException("There is no record of deliveries to check: see the log above")
         return summary
 
-    def _watch(self, context: Context, app_id: str, endpoint: Endpoint) -> CoverageMonitor | None:
-        """Return what looks at the record of deliveries; None where none is kept."""
+    def _monitor(self, context: Context, app_id: str, endpoint: Endpoint) -> CoverageMonitor | None:
+        """Return the monitor of the DAG's ledger; None if no ledger is kept."""
         from airflow_provider_forge.coverage.monitor import CoverageMonitor
         from airflow_provider_forge.utils.dag_runs import DagRuns
         from airflow_provider_forge.utils.ledger import find_store, open_ledger
@@ -149,8 +146,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
         if store is None:
             self.log.warning(
-                "No record of deliveries is kept, so nobody knows what is missing: Airflow before 3.3 has no"
-                " place for it. Set the extra ledger_url of %s to have one",
+                "No record of deliveries is kept, so missing windows are unknown: Airflow before 3.3 has no"
+                " store for it. Set the extra ledger_url of %s to keep one",
                 self.otlp_conn_id,
             )
             return None
@@ -162,17 +159,17 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             heal=self.heal,
         )
 
-    def _tell(self, sight: Findings, token_days: int | None, now: dt.datetime) -> dict[str, Any]:
-        """Log what was found, and return it in short."""
+    def _report(self, findings: Findings, token_days: int | None, now: dt.datetime) -> dict[str, Any]:
+        """Log the findings and return their summary."""
         from airflow_provider_forge.coverage.coverage import WindowStatus
         from airflow_provider_forge.coverage.report import render_text
 
-        summary: dict[str, Any] = {"token_days": token_days, "healing": sight.healing}
-        if coverage := sight.coverage:
+        summary: dict[str, Any] = {"token_days": token_days, "healing": findings.healing}
+        if coverage := findings.coverage:
             for line in render_text(coverage, now, self.alert_before, self.export_dag_id):
                 self.log.info("%s", line)
             summary |= {
-                "windows": {outcome.value: coverage.count(outcome) for outcome in WindowStatus},
+                "windows": {status.value: coverage.count(status) for status in WindowStatus},
                 "gaps": len(coverage.gaps()),
                 "expiring": len(coverage.expiring(now, self.alert_before)),
             }

@@ -1,4 +1,4 @@
-"""The runs of another DAG, as far as a task may count and start them."""
+"""Counts and starts the runs of another DAG, as far as a task may."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DagRuns"]
 
-UNDER_WAY = ["queued", "running"]
+_ACTIVE = ["queued", "running"]
 
 _MINUTE = dt.timedelta(minutes=1)
 _SERVER_ERROR = 500
@@ -25,32 +25,32 @@ class DagRuns:
     """The runs of one DAG.
 
     Args:
-        dag_id: Of the DAG.
-        ti: The task instance that asks, as the context has it.
+        dag_id: Id of the DAG.
+        ti: The asking task instance, from the context.
     """
 
     def __init__(self, dag_id: str, ti: Any) -> None:
         self.dag_id = dag_id
         self._ti = ti
 
-    def under_way(self, now: dt.datetime) -> int:
-        """Return how many runs of the past are queued or running: of a catchup, a backfill or a healing."""
-        # Live ones are there all the time. A schedule's dates are whole minutes, however long its intervals.
+    def count_active(self, now: dt.datetime) -> int:
+        """Return the number of active runs that are not live: of a catchup, a backfill or healing."""
+        # Live runs are always there. A schedule's dates are whole minutes, however long its intervals.
         latest = now.replace(second=0, microsecond=0)
         live = [latest - number * _MINUTE for number in range(LIVE_FOR // _MINUTE)]
         return int(self._count() - self._count(live))
 
     def start(self, run_id: str, conf: Mapping[str, Any]) -> None:
-        """Start a run without a logical date; nothing happens where there is one of that id already.
+        """Start a run without a logical date, unless there is one of that id already.
 
         Raises:
-            ConfigurationError: Airflow starts no run of this DAG.
-            RetryableError: The API server cannot be asked at this moment.
+            ConfigurationError: Airflow cannot start runs of this DAG.
+            RetryableError: The API server did not answer.
         """
         from airflow.sdk.execution_time import task_runner
         from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
 
-        # What Airflow makes of TriggerDagRunOperator's exception, which ends the task and so starts only one.
+        # TriggerDagRunOperator raises an exception to start a run, which ends the task: one run only.
         message = TriggerDagRun(dag_id=self.dag_id, run_id=run_id, logical_date=None, conf=dict(conf))
         try:
             answer = task_runner.SUPERVISOR_COMMS.send(message)
@@ -58,17 +58,17 @@ class DagRuns:
             answer = error.error
         if not isinstance(answer, ErrorResponse) or answer.error == ErrorType.DAGRUN_ALREADY_EXISTS:
             return
-        problem = f"Airflow has started no run of {self.dag_id!r} ({answer.error.value}: {answer.detail})."
+        problem = f"Airflow did not start a run of {self.dag_id!r} ({answer.error.value}: {answer.detail})."
         status = (answer.detail or {}).get("status_code")
         if answer.error == ErrorType.API_SERVER_ERROR and (status is None or status >= _SERVER_ERROR):
             raise RetryableError(
-                f"{problem} It is tried again; should that not end, look at the API server's log"
+                f"{problem} The task will be retried. If this persists, check the API server's log"
             )
         raise ConfigurationError(
             "export_dag_id",
-            f"{problem} There must be a DAG of that id, without import errors, that allows runs which tasks"
-            " start",
+            f"{problem} Check that a DAG of that id exists, has no import errors and allows runs that tasks"
+            " trigger",
         )
 
     def _count(self, logical_dates: list[dt.datetime] | None = None) -> int:
-        return int(self._ti.get_dr_count(self.dag_id, logical_dates=logical_dates, states=UNDER_WAY))
+        return int(self._ti.get_dr_count(self.dag_id, logical_dates=logical_dates, states=_ACTIVE))

@@ -137,7 +137,7 @@ def test_coverage_shows_what_is_missing_and_how_to_heal_it(recorded):
     assert set(day.split()[1:]) == {"x"}
     # The oldest hours are soon lost.
     assert set(done.out.splitlines()[2].split()[1:]) == {"X"}
-    assert "\nOnce catchup has finished, one after the other, each with forge_metrics paused" in done.out
+    assert "\nRun after catchup, one at a time; pause forge_metrics while each is created:" in done.out
     assert re.search(
         r"134[0-4] windows of 15 minutes: \d pending, 0 empty, 2 delivered, 0 rejected", done.out
     )

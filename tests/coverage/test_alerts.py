@@ -26,13 +26,13 @@ def look():
     """Return a function that looks once, as a task does, and keeps its notes."""
     notes = AlertState()
 
-    def look(*gaps, now=NOW, under_way=False, tried=(), keep=KEEP):
+    def look(*gaps, now=NOW, is_active=False, tried=(), keep=KEEP):
         nonlocal notes
         notes = AlertState.from_json(notes.to_json())
         notes.tried += tried
         found = coverage(*gaps, now=now, keep=keep)
-        told = gaps_to_report(found, now, ALERT_BEFORE, notes, under_way=under_way)
-        notes.look(found, now)
+        told = gaps_to_report(found, now, ALERT_BEFORE, notes, is_active=is_active)
+        notes.update(found, now)
         look.notes = notes
         return [(gap.start, gap.end) for gap in told]
 
@@ -118,24 +118,24 @@ class TestWhileOthersAreAtWork:
     """A catchup leaves gaps wherever it is at the moment."""
 
     def test_a_gap_rings_only_if_it_lasts(self, look):
-        assert not look(EXPIRES_IN_A_DAY, under_way=True)
-        assert not look(EXPIRES_IN_A_DAY, under_way=True, now=NOW + HOURS / 6)
-        assert look(EXPIRES_IN_A_DAY, under_way=True, now=NOW + HOURS)
+        assert not look(EXPIRES_IN_A_DAY, is_active=True)
+        assert not look(EXPIRES_IN_A_DAY, is_active=True, now=NOW + HOURS / 6)
+        assert look(EXPIRES_IN_A_DAY, is_active=True, now=NOW + HOURS)
 
     def test_another_gap_each_hour_does_not_ring(self, look):
         for number, now in enumerate(hourly(10)):
             start = EXPIRES_IN_A_DAY[0] + number * HOURS
-            assert not look((start, start + HOURS / 2), under_way=True, now=now)
+            assert not look((start, start + HOURS / 2), is_active=True, now=now)
 
     def test_a_backlog_that_gets_smaller_does_not_ring(self, look):
         """Oldest first, as a catchup goes; with four apps of one account, 19 hours in an hour."""
         for number, now in enumerate(hourly(18)):
             start = ago(13.9 * 24) + number * 19 * HOURS
-            assert not look((start, ago(0.75, now)), under_way=True, now=now)
+            assert not look((start, ago(0.75, now)), is_active=True, now=now)
 
     def test_a_backlog_that_does_not_rings(self, look):
         backlogs = [(ago(14 * 24, now) + HOURS / 2, ago(0.75, now)) for now in hourly(3)]
-        told = [look(gap, under_way=True, now=now) for gap, now in zip(backlogs, hourly(3), strict=True)]
+        told = [look(gap, is_active=True, now=now) for gap, now in zip(backlogs, hourly(3), strict=True)]
         assert [len(each) for each in told] == [0, 1, 0]
 
     def test_a_backlog_rings_at_once_when_nobody_is_at_work(self, look):
@@ -146,7 +146,7 @@ def test_a_gap_is_left_alone_whether_or_not_it_was_told_of(look):
     for now in hourly(3):
         look(EXPIRES_IN_A_DAY, now=now)
         found = coverage(EXPIRES_IN_A_DAY, now=now)
-        [gap] = unattended_gaps(found, now, look.notes, under_way=False)
+        [gap] = unattended_gaps(found, now, look.notes, is_active=False)
         assert (gap.start, gap.end) == EXPIRES_IN_A_DAY
 
 
@@ -216,5 +216,5 @@ def test_damaged_notes_are_a_value_error(damaged):
 
 def test_looks_soon_after_each_other_confirm_nothing(look):
     for minutes in (0, 10, 20):
-        assert not look(EXPIRES_IN_A_DAY, under_way=True, now=NOW + dt.timedelta(minutes=minutes))
-    assert look.notes.seen_at == NOW
+        assert not look(EXPIRES_IN_A_DAY, is_active=True, now=NOW + dt.timedelta(minutes=minutes))
+    assert look.notes.observed_at == NOW

@@ -61,7 +61,7 @@ def outcome(ledger):
 
     def outcome(start=START, **options):
         coverage = find(ledger, **options)
-        (found,) = [quarter.outcome for quarter in coverage.quarters if quarter.start == start]
+        (found,) = [quarter.status for quarter in coverage.quarters if quarter.start == start]
         return found
 
     return outcome
@@ -197,7 +197,7 @@ def test_gaps_are_what_is_missing_in_a_row(ledger, deliver):
     deliver(NOW - dt.timedelta(days=1) + 4 * QUARTER, how="killed")
     coverage = find(ledger, keep=dt.timedelta(days=1))
     first, second = coverage.gaps()
-    assert [quarter.outcome for quarter in first.quarters] == [WindowStatus.MISSING, WindowStatus.FAILED]
+    assert [quarter.status for quarter in first.quarters] == [WindowStatus.MISSING, WindowStatus.FAILED]
     assert (first.start, first.end) == (NOW - dt.timedelta(hours=23.25), NOW - dt.timedelta(hours=22.75))
     assert len(second.quarters) == 1
     assert first.expires == NOW + dt.timedelta(hours=0.75)

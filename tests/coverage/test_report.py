@@ -40,7 +40,8 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
     assert text[3] == LEGEND
     counts = "4 pending, 4 empty, 4 delivered, 4 rejected, 0 failed, 0 missing"
     assert text[4] == f"16 windows of 15 minutes: {counts}"
-    assert len(text) == 5
+    assert text[5] == "Environments: production. Metrics: COUNT"
+    assert len(text) == 6
 
 
 def test_an_hour_that_is_about_to_be_lost_has_a_sign_of_its_own():
@@ -64,8 +65,8 @@ def test_what_was_delivered_does_not_expire_soon():
 def test_each_gap_comes_with_the_command_that_heals_it():
     text = picture(WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.DELIVERED, WindowStatus.MISSING)
     advice, first, how_first, second, how_second = text[-5:]
-    assert advice.startswith("Once catchup has finished, ")
-    assert "with mine paused" in advice
+    assert advice.startswith("Run after catchup, ")
+    assert "pause mine" in advice
     assert first == (
         "2026-11-22T22:00:00Z to 2026-11-22T22:30:00Z: 2 failed and missing, expiring soon, 1 h left"
     )

@@ -12,7 +12,7 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_forge.delivery import telemetry
+from airflow_provider_forge.coverage import telemetry
 from airflow_provider_forge.delivery.ledger import Selection
 from airflow_provider_forge.delivery.stores import ObjectStore
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
@@ -68,8 +68,8 @@ def deliver(connect, tmp_path):
 @pytest.fixture
 def runs(monkeypatch):
     """The runs of the DAG that delivers: how many are under way, and which were started."""
-    state = SimpleNamespace(under_way=0, started=[])
-    monkeypatch.setattr(DagRuns, "under_way", lambda self, now: state.under_way)
+    state = SimpleNamespace(active=0, started=[])
+    monkeypatch.setattr(DagRuns, "count_active", lambda self, now: state.active)
     monkeypatch.setattr(
         DagRuns, "start", lambda self, run_id, conf: state.started.append((self.dag_id, run_id, conf))
     )
@@ -108,7 +108,7 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
         look()
     message = str(failed.value).splitlines()
     assert message[0].startswith("3 windows of 15 minutes not delivered, in 1 gap; the first is lost after")
-    assert message[1].startswith("Once catchup has finished, ")
+    assert message[1].startswith("Run after catchup, ")
     assert message[2].endswith(": 3 missing, 27 h left")
     assert message[3].startswith(
         "  airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z"
@@ -116,7 +116,10 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
     for hours in range(1, 4):
         summary = look(hours)
         assert (summary["gaps"], summary["expiring"]) == (1, 1)
-        assert "No alert, but missing: 2026-11-23T09:15:00Z to 2026-11-23T10:00:00Z: 3 missing" in caplog.text
+        assert (
+            "Missing, already reported or being healed: 2026-11-23T09:15:00Z to 2026-11-23T10:00:00Z: 3 missing"
+            in caplog.text
+        )
 
 
 def test_the_log_shows_the_coverage(deliver, look, capsys):
@@ -141,7 +144,7 @@ def test_many_gaps_are_told_in_short(deliver, look):
 
 def test_what_a_catchup_is_about_to_fill_is_no_failure(deliver, look, runs):
     deliver(GAP)
-    runs.under_way = 8
+    runs.active = 8
     assert look()["expiring"] == 1
 
 
@@ -159,7 +162,7 @@ def test_healing_starts_a_run_and_fails_when_that_has_not_helped(deliver, look, 
     assert [(dag_id, conf) for dag_id, _, conf in runs.started] == [("forge_metrics", interval)]
     for hours in (1, 2):
         assert look(hours, heal=True)["healing"] == []
-    with pytest.raises(AirflowFailException, match="3 missing, 24 h left, not healed by a run for it"):
+    with pytest.raises(AirflowFailException, match="3 missing, 24 h left, a healing run did not fill it"):
         look(3, heal=True)
     assert len(runs.started) == 1
     assert look(6, heal=True)["healing"]
@@ -177,10 +180,10 @@ def test_a_gap_that_is_healed_is_forgotten(deliver, look, runs, variables):
 
 def test_nothing_is_healed_while_others_are_at_work(deliver, look, runs, caplog):
     deliver(GAP)
-    runs.under_way = 3
+    runs.active = 3
     assert look(heal=True)["healing"] == []
     assert runs.started == []
-    assert "3 runs of forge_metrics under way: nothing is healed now" in caplog.text
+    assert "3 runs of forge_metrics active: no gap is healed now" in caplog.text
 
 
 def test_a_dag_that_does_not_exist_fails_it_each_time(deliver, look, runs, monkeypatch):
@@ -206,7 +209,7 @@ def test_the_token_rings_at_each_threshold_once(deliver, look, connect):
             rung.append((hours / 24, str(failed)))
     tokens = [(days, text) for days, text in rung if "API token" in text]
     assert [days for days, _ in tokens] == [1, 24, 30, 32]
-    assert "of forge_default expires in 30 days (24 December 2026): make a new one" in tokens[0][1]
+    assert "of forge_default expires in 30 days (24 December 2026): create a new one" in tokens[0][1]
     assert "expires in 1 day (" in tokens[2][1]
     assert "has expired (" in tokens[3][1]
 
@@ -247,14 +250,14 @@ def test_where_no_record_is_kept_it_is_skipped(connect, look, capsys):
     connect(otlp={"ledger_url": ""})
     with pytest.raises(AirflowSkipException):
         look()
-    assert "Set the extra ledger_url of otlp_default to have one" in capsys.readouterr().out
+    assert "Set the extra ledger_url of otlp_default to keep one" in capsys.readouterr().out
 
 
 def test_a_record_that_is_gone_is_told_of_once(deliver, look, tmp_path):
     deliver()
     look()
     shutil.rmtree(tmp_path / "ledger")
-    with pytest.raises(AirflowFailException, match="The record of deliveries that was in file:"):
+    with pytest.raises(AirflowFailException, match="The record of deliveries is gone: it was in file:"):
         look(1)
     with pytest.raises(AirflowSkipException):
         look(2)
@@ -283,7 +286,7 @@ def test_an_alert_is_not_lost_where_the_task_fails_before_it_is_raised(
         raise OSError("no route")
 
     with monkeypatch.context() as broken:
-        broken.setattr(telemetry, "tell_coverage", fail)
+        broken.setattr(telemetry, "report_coverage", fail)
         with pytest.raises(OSError, match="no route"):
             look(telemetry=True)
     with pytest.raises(AirflowFailException, match=r"(?s)3 windows of .*expires today"):
@@ -298,7 +301,7 @@ def test_what_was_started_is_remembered_where_the_task_fails_after_it(deliver, l
         raise OSError("no route")
 
     with monkeypatch.context() as broken:
-        broken.setattr(telemetry, "tell_coverage", fail)
+        broken.setattr(telemetry, "report_coverage", fail)
         with pytest.raises(OSError, match="no route"):
             look(heal=True, telemetry=True)
     assert look(heal=True)["healing"] == []
@@ -341,7 +344,7 @@ def test_notes_that_somebody_has_damaged_are_begun_anew(deliver, look, variables
     variables[key] = '{"seen": 5}'
     with pytest.raises(AirflowFailException):
         look(1)
-    assert f"The Variable {key} is damaged" in caplog.text
+    assert f"The Variable {key} is malformed" in caplog.text
 
 
 def test_a_wrong_date_is_named_before_anything_is_read(connect, look):
@@ -407,7 +410,7 @@ def test_the_receiver_hears_of_a_gap_that_was_told_of_before(connect, deliver, l
 def test_the_receiver_hears_nothing_of_a_gap_that_is_about_to_be_filled(
     connect, deliver, look, runs, under_way, heal
 ):
-    runs.under_way = under_way
+    runs.active = under_way
     with OtlpSink() as sink:
         connect(receiver=sink.url)
         deliver(GAP)

@@ -50,12 +50,12 @@ def ago(**duration):
     ],
 )
 def test_runs_under_way_are_those_that_are_not_live(date, state, counted):
-    assert DagRuns("forge_metrics", TaskInstance((date, state))).under_way(NOW) == counted
+    assert DagRuns("forge_metrics", TaskInstance((date, state))).count_active(NOW) == counted
 
 
 def test_all_of_them_are_counted():
     runs = [(ago(hours=hours), "running") for hours in range(10)]
-    assert DagRuns("forge_metrics", TaskInstance(*runs)).under_way(NOW) == 8
+    assert DagRuns("forge_metrics", TaskInstance(*runs)).count_active(NOW) == 8
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_run_that_is_there_is_not_started_again(supervisor):
 def test_a_dag_that_cannot_be_run_is_named(supervisor, raised):
     response = ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404})
     supervisor.answer = AirflowRuntimeError(response) if raised else response
-    with pytest.raises(ConfigurationError, match=r"^export_dag_id: Airflow has started no run of"):
+    with pytest.raises(ConfigurationError, match=r"^export_dag_id: Airflow did not start a run of"):
         DagRuns("forge_metrics", None).start("heal__1", FORM)
 
 
