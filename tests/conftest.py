@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.processes import FOREIGN_PREFIXES
 from tests.redis_program import Redis
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
 # The continuous integration sets this: there, a skipped test is a test that nobody has run.
 NO_SKIP = bool(os.environ.get("FORGE_TESTS_NO_SKIP"))
@@ -130,3 +132,63 @@ def _without_skip(report):
         report.outcome = "failed"
         report.longrepr = f"{reason}\nA skip counts as a failure because FORGE_TESTS_NO_SKIP is set."
     return report
+
+
+SAMPLE = Path(__file__).parent / "data" / "sample_response.json"
+
+
+@pytest.fixture
+def sample() -> bytes:
+    """Atlassian's published sample, byte for byte."""
+    return SAMPLE.read_bytes()
+
+
+# Where the gateway counts too many calls and does not say for how long, a task waits for that span.
+NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 0.1}
+
+
+@pytest.fixture
+def gateway():
+    with SandboxGateway(rate_limit_calls=0) as running:
+        yield running
+
+
+@pytest.fixture
+def sink():
+    with OtlpSink() as running:
+        yield running
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Airflow Variables, which cannot be set outside of a task."""
+    # Airflow must not be imported before its home is set, above.
+    from airflow_provider_forge.utils import variables as variables_module
+
+    kept: dict[str, str] = {}
+    monkeypatch.setattr(variables_module.Variable, "get", lambda key, default=None: kept.get(key, default))
+    monkeypatch.setattr(
+        variables_module.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value)
+    )
+    return kept
+
+
+@pytest.fixture
+def connect(monkeypatch, variables):
+    """Return a function that sets the Connections to a gateway and a receiver."""
+
+    def connect(gateway, receiver, *, forge=None, otlp=None) -> None:
+        connections = {
+            "FORGE_DEFAULT": {
+                "conn_type": "forge",
+                "host": gateway.url,
+                "login": gateway.email,
+                "password": gateway.api_token,
+                "extra": {"app_id": gateway.app_id, **NO_LIMIT, **(forge or {})},
+            },
+            "OTLP_DEFAULT": {"conn_type": "otlp", "host": receiver.url, "extra": otlp or {}},
+        }
+        for name, connection in connections.items():
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(connection))
+
+    return connect

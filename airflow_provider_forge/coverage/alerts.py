@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AlertState", "due_threshold", "gaps_to_report", "unattended_gaps"]
 
 CONFIRMED_AFTER = dt.timedelta(minutes=30)
-"""A gap counts as lasting if it is still there this much later: catchup and backfills always have gaps ahead."""
+"""A gap counts as lasting if it is still there this much later; catchup always has gaps ahead."""
 
 ONE_ALERT = dt.timedelta(days=1)
 """Gaps that would raise an alert within this time of each other share one: the gaps of one bad night begin to

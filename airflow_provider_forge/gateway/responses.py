@@ -93,7 +93,7 @@ def read_answer(
         now: The present, against which times in headers are read.
         secrets: What must not appear in an error should the gateway repeat it.
         splittable: Whether a window was asked for, so that there is less to ask for should it be too much.
-        tolerated_field: A field of the query's whose failures, beside data, are let pass: see `Answer.fail_spared`.
+        tolerated_field: Field of the query whose errors, beside data, are tolerated.
         via: The proxy that may have answered in the gateway's place, in words; empty if none can have.
 
     Raises:

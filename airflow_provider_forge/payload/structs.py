@@ -1,10 +1,10 @@
 """The shape of OTLP/JSON as metrics come in it, decoded straight from the text.
 
-It knows what an exporter writes: each field at most once, no null, no exemplars. Whatever it doesn't know, a
-field of a later version of OTLP most of all, is `UnsupportedShape`; then the answer is read as dictionaries (see
-`model`), which know everything and take twenty times as long.
+It supports the shape that exporters write: each field at most once, no null, no exemplars. Any other shape, such
+as a field of a later version of OTLP, raises `UnsupportedShape`; the response is then read as dictionaries (see
+`messages`), which support every shape and take twenty times as long.
 
-Fields have the names of the specification, and stand in the order of their names.
+Fields have the names of the specification, in alphabetical order.
 """
 
 from __future__ import annotations

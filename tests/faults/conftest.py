@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import certifi
 import pytest
+from tests.operators.conftest import connect, sink, variables
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from tests.faults.lines import LITTLE_TRAFFIC, Line
-from tests.operators.conftest import connect, sink, variables
 
 __all__ = ["connect", "gateway", "line", "sink", "variables"]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,14 +13,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
     from email.message import Message
-
-SAMPLE = Path(__file__).parent.parent / "data" / "sample_response.json"
-
-
-@pytest.fixture
-def sample() -> bytes:
-    """Atlassian's published sample, byte for byte."""
-    return SAMPLE.read_bytes()
 
 
 @pytest.fixture
