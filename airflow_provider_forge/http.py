@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.proxies import find_proxy
 from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
@@ -173,6 +174,9 @@ def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult
 def check_cleartext(field: str, url: str, *, allowed: bool) -> None:
     """Refuse a URL that would carry a secret to another machine without TLS.
 
+    A proxy on this machine, such as the sidecar of a service mesh, is no other machine: how it reaches the
+    host is its configuration.
+
     Args:
         field: The URL's field, for the error.
         url: An absolute URL that `check_url` has accepted.
@@ -183,6 +187,9 @@ def check_cleartext(field: str, url: str, *, allowed: bool) -> None:
     """
     parts = urllib.parse.urlsplit(url)
     if allowed or parts.scheme == "https" or is_loopback(parts.hostname or ""):
+        return
+    proxy = find_proxy(url)
+    if proxy and is_loopback(urllib.parse.urlsplit(proxy.url).hostname or ""):
         return
     raise ConfigurationError(
         field,

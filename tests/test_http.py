@@ -197,6 +197,20 @@ def test_this_machine_is_always_allowed(url):
     check_cleartext("host", url, allowed=False)
 
 
+def test_a_proxy_on_this_machine_takes_it_no_further(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:15001")
+    check_cleartext("host", "http://gateway.example/graphql", allowed=False)
+    monkeypatch.setenv("NO_PROXY", "gateway.example")
+    with pytest.raises(ConfigurationError, match="allow_cleartext"):
+        check_cleartext("host", "http://gateway.example/graphql", allowed=False)
+
+
+def test_a_proxy_elsewhere_reads_it_too(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    with pytest.raises(ConfigurationError, match="allow_cleartext"):
+        check_cleartext("host", "http://gateway.example/graphql", allowed=False)
+
+
 # ---- why no answer came
 
 

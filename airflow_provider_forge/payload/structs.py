@@ -1,8 +1,8 @@
 """The shape of OTLP/JSON as metrics come in it, decoded straight from the text.
 
-It supports the shape that exporters write: each field at most once, no null, no exemplars. Any other shape, such
-as a field of a later version of OTLP, raises `UnsupportedShape`; the response is then read as dictionaries (see
-`messages`), which support every shape and take twenty times as long.
+It supports the shape that exporters write: each field at most once, no null, no exemplars. Any other shape,
+such as a field of a later version of OTLP, raises `UnsupportedShape`; the response is then read as
+dictionaries (see `messages`), which support every shape and take twenty times as long.
 
 Fields have the names of the specification, in alphabetical order.
 """

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import certifi
 import pytest
-from tests.operators.conftest import connect, sink, variables
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from tests.faults.lines import LITTLE_TRAFFIC, Line
-
-__all__ = ["connect", "gateway", "line", "sink", "variables"]
 
 
 @pytest.fixture(autouse=True)

@@ -237,7 +237,11 @@ def otel(monkeypatch):
 def test_without_a_host_the_standard_variables_say_everything(connect, otel, host):
     otel(ENDPOINT="http://standard:4318", HEADERS="a=b", PROTOCOL="http/json", TIMEOUT="1500")
     expected = Endpoint(
-        "http://standard:4318/v1/metrics", headers={"a": "b"}, protocol="http/json", timeout=1.5
+        "http://standard:4318/v1/metrics",
+        headers={"a": "b"},
+        protocol="http/json",
+        timeout=1.5,
+        export_timeout=1.5,
     )
     assert connect(host).endpoint() == expected
 

@@ -255,7 +255,7 @@ def test_what_is_passed_through_is_what_came(content, part):
 
 def test_no_point_that_is_passed_through_counts_as_another():
     raw = json.dumps([entry(metric("n", point(), point()))]).encode()
-    marks = [each.mark for minute in (1, 2) for each in read(passed_through(raw, minute)).points]
+    marks = [each.point_hash for minute in (1, 2) for each in read(passed_through(raw, minute)).points]
     assert len(set(marks)) == len({mark[:KEY_BYTES] for mark in marks}) == 4
     assert {len(mark) for mark in marks} == {HASH_BYTES}
 
