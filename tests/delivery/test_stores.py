@@ -141,7 +141,8 @@ def test_the_name_is_where_it_is(tmp_path, memory):
 def test_making_a_store_makes_no_file(local, tmp_path):
     assert local.get(KEY) is None
     local.delete(KEY)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "ledger").exists()
+    assert files(tmp_path) == []
 
 
 def test_a_value_is_one_json_file_and_nothing_else(local, tmp_path):
@@ -150,6 +151,7 @@ def test_a_value_is_one_json_file_and_nothing_else(local, tmp_path):
     assert files(tmp_path) == [f"ledger/{KEY}.json"]
     assert json.loads((tmp_path / "ledger" / f"{KEY}.json").read_bytes()) == VALUE
     local.delete(KEY)
+    assert not (tmp_path / "ledger").exists()
     assert files(tmp_path) == []
 
 
@@ -324,6 +326,7 @@ def test_a_write_that_fails_half_way_leaves_no_draft(local, tmp_path):
     for _ in range(2):
         with pytest.raises(LedgerUnavailable), full_disk():
             local.set(KEY, VALUE)
+    assert not (tmp_path / "ledger").exists()
     assert files(tmp_path) == []
 
 
