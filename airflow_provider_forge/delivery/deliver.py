@@ -183,7 +183,7 @@ class _Delivery:
             try:
                 self._page.save()
             finally:
-                self._tell_contention()
+                sender.report_contention()
         self._page.tidy()
         if (problem := self._isolation.problem()) is not None:
             self._report.problems.append(problem)
@@ -191,15 +191,6 @@ class _Delivery:
             self._report.problems.append(_malformed(self._answer))
         self._report.digested = self._page.digested
         return self._report
-
-    def _tell_contention(self) -> None:
-        """Report it also when the delivery failed half-way."""
-        self._report.contended = self._page.contended
-        if self._report.contended:
-            log.warning(
-                "Another task has delivered the same minutes at the same time, on a machine that shares no"
-                " lease with this one: points of both may have been sent twice"
-            )
 
     def _recall_rejections(self) -> None:
         """Let a rejection fail the run, though a later try of it find all else delivered."""

@@ -106,6 +106,7 @@ class Sender:
         except LedgerUnavailable:  # nothing was sent
             self._withdraw(batch)
             raise
+        self.report_contention()
         if there := self._taken_meanwhile(batch):
             self._page.withdraw(there)
             batch = [number for number in batch if number not in there]
@@ -127,14 +128,27 @@ class Sender:
             raise
         self._note_success(batch, export)
 
+    def report_contention(self) -> None:
+        """Report another task at the same minutes, once, before anything more is sent."""
+        if self._page.contended and not self._report.contended:
+            self._report.contended = True
+            log.warning(
+                "Another task has delivered the same minutes at the same time, on a machine that shares no"
+                " lease with this one: points of both may have been sent twice"
+            )
+
     def _taken_meanwhile(self, batch: list[int]) -> set[int]:
         """Return the points that another writer has delivered, or sends, since this page was opened."""
         if self._policy.resend or not self._page.contended:
             return set()
         statuses = {number: self._page.status(number) for number in batch}
         there = {number for number in batch if statuses[number] is PointStatus.UNCHANGED}
-        self.pending.difference_update(there)
         self._report.unchanged += len(there)
+        if self._policy.on_changed != "send":
+            changed = {number for number in batch if statuses[number] is PointStatus.CHANGED}
+            self._report.changed += len(changed)
+            there |= changed
+        self.pending.difference_update(there)
         unknown = {
             number
             for number in batch

@@ -153,7 +153,8 @@ def named_in_the_log() -> Iterator[list[int]]:
                 found.append(int(match[1]))
 
     collector = Collector()
-    logger = logging.getLogger(deliver_module.__name__)
+    # All modules of the delivery log below it.
+    logger = logging.getLogger(deliver_module.__name__.rpartition(".")[0])
     logger.addHandler(collector)
     try:
         yield found

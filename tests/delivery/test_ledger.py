@@ -187,11 +187,11 @@ def test_two_writers_without_a_common_lease_see_each_other_and_add_up():
     other.store = line.store
     inner = line.receiver.export
 
-    def export_while_the_other_delivers(request):
+    def export_while_the_other_delivers(request, **more):
         line.receiver.export = inner
         second = other.run(SOME)
         assert second.ambiguous == len(SOME)
-        inner(request)
+        return inner(request, **more)
 
     line.receiver.export = export_while_the_other_delivers
     first = line.run(SOME)
@@ -242,9 +242,9 @@ def test_an_entry_that_is_damaged_while_a_task_delivers_keeps_what_that_task_kno
     line.run(SOME[:2], 0, 2)
     inner = line.receiver.export
 
-    def export_while_the_file_is_torn(request):
+    def export_while_the_file_is_torn(request, **more):
         line.store.values["app/where/20261123T0500Z"] = "{}"
-        inner(request)
+        return inner(request, **more)
 
     line.receiver.export = export_while_the_file_is_torn
     assert line.run(SOME[:5], 0, 5).contended
@@ -257,9 +257,9 @@ def test_an_entry_that_is_removed_while_a_task_delivers_is_written_again():
     line.run(SOME[:2], 0, 2)
     inner = line.receiver.export
 
-    def export_while_the_file_is_removed(request):
+    def export_while_the_file_is_removed(request, **more):
         del line.store.values["app/where/20261123T0500Z"]
-        inner(request)
+        return inner(request, **more)
 
     line.receiver.export = export_while_the_file_is_removed
     line.run(SOME[:5], 0, 5)

@@ -141,7 +141,8 @@ def test_the_name_is_where_it_is(tmp_path, memory):
 def test_making_a_store_makes_no_file(local, tmp_path):
     assert local.get(KEY) is None
     local.delete(KEY)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "ledger").exists()
+    assert files(tmp_path) == []
 
 
 def test_a_value_is_one_json_file_and_nothing_else(local, tmp_path):

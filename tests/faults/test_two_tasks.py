@@ -222,6 +222,15 @@ def test_a_task_can_leave_alone_what_another_machine_has_on_its_way(line, play):
     line.assert_nothing_left(MINUTES)
 
 
+def test_another_task_is_reported_before_anything_is_sent(line, play, caplog):
+    """Whoever is killed after its request, or fails, has said it."""
+    play("ab aa bb aa bb")
+    said = "\n".join(record.getMessage() for record in caplog.records if record.threadName.startswith("b"))
+    before, request, _ = said.partition("The receiver took a request")
+    assert request
+    assert "points of both may have been sent twice" in before
+
+
 @pytest.mark.parametrize("order", ["aaa bbbbb aa", "a bbbbb aaaa", "ab aa bb aa bb", "ab aa bb bb aa"])
 @pytest.mark.parametrize(
     "other",
