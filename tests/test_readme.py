@@ -17,12 +17,14 @@ from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("documented", [ForgeMetricsToOtlpOperator, ForgeMetricsTimetable])
 def test_every_argument_is_in_the_options(documented):
-    section = README.partition(f"### `{documented.__name__}`")[2].partition("\n#")[0]
+    section = REFERENCE.partition(f"## `{documented.__name__}`")[2].partition("\n#")[0]
     arguments = set(inspect.signature(documented.__init__).parameters) - {"self", "kwargs", "clock"}
     assert len(arguments) >= 3
     assert arguments <= set(re.findall(r"`(\w+)`", section))
@@ -30,20 +32,19 @@ def test_every_argument_is_in_the_options(documented):
 
 @pytest.mark.parametrize(("name", "form"), [("forge", FORGE), ("otlp", OTLP)])
 def test_every_extra_of_the_forms_is_in_the_options(name, form):
-    section = README.partition(f"### Connection `{name}`")[2].partition("\n#")[0]
+    section = REFERENCE.partition(f"## Connection `{name}`")[2].partition("\n#")[0]
     assert {extra.name for extra in form.extras} <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_every_command_and_every_option_is_in_the_section_on_them():
-    section = README.partition("### On the command line")[2].partition("\n#")[0]
+    section = REFERENCE.partition("## On the command line")[2].partition("\n#")[0]
     told = set(re.findall(r"`([\w-]+)`", section))
     for command in COMMANDS:
         assert {command.name} | {flag for option in command.options for flag in option.flags} <= told
 
 
 def test_every_message_that_is_explained_is_one_of_the_code():
-    section = README.partition("## When something fails")[2].partition("\n#")[0]
-    told = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    told = [row.split("|")[1] for row in TROUBLESHOOTING.splitlines() if row.startswith("| `")]
     assert len(told) >= 15
     texts = texts_of_the_package()
     for message in re.findall(r"`([^`]+)`", " ".join(told)):
@@ -60,9 +61,9 @@ def texts_of_the_package():
 
 
 def test_it_describes_the_mapping_that_is_made():
-    assert f"mapping version {MAPPING_VERSION};" in README
-    assert SCOPE_NAME in README
-    assert SCHEMA_URL.rpartition("/")[2] in README
+    assert f"mapping version {MAPPING_VERSION};" in REFERENCE
+    assert SCOPE_NAME in REFERENCE
+    assert SCHEMA_URL.rpartition("/")[2] in REFERENCE
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
