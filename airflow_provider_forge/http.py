@@ -6,6 +6,7 @@ import datetime as dt
 import email.utils
 import ipaddress
 import math
+import re
 import socket
 import ssl
 import urllib.parse
@@ -24,6 +25,7 @@ __all__ = [
     "check_cleartext",
     "check_url",
     "explain_transport_error",
+    "is_credential",
     "is_loopback",
     "is_tls_failure",
     "retry_after",
@@ -35,6 +37,7 @@ USER_AGENT = f"airflow-provider-forge/{__version__}"
 _HEADERS = ("retry-after", "x-ratelimit-reset")
 _EPOCH_FROM = 1e9
 _LONGEST = 24 * 60 * 60.0
+_CREDENTIAL_NAME = re.compile("auth|cookie|credential|key|pass|secret|session|sig|token", re.IGNORECASE)
 
 
 def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
@@ -210,3 +213,8 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_credential(name: str) -> bool:
+    """Return whether a header of this name carries a secret."""
+    return bool(_CREDENTIAL_NAME.search(name))

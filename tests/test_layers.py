@@ -13,7 +13,8 @@ NAME = PACKAGE.name
 
 # Files at the root that any room may import.
 FOUNDATION = {
-    *("exceptions", "exchange", "files", "http", "json_text", "proxies", "redis_client", "text", "windows"),
+    *("exceptions", "exchange", "files", "http", "json_text", "proxies", "redis_client", "state_store"),
+    *("text", "windows"),
     NAME,
 }
 # The rooms, each with those that it may import.

@@ -12,7 +12,7 @@ import contextlib
 import datetime as dt
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["Environment", "EnvironmentDirectory", "Layers", "StateStore"]
+    from airflow_provider_forge.state_store import StateStore
+
+__all__ = ["Environment", "EnvironmentDirectory", "Layers"]
 
 log = get_logger(__name__)
 
@@ -64,16 +66,6 @@ class Environment:
         name = kind.lower() if key in _STANDARD_KEYS else key
         # A custom environment's key is a developer's choice; here it becomes text for logs and labels.
         return cls(printable(ari_or_id.rsplit("/", 1)[-1].lower()), printable(name))
-
-
-class StateStore(Protocol):
-    """Keeps one JSON object, across tasks and machines."""
-
-    def load(self) -> dict[str, Any]:
-        """Return the object; an empty one where there is none."""
-
-    def save(self, content: dict[str, Any]) -> None:
-        """Keep the object."""
 
 
 class EnvironmentDirectory:

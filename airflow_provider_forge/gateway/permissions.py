@@ -12,6 +12,7 @@ import msgspec
 from airflow_provider_forge.exceptions import AccessForbidden, ForgeError, QueryRefused
 from airflow_provider_forge.gateway.environments import Environment, EnvironmentDirectory
 from airflow_provider_forge.gateway.queries import ACCESS, app_metrics_variables
+from airflow_provider_forge.state_store import NullStateStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +58,6 @@ class Permissions:
             ConfigurationError: It hasn't one of that name, or an ARI is malformed or another app's.
         """
         EnvironmentDirectory(app_id, lambda: list(self.environments), NullStateStore()).find(wanted)
-
-
-class NullStateStore:
-    def load(self) -> dict[str, Any]:
-        return {}
-
-    def save(self, content: dict[str, Any]) -> None:
-        pass
 
 
 def find_permissions(

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.connection_forms import OTLP
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.http import check_cleartext
+from airflow_provider_forge.http import check_cleartext, is_credential
 from airflow_provider_forge.utils.connections import (
     Extras,
     find_connection,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["OtlpHook", "is_credential", "problem_of_ledger_url"]
+__all__ = ["OtlpHook", "problem_of_ledger_url"]
 
 _OWN_SETTINGS = {
     "allow_cleartext",
@@ -40,8 +40,6 @@ _OWN_SETTINGS = {
 _URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
 # Whatever is between the colon and the last @: a secret may hold slashes.
 _PASSWORD_IN_URL = re.compile("://[^/@]*:.*@")
-
-_NAME_OF_SECRET = re.compile("auth|cookie|credential|key|pass|secret|session|sig|token", re.IGNORECASE)
 
 
 class OtlpHook(BaseHook):
@@ -124,12 +122,12 @@ class OtlpHook(BaseHook):
                 )
             endpoint = self._endpoint(host, secret, extras) if host else endpoint_from_environ(os.environ)
             endpoint = self._with_own_settings(endpoint, extras)
-            if connection.password or any(map(_NAME_OF_SECRET.search, endpoint.headers)):
+            if connection.password or any(map(is_credential, endpoint.headers)):
                 field = "host" if host else "OTEL_EXPORTER_OTLP_ENDPOINT"
                 check_cleartext(field, endpoint.url, allowed=extras.flag("allow_cleartext"))
         for name, value in endpoint.headers.items():
             # Not all of them: to mask "production" would make every log unreadable.
-            if _NAME_OF_SECRET.search(name):
+            if is_credential(name):
                 mask_secret(value)
                 # Receivers like to repeat a token, but not the scheme before it.
                 mask_secret(value.partition(" ")[2] or value)
@@ -209,8 +207,3 @@ def problem_of_ledger_url(url: str) -> str | None:
 def _unread(password: str | None, extras: Extras) -> list[str]:
     """Return the names of the set fields that say something about the receiver."""
     return ["password"] * bool(password) + sorted(extras.names() - _OWN_SETTINGS)
-
-
-def is_credential(name: str) -> bool:
-    """Tell whether a header of this name carries a secret."""
-    return bool(_NAME_OF_SECRET.search(name))

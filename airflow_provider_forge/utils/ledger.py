@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_forge.exceptions import LedgerUnavailable
-from airflow_provider_forge.hooks.otlp import is_credential
+from airflow_provider_forge.http import is_credential
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.shared import shared_directory
 from airflow_provider_forge.utils.storage import open_storage
