@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from airflow_provider_forge.cli.commands import COMMANDS
 from airflow_provider_forge.connection_forms import FORGE, OTLP
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.payload.conform import MAPPING_VERSION, SCHEMA_URL, SCOPE_NAME
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
@@ -20,6 +23,10 @@ README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_a_front_page():
+    assert len(README.split()) <= 1500
 
 
 @pytest.mark.parametrize("documented", [ForgeMetricsToOtlpOperator, ForgeMetricsTimetable])
@@ -64,6 +71,32 @@ def test_it_describes_the_mapping_that_is_made():
     assert f"mapping version {MAPPING_VERSION};" in REFERENCE
     assert SCOPE_NAME in REFERENCE
     assert SCHEMA_URL.rpartition("/")[2] in REFERENCE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_commands_exist(page):
+    text = page.read_text()
+    ours = re.findall(r"(?:airflow forge|python -m airflow_provider_forge) ([a-z]\w*)", text)
+    assert set(ours) <= {command.name for command in COMMANDS}
+    targets = re.findall(r"^[a-z-]+(?=:)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_json_is_valid(page):
+    for block in re.findall(r"^```json\n(.+?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        json.loads(block)
+
+
+@pytest.mark.parametrize(("name", "hook"), [("FORGE", ForgeMetricsHook), ("OTLP", OtlpHook)])
+def test_the_hooks_take_the_connections_of_the_readme(name, hook, monkeypatch):
+    [connection] = re.findall(rf"export AIRFLOW_CONN_{name}_DEFAULT='(.+?)'", README, re.DOTALL)
+    app = "12345678-1234-4234-8234-123456789abc"
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name}_DEFAULT", connection.replace("<uuid>", app))
+    if hook is ForgeMetricsHook:
+        assert hook().app_id.endswith(app)
+    else:
+        assert hook().endpoint().url == "http://localhost:4318/v1/metrics"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
