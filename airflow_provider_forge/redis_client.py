@@ -89,6 +89,6 @@ class RedisServer:
             # Not chained: some versions of redis-py put the whole command, or the URL, into theirs.
             raise self._failure(
                 f"The Redis at {self.name}, which keeps {self._what}, did not answer"
-                f" ({type(error).__name__}: {sanitize(str(error), self._secrets)}). It is asked again; should"
-                " that not end, check that server, and rate_limit_store of the Forge Connection"
+                f" ({type(error).__name__}: {sanitize(str(error), self._secrets)}). The call will be retried."
+                " If this persists, check that server, and rate_limit_store of the Forge Connection"
             ) from None

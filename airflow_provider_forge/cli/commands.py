@@ -15,7 +15,7 @@ EPILOG = (
     "Connections come from AIRFLOW_CONN_… variables, or from wherever this machine's Airflow has them. Exit"
     " status: 0 all is well; 1 something is not as it should be (a failed check, a gap); 2 a wrong argument"
     " or Connection; 3 Atlassian or the receiver has refused; 4 it failed for now, trying again may help;"
-    " 70 something that was not foreseen."
+    " 70 an internal error."
 )
 
 

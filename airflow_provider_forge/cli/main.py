@@ -25,7 +25,7 @@ __all__ = ["execute", "main"]
 WRONG_ARGUMENT = 2
 REFUSED = 3
 FAILED_FOR_NOW = 4
-UNFORESEEN = 70
+INTERNAL_ERROR = 70
 """As sysexits.h has it."""
 INTERRUPTED = 130
 
@@ -67,18 +67,18 @@ def _run(name: str, options: argparse.Namespace, output: Output) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - Python's own status would be the 1 of a gap
         output.failure(type(error).__name__, _tell(error), as_json=options.json)
-        return UNFORESEEN
+        return INTERNAL_ERROR
     return status
 
 
 def _tell(error: Exception) -> str:
-    """Return in one line what was not foreseen, and the last place of ours that it went through."""
+    """Describe an unexpected error in one line, with the last line of this package in its traceback."""
     ours = str(Path(__file__).parent.parent)
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
     place = f"{Path(places[-1].filename).relative_to(ours)}:{places[-1].lineno}"
     what, *_ = str(error).splitlines() or [""]
     return (
-        f"{type(error).__name__} at {place}: {what}. This was not foreseen: if Airflow itself works"
+        f"{type(error).__name__} at {place}: {what}. This is a bug: if Airflow itself works"
         f" (`airflow db check`), please report this line, with the version {__version__}"
     )
 

@@ -54,8 +54,8 @@ class Checkpoint:
             raise
         except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
             raise LedgerUnavailable(
-                f"The progress of earlier tries cannot be read ({type(error).__name__}: {error}). It is tried"
-                " again; should that not end, look at the API server's log"
+                f"The progress of earlier tries cannot be read ({type(error).__name__}: {error}). It will"
+                " be retried. If this persists, see the API server's log"
             ) from error
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None

@@ -98,7 +98,7 @@ class Exporter:
             halves = window.halves()
             if not halves:
                 raise
-            log.warning("%s; asked again as two halves", error)
+            log.warning("%s; requesting its two halves instead", error)
         except WindowExpired as error:  # while others were delivered, or it waited for the rate limit
             if on_expired == "fail":
                 raise
@@ -144,8 +144,8 @@ class Exporter:
             deliver(self._read(metrics), self.receiver, self.ledger, self.policy, report, self.attempts)
         except MalformedOtlp as error:
             raise BrokenAnswer(
-                f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)}). They are asked"
-                " for again; should that not end, please open an issue with airflow-provider-forge",
+                f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)}). The"
+                " call will be retried. If this persists, please open an issue with airflow-provider-forge",
                 request_id=metrics.request_id,
             ) from error
 

@@ -195,7 +195,7 @@ class LedgerSession:
                 break
             else:
                 raise LedgerUnavailable(
-                    f"Other tasks have written the same entry {MOST_TRIES} times in a row. It is tried again"
+                    f"Other tasks have written the same entry {MOST_TRIES} times in a row. It will be retried"
                 )
         self._dirty.clear()
 

@@ -176,7 +176,7 @@ class ObjectStore:
             return expected is None or _digest(_content(path)) == expected
 
         if not local_file.replace(path, content, still=is_as_read):
-            raise ValueReplaced(f"Another task has written {path} since it was read. It is tried again")
+            raise ValueReplaced(f"Another task has written {path} since it was read. It will be retried")
 
     def delete(self, key: str) -> None:
         """Remove a file."""
@@ -198,9 +198,9 @@ class ObjectStore:
 
     def _unavailable(self, verb: str, path: Any, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"The record of deliveries cannot be {verb} at {path} ({type(error).__name__}: {error}). It is"
-            " tried again; should that not end, check the OTLP Connection's extra ledger_url and the rights"
-            " of its credentials"
+            f"The record of deliveries cannot be {verb} at {path} ({type(error).__name__}: {error}). It"
+            " will be retried. If this persists, check the OTLP Connection's extra ledger_url and the"
+            " permissions of its credentials"
         )
 
 

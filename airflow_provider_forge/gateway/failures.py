@@ -210,7 +210,7 @@ def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Repl
             request_id=reply.request_id,
         )
     return GatewayUnavailable(
-        f"The gateway failed{said}. It is asked again; see {_STATUS_PAGE}",
+        f"The gateway failed{said}. The call will be retried; see {_STATUS_PAGE}",
         retry_after=reply.retry_after,
         request_id=reply.request_id,
     )

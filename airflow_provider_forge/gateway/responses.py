@@ -116,7 +116,7 @@ def read_answer(
         content_type = sanitize(response.headers.get("content-type", "no content type"), secrets, most=100)
         raise BrokenAnswer(
             f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes,"
-            f" {content_type}). It is asked again; should that not end, check the Connection's host",
+            f" {content_type}). The call will be retried. If this persists, check the Connection's host",
             request_id=request_id,
         )
     if not isinstance(envelope, _EnvelopeOf):
@@ -146,7 +146,7 @@ def _decode(
 
 def _broken(what: str, request_id: str | None) -> BrokenAnswer:
     return BrokenAnswer(
-        f"The gateway gave {what}. It is asked again; should that not end, check the Forge"
+        f"The gateway gave {what}. The call will be retried. If this persists, check the Forge"
         " Connection's host, and look at the app's metrics in Atlassian's developer console",
         request_id=request_id,
     )

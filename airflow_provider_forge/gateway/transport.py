@@ -156,8 +156,8 @@ class Transport:
             flowing = len(error.content) >= FLOWING
             return self._no_answer(cause, wire, splittable=splittable, request_id=request_id, flowing=flowing)
         return BrokenAnswer(
-            f"The gateway's answer cannot be read: {error.reason}. It is asked again; should that not end,"
-            " check the Forge Connection's host, and the proxies on the way",
+            f"The gateway's answer cannot be read: {error.reason}. The call will be retried. If this"
+            " persists, check the Forge Connection's host, and the proxies on the way",
             request_id=request_id,
         )
 
@@ -182,7 +182,7 @@ class Transport:
                 f"{what}: the window may be too much for one answer. {HALVES}", request_id=request_id
             )
         return GatewayUnavailable(
-            f"{what}. It is asked again; should that not end, check the Forge Connection's host, timeout and"
-            " network",
+            f"{what}. The call will be retried. If this persists, check the Forge Connection's host,"
+            " timeout and network",
             request_id=request_id,
         )

@@ -188,8 +188,8 @@ class OtlpClient:
             why = f": it took longer than {seconds:g} s as a whole"
         said = f"{type(error).__name__}: {sanitize(str(error), self._secrets)}"
         return ReceiverUnavailable(
-            f"No answer from {self._host()}{self._route.words} ({said}){why}. It is tried again; should that"
-            " not end, check the OTLP Connection's host and the network",
+            f"No answer from {self._host()}{self._route.words} ({said}){why}. The request will be"
+            " retried. If this persists, check the OTLP Connection's host and the network",
             maybe_stored=self._wire.sent,
             transient=transient,
         )
@@ -206,7 +206,10 @@ class OtlpClient:
         if status in _RETRYABLE:
             wait = retry_after(reply.headers, dt.datetime.now(dt.timezone.utc))
             return ReceiverUnavailable(
-                f"{what}. It is tried again", retry_after=wait, maybe_stored=maybe_stored, transient=True
+                f"{what}. The request will be retried",
+                retry_after=wait,
+                maybe_stored=maybe_stored,
+                transient=True,
             )
         if status == 413 or (status == 400 and export.size > SUSPICIOUS_BYTES):
             return RequestTooLarge(

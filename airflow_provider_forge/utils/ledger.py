@@ -85,8 +85,8 @@ class AssetStore:
         except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
             raise LedgerUnavailable(
                 f"Airflow's asset state store did not {verb} an entry of {self.name}"
-                f" ({type(error).__name__}: {error}). It is tried again; should that not end, look at the"
-                " API server's log"
+                f" ({type(error).__name__}: {error}). It will be retried. If this persists, see the API"
+                " server's log"
             ) from error
 
 

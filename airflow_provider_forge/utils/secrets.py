@@ -27,7 +27,7 @@ WAITS = (0.5, 1.5, 4.0)
 database raises and answers "not found"; a database that is locked is so for a moment."""
 
 _ABSENT = (ErrorType.CONNECTION_NOT_FOUND, ErrorType.VARIABLE_NOT_FOUND)
-_LATE = "found only when asked again"
+_LATE = "found only at the second attempt"
 
 
 def read_connection(
@@ -85,8 +85,8 @@ def read_variable(key: str) -> str | None:
 
 def _unavailable(name: str, failures: list[str]) -> SecretsUnavailable:
     return SecretsUnavailable(
-        f"Airflow cannot read the {name} at this moment ({', '.join(failures)}). It is tried again; should"
-        " that not end, look at the secrets backend and at the API server's log"
+        f"Airflow cannot read the {name} at this moment ({', '.join(failures)}). It will be retried. If"
+        " this persists, check the secrets backend and the API server's log"
     )
 
 

@@ -48,15 +48,16 @@ def open_storage(url: str) -> Any:
         conn_id = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "")
         if conn_id and read_connection(BaseHook, conn_id):
             raise LedgerUnavailable(
-                f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago. It is"
-                " tried again"
+                f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago. It"
+                " will be retried"
             ) from error
         raise ConfigurationError(
             "ledger_url", f"names a Connection that is not there ({error}): add it, or name another"
         ) from error
     except Exception as error:  # what looks a Connection or credentials up can fail in any way
         raise LedgerUnavailable(
-            f"The record of deliveries cannot be opened ({type(error).__name__}: {error}). It is tried again;"
-            " should that not end, check the OTLP Connection's extra ledger_url and the Connection it names"
+            f"The record of deliveries cannot be opened ({type(error).__name__}: {error}). It will be"
+            " retried. If this persists, check the OTLP Connection's extra ledger_url and the Connection it"
+            " names"
         ) from error
     return path

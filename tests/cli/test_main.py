@@ -1,4 +1,4 @@
-"""What becomes of errors that nobody has foreseen."""
+"""How unexpected errors are reported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import re
 import pytest
 
 from airflow_provider_forge.cli import check
-from airflow_provider_forge.cli.main import UNFORESEEN, execute
+from airflow_provider_forge.cli.main import INTERNAL_ERROR, execute
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_error_that_was_not_foreseen_is_one_line_and_a_status_of_its_own(
-    monkeypatch, capsys, caplog, as_json
-):
+def test_an_error_that_is_a_bug_is_one_line_and_a_status_of_its_own(monkeypatch, capsys, caplog, as_json):
     caplog.set_level(logging.WARNING, "airflow_provider_forge")  # which a command sets for good
 
     def fail(*_):
@@ -24,7 +22,7 @@ def test_an_error_that_was_not_foreseen_is_one_line_and_a_status_of_its_own(
 
     monkeypatch.setattr(check, "forge_hook", fail)
     options = argparse.Namespace(json=as_json, forge_conn_id="forge_default")
-    assert execute("check", options) == UNFORESEEN == 70
+    assert execute("check", options) == INTERNAL_ERROR == 70
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert re.match(r"KeyError at cli/check\.py:\d+: .*surprise.* please report this line", line)

@@ -37,14 +37,14 @@ class Row:
     new_token: bool = False
 
 
-ASKED_AGAIN = r"asked again; see https://developer\.status\.atlassian\.com"
-NO_ANSWER = r"^No answer from .*asked again; .*check the Forge Connection's host, timeout and network"
+ASKED_AGAIN = r"will be retried; see https://developer\.status\.atlassian\.com"
+NO_ANSWER = r"^No answer from .*will be retried. .*check the Forge Connection's host, timeout and network"
 CREDENTIALS = r"^Atlassian refused the credentials .*password \(its API token\).*make a new one"
 FORBIDDEN = r"^Atlassian does not let this account read this app .*must belong to the account that owns"
 TOO_MANY = r"^Atlassian counted too many calls .*Another program with the same account"
 CUT_OFF = r"^The gateway's answer is cut off or not GraphQL .*check the Connection's host"
 UNKNOWN = r"^The gateway failed in a way that this version does not know: .*taken for a refusal"
-NULL = r"^The gateway gave null as {}\. It is asked again; .*developer console"
+NULL = r"^The gateway gave null as {}\. The call will be retried. .*developer console"
 
 ROWS = {
     "reset": Row(Fault("reset"), GatewayUnavailable, NO_ANSWER, answered=False),
@@ -266,7 +266,7 @@ def test_a_window_that_is_too_much_is_asked_for_in_halves(line, fault, caplog):
     assert line.asked == [FIRST, MIDDLE, part(0, 7), part(7, 15), part(7, 11), part(11, 15), LAST]
     assert line.received == line.generated()
     assert summary["calls"] == 5
-    assert caplog.text.count("asked again as two halves") == 2
+    assert caplog.text.count("requesting its two halves instead") == 2
     # It is asked in whole windows now, and what was delivered in parts is known all the same.
     line.gateway.clear_faults()
     line.assert_nothing_left()

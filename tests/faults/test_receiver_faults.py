@@ -37,8 +37,8 @@ class Row:
     otlp: dict[str, Any] = field(default_factory=dict)
 
 
-NO_ANSWER = r"^No answer from .*tried again; should that not end, check the OTLP Connection's host"
-BUSY = r" answered {}.*\. It is tried again$"
+NO_ANSWER = r"^No answer from .*will be retried. If this persists, check the OTLP Connection's host"
+BUSY = r" answered {}.*\. The request will be retried$"
 FORBIDDEN = r" answered {}.*, which OTLP forbids to try again: .*{}"
 NOT_KNOWN = "sent before, and whether they arrived is not known"
 

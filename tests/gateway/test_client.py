@@ -159,7 +159,7 @@ FORBIDDEN = ("owns the app", "app_id", "token")
 REFUSED = ("metrics", "environments", "app_id", "times")
 HOST = ("host", "https://api.atlassian.com/graphql")
 TOO_MANY = ("too many calls", "rate_limit_calls")
-FAILED = ("It is asked again", "https://developer.status.atlassian.com")
+FAILED = ("The call will be retried", "https://developer.status.atlassian.com")
 HALVES = ("halves", "fewer environments or metrics", "timeout", "https://developer.status.atlassian.com")
 
 
@@ -281,7 +281,11 @@ def test_a_gateway_that_is_silent_about_long_windows_only(gateway, connect, wind
 
 
 TOO_MUCH_FOR_A_LOOK_UP = [
-    (Fault("hang"), GatewayUnavailable, ("ReadTimeout", "It is asked again", "host, timeout and network")),
+    (
+        Fault("hang"),
+        GatewayUnavailable,
+        ("ReadTimeout", "The call will be retried", "host, timeout and network"),
+    ),
     (Fault("status", status=408), GatewayUnavailable, FAILED),
     (Fault("status", status=413), QueryRefused, REFUSED),
     (Fault("status", status=504), GatewayUnavailable, FAILED),

@@ -173,5 +173,5 @@ def test_a_variable_that_the_database_lists_is_not_taken_for_none(supervise):
 @through_the_api
 def test_a_variable_that_comes_when_asked_again_was_not_absent(supervise):
     supervise(NO_VARIABLE, VariableResult(key="forge_a", value="{}"))
-    with pytest.raises(SecretsUnavailable, match="found only when asked again"):
+    with pytest.raises(SecretsUnavailable, match="found only at the second attempt"):
         read_variable("forge_a")
