@@ -114,6 +114,21 @@ def test_every_page_is_in_the_list_of_pages(page):
     assert f"(docs/{page.name})" in README.partition("## More")[2]
 
 
+def test_the_design_names_every_room_and_every_file_at_the_root():
+    named = set(re.findall(r"`([\w.]+/?)`", (ROOT / "docs" / "design.md").read_text()))
+    package = ROOT / "airflow_provider_forge"
+    assert {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} <= named
+    assert {path.name for path in package.glob("*.py")} <= named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_modules_it_names_exist(page):
+    package = ROOT / "airflow_provider_forge"
+    rooms = "|".join(path.name for path in package.iterdir() if path.is_dir())
+    for name in re.findall(rf"`((?:(?:{rooms}|tests|benchmarks)/)[\w/]+\.py)`", page.read_text()):
+        assert (package / name).exists() or (ROOT / name).exists(), name
+
+
 def anchors(page):
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
