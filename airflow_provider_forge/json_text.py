@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-__all__ = ["UNREADABLE", "decode", "repair"]
+__all__ = ["UNREADABLE", "decode_or_repair", "repair"]
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `msgspec.json.decode` raises for a text that is not strict JSON."""
@@ -37,7 +37,7 @@ _LONGEST_NUMBER = 400
 """Letters; Python refuses to read a number of thousands of digits."""
 
 
-def decode(text: bytes | msgspec.Raw, kind: type[Kind]) -> tuple[Kind, bool]:
+def decode_or_repair(text: bytes | msgspec.Raw, kind: type[Kind]) -> tuple[Kind, bool]:
     """Decode JSON; if it is not strict JSON, decode it repaired.
 
     Args:

@@ -20,7 +20,9 @@ from airflow_provider_forge.gateway.responses import read_answer
 from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.payload.conform import Identity
-from airflow_provider_forge.payload.content import DictPayload, GatewayPayload, read
+from airflow_provider_forge.payload.dict_payload import DictPayload
+from airflow_provider_forge.payload.reader import read
+from airflow_provider_forge.payload.source import GatewayPayload
 from benchmarks import response
 
 if TYPE_CHECKING:
@@ -48,8 +50,8 @@ def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool =
 def request(given: GatewayPayload) -> ExportRequest:
     """Return one request with all points, including fingerprints and the check for anomalies."""
     content = read(given)
-    _ = content.points, content.anomalies
-    return content.encode(range(content.count))
+    _ = content.fingerprints, content.anomalies
+    return content.build_request(range(content.count))
 
 
 def compressed(given: GatewayPayload) -> bytes:
@@ -62,7 +64,7 @@ def ours(body: bytes) -> Steps:
 
     def passed_through() -> bytes:
         content = read(source(body, HTTP_JSON, conform=False, recorded=False))
-        return content.encode(range(content.count)).body
+        return content.build_request(range(content.count)).body
 
     return [
         ("slice and check syntax", lambda: source(body, HTTP_JSON)),
@@ -89,7 +91,7 @@ def others(body: bytes) -> Steps:
     def complete() -> bytes:
         content = DictPayload(source(body, HTTP_PROTOBUF))
         _ = content.anomalies
-        return content.encode(range(content.count)).body
+        return content.build_request(range(content.count)).body
 
     @functools.cache
     def app_metrics() -> dict[str, Any]:

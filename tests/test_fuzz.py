@@ -20,7 +20,10 @@ from airflow_provider_forge.gateway.responses import read_answer
 from airflow_provider_forge.otlp.endpoint import PROTOCOLS
 from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
-from airflow_provider_forge.payload.content import DictPayload, GatewayPayload, PassthroughPayload, read
+from airflow_provider_forge.payload.dict_payload import DictPayload
+from airflow_provider_forge.payload.passthrough_payload import PassthroughPayload
+from airflow_provider_forge.payload.reader import read
+from airflow_provider_forge.payload.source import GatewayPayload
 from tests.delivery.requests import said
 from tests.otlp.building import APP, PRODUCTION, almost_otlp, any_json, otlp_json, usual
 
@@ -111,16 +114,16 @@ bodies = st.one_of(
 
 
 def outcome(content):
-    numbers = range(len(content.points))
-    requests = [said(content.encode(chosen)) for chosen in (numbers, numbers[1:])]
-    return content.count, content.points, content.anomalies, content.left_out, requests
+    numbers = range(len(content.fingerprints))
+    requests = [said(content.build_request(chosen)) for chosen in (numbers, numbers[1:])]
+    return content.count, content.fingerprints, content.anomalies, content.left_out, requests
 
 
 def passed(content) -> bytes:
     """Return what is passed through, which may hold numbers that no reader of ours takes."""
-    numbers = range(len(content.points))
-    assert content.encode(numbers[1:]).points <= content.count
-    return content.encode(numbers).body
+    numbers = range(len(content.fingerprints))
+    assert content.build_request(numbers[1:]).points <= content.count
+    return content.build_request(numbers).body
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode, repair
+from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode_or_repair, repair
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,13 @@ from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode, repair
     ],
 )
 def test_what_has_one_meaning_is_repaired(text, value):
-    assert decode(text, Any) == (value, True)
+    assert decode_or_repair(text, Any) == (value, True)
     assert msgspec.json.decode(repair(text)) == value
 
 
 @pytest.mark.parametrize("text", [b'{"a":"\\ud83d\\ude00 \\\\ud83d","b":[1.5,-0,1e3]}', b"[]", b'"\\u0001"'])
 def test_strict_json_stays_as_it_is(text):
-    assert decode(text, Any) == (msgspec.json.decode(text), False)
+    assert decode_or_repair(text, Any) == (msgspec.json.decode(text), False)
     assert repair(text) == text
 
 
@@ -44,13 +44,13 @@ def test_strict_json_stays_as_it_is(text):
 )
 def test_what_is_cut_off_or_no_json_stays_unreadable(text):
     with pytest.raises(UNREADABLE):
-        decode(text, Any)
+        decode_or_repair(text, Any)
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_what_is_nested_without_end_is_cut_by_a_value_of_another_type(opening, closing):
     deep = opening * 100_000 + b"1" + closing * 100_000
-    value, repaired = decode(b'{"deep":%b,"after":"[{"}' % deep, Any)
+    value, repaired = decode_or_repair(b'{"deep":%b,"after":"[{"}' % deep, Any)
     assert repaired
     assert value["after"] == "[{"
     value, depth = value["deep"], 0
@@ -62,4 +62,4 @@ def test_what_is_nested_without_end_is_cut_by_a_value_of_another_type(opening, c
 
 def test_a_shape_that_differs_is_still_told():
     with pytest.raises(msgspec.ValidationError):
-        decode(b'{"a":1}', list[int])
+        decode_or_repair(b'{"a":1}', list[int])

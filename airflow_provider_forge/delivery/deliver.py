@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.ledger import Ledger, Selection
     from airflow_provider_forge.delivery.session import LedgerSession
     from airflow_provider_forge.otlp.client import OtlpClient
-    from airflow_provider_forge.payload.content import Payload
     from airflow_provider_forge.payload.fingerprints import Fingerprint
+    from airflow_provider_forge.payload.source import Payload
 
 __all__ = ["DeliveryStats", "FetchedWindow", "Policy", "deliver"]
 
@@ -135,7 +135,7 @@ def deliver(
         ExportRefused: It refuses requests, whatever is in them.
     """
     with ledger.page(
-        answer.content.points, answer.selection, answer.start, answer.end, reread=answer.reread
+        answer.content.fingerprints, answer.selection, answer.start, answer.end, reread=answer.reread
     ) as page:
         return _Delivery(
             answer, receiver, page, policy, report or DeliveryStats(), attempts or Attempts()
@@ -229,7 +229,7 @@ class _Delivery:
         todo = [(numbers, HALVINGS)] if numbers else []
         while todo:
             batch, halvings = todo.pop()
-            export = self._content.encode(batch)
+            export = self._content.build_request(batch)
             parts = -(-export.size // self._most_bytes)
             if parts > 1 and len(batch) > 1:
                 todo += [(part, halvings) for part in reversed(_cut(batch, parts))]

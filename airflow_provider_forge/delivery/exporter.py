@@ -152,7 +152,8 @@ class Exporter:
     def _read(self, metrics: AppMetrics) -> FetchedWindow:
         from airflow_provider_forge.delivery.deliver import FetchedWindow
         from airflow_provider_forge.delivery.ledger import Selection
-        from airflow_provider_forge.payload.content import GatewayPayload, read
+        from airflow_provider_forge.payload.reader import read
+        from airflow_provider_forge.payload.source import GatewayPayload
 
         environments = [environment.id for environment in metrics.environments]
         names = {environment.id: environment.name for environment in metrics.environments if environment.name}
@@ -173,7 +174,7 @@ class Exporter:
             metrics.window.end,
             selection,
             content,
-            lambda others: read(dataclasses.replace(source, environments=others)).points,
+            lambda others: read(dataclasses.replace(source, environments=others)).fingerprints,
             metrics.request_id,
         )
 

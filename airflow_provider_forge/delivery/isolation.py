@@ -16,7 +16,7 @@ from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from airflow_provider_forge.delivery.sender import Sender
-    from airflow_provider_forge.payload.content import Payload
+    from airflow_provider_forge.payload.source import Payload
 
 __all__ = ["Isolation", "halves"]
 
@@ -96,7 +96,7 @@ class Isolation:
 
     def leave_out(self, batch: list[int], refusal: ExportRefused) -> None:
         """Go on without points that are refused by themselves: they must not hold back the rest."""
-        metric = self._content.points[batch[0]].metric
+        metric = self._content.fingerprints[batch[0]].metric
         log.warning("%s: %d points are left out: %s", metric, len(batch), refusal)
         self._left_out[metric] += len(batch)
         self._first = self._first or refusal
@@ -113,7 +113,7 @@ class Isolation:
     def _by_metric(self, batch: list[int]) -> list[list[int]]:
         metrics: dict[str, list[int]] = {}
         for number in batch:
-            metrics.setdefault(self._content.points[number].metric, []).append(number)
+            metrics.setdefault(self._content.fingerprints[number].metric, []).append(number)
         return list(metrics.values())
 
     def _refused_of(
@@ -177,7 +177,7 @@ class Isolation:
     def _try(self, part: list[int]) -> ExportRefused | None:
         self._requests += 1
         try:
-            self._sender.send(part, self._content.encode(part))
+            self._sender.send(part, self._content.build_request(part))
         except ExportRefused as refusal:
             if self._alive:
                 self._sender.attempts.refusals = 0

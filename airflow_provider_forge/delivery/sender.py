@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.session import LedgerSession
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.requests import ExportRequest
-    from airflow_provider_forge.payload.content import Payload
+    from airflow_provider_forge.payload.source import Payload
 
 __all__ = ["Sender"]
 
@@ -112,7 +112,7 @@ class Sender:
             batch = [number for number in batch if number not in there]
             if not batch:
                 return
-            export = self._content.encode(batch)
+            export = self._content.build_request(batch)
         self._note_repetition(batch)
         try:
             self._report.warnings += self._receiver.export(export, seconds=seconds) is not None

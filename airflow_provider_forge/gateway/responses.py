@@ -136,9 +136,9 @@ def _decode(
     """Return the envelope; without its data, in a second pass, where these are of another shape."""
     try:
         try:
-            envelope, _ = json_text.decode(response.content, _EnvelopeOf[kind])  # type: ignore[valid-type]
+            envelope, _ = json_text.decode_or_repair(response.content, _EnvelopeOf[kind])  # type: ignore[valid-type]
         except msgspec.ValidationError as mismatch:
-            return json_text.decode(response.content, _Envelope)[0], mismatch
+            return json_text.decode_or_repair(response.content, _Envelope)[0], mismatch
     except json_text.UNREADABLE:
         return None, None
     return envelope, None

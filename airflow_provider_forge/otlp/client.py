@@ -25,7 +25,7 @@ from airflow_provider_forge.http import USER_AGENT, explain_transport_error, ret
 from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.replies import Reply, partial_success, words
-from airflow_provider_forge.otlp.requests import encode
+from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import get_logger
 
@@ -137,7 +137,7 @@ class OtlpClient:
             ForgeError: As for `export`.
         """
         started = time.monotonic()
-        reply, _ = self._export(encode([], self.endpoint.protocol), None)
+        reply, _ = self._export(encode_request([], self.endpoint.protocol), None)
         return ProbeResult(
             host=self._host(),
             status=reply.status,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["ExportRequest", "encode", "json_chunks", "known_fields"]
+__all__ = ["ExportRequest", "encode_request", "json_chunks", "known_fields"]
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class ExportRequest:
         return b"".join(self.chunks)
 
 
-def encode(
+def encode_request(
     resource_metrics: list[Json], protocol: str, *, verbatim: bytes | msgspec.Raw | None = None
 ) -> ExportRequest:
     """Encode one request.

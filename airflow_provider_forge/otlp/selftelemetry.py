@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.messages import DELTA, Json, any_value
-from airflow_provider_forge.otlp.requests import ExportRequest, encode
+from airflow_provider_forge.otlp.requests import ExportRequest, encode_request
 from airflow_provider_forge.payload.conform import SCHEMA_URL, SERVICE_NAMESPACE
 from airflow_provider_forge.text import get_logger
 
@@ -165,7 +165,7 @@ def encode_measurements(
         metric[kind]["dataPoints"].append(_point(each, reporter, start, now))
     scope = {"scope": {"name": SCOPE_NAME}, "metrics": list(metrics.values())}
     resource = {"resource": reporter.resource(), "schemaUrl": SCHEMA_URL, "scopeMetrics": [scope]}
-    return encode([resource], protocol)
+    return encode_request([resource], protocol)
 
 
 def send_measurements(

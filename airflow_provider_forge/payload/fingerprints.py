@@ -32,7 +32,7 @@ __all__ = [
     "Fingerprint",
     "begin_key",
     "canonical_attributes",
-    "fingerprints",
+    "fingerprint_points",
     "minute_of",
     "value_hash",
 ]
@@ -107,7 +107,7 @@ def value_hash(value: bytes) -> bytes:
     return hashlib.blake2b(value, digest_size=VALUE_BYTES).digest()
 
 
-def fingerprints(
+def fingerprint_points(
     resource_metrics: list[Json], *, environments: Iterable[str], minute: int
 ) -> list[Fingerprint]:
     """Return the fingerprints of all points, in the order of `data_points`.

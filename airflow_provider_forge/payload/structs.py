@@ -39,13 +39,13 @@ __all__ = [
     "Times",
     "UnsupportedShape",
     "attribute_text",
-    "decode",
     "decode_attributes",
+    "decode_structs",
     "dictionary",
     "doubles",
     "envelope",
     "integers",
-    "metrics_of",
+    "metric_structs",
     "point_decoder",
     "scan_times",
 ]
@@ -284,7 +284,7 @@ integers: Callable[[Raw], list[int]] = msgspec.json.Decoder(list[int], strict=Fa
 _wholes = msgspec.json.Decoder(list[Int64]).decode
 
 
-def decode(resource_metrics: Raw | bytes) -> list[ResourceMetrics[Raw]]:
+def decode_structs(resource_metrics: Raw | bytes) -> list[ResourceMetrics[Raw]]:
     """Read the text of an array of `ResourceMetrics`, but for the points in it.
 
     Raises:
@@ -311,7 +311,7 @@ def _check_utf8(text: memoryview) -> None:
     decoder.decode(b"", final=True)
 
 
-def metrics_of(resources: list[ResourceMetrics[Each]]) -> Iterator[Metric[Each]]:
+def metric_structs(resources: list[ResourceMetrics[Each]]) -> Iterator[Metric[Each]]:
     """Yield each metric."""
     for resource in resources:
         for scope in resource.scopeMetrics:

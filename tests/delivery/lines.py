@@ -15,14 +15,15 @@ from airflow_provider_forge.delivery import deliver as deliver_module
 from airflow_provider_forge.delivery.deliver import DeliveryStats, FetchedWindow, Policy, deliver
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.otlp.endpoint import Endpoint
-from airflow_provider_forge.payload.content import GatewayPayload, read
+from airflow_provider_forge.payload.reader import read
+from airflow_provider_forge.payload.source import GatewayPayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from airflow_provider_forge.delivery.accounts import Account
     from airflow_provider_forge.delivery.attempts import Attempts
-    from airflow_provider_forge.payload.content import Payload
+    from airflow_provider_forge.payload.source import Payload
 
 EPOCH = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.timezone.utc)
 NOW = EPOCH + dt.timedelta(hours=2)
@@ -232,6 +233,6 @@ class Line:
             at(end),
             selection,
             content(selection.environments),
-            lambda environments: content(environments).points,
+            lambda environments: content(environments).fingerprints,
         )
         return deliver(answer, self.receiver, ledger or self.ledger(), Policy(**policy), None, attempts)

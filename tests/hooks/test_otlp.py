@@ -12,7 +12,7 @@ from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks import otlp
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.otlp.endpoint import Endpoint
-from airflow_provider_forge.otlp.requests import encode
+from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.sandbox import OtlpSink
 
 CANARY = "hunter2-canary"
@@ -424,7 +424,7 @@ def test_it_sends(connect, protocol):
     with OtlpSink() as sink:
         hook = connect(sink.url, "secret", auth_header="X-Api-Key", protocol=protocol)
         with hook.get_conn() as client:
-            client.export(encode([{"scopeMetrics": []}], protocol))
+            client.export(encode_request([{"scopeMetrics": []}], protocol))
         (request,) = sink.requests
     assert request.headers["x-api-key"] == "secret"
     assert "authorization" not in request.headers

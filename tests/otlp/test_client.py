@@ -26,7 +26,7 @@ from airflow_provider_forge.exceptions import (
 from airflow_provider_forge.otlp.client import SUSPICIOUS_BYTES, OtlpClient
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
 from airflow_provider_forge.otlp.replies import MAX_REPLY
-from airflow_provider_forge.otlp.requests import ExportRequest, encode
+from airflow_provider_forge.otlp.requests import ExportRequest, encode_request
 from airflow_provider_forge.sandbox import Fault, OtlpSink
 from tests.certificates import make_certificate
 from tests.otlp.building import entry, gauge, metric, point
@@ -44,13 +44,13 @@ def an_export(protocol: str = HTTP_PROTOBUF) -> ExportRequest:
         metric("forge_api_request_count", *(point(**time) for time in times)),
         gauge("cpu", point(**times[0])),
     )
-    return encode([entry(*metrics)], protocol)
+    return encode_request([entry(*metrics)], protocol)
 
 
 def an_export_of(size: int) -> ExportRequest:
     """Return a request of so many bytes, which compress well."""
-    frame = encode([entry(metric("x", point()), schemaUrl="")], HTTP_JSON).body
-    return encode([entry(metric("x", point()), schemaUrl="x" * (size - len(frame)))], HTTP_JSON)
+    frame = encode_request([entry(metric("x", point()), schemaUrl="")], HTTP_JSON).body
+    return encode_request([entry(metric("x", point()), schemaUrl="x" * (size - len(frame)))], HTTP_JSON)
 
 
 def send(url: str, protocol: str = HTTP_PROTOBUF, export: ExportRequest | None = None, **settings) -> None:
@@ -466,7 +466,7 @@ def test_what_is_larger_than_the_endpoint_says_is_not_sent(sink):
 
 def test_the_limit_is_of_the_bytes_after_compression(start_receiver):
     noise = random.Random(1).randbytes(1024).hex()
-    export = encode([entry(metric("x", point()), schemaUrl=noise)], HTTP_JSON)
+    export = encode_request([entry(metric("x", point()), schemaUrl=noise)], HTTP_JSON)
     receiver = start_receiver()
     send(receiver.url, HTTP_JSON, export)
     ((_, _, body),) = receiver.requests
@@ -605,7 +605,7 @@ def test_a_call_ends_when_it_has_taken_as_long_as_it_may_as_a_whole():
 
 def test_a_request_that_was_not_handed_over_whole_is_not_stored():
     body = random.Random(1).randbytes(8 * 2**20).hex()
-    export = encode([entry(metric("x", point()), schemaUrl=body)], HTTP_JSON)
+    export = encode_request([entry(metric("x", point()), schemaUrl=body)], HTTP_JSON)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # It takes the connection and reads nothing, until the buffers are full.
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS
 from airflow_provider_forge.otlp.messages import MalformedOtlp, count_points, decode
-from airflow_provider_forge.otlp.requests import encode
+from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.payload.anomalies import find_anomalies
 from airflow_provider_forge.payload.conform import Identity, conform
 from tests.otlp.building import (
@@ -44,7 +44,7 @@ def message_of(export) -> ExportMetricsServiceRequest:
 @given(resource_metrics=otlp_json)
 def test_every_message_is_what_protobufs_own_reader_makes_of_it(protocol, resource_metrics):
     before = copy.deepcopy(resource_metrics)
-    export = encode(resource_metrics, protocol)
+    export = encode_request(resource_metrics, protocol)
     assert message_of(export).SerializeToString() == reference(before).SerializeToString()
     assert resource_metrics == before
     assert export.points == count_points(before)
@@ -58,8 +58,8 @@ def test_any_json_is_encoded_or_malformed(protocol, given):
     with contextlib.suppress(MalformedOtlp):
         resource_metrics = decode(text)
         find_anomalies(resource_metrics)
-        encode(resource_metrics, protocol, verbatim=text)
-        encode(conform(resource_metrics, Identity(APP)), protocol)
+        encode_request(resource_metrics, protocol, verbatim=text)
+        encode_request(conform(resource_metrics, Identity(APP)), protocol)
 
 
 @pytest.mark.parametrize("depth", [10, 40, 200, 400, 900])
@@ -69,7 +69,7 @@ def test_values_within_values_are_encoded_or_malformed(protocol, depth):
     attributes = b'[{"key":"deep","value":%b}]' % value
     text = b'[{"scopeMetrics":[{"metrics":[{"gauge":{"dataPoints":[{"attributes":%b}]}}]}]}]' % attributes
     try:
-        assert encode(conform(decode(text), Identity(APP)), protocol).points == 1
+        assert encode_request(conform(decode(text), Identity(APP)), protocol).points == 1
     except MalformedOtlp:
         # Protobuf reads no more than 100 messages within each other.
         assert depth > 40
@@ -82,7 +82,7 @@ def test_json_keeps_what_protobuf_has_no_place_for_and_every_number_as_it_came()
             **entry(gauge("n", {"asInt": 9007199254740993, "timeUnixNano": "1", "tomorrow": [1, 1.0, -0.0]})),
         }
     ]
-    body = encode(resource_metrics, HTTP_JSON).body
+    body = encode_request(resource_metrics, HTTP_JSON).body
     assert body == b'{"resourceMetrics":%b}' % msgspec.json.encode(resource_metrics)
     assert b'"tomorrow":[1,1.0,-0.0]' in body
     assert b'"asInt":9007199254740993' in body
@@ -90,17 +90,19 @@ def test_json_keeps_what_protobuf_has_no_place_for_and_every_number_as_it_came()
 
 def test_verbatim_json_goes_out_byte_for_byte(sample):
     text = b' [ {"scopeMetrics" :\n[{"metrics":[{"name":"\\u00fc","sum":{"dataPoints":[{"asInt":1.0}]}}]}]} ]'
-    assert encode(decode(text), HTTP_JSON, verbatim=text).body == b'{"resourceMetrics":%b}' % text
+    assert encode_request(decode(text), HTTP_JSON, verbatim=text).body == b'{"resourceMetrics":%b}' % text
 
 
 def test_verbatim_is_for_json_only():
     text = b'[{"scopeMetrics":[]}]'
-    assert encode(decode(text), HTTP_PROTOBUF, verbatim=text) == encode(decode(text), HTTP_PROTOBUF)
+    assert encode_request(decode(text), HTTP_PROTOBUF, verbatim=text) == encode_request(
+        decode(text), HTTP_PROTOBUF
+    )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_export_says_what_it_holds(protocol):
-    export = encode(
+    export = encode_request(
         [
             entry(
                 metric("b", {"timeUnixNano": "300"}, {"timeUnixNano": 200}),
@@ -116,7 +118,7 @@ def test_an_export_says_what_it_holds(protocol):
 
 @pytest.mark.parametrize(("protocol", "body"), [(HTTP_JSON, b'{"resourceMetrics":[]}'), (HTTP_PROTOBUF, b"")])
 def test_nothing_is_an_empty_request(protocol, body):
-    export = encode([], protocol)
+    export = encode_request([], protocol)
     assert (export.body, export.points, export.metrics, export.start, export.end) == (body, 0, (), 0, 0)
 
 
@@ -130,26 +132,26 @@ def exemplar_in(export):
 
 
 def test_the_hex_ids_of_exemplars_become_bytes_in_protobuf():
-    exemplar = exemplar_in(encode(with_exemplar(traceId=TRACE_ID, spanId=SPAN_ID), HTTP_PROTOBUF))
+    exemplar = exemplar_in(encode_request(with_exemplar(traceId=TRACE_ID, spanId=SPAN_ID), HTTP_PROTOBUF))
     assert exemplar.trace_id == bytes.fromhex(TRACE_ID)
     assert exemplar.span_id == bytes.fromhex(SPAN_ID)
 
 
 def test_the_hex_ids_of_exemplars_stay_hex_in_json():
-    body = json.loads(encode(with_exemplar(traceId=TRACE_ID, spanId=SPAN_ID), HTTP_JSON).body)
+    body = json.loads(encode_request(with_exemplar(traceId=TRACE_ID, spanId=SPAN_ID), HTTP_JSON).body)
     assert body["resourceMetrics"] == with_exemplar(traceId=TRACE_ID, spanId=SPAN_ID)
 
 
 @pytest.mark.parametrize("ids", [{}, {"traceId": None}, {"traceId": "", "spanId": ""}])
 def test_exemplars_need_no_ids(ids):
-    exemplar = exemplar_in(encode(with_exemplar(**ids), HTTP_PROTOBUF))
+    exemplar = exemplar_in(encode_request(with_exemplar(**ids), HTTP_PROTOBUF))
     assert (exemplar.trace_id, exemplar.span_id, exemplar.as_int) == (b"", b"", 1)
 
 
 @pytest.mark.parametrize("wrong", ["xyz", "abc", 1, ["ab"], "W47/95gDgQPSabYzgT/GDA=="])
 def test_an_id_that_is_not_hex_is_malformed(wrong):
     with pytest.raises(MalformedOtlp, match="id"):
-        encode(with_exemplar(traceId=wrong), HTTP_PROTOBUF)
+        encode_request(with_exemplar(traceId=wrong), HTTP_PROTOBUF)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_an_id_that_is_not_hex_is_malformed(wrong):
 )
 def test_protobuf_says_that_it_left_out_an_unknown_field_and_sends_the_rest(unknown, caplog):
     with caplog.at_level(logging.WARNING):
-        export = encode([unknown], HTTP_PROTOBUF)
+        export = encode_request([unknown], HTTP_PROTOBUF)
     (resource,) = message_of(export).resource_metrics
     (data_point,) = resource.scope_metrics[0].metrics[0].sum.data_points
     assert MessageToDict(data_point) == point(asInt="7")
@@ -174,7 +176,7 @@ def test_protobuf_says_that_it_left_out_an_unknown_field_and_sends_the_rest(unkn
 
 
 def test_what_protobuf_has_a_place_for_is_not_worth_a_word(caplog):
-    encode([entry(metric("n", point(asInt=7)))], HTTP_PROTOBUF)
+    encode_request([entry(metric("n", point(asInt=7)))], HTTP_PROTOBUF)
     assert not caplog.records
 
 
@@ -191,7 +193,7 @@ def test_what_protobuf_has_a_place_for_is_not_worth_a_word(caplog):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_malformed_in_either_protocol(protocol, wrong):
     with pytest.raises(MalformedOtlp):
-        encode([wrong], protocol)
+        encode_request([wrong], protocol)
 
 
 @pytest.mark.parametrize(
@@ -208,4 +210,4 @@ def test_malformed_in_either_protocol(protocol, wrong):
 )
 def test_malformed_for_protobuf(wrong):
     with pytest.raises(MalformedOtlp, match="OTLP/JSON"):
-        encode([wrong], HTTP_PROTOBUF)
+        encode_request([wrong], HTTP_PROTOBUF)

@@ -10,7 +10,7 @@ import airflow_provider_forge
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.otlp.messages import MalformedOtlp
-from airflow_provider_forge.otlp.requests import encode
+from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.payload.conform import Identity, check_attributes, conform
 from tests.otlp.building import (
     APP,
@@ -452,8 +452,8 @@ def test_no_point_is_lost_added_or_altered(given):
 def test_both_protocols_carry_what_protobufs_own_reader_makes_of_it(given):
     conformed = conform(given, identity())
     expected = reference(conformed).SerializeToString()
-    assert encode(conformed, HTTP_PROTOBUF).body == expected
-    sent = json.loads(encode(conformed, HTTP_JSON).body)["resourceMetrics"]
+    assert encode_request(conformed, HTTP_PROTOBUF).body == expected
+    sent = json.loads(encode_request(conformed, HTTP_JSON).body)["resourceMetrics"]
     assert reference(sent).SerializeToString() == expected
 
 
@@ -471,7 +471,7 @@ def test_resource_attributes_that_otlp_can_hold(value):
     check_attributes({"key": value})
     for protocol in (HTTP_PROTOBUF, HTTP_JSON):
         who = identity(attributes={"key": value})
-        assert encode(conform([entry(metric("n", point()))], who), protocol).points == 1
+        assert encode_request(conform([entry(metric("n", point()))], who), protocol).points == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_forge.otlp.messages import KINDS, MalformedOtlp, count_points, decode
 from airflow_provider_forge.payload.conform import Identity, conform
-from airflow_provider_forge.payload.fingerprints import HASH_BYTES, KEY_BYTES, Fingerprint, fingerprints
+from airflow_provider_forge.payload.fingerprints import HASH_BYTES, KEY_BYTES, Fingerprint, fingerprint_points
 from tests.delivery.recorded import ENVIRONMENTS, RECORDED, in_words
 from tests.delivery.recorded import MINUTE as WINDOW
 from tests.otlp.building import (
@@ -73,12 +73,12 @@ def of(
 ) -> Fingerprint:
     """Return the fingerprint of a point that is alone in its answer."""
     answer = [entry({"name": name, kind: {"dataPoints": [data_point]}})]
-    (only,) = fingerprints(answer, environments=environments, minute=0)
+    (only,) = fingerprint_points(answer, environments=environments, minute=0)
     return only
 
 
 def of_all(resource_metrics: list[dict[str, Any]]) -> Counter[Fingerprint]:
-    return Counter(fingerprints(resource_metrics, environments=[PRODUCTION, STAGING], minute=5))
+    return Counter(fingerprint_points(resource_metrics, environments=[PRODUCTION, STAGING], minute=5))
 
 
 def whole_point(kind: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_it_is_the_same_for_good():
     data_point["attributes"].append(text("contextAri", "ari:cloud:compass::site/1"))
     unknown = {"name": "load", "sketch": {"dataPoints": [{"asInt": "1"}]}}
     answer = [entry(metric("forge_api_request_count", data_point), unknown)]
-    known = fingerprints(answer, environments=[PRODUCTION], minute=7)
+    known = fingerprint_points(answer, environments=[PRODUCTION], minute=7)
     assert [(found.metric, found.minute, found.point_hash.hex()) for found in known] == [
         ("forge_api_request_count", 29_923_500, "9abfac921390a7306cd825a0"),
         ("load", 7, "4cf858582ede732300000000"),
@@ -110,7 +110,7 @@ def test_it_is_the_same_for_good():
 @pytest.mark.parametrize("answer", RECORDED["answers"])
 def test_they_are_what_they_were_in_the_first_version(answer):
     try:
-        found = fingerprints(
+        found = fingerprint_points(
             decode(answer["resourceMetrics"].encode()), environments=ENVIRONMENTS, minute=WINDOW
         )
     except MalformedOtlp:
@@ -120,7 +120,7 @@ def test_they_are_what_they_were_in_the_first_version(answer):
 
 def test_those_of_the_sample_are_what_they_were_in_the_first_version(sample):
     answer = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
-    found = fingerprints(answer, environments=ENVIRONMENTS, minute=WINDOW)
+    found = fingerprint_points(answer, environments=ENVIRONMENTS, minute=WINDOW)
     assert in_words(found) == RECORDED["sample"]
 
 
@@ -133,7 +133,7 @@ def test_a_mark_is_16_letters_in_base64_without_padding():
 
 def test_those_of_the_published_sample_are_all_different(sample):
     answer = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
-    found = fingerprints(answer, environments=[PRODUCTION], minute=0)
+    found = fingerprint_points(answer, environments=[PRODUCTION], minute=0)
     assert len(found) == count_points(answer) > 0
     assert len({(each.metric, each.minute, each.key) for each in found}) == len(found)
 
@@ -141,7 +141,7 @@ def test_those_of_the_published_sample_are_all_different(sample):
 def test_they_come_in_the_order_of_the_points():
     points = [point(timeUnixNano=str(minute * MINUTE), asInt="1") for minute in (3, 1, 2)]
     answer = [entry(metric("b", *points[:2]), gauge("a", points[2])), entry(metric("b", points[0]))]
-    found = fingerprints(answer, environments=[PRODUCTION], minute=0)
+    found = fingerprint_points(answer, environments=[PRODUCTION], minute=0)
     assert [(each.metric, each.minute) for each in found] == [("b", 3), ("b", 1), ("a", 2), ("b", 3)]
 
 
@@ -335,7 +335,9 @@ def test_the_minute_is_that_of_the_points_time(nanoseconds, minute):
 @pytest.mark.parametrize("time", [{}, {"timeUnixNano": None}, {"timeUnixNano": "0"}])
 def test_a_point_without_a_time_is_one_of_the_minute_asked_for(time):
     """Else all of them, from whatever window, would be in one entry, where equal ones count as sent."""
-    (only,) = fingerprints([entry(metric("n", point(**time)))], environments=[PRODUCTION], minute=29_923_500)
+    (only,) = fingerprint_points(
+        [entry(metric("n", point(**time)))], environments=[PRODUCTION], minute=29_923_500
+    )
     assert only.minute == 29_923_500
 
 
@@ -345,7 +347,7 @@ def test_a_point_without_a_time_is_one_of_the_minute_asked_for(time):
 def test_a_metric_of_an_unknown_kind_is_one_point_and_has_no_value():
     def found(minute: int = 7, **sketch: Any) -> Fingerprint:
         unknown = {"name": "load", **sketch}
-        (only,) = fingerprints([entry(unknown)], environments=[PRODUCTION], minute=minute)
+        (only,) = fingerprint_points([entry(unknown)], environments=[PRODUCTION], minute=minute)
         return only
 
     one = found(sketch={"dataPoints": [{"asInt": 1}, {"asInt": 2}]}, unit="s")
@@ -392,7 +394,7 @@ def test_a_number_that_no_double_can_hold_is_malformed(field):
         % (field.encode(), b"0" * 400)
     )
     with pytest.raises(MalformedOtlp, match=field):
-        fingerprints(answer, environments=[], minute=0)
+        fingerprint_points(answer, environments=[], minute=0)
 
 
 @thoroughly
@@ -400,7 +402,7 @@ def test_a_number_that_no_double_can_hold_is_malformed(field):
 def test_what_is_almost_otlp_has_fingerprints_or_is_malformed(resource_metrics):
     try:
         answer = decode(json.dumps(resource_metrics).encode())
-        found = fingerprints(answer, environments=[PRODUCTION], minute=0)
+        found = fingerprint_points(answer, environments=[PRODUCTION], minute=0)
     except MalformedOtlp:
         return
     assert all(len(each.point_hash) == HASH_BYTES for each in found)

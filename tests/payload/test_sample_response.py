@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, PROTOCOLS, Endpoint, metrics_url
 from airflow_provider_forge.otlp.messages import decode
-from airflow_provider_forge.otlp.requests import encode
+from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.payload.anomalies import Anomalies, find_anomalies
 from airflow_provider_forge.payload.conform import Identity, conform
 from tests.otlp.building import protobuf_points, reference, text
@@ -82,7 +82,7 @@ def send(export, sink, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_sample_arrives_with_nothing_changed_but_what_conform_names(sample, identity, sink, protocol):
-    export = encode(conform(decode(cut(sample)), identity), protocol)
+    export = encode_request(conform(decode(cut(sample)), identity), protocol)
     request = send(export, sink, protocol)
     assert request.message == reference(conformed_by_hand(sample))
     assert (export.points, sink.summary()["points"]) == (3, 3)
@@ -92,12 +92,12 @@ def test_the_sample_arrives_with_nothing_changed_but_what_conform_names(sample, 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_its_points_are_the_published_ones(sample, identity, sink, protocol):
-    request = send(encode(conform(decode(cut(sample)), identity), protocol), sink, protocol)
+    request = send(encode_request(conform(decode(cut(sample)), identity), protocol), sink, protocol)
     assert protobuf_points(request.message) == protobuf_points(reference(json.loads(cut(sample))))
 
 
 def test_the_export_says_what_the_sample_holds(sample, identity):
-    export = encode(conform(decode(cut(sample)), identity), HTTP_JSON)
+    export = encode_request(conform(decode(cut(sample)), identity), HTTP_JSON)
     assert export.metrics == (
         "forge_api_request_count",
         "forge_backend_invocation_count",
@@ -114,12 +114,12 @@ def test_unconformed_json_arrives_byte_for_byte(sample, sink):
     raw = cut(sample)
     assert b"\n  " in raw
     assert raw in sample
-    request = send(encode(decode(raw), HTTP_JSON, verbatim=raw), sink, HTTP_JSON)
+    request = send(encode_request(decode(raw), HTTP_JSON, verbatim=raw), sink, HTTP_JSON)
     assert request.body == b'{"resourceMetrics":%b}' % raw
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unconformed_is_the_published_message(sample, sink, protocol):
     raw = cut(sample)
-    request = send(encode(decode(raw), protocol, verbatim=raw), sink, protocol)
+    request = send(encode_request(decode(raw), protocol, verbatim=raw), sink, protocol)
     assert request.message == reference(json.loads(raw))

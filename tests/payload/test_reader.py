@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS
 from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
-from airflow_provider_forge.payload.content import DictPayload, GatewayPayload, PassthroughPayload, read
+from airflow_provider_forge.payload.dict_payload import DictPayload
+from airflow_provider_forge.payload.fast_payload import FastPayload
 from airflow_provider_forge.payload.fingerprints import HASH_BYTES, KEY_BYTES
-from airflow_provider_forge.payload.reader import FastPayload
+from airflow_provider_forge.payload.passthrough_payload import PassthroughPayload
+from airflow_provider_forge.payload.reader import read
+from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.payload.structs import REFUSALS
 from tests.delivery.recorded import ENVIRONMENTS, MINUTE, RECORDED, in_words
 from tests.delivery.requests import said
@@ -46,11 +49,11 @@ def outcome(make, part):
     """Return all that can be had from an answer read in one way; MalformedOtlp where it is malformed."""
     try:
         content = make()
-        everything = range(len(content.points))
-        requests = [said(content.encode(numbers)) for numbers in (everything, everything[part])]
+        everything = range(len(content.fingerprints))
+        requests = [said(content.build_request(numbers)) for numbers in (everything, everything[part])]
     except MalformedOtlp:
         return MalformedOtlp
-    return content.points, content.count, content.anomalies, content.left_out, requests
+    return content.fingerprints, content.count, content.anomalies, content.left_out, requests
 
 
 parts = st.sampled_from([slice(0, None, 2), slice(None, None, -3), slice(1, None)])
@@ -83,12 +86,12 @@ def test_fingerprints_are_what_they_were_in_the_first_version(protocol, sample):
             assert content.left_out
             continue
         if content.left_out:  # points of which the first version took fingerprints, and could not send them
-            assert all(each in recorded for each in in_words(content.points))
+            assert all(each in recorded for each in in_words(content.fingerprints))
             continue
         # To it, a metric of an unknown kind was a point, with zeros for its value. Protobuf cannot hold it.
         known = [each for each in recorded if protocol == HTTP_JSON or not each[2].endswith("0" * 8)]
-        assert in_words(content.points) == known, answer["resourceMetrics"]
-        ways.add((type(content), bool(content.points)))
+        assert in_words(content.fingerprints) == known, answer["resourceMetrics"]
+        ways.add((type(content), bool(content.fingerprints)))
     assert ways >= {(FastPayload, True), (DictPayload, True)}
 
 
@@ -96,7 +99,7 @@ def test_the_sample_is_read_in_the_fast_way(sample):
     text = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
     content = read(GatewayPayload(json.dumps(text).encode(), ENVIRONMENTS, MINUTE, IDENTITY, HTTP_PROTOBUF))
     assert isinstance(content, FastPayload)
-    assert in_words(content.points) == RECORDED["sample"]
+    assert in_words(content.fingerprints) == RECORDED["sample"]
 
 
 _few_points = st.lists(
@@ -229,14 +232,14 @@ def test_where_nothing_is_recorded_or_changed_the_text_is_passed_through():
     )
     content = read(passed_through(raw))
     assert isinstance(content, PassthroughPayload)
-    assert content.encode([0]).body == b'{"resourceMetrics":%b}' % raw
-    assert said(content.encode([0])) == said(DictPayload(passed_through(raw)).encode([0]))
+    assert content.build_request([0]).body == b'{"resourceMetrics":%b}' % raw
+    assert said(content.build_request([0])) == said(DictPayload(passed_through(raw)).build_request([0]))
 
 
 def test_parts_of_what_is_passed_through_are_cut_out_byte_for_byte():
     points = [b'{ "asInt":1.0,"future":[%d] }' % number for number in range(3)]
     raw = b'[{"scopeMetrics":[{"metrics":[{"name":"n","sum":{"dataPoints":[%b]}}]}]}]' % b" , ".join(points)
-    part = read(passed_through(raw)).encode([2, 0])
+    part = read(passed_through(raw)).build_request([2, 0])
     assert part.body == b'{"resourceMetrics":%b}' % raw.replace(b" , ".join(points), b",".join(points[::2]))
     assert part.points == 2
 
@@ -247,15 +250,15 @@ def test_what_is_passed_through_is_what_came(content, part):
     given = passed_through(json.dumps(content).encode())
     through, complete = read(given), DictPayload(given)
     assert through.count == complete.count
-    assert [each[:2] for each in through.points] == [each[:2] for each in complete.points]
-    numbers = range(len(complete.points))
-    assert said(through.encode(numbers)) == said(complete.encode(numbers))
-    assert said(through.encode(numbers[part])) == said(complete.encode(numbers[part]))
+    assert [each[:2] for each in through.fingerprints] == [each[:2] for each in complete.fingerprints]
+    numbers = range(len(complete.fingerprints))
+    assert said(through.build_request(numbers)) == said(complete.build_request(numbers))
+    assert said(through.build_request(numbers[part])) == said(complete.build_request(numbers[part]))
 
 
 def test_no_point_that_is_passed_through_counts_as_another():
     raw = json.dumps([entry(metric("n", point(), point()))]).encode()
-    marks = [each.point_hash for minute in (1, 2) for each in read(passed_through(raw, minute)).points]
+    marks = [each.point_hash for minute in (1, 2) for each in read(passed_through(raw, minute)).fingerprints]
     assert len(set(marks)) == len({mark[:KEY_BYTES] for mark in marks}) == 4
     assert {len(mark) for mark in marks} == {HASH_BYTES}
 
@@ -273,7 +276,7 @@ def around(*points: bytes) -> bytes:
 )
 def test_what_is_passed_through_is_json(broken):
     with pytest.raises(MalformedOtlp):
-        read(passed_through(around(broken))).encode([0])
+        read(passed_through(around(broken))).build_request([0])
 
 
 @pytest.mark.parametrize(
@@ -290,13 +293,13 @@ def test_a_broken_point_is_cut_out_of_what_is_passed_through(broken):
     content = read(passed_through(around(GOOD_POINT, broken, GOOD_POINT)))
     assert content.left_out.total() == 1
     assert content.count == 2
-    body = content.encode(range(2)).body
+    body = content.build_request(range(2)).body
     assert body == b'{"resourceMetrics":%b}' % around(GOOD_POINT, GOOD_POINT)
 
 
 def test_a_broken_letter_is_repaired_in_what_is_passed_through():
     content = read(passed_through(around(b'{"asInt":1,"note":"\xff"}')))
     assert not content.left_out
-    assert json.loads(content.encode([0]).body)["resourceMetrics"] == json.loads(
+    assert json.loads(content.build_request([0]).body)["resourceMetrics"] == json.loads(
         around('{"asInt":1,"note":"\ufffd"}'.encode())
     )

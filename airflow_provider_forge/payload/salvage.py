@@ -1,6 +1,6 @@
 """What can be had of an answer that is not OTLP/JSON in every place.
 
-One bad value holds back itself: what has one meaning is repaired (see `lenient`), and a point that has none
+One bad value holds back itself: what has one meaning is repaired (see `repair`), and a point that has none
 is left out, with its reason. Nothing is lost in silence: an answer whose points have field names that are not
 known here does not count as an empty one.
 """
@@ -16,9 +16,9 @@ from google.protobuf.json_format import ParseDict, ParseError
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from airflow_provider_forge import json_text
-from airflow_provider_forge.otlp.lenient import Mender, Unusable, camel_case
 from airflow_provider_forge.otlp.messages import KINDS, Json, MalformedOtlp
 from airflow_provider_forge.otlp.requests import known_fields
+from airflow_provider_forge.payload.repair import Mender, Unusable, camel_case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def salvage(text: bytes | msgspec.Raw, *, protobuf: bool) -> Salvaged:
         MalformedOtlp: It is no JSON, or no array.
     """
     try:
-        decoded, repaired = json_text.decode(text, Any)
+        decoded, repaired = json_text.decode_or_repair(text, Any)
     except json_text.UNREADABLE as error:
         raise MalformedOtlp(f"resourceMetrics is not JSON: {error}") from error
     if not isinstance(decoded, list):

@@ -8,8 +8,8 @@ import pytest
 
 from airflow_provider_forge.otlp.endpoint import HTTP_PROTOBUF
 from airflow_provider_forge.otlp.messages import MalformedOtlp, count_points
-from airflow_provider_forge.otlp.requests import encode
-from airflow_provider_forge.otlp.salvage import NO_NAME, salvage
+from airflow_provider_forge.otlp.requests import encode_request
+from airflow_provider_forge.payload.salvage import NO_NAME, salvage
 from tests.otlp.building import entry, gauge, metric, point, text
 
 GOOD = point(asInt="1", timeUnixNano="60000000000")
@@ -97,7 +97,7 @@ def test_a_point_without_meaning_holds_back_itself(kind, fields, protobuf):
     assert found.resource_metrics == [
         entry({"name": "n", kind: {"dataPoints": [good, good]}}, metric("m", GOOD))
     ]
-    assert encode(found.resource_metrics, HTTP_PROTOBUF).points == 3
+    assert encode_request(found.resource_metrics, HTTP_PROTOBUF).points == 3
 
 
 REPAIRED = [
@@ -172,7 +172,7 @@ def test_points_in_another_shape_of_one_meaning_are_found(given, protobuf):
     found = salvaged(given, protobuf=protobuf)
     assert count_points(found.resource_metrics) == 2
     assert not found.left_out
-    assert encode(found.resource_metrics, HTTP_PROTOBUF).points == 2
+    assert encode_request(found.resource_metrics, HTTP_PROTOBUF).points == 2
 
 
 @pytest.mark.parametrize(
