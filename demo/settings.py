@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
+from airflow_provider_forge.otlp.environ import endpoint_from_environ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -107,7 +107,7 @@ class OtlpHook(BaseHook):
         Raises:
             ConfigurationError: A field of the Connection is missing or wrong.
         """
-        from airflow_provider_forge.otlp.endpoint import endpoint_from_environ
+        from airflow_provider_forge.otlp.environ import endpoint_from_environ
 
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         with qualify_errors(self.otlp_conn_id):
@@ -148,15 +148,16 @@ class OtlpHook(BaseHook):
         return url
 
     def _with_own_settings(self, endpoint: Endpoint, extras: Extras) -> Endpoint:
-        from airflow_provider_forge.otlp.endpoint import MOST_BYTES, default_max_age, parse_max_age
+        from airflow_provider_forge.otlp.destinations import default_max_age, parse_max_age
+        from airflow_provider_forge.otlp.endpoint import MAX_BYTES
 
         compressed = extras.get("max_compressed_bytes")
         max_age = extras.get("max_age")
         return dataclasses.replace(
             endpoint,
-            max_body_bytes=extras.whole_number("max_body_bytes", endpoint.max_body_bytes, MOST_BYTES),
+            max_body_bytes=extras.whole_number("max_body_bytes", endpoint.max_body_bytes, MAX_BYTES),
             max_compressed_bytes=(
-                None if compressed is None else extras.whole_number("max_compressed_bytes", 0, MOST_BYTES)
+                None if compressed is None else extras.whole_number("max_compressed_bytes", 0, MAX_BYTES)
             ),
             max_age=default_max_age(endpoint.url) if max_age is None else parse_max_age(max_age),
             tenant=extras.text("tenant"),

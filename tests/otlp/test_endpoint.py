@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import ssl
 from datetime import timedelta
 
@@ -10,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.endpoint import (
-    Endpoint,
-    default_max_age,
-    endpoint_from_environ,
-    metrics_url,
-    parse_max_age,
-)
+from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
 from tests.otlp.building import exhaustively
 
 CANARY = "hunter2-canary"
@@ -52,7 +45,7 @@ def test_a_base_url_gets_the_path_of_metrics_and_a_full_one_keeps_it(host, url):
     [
         ("http://collector:4317", "gRPC.*4318"),
         ("http://collector:4317/v1/metrics", "gRPC.*4318"),
-        ("https://collector:4318/v1/traces", "/v1/traces takes another signal.*/v1/metrics"),
+        ("https://collector:4318/v1/traces", "/v1/traces is for another signal.*/v1/metrics"),
         ("https://collector:4318/v1/traces/", "another signal"),
         ("https://collector/otlp/v1/logs", "another signal"),
         ("https://collector/v1development/profiles", "another signal"),
@@ -235,79 +228,6 @@ def test_an_age_that_none_can_be(age):
     assert refused.value.field == "max_age"
 
 
-@pytest.mark.parametrize(
-    ("given", "age"),
-    [
-        (3600, timedelta(hours=1)),
-        (0.5, timedelta(seconds=0.5)),
-        ("3600", timedelta(hours=1)),
-        (" 90.5 ", timedelta(seconds=90.5)),
-        ("45s", timedelta(seconds=45)),
-        ("90m", timedelta(minutes=90)),
-        ("1h", timedelta(hours=1)),
-        ("48H", timedelta(hours=48)),
-        ("14d", timedelta(days=14)),
-        ("1d12h", timedelta(hours=36)),
-        ("1h30m15s", timedelta(hours=1, minutes=30, seconds=15)),
-        ("PT1H", timedelta(hours=1)),
-        ("PT90M", timedelta(minutes=90)),
-        ("P14D", timedelta(days=14)),
-        ("p1dt12h", timedelta(hours=36)),
-        ("none", None),
-        (" None", None),
-    ],
-)
-def test_an_age_is_seconds_or_text(given, age):
-    assert parse_max_age(given) == age
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        *("", " ", "soon", "h", "1 h", "1x", "-1h", "1h2d", "1.5h", "1w", "h1", "1hh", "1e3", "nan", "inf"),
-        *("P", "PT", "P1M", "P1H", "1T2H", "P1Y", "no", "all", "9" * 400, "9" * 5000 + "d", "9" * 20 + "d"),
-        *(-1, float("nan"), float("inf"), True, False, [], ["1h"], {"hours": 1}),
-    ],
-    ids=lambda value: repr(value)[:20],
-)
-def test_what_is_no_age(wrong):
-    with pytest.raises(ConfigurationError, match=r"48h.*'none'") as refused:
-        parse_max_age(wrong)
-    assert refused.value.field == "max_age"
-
-
-HOUR, TWO_DAYS = timedelta(hours=1), timedelta(hours=48)
-
-
-@pytest.mark.parametrize(
-    ("host", "age", "remedy"),
-    [
-        ("https://otlp.datadoghq.com", HOUR, "Historical Metrics.*'none'"),
-        ("https://otlp.us5.datadoghq.com:443", HOUR, "Historical Metrics.*'none'"),
-        ("https://OTLP.DatadogHQ.eu", HOUR, "Historical Metrics.*'none'"),
-        ("https://otlp.ddog-gov.com", HOUR, "no Historical Metrics"),
-        ("https://otlp.nr-data.net", TWO_DAYS, "New Relic"),
-        ("https://otlp.eu01.nr-data.net:4318", TWO_DAYS, "New Relic"),
-        ("https://abc12345.live.dynatrace.com/api/v2/otlp", HOUR, "Dynatrace"),
-        ("https://abc12345.apps.dynatrace.com/api/v2/otlp", HOUR, "Dynatrace"),
-        ("https://abc12345.sprint.dynatrace.com", HOUR, "Dynatrace"),
-        ("https://collector:4318", None, "raise.*max_age"),
-        ("https://notdatadoghq.com", None, "raise.*max_age"),
-        ("https://datadoghq.com.example", None, "raise.*max_age"),
-        ("https://collector/otlp.nr-data.net", None, "raise.*max_age"),
-        ("http://[::1]:4318", None, "raise.*max_age"),
-    ],
-)
-def test_how_old_points_may_be_where_it_is_known(host, age, remedy):
-    url = metrics_url(host)
-    assert default_max_age(url) == age
-    assert re.search(remedy, Endpoint(url, max_age=age).age_remedy)
-
-
-def test_an_age_of_the_users_own_is_mended_by_the_user():
-    assert "raise" in Endpoint("https://otlp.nr-data.net/v1/metrics", max_age=HOUR).age_remedy
-
-
 # ---- destinations
 
 
@@ -343,7 +263,7 @@ def test_what_makes_no_other_destination(tmp_path):
         timeout=1.5,
         max_body_bytes=1024,
         max_compressed_bytes=1024,
-        max_age=HOUR,
+        max_age=timedelta(hours=1),
     )
     assert other.destination == plain
 
@@ -373,151 +293,3 @@ def test_what_makes_another_destination():
 def test_the_spelling_and_order_of_tenant_headers_do_not_matter():
     one = destination(URL, X_Scope_OrgID="a", THANOS_TENANT="b")
     assert one == destination(URL, thanos_tenant="b", x_scope_orgid="a")
-
-
-OTEL = "OTEL_EXPORTER_OTLP_"
-BASE = {f"{OTEL}ENDPOINT": "https://collector:4318"}
-
-
-def of(**environ: str) -> Endpoint:
-    """Return the endpoint of these variables, beside the base URL."""
-    return endpoint_from_environ({**BASE, **{OTEL + name: value for name, value in environ.items()}})
-
-
-def test_the_base_url_alone():
-    assert of() == Endpoint("https://collector:4318/v1/metrics")
-
-
-def test_every_variable(tmp_path):
-    for name in ("ca", "cert", "key"):
-        (tmp_path / name).touch()
-    settings = {
-        "PROTOCOL": "http/json",
-        "COMPRESSION": "none",
-        "TIMEOUT": "1500",
-        "HEADERS": "api-key=a",
-        "CERTIFICATE": str(tmp_path / "ca"),
-        "CLIENT_CERTIFICATE": str(tmp_path / "cert"),
-        "CLIENT_KEY": str(tmp_path / "key"),
-    }
-    everything = Endpoint(
-        url=URL,
-        headers={"api-key": "a"},
-        protocol="http/json",
-        compression="none",
-        timeout=1.5,
-        export_timeout=1.5,
-        ca_file=str(tmp_path / "ca"),
-        cert_file=str(tmp_path / "cert"),
-        key_file=str(tmp_path / "key"),
-    )
-    assert of(**settings) == everything
-    # The same by the variables for metrics, which win over the general ones.
-    for_metrics = {f"METRICS_{name}": value for name, value in settings.items()}
-    nonsense = dict.fromkeys(settings, "nonsense")
-    assert of(**for_metrics) == everything
-    assert of(**for_metrics, **nonsense) == everything
-
-
-def test_an_empty_variable_is_as_good_as_none():
-    names = ("ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT", "CERTIFICATE", "CLIENT_KEY")
-    assert of(**{f"METRICS_{name}": " " for name in names}) == of()
-    assert of(METRICS_TIMEOUT="", TIMEOUT="1500").timeout == 1.5
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://vm/opentelemetry/api/v1/push",
-        "https://vm/v1/metrics/",
-        "https://vm",
-        "https://vm/",
-        "https://vm/v1/metrics",
-    ],
-)
-def test_the_endpoint_for_metrics_is_taken_as_it_is_and_wins(url):
-    assert of(METRICS_ENDPOINT=url).url == url
-    assert endpoint_from_environ({f"{OTEL}METRICS_ENDPOINT": url}).url == url
-
-
-@pytest.mark.parametrize("name", ["ENDPOINT", "METRICS_ENDPOINT"])
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://collector:4317",
-        "https://collector/v1/traces",
-        "collector:4318",
-        f"https://u:{CANARY}@collector",
-    ],
-)
-def test_either_endpoint_is_checked(name, url):
-    with pytest.raises(ConfigurationError) as refused:
-        endpoint_from_environ({OTEL + name: url})
-    assert CANARY not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "environ", [{}, {f"{OTEL}ENDPOINT": ""}, {f"{OTEL}TRACES_ENDPOINT": "https://collector"}]
-)
-def test_without_an_endpoint_the_error_says_what_to_give(environ):
-    with pytest.raises(ConfigurationError, match=f"{OTEL}ENDPOINT") as refused:
-        endpoint_from_environ(environ)
-    assert refused.value.field == "host"
-
-
-@pytest.mark.parametrize(
-    ("text", "headers"),
-    [
-        ("a=1", {"a": "1"}),
-        ("a=1,b=2", {"a": "1", "b": "2"}),
-        (" a = 1 , b = 2 ,", {"a": "1", "b": "2"}),
-        ("a=", {"a": ""}),
-        ("a=b=c==", {"a": "b=c=="}),
-        ("Authorization=Basic%20dTpw", {"Authorization": "Basic dTpw"}),
-        ("Authorization=Bearer x", {"Authorization": "Bearer x"}),
-        ("a=1%2C2%3D%25", {"a": "1,2=%"}),
-        # Form encoding is not percent encoding.
-        ("a=1+2", {"a": "1+2"}),
-    ],
-)
-def test_headers_from_the_environment(text, headers):
-    assert of(HEADERS=text).headers == headers
-
-
-@pytest.mark.parametrize(
-    "text", [f"{CANARY}", f"a=1,{CANARY}", f"={CANARY}", f"a b={CANARY}", f"a=%0A{CANARY}"]
-)
-def test_nonsense_headers_are_refused_and_not_repeated(text):
-    with pytest.raises(ConfigurationError, match=r"(?i)headers") as refused:
-        of(HEADERS=text)
-    assert CANARY not in str(refused.value)
-
-
-@pytest.mark.parametrize(("milliseconds", "seconds"), [("1", 0.001), ("10000", 10.0), ("2500.5", 2.5005)])
-def test_time_outs_are_in_milliseconds(milliseconds, seconds):
-    assert of(TIMEOUT=milliseconds).timeout == seconds
-
-
-@pytest.mark.parametrize("nonsense", ["0", "-1", "soon", "10s", "nan", "inf", "1e999"])
-def test_nonsense_time_outs(nonsense):
-    with pytest.raises(ConfigurationError, match=f"{OTEL}TIMEOUT.*milliseconds"):
-        of(TIMEOUT=nonsense)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "named"),
-    [
-        ("PROTOCOL", "grpc", "PROTOCOL"),
-        ("METRICS_PROTOCOL", "grpc", "METRICS_PROTOCOL"),
-        ("COMPRESSION", "deflate", "COMPRESSION"),
-        ("CERTIFICATE", "missing.pem", "CERTIFICATE"),
-        ("CLIENT_CERTIFICATE", "missing.pem", "CLIENT_CERTIFICATE"),
-        ("CLIENT_KEY", "missing.pem", "CLIENT_CERTIFICATE"),
-        ("ENDPOINT", "http://collector:4317", "ENDPOINT"),
-        ("METRICS_ENDPOINT", "http://collector:4317", "METRICS_ENDPOINT"),
-    ],
-)
-def test_nonsense_in_other_variables_names_the_variable_and_the_value(name, value, named):
-    with pytest.raises(ConfigurationError) as refused:
-        of(**{name: value})
-    assert refused.value.field == OTEL + named
