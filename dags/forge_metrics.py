@@ -1,8 +1,8 @@
-"""Forge app metrics to OTLP: one run for each quarter hour, from 14 days ago until now.
+"""Export Forge app metrics to OTLP: one run per quarter hour, from 14 days ago to the present.
 
-Copy this file into your DAGs folder: it is all there is to it, meant to be read and changed. It needs two
-Connections, `forge_default` and `otlp_default`. Unpause the DAG, and catchup delivers the last 14 days,
-oldest first. For a gap: Backfill, "Missing Runs" or "Missing and Errored Runs".
+Copy this file into your DAGs folder, and change it as you need. It requires two Connections, `forge_default`
+and `otlp_default`. Once you unpause the DAG, catchup delivers the last 14 days, oldest first. To fill a gap,
+run a backfill with "Missing Runs" or "Missing and Errored Runs": delivery is idempotent.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsT
 from airflow_provider_forge.operators.form import trigger_form
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
-# One DAG for each entry. For a second app of the same account, add for instance
+# Each entry becomes a DAG. For a second app of the same account, add
 #   "forge_metrics_other": {"app_id": "ari:cloud:ecosystem::app/…"},
-# and for an app of another account, `"forge_conn_id": "forge_other"`. For points that are fresher than a
-# quarter of an hour, add a DAG that asks every five minutes; this one then sends only what that one missed:
+# For an app of another account, also set `"forge_conn_id": "forge_other"`. For fresher points, add a DAG that
+# runs every five minutes; `forge_metrics` then only sends the points that the other DAG has missed:
 #   "forge_metrics_live": {
 #       "schedule": ForgeMetricsTimetable(interval=timedelta(minutes=5)),
 #       "catchup": False,
@@ -33,11 +33,11 @@ for dag_id, options in DAGS.items():
     with DAG(
         dag_id,
         schedule=app.pop("schedule"),
-        # The timetable never goes further back than the gateway does.
+        # The timetable starts 14 days ago at the earliest, because the gateway has no older metrics.
         start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
         catchup=app.pop("catchup"),
         max_active_runs=8,
-        # What a run by hand may say: from, to, environments, metrics, resend.
+        # Fields for manual runs: from, to, environments, metrics, resend.
         params=trigger_form(),
         default_args={"retries": 10, "retry_delay": timedelta(minutes=5)},
         tags=["forge", "otlp", "metrics"],
@@ -45,13 +45,13 @@ for dag_id, options in DAGS.items():
     ):
         ForgeMetricsToOtlpOperator(
             task_id="export",
-            # The run's data interval; empty for a manual run without a logical date, which takes the last
+            # The run's data interval. Empty for a manual run without a logical date, which delivers the last
             # settled quarter hour.
             interval_start="{{ data_interval_start | default('', true) }}",
             interval_end="{{ data_interval_end | default('', true) }}",
-            # Of all runs, backfills included: more would only wait for the rate limit.
+            # For all runs together, including backfills: more tasks would only wait for the rate limit.
             max_active_tis_per_dag=3,
-            # Airflow takes waiting tasks oldest first: a backfill would hold back the live window.
+            # Airflow starts waiting tasks oldest first, so a backfill would delay live windows without this.
             weight_rule="airflow_provider_forge.priority.LiveFirst",
             execution_timeout=timedelta(hours=1),
             **app,

@@ -1,8 +1,8 @@
-"""Watches over `forge_metrics`: what is missing of the last 14 days, and fails before it is lost.
+"""Monitor `forge_metrics`: fails before missing windows of the last 14 days are lost.
 
-Copy this file into your DAGs folder, beside `forge_metrics.py`, and unpause the DAG. Once an hour its log
-shows what was delivered, hour by hour. It fails once for each new cause: windows that are missing and soon
-expire, or an API token that soon does. Have Airflow tell you of failed tasks as you do for others.
+Copy this file into your DAGs folder, beside `forge_metrics.py`, and unpause the DAG. Once an hour, its log
+shows the delivered and missing windows. It fails once for each new cause: missing windows that expire soon,
+or an API token that expires soon. Set up Airflow's notifications of failed tasks to be alerted.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from airflow.sdk import DAG
 
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 
-# One task for each DAG of forge_metrics.py that is to be complete, with the Connections and the app that it
-# has there. For a second one add for instance
+# Each entry becomes a task that monitors one DAG of forge_metrics.py. It has the same Connections and app as
+# that DAG. For a second DAG, add
 #   "forge_metrics_other": {"app_id": "ari:cloud:ecosystem::app/…"},
-# `"heal": True` in an entry starts runs of that DAG for what is missing.
+# With `"heal": True` in an entry, the task starts runs of that DAG for missing windows.
 DAGS = {
     "forge_metrics": {"forge_conn_id": "forge_default", "otlp_conn_id": "otlp_default"},
 }
 
 with DAG(
     "forge_metrics_coverage",
-    # When the quarter hour before has been delivered.
+    # By then, the previous quarter hour has been delivered.
     schedule="12 * * * *",
     start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
-    # Tasks with one Connection tell once of its token: the second has to see that the first has.
+    # One after the other, so that tasks with the same Connection report an expiring token only once.
     max_active_tasks=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     tags=["forge", "otlp", "metrics"],
