@@ -1,4 +1,4 @@
-"""What the README and the pages behind it say of the code, where the code can be asked."""
+"""The README and the pages in `docs` agree with the code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_readme_is_a_front_page():
 
 
 @pytest.mark.parametrize("documented", [ForgeMetricsToOtlpOperator, ForgeMetricsTimetable])
-def test_every_argument_is_in_the_options(documented):
+def test_every_argument_is_documented(documented):
     section = REFERENCE.partition(f"## `{documented.__name__}`")[2].partition("\n#")[0]
     arguments = set(inspect.signature(documented.__init__).parameters) - {"self", "kwargs", "clock"}
     assert len(arguments) >= 3
@@ -38,36 +38,36 @@ def test_every_argument_is_in_the_options(documented):
 
 
 @pytest.mark.parametrize(("name", "form"), [("forge", FORGE), ("otlp", OTLP)])
-def test_every_extra_of_the_forms_is_in_the_options(name, form):
+def test_every_extra_of_the_forms_is_documented(name, form):
     section = REFERENCE.partition(f"## Connection `{name}`")[2].partition("\n#")[0]
     assert {extra.name for extra in form.extras} <= set(re.findall(r"`(\w+)`", section))
 
 
-def test_every_command_and_every_option_is_in_the_section_on_them():
+def test_every_command_and_every_option_is_documented():
     section = REFERENCE.partition("## On the command line")[2].partition("\n#")[0]
-    told = set(re.findall(r"`([\w-]+)`", section))
+    words = set(re.findall(r"`([\w-]+)`", section))
     for command in COMMANDS:
-        assert {command.name} | {flag for option in command.options for flag in option.flags} <= told
+        assert {command.name} | {flag for option in command.options for flag in option.flags} <= words
 
 
-def test_every_message_that_is_explained_is_one_of_the_code():
-    told = [row.split("|")[1] for row in TROUBLESHOOTING.splitlines() if row.startswith("| `")]
-    assert len(told) >= 15
+def test_every_explained_message_is_in_the_code():
+    explained = [row.split("|")[1] for row in TROUBLESHOOTING.splitlines() if row.startswith("| `")]
+    assert len(explained) >= 15
     texts = texts_of_the_package()
-    for message in re.findall(r"`([^`]+)`", " ".join(told)):
-        # A field comes as an argument of its own, and what differs from one time to another as well.
+    for message in re.findall(r"`([^`]+)`", " ".join(explained)):
+        # The name of the field, and values that vary, are separate arguments in the code.
         for part in re.split(r"…|: |\b(?:[NM]|\d+)\b", message):
             assert part.strip() in texts, message
 
 
 def texts_of_the_package():
-    """Return all of its string literals, those that stand side by side as one."""
+    """Return all string literals, with adjacent ones joined."""
     trees = [ast.parse(file.read_text()) for file in (ROOT / "airflow_provider_forge").rglob("*.py")]
     constants = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return "\n".join(node.value for node in constants if isinstance(node.value, str))
 
 
-def test_it_describes_the_mapping_that_is_made():
+def test_the_reference_describes_the_mapping():
     assert f"mapping version {MAPPING_VERSION};" in REFERENCE
     assert SCOPE_NAME in REFERENCE
     assert SCHEMA_URL.rpartition("/")[2] in REFERENCE
