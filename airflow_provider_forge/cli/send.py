@@ -13,7 +13,7 @@ from airflow_provider_forge.coverage.report import format_time
 from airflow_provider_forge.delivery.deliver import Policy
 from airflow_provider_forge.delivery.exporter import Exporter
 from airflow_provider_forge.delivery.progress import Progress
-from airflow_provider_forge.delivery.stores import OverlayStore, TransientStore
+from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.utils.ledger import account_of, open_ledger
 from airflow_provider_forge.utils.run_interval import available_windows
@@ -73,9 +73,9 @@ def _check_settled(interval: Window, now: dt.datetime) -> None:
 
 def _store(options: Namespace, otlp: OtlpHook) -> Store:
     if options.no_ledger:
-        return TransientStore()
+        return InMemoryStore()
     store = ledger_store(options, otlp)
-    return OverlayStore(store) if options.dry_run else store
+    return InMemoryStore(store) if options.dry_run else store
 
 
 def _receiver(options: Namespace, otlp: OtlpHook) -> OtlpClient:

@@ -159,7 +159,7 @@ def find_coverage(
     starts = _quarters(now - keep, now)
     indexes = sorted({index for start in starts for index in spans_between(start, start + QUARTER)})
     with ThreadPoolExecutor(_READERS) as readers:
-        records = dict(zip(indexes, readers.map(ledger.load, indexes), strict=True))
+        records = dict(zip(indexes, readers.map(ledger.records.load, indexes), strict=True))
     selection = _main_selection(records, selections, now)
     quarters = tuple(Quarter(start, _status(start, records, selection)) for start in starts)
     about = selections[selection]
@@ -200,7 +200,7 @@ def _main_selection(
     yesterday = record_index(now - DAY)
     rank = {name: (0, 0, order) for order, name in enumerate(selections)}
     for index, record in records.items():
-        for name in record.asked.keys() & rank.keys():
+        for name in record.covered.keys() & rank.keys():
             of_last_day, overall, order = rank[name]
             rank[name] = (of_last_day + (index >= yesterday), overall + 1, order)
     return max(rank, key=rank.__getitem__)
@@ -215,7 +215,7 @@ def _status(start: dt.datetime, records: Mapping[int, LedgerRecord], selection: 
         is_empty = all(found == {SpanStatus.EMPTY} for found in statuses)
         return WindowStatus.EMPTY if is_empty else WindowStatus.DELIVERED
     # Point hashes alone prove nothing: points can lie outside the window that they were fetched in.
-    begun = any(record.damaged or record.in_flight or record.asked.get(selection) for record, _ in spans)
+    begun = any(record.damaged or record.in_flight or record.covered.get(selection) for record, _ in spans)
     return WindowStatus.FAILED if begun else WindowStatus.MISSING
 
 
@@ -223,8 +223,8 @@ def _span_statuses(record: LedgerRecord, selection: str, span: Span) -> set[Span
     """Return the statuses within a span of a record; none if part of the span was not fetched."""
     reached, end = span
     statuses = set()
-    for covered in record.asked.get(selection, ()):  # sorted by their starts
+    for covered in record.covered.get(selection, ()):  # sorted by their starts
         if covered.start <= reached < covered.end:
-            statuses.add(covered.state)
+            statuses.add(covered.status)
             reached = covered.end
     return statuses if reached >= end else set()

@@ -1,9 +1,9 @@
-"""Accounts: credentials by which a receiver may tell apart what goes to one URL.
+"""Accounts: warns if Connections with different credentials, perhaps of two accounts, share a ledger.
 
-The record of deliveries is of a URL. Two Connections to one URL with different credentials may write to two
-accounts, and then each gets what the other has not. Credentials rotate, so they are no part of the record's
-name; the head of the record says which Connection used which, by a hash of three bytes with the record's name
-as salt: too short to find a key by it.
+A ledger belongs to a URL. Two Connections to one URL with different credentials may write to two accounts of
+the receiver; each account would then receive only the points that the other has not. Credentials rotate, so
+they cannot be part of the ledger's name. Instead, the head of the ledger has a hash of each Connection's
+credentials: three bytes, salted with the ledger's name, which is too short to recover a key from.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Account", "note_account"]
 log = get_logger(__name__)
 
 CREDENTIALS_BYTES = 3
-"""Two keys are taken for one once in 17 million times."""
+"""Size of a hash in bytes. Two keys have the same one once in 17 million cases."""
 
-MOST_MARKS = 5
-"""Credentials of a Connection that are remembered, the latest last."""
+MAX_HASHES = 5
+"""Maximum number of hashes stored for a Connection, the latest last."""
 
 DAY = 24 * 60 * 60
-FORGOTTEN_AFTER = 15 * DAY
-"""Seconds after which a Connection that delivers no more is of no matter."""
+COMPARED_FOR = 15 * DAY
+"""Seconds after the last delivery of a Connection in which its credentials are compared."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Account:
     """The credentials of a task.
 
     Attributes:
-        conn_id: Of the Connection that has them.
-        credentials: Header names, or other fields, and their secret values.
+        conn_id: Id of their Connection.
+        credentials: Secret values, by the names of their headers or fields.
     """
 
     conn_id: str
     credentials: Mapping[str, str]
 
-    def point_hash(self, salt: str) -> str:
-        """Return a short hash of the credentials, which is another one in each record."""
+    def hash(self, salt: str) -> str:
+        """Return a short hash of the credentials, which differs from ledger to ledger."""
         text = "\n".join(f"{name.lower()}: {value}" for name, value in sorted(self.credentials.items()))
         return hashlib.blake2b(
             text.encode(errors="surrogatepass"),
@@ -58,57 +58,55 @@ class Account:
 
 
 def note_account(head: Head, account: Account, *, salt: str, now: int) -> None:
-    """Add an account to the head of a record; warn if a Connection with other credentials is in it.
+    """Add an account to the head of a ledger; warn if a Connection with other credentials uses the ledger.
 
     Args:
-        head: Of the record.
-        account: The task's.
-        salt: As for `Account.mark`.
-        now: Seconds of the epoch.
+        head: Head of the ledger.
+        account: Account of the task.
+        salt: As for `Account.hash`.
+        now: Current time, in seconds since the epoch.
 
     Raises:
-        LedgerUnavailable: The store does not answer.
+        LedgerUnavailable: The store cannot be read or written.
     """
-    point_hash, accounts = account.point_hash(salt), head.read().get("accounts", {})
-    if point_hash in _point_hashes(accounts, account)[:-1]:  # no rotation goes back
+    current, accounts = account.hash(salt), head.read().get("accounts", {})
+    if current in _hashes(accounts, account)[:-1]:  # a rotated key does not come back
         log.warning(
-            "The Connection %s delivers to one URL with different credentials in turn, and %s",
+            "The Connection %s delivers to one URL with alternating credentials, %s",
             account.conn_id,
             _REMEDY,
         )
-    elif other := _other(accounts, account.conn_id, point_hash, now):
+    elif other := _other(accounts, account.conn_id, current, now):
         log.warning(
-            "The Connections %s and %s deliver to one URL with different credentials, and %s",
+            "The Connections %s and %s deliver to one URL with different credentials, %s",
             other,
             account.conn_id,
             _REMEDY,
         )
     about = accounts.get(account.conn_id)
-    if about is None or about["marks"][-1:] != [point_hash] or about["seen"] <= now - DAY:
-        head.change(
-            lambda head: {**head, "accounts": _noted(head.get("accounts", {}), account, point_hash, now)}
-        )
+    if about is None or about["marks"][-1:] != [current] or about["seen"] <= now - DAY:
+        head.change(lambda head: {**head, "accounts": _with(head.get("accounts", {}), account, current, now)})
 
 
 _REMEDY = (
-    "share one record of deliveries. If these are two accounts of the receiver, each gets only what the other"
-    " has not: give each a Connection with a name of its own in the extra tenant"
+    "which share one ledger. If they belong to two accounts of the receiver, each account receives only the"
+    " points that the other has not: give each account a Connection with its own name in the extra tenant"
 )
 
 
-def _other(accounts: Mapping[str, Json], own: str, point_hash: str, now: int) -> str | None:
-    """Return the id of a Connection that delivers with other credentials."""
+def _other(accounts: Mapping[str, Json], own: str, current: str, now: int) -> str | None:
+    """Return the id of a Connection that has delivered with other credentials."""
     for conn_id, about in sorted(accounts.items()):
-        is_other = conn_id != own and about["marks"] and about["marks"][-1] != point_hash
-        if is_other and about["seen"] > now - FORGOTTEN_AFTER:
+        is_other = conn_id != own and about["marks"] and about["marks"][-1] != current
+        if is_other and about["seen"] > now - COMPARED_FOR:
             return conn_id
     return None
 
 
-def _noted(accounts: Mapping[str, Json], account: Account, point_hash: str, now: int) -> dict[str, Json]:
-    point_hashes = [*(other for other in _point_hashes(accounts, account) if other != point_hash), point_hash]
-    return {**accounts, account.conn_id: {"marks": point_hashes[-MOST_MARKS:], "seen": now}}
+def _with(accounts: Mapping[str, Json], account: Account, current: str, now: int) -> dict[str, Json]:
+    hashes = [*(other for other in _hashes(accounts, account) if other != current), current]
+    return {**accounts, account.conn_id: {"marks": hashes[-MAX_HASHES:], "seen": now}}
 
 
-def _point_hashes(accounts: Mapping[str, Json], account: Account) -> list[str]:
+def _hashes(accounts: Mapping[str, Json], account: Account) -> list[str]:
     return list(accounts.get(account.conn_id, {}).get("marks", []))

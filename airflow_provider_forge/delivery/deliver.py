@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.attempts import Attempts
+from airflow_provider_forge.delivery.deduplication import PointStatus
 from airflow_provider_forge.delivery.isolation import Isolation, halves
-from airflow_provider_forge.delivery.matching import PointStatus
 from airflow_provider_forge.delivery.sender import Sender
 from airflow_provider_forge.exceptions import (
     ExportRefused,
@@ -134,7 +134,7 @@ def deliver(
         ReceiverUnavailable: The receiver is busy or did not answer, and that lasts.
         ExportRefused: It refuses requests, whatever is in them.
     """
-    with ledger.page(
+    with ledger.open_session(
         answer.content.fingerprints, answer.selection, answer.start, answer.end, reread=answer.reread
     ) as page:
         return _Delivery(
@@ -161,21 +161,21 @@ class _Delivery:
         self._sender = Sender(answer.content, receiver, page, policy, report, attempts)
         self._isolation = Isolation(answer.content, self._sender)
         report.points = answer.content.count + sum(answer.content.left_out.values())
-        report.unchanged = len(page.numbers(PointStatus.UNCHANGED))
-        report.changed = len(page.numbers(PointStatus.CHANGED))
+        report.unchanged = len(page.points_with(PointStatus.UNCHANGED))
+        report.changed = len(page.points_with(PointStatus.CHANGED))
         report.ambiguous = len(self._sender.ambiguous)
 
     def run(self) -> DeliveryStats:
         numbers = self._to_send()
         sender = self._sender
-        sender.pending |= {*numbers, *self._page.numbers(PointStatus.NEW, PointStatus.AMBIGUOUS)}
+        sender.pending |= {*numbers, *self._page.points_with(PointStatus.NEW, PointStatus.AMBIGUOUS)}
         self._recall_rejections()
         try:
             self._send(numbers)
         finally:
             # Also when it failed half-way: what was acknowledged until then is never sent again.
-            self._page.conclude(
-                open_points=sender.pending,
+            self._page.record_window(
+                pending=sender.pending,
                 rejected=sender.rejected,
                 resent=self._policy.resend,
                 complete=not self._content.left_out,
@@ -184,7 +184,7 @@ class _Delivery:
                 self._page.save()
             finally:
                 sender.report_contention()
-        self._page.tidy()
+        self._page.prune()
         if (problem := self._isolation.problem()) is not None:
             self._report.problems.append(problem)
         if self._content.left_out:
@@ -195,7 +195,7 @@ class _Delivery:
     def _recall_rejections(self) -> None:
         """Let a rejection fail the run, though a later try of it find all else delivered."""
         policy = self._policy
-        if policy.since is not None and not policy.resend and self._page.rejected_since(policy.since):
+        if policy.since is not None and not policy.resend and self._page.has_rejections_since(policy.since):
             self._report.problems.append(
                 PointsRejected(
                     "The receiver rejected points in an earlier try of this run, whose log says why; OTLP"
@@ -208,7 +208,7 @@ class _Delivery:
         """Return the points to send; say what is done with those that are not simply new."""
         policy, report = self._policy, self._report
         if policy.resend:
-            return self._page.numbers(*PointStatus)
+            return self._page.points_with(*PointStatus)
         wanted = [PointStatus.NEW]
         if report.changed:
             told = f"{report.changed} points have other values now than those delivered"
@@ -223,7 +223,7 @@ class _Delivery:
                 )
         if not self._sender.settle_ambiguous(self._sender.ambiguous):
             wanted.append(PointStatus.AMBIGUOUS)
-        return self._page.numbers(*wanted)
+        return self._page.points_with(*wanted)
 
     def _send(self, numbers: list[int]) -> None:
         todo = [(numbers, HALVINGS)] if numbers else []

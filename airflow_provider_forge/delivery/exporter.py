@@ -83,7 +83,7 @@ class Exporter:
             keep(progress)
         while progress.late:
             # What nobody has delivered yet is left to its own run.
-            if self.ledger.knows(progress.late[0].start, progress.late[0].end):
+            if self.ledger.has_records(progress.late[0].start, progress.late[0].end):
                 self._export_next(progress.late, progress, "skip")
             else:
                 progress.late.popleft()

@@ -1,33 +1,29 @@
-"""The ledger: what each destination has acknowledged of an app's points, and what was on its way to it.
+"""The ledger: which points of an app a destination has acknowledged, and which were in flight.
 
-Its store only puts and gets. So there is one entry for each aligned five minutes (see `cells`), whatever
-windows are asked for; who writes an entry holds its lease; and where a lease reaches only one machine, a
-writer sees by the version that another one was there, and goes on from what that one wrote.
+The ledger makes deliveries idempotent: it deduplicates points across retries, clears and backfills. It has
+one record for each aligned five minutes (see `records`), whatever windows the points were fetched in. A store
+only has to get, set and delete, so a task holds the lease of the records that it writes. If a lease reaches
+only one machine, a task notices by a record's version that another one has written it, and merges both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.accounts import note_account
-from airflow_provider_forge.delivery.head import Head
-from airflow_provider_forge.delivery.matching import PointStatus
+from airflow_provider_forge.delivery.deduplication import PointStatus
+from airflow_provider_forge.delivery.head import Head, Selection, Selections
+from airflow_provider_forge.delivery.record_store import RECORD_RETENTION, RecordStore
 from airflow_provider_forge.delivery.records import (
     RECORD_MINUTES,
-    RECORD_SECONDS,
     LedgerRecord,
     record_index,
     spans_between,
 )
-from airflow_provider_forge.delivery.selections import Selection, Selections, Sentinel
 from airflow_provider_forge.delivery.session import LedgerSession
-from airflow_provider_forge.delivery.spread import MOST_PARTS, Spread
-from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -37,33 +33,26 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.otlp.messages import Json
     from airflow_provider_forge.payload.fingerprints import Fingerprint
+    from airflow_provider_forge.state_store import StateStore
 
-__all__ = ["Ledger", "Selection", "Sentinel"]
-
-log = get_logger(__name__)
-
-KEEP = dt.timedelta(days=15)
-"""How long entries are kept: for a day longer than the gateway has points."""
-
-ALMOST = 0.8
-"""Part of what an entry can hold from which a task says so."""
-
-PRUNE_AT_ONCE = 24
-"""Old entries removed with each page that is written: more than a page adds, so that a backlog goes away."""
+__all__ = ["Ledger", "Selection"]
 
 
 class Ledger:
     """The ledger of one app and one destination.
 
     Args:
-        store: Where it is kept.
-        name: The first part of its keys; tells app and destination.
-        leases: Who writes an entry holds its lease.
-        sentinel: Returns, for the name of a selection, what tells a record that was lost from a new one; None
-            where nothing is kept.
-        account: The credentials that deliver; None where the destination alone tells accounts apart.
-        now: Returns the present, aware.
-        clock: Returns a time in seconds, to measure with.
+        store: Store of the ledger.
+        name: Prefix of its keys; identifies app and destination.
+        leases: Leases of its records.
+        sentinel: Returns, for the name of a selection, the state store that tells a lost ledger from a new
+            one; None if the ledger does not outlive the task.
+        account: Credentials of the delivering task; None if the destination alone identifies the account.
+        now: Returns the current time, aware.
+        clock: Returns a monotonic time in seconds.
+
+    Attributes:
+        records: Its records.
     """
 
     def __init__(
@@ -72,7 +61,7 @@ class Ledger:
         name: str,
         *,
         leases: Leases,
-        sentinel: Callable[[str], Sentinel] | None = None,
+        sentinel: Callable[[str], StateStore] | None = None,
         account: Account | None = None,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
         clock: Callable[[], float] = time.monotonic,
@@ -80,18 +69,18 @@ class Ledger:
         self.store = store
         self.name = name
         self._leases = leases
-        self._now = now
-        self.clock = clock
         self._account = account
-        self._spread = Spread(store)
         self._head = Head(
-            store, name, oldest=lambda: record_index(now() - KEEP), present=lambda: record_index(now())
+            store,
+            name,
+            oldest=lambda: record_index(now() - RECORD_RETENTION),
+            latest=lambda: record_index(now()),
         )
         self._selections = Selections(store, self._head, sentinel=sentinel, now=now)
-        self.writer = uuid.uuid4().hex[:12]
+        self.records = RecordStore(store, self._head, now=now, clock=clock)
 
     @contextlib.contextmanager
-    def page(
+    def open_session(
         self,
         points: Sequence[Fingerprint],
         selection: Selection,
@@ -100,140 +89,67 @@ class Ledger:
         *,
         reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None,
     ) -> Iterator[LedgerSession]:
-        """Open the entries of an answer's points and of the window it was asked for, for this task alone.
+        """Open the records of a window and of its points, for this task alone.
 
         Args:
-            points: The answer's.
-            selection: What was asked for.
-            start: The window's first moment.
-            end: The first moment after it.
-            reread: Returns the answer's points as if these environments had been asked for.
+            points: Fingerprints of the window's points.
+            selection: Environments and metrics that the window was fetched for.
+            start: Start of the window, inclusive.
+            end: End of the window, exclusive.
+            reread: Returns the fingerprints that the points would have if the given environments had been
+                selected.
 
         Raises:
-            DeliveryBusy: Another task holds one of them.
-            LedgerUnavailable: The store does not answer.
+            DeliveryBusy: Another task holds a lease on one of the records.
+            LedgerUnavailable: The store cannot be read.
         """
         window = spans_between(start, end)
-        numbers = sorted({*window, *(point.minute // RECORD_MINUTES for point in points)})
-        with self._leases.hold(numbers):
+        indexes = sorted({*window, *(point.minute // RECORD_MINUTES for point in points)})
+        with self._leases.hold(indexes):
             lost_before = self._selections.lost_before(selection)
-            self._tell_account()
-            cells = {number: self.load(number) for number in numbers}
-            page = LedgerSession(self, points, selection.name, window, cells, lost_before)
-            if reread and page.numbers(PointStatus.NEW, PointStatus.AMBIGUOUS):
-                for environments in self._overlapping(selection, cells.values()):
-                    page.recognize(reread(environments))
-            yield page
+            self._note_account()
+            records = {index: self.records.load(index) for index in indexes}
+            session = LedgerSession(self.records, points, selection.name, window, records, lost_before)
+            if reread and session.points_with(PointStatus.NEW, PointStatus.AMBIGUOUS):
+                for environments in self._overlapping(selection, records.values()):
+                    session.recognize(reread(environments))
+            yield session
 
-    def knows(self, start: dt.datetime, end: dt.datetime) -> bool:
-        """Tell whether all of a window has been delivered before, or at least asked for.
+    def has_records(self, start: dt.datetime, end: dt.datetime) -> bool:
+        """Return whether every record of a window has been written before.
 
         Raises:
-            LedgerUnavailable: The store does not answer.
+            LedgerUnavailable: The store cannot be read.
         """
-        return not any(self.load(cell).is_new for cell in spans_between(start, end))
+        return not any(self.records.load(index).is_new for index in spans_between(start, end))
 
     def selections(self) -> dict[str, Json]:
-        """Return what was ever asked for, by its name, the one begun last at the end.
+        """Return all selections on record, by their names, the latest last.
 
         Raises:
-            LedgerUnavailable: The store does not answer.
+            LedgerUnavailable: The store cannot be read.
         """
         return dict(
-            sorted(self._head.read()["selections"].items(), key=lambda entry: str(entry[1].get("begun")))
+            sorted(self._head.read()["selections"].items(), key=lambda item: str(item[1].get("begun")))
         )
 
-    def timestamp(self) -> int:
-        """Return the present, in seconds of the epoch."""
-        return int(self._now().timestamp())
-
-    def load(self, cell: int) -> LedgerRecord:
-        """Read an entry; an empty one where there is none.
-
-        Raises:
-            LedgerUnavailable: The store does not answer.
-        """
-        content = self._spread.get(self._key(cell))
-        if content is None:
-            return LedgerRecord()
-        try:
-            found, problem = LedgerRecord.from_json(content, cell * RECORD_MINUTES), "a part of it is missing"
-        except ValueError as error:
-            found, problem = LedgerRecord(damaged=True, lost=True), str(error)
-        if found.damaged:
-            log.warning("The ledger's entry %s is damaged (%.200s): taken for lost", self._key(cell), problem)
-        return found
-
-    def save(self, cell: int, content: LedgerRecord) -> None:
-        """Write an entry.
-
-        Raises:
-            LedgerUnavailable: The store does not take it.
-            ValueReplaced: Another task has written it since it was loaded.
-        """
-        content.version = (content.version[0] + 1, self.writer)
-        start, largest = cell * RECORD_MINUTES, self.store.largest
-        entry = content.to_json(start)
-        if self._spread.is_too_large(entry):
-            if len(json.dumps(entry)) > ALMOST * MOST_PARTS * (largest or 0):
-                self._tell_size(cell)
-                content.compress(MOST_PARTS * (largest or 0), start)
-                entry = content.to_json(start)
-            self._remember_spread(cell)
-        self._spread.set(self._key(cell), entry)
-
-    def tidy(self, cells: Collection[int]) -> None:
-        """Remove entries that are older than the gateway's points; `cells` are those just written.
-
-        Raises:
-            LedgerUnavailable: The store does not take it.
-        """
-        head = self._head.read()
-        horizon = record_index(self._now() - KEEP)
-        oldest = min([head["oldest"], *(cell for cell in cells if cell >= horizon)])
-        removed = range(oldest, min(horizon, oldest + PRUNE_AT_ONCE))
-        for cell in removed:
-            # To look for parts costs a round trip.
-            remove = self._spread.delete if cell <= head.get("spread", -1) else self.store.delete
-            remove(self._key(cell))
-        if removed or oldest < head["oldest"]:
-            self._head.change(lambda head: {**head, "oldest": oldest + len(removed)})
-
-    def _tell_size(self, cell: int) -> None:
-        log.warning(
-            "The entry %s holds almost as many points as %s takes, some 100,000 in five minutes. Above that,"
-            " points are known by a digest only, and a late one makes its whole minute ambiguous: set the"
-            " OTLP Connection's extra ledger_url",
-            self._key(cell),
-            self.store.name,
-        )
-
-    def _remember_spread(self, cell: int) -> None:
-        """Let the head know of an entry with parts before there is one, so that none is left over."""
-        if cell > self._head.read().get("spread", -1):
-            self._head.change(lambda head: {**head, "spread": max(cell, head.get("spread", -1))})
-
-    def _overlapping(self, selection: Selection, cells: Collection[LedgerRecord]) -> list[list[str]]:
-        """Return the environments of other selections that have some in common with this one.
+    def _overlapping(self, selection: Selection, records: Collection[LedgerRecord]) -> list[list[str]]:
+        """Return the environments of the other selections that share some with this one.
 
         Args:
-            selection: What was asked for.
-            cells: Their points may be on record under another selection.
+            selection: This one.
+            records: Records in which its points may be under another selection.
         """
-        if all(cell.is_new for cell in cells):
+        if all(record.is_new for record in records):
             return []
-        # A delivery that failed half-way has noted no selection in the cells, and its points are there.
-        names = {*self.selections(), *(name for cell in cells for name in cell.asked)} - {selection.name}
-        others = {tuple(self._selections.environments(name)) for name in names}
+        # A delivery that failed half-way has left points in the records, but no covered spans.
+        names = {*self.selections(), *(name for record in records for name in record.covered)}
+        others = {tuple(self._selections.environments(name)) for name in names - {selection.name}}
         mine = set(selection.environments)
         return [list(other) for other in sorted(others) if mine != set(other) and mine & set(other)]
 
-    def _tell_account(self) -> None:
-        """Say, once, that a Connection with other credentials delivers to the same record."""
+    def _note_account(self) -> None:
+        """Record the account, once; warn if a Connection with other credentials uses this ledger."""
         account, self._account = self._account, None
         if account is not None:
-            note_account(self._head, account, salt=self.name, now=self.timestamp())
-
-    def _key(self, cell: int) -> str:
-        start = dt.datetime.fromtimestamp(cell * RECORD_SECONDS, dt.timezone.utc)
-        return f"{self.name}/{start:%Y%m%dT%H%MZ}"
+            note_account(self._head, account, salt=self.name, now=self.records.timestamp())

@@ -1,4 +1,4 @@
-"""Local files that are replaced whole: durable once written, and never replaced over what was not read."""
+"""Local files, replaced atomically, durably, and only if they have not changed since they were read."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 __all__ = ["NotReadable", "read", "replace"]
 
 PATIENCE = 10.0
-"""Seconds to wait for the lock of a directory, which is held for milliseconds."""
+"""Maximum number of seconds to wait for the lock of a directory, which is held for milliseconds."""
 
 _POLL = 0.02
-# File systems without locks, or without those of directories (NFS): a writer then relies on what it read
-# just before.
+# Some file systems have no locks, or none on directories (NFS). A writer then relies on having just compared
+# the file.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 
 
 class NotReadable(Exception):
-    """What is at the path is no file of ours: a directory, a pipe, or far too large."""
+    """There is no regular file at the path, or one that is far too large."""
 
 
-def read(path: Path, most: int) -> bytes:
-    """Return a file's content.
+def read(path: Path, max_size: int) -> bytes:
+    """Return the content of a file.
 
     Args:
-        path: The file.
-        most: Bytes that are read at most.
+        path: Path of the file.
+        max_size: Maximum size in bytes.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
-        NotReadable: It is no regular file, or a larger one.
-        OSError: It cannot be read at this moment.
+        NotReadable: There is no regular file, or a larger one.
+        OSError: The file cannot be read at the moment.
     """
     try:
         # Opening a named pipe would wait for its writer.
@@ -53,27 +53,27 @@ def read(path: Path, most: int) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotReadable("it is not a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1)
+            content = file.read(max_size + 1)
     finally:
         os.close(descriptor)
-    if len(content) > most:
-        raise NotReadable(f"it has more than {most:,} bytes")
+    if len(content) > max_size:
+        raise NotReadable(f"it has more than {max_size:,} bytes")
     return content
 
 
 def replace(path: Path, content: bytes, *, still: Callable[[], bool]) -> bool:
-    """Write a file whole or not at all, so that it outlives a loss of power.
+    """Replace a file atomically, so that its content survives a power failure.
 
     Args:
-        path: The file; its directory is made if it is missing.
-        content: Its new content.
-        still: Tells, while no other process can replace it, whether it may be replaced.
+        path: Path of the file; its directory is created if it is missing.
+        content: New content.
+        still: Returns whether the file may still be replaced; called while no other process can replace it.
 
     Returns:
-        Whether it was.
+        Whether the file was replaced.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{uuid.uuid4().hex}")
@@ -95,12 +95,12 @@ def replace(path: Path, content: bytes, *, still: Callable[[], bool]) -> bool:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a directory: no file of it is replaced by another process meanwhile."""
+    """Hold the lock of a directory, so that no other process replaces a file in it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _lock(descriptor)
         yield
-        # The new name of a file outlives a loss of power only once its directory is written.
+        # A renamed file survives a power failure only once its directory is written.
         with contextlib.suppress(OSError):
             os.fsync(descriptor)
     finally:

@@ -1,15 +1,16 @@
-"""Cells: the ledger's entries, one for each aligned five minutes, whatever windows are asked for.
+"""Ledger records: one for each aligned five minutes, whatever windows the points were fetched in.
 
-A cell as JSON, with minutes counted from the cell's start and seconds likewise::
+A record in JSON, with minutes and seconds counted from its start::
 
     {"version": 1, "revision": 3, "writer": "9f1c…",
-     "acknowledged": {"forge_api_request_count": {"0": "<marks in base64>", "1": [5211, "<digest>"]}},
+     "acknowledged": {"forge_api_request_count": {"0": "<point hashes in base64>", "1": [5211, "<digest>"]}},
      "in_flight": {…},
      "asked": {"<selection>": [[0, 300, "delivered", 1795410000]]}}
 
-The marks of one metric and minute are sorted, which makes equal cells equal texts. `"lost": true` says that
-an earlier record of the cell was damaged. A store with small values has the marks of a large cell in values
-of their own (see `spread`); above 100,000 marks a number and a digest stand for those of a metric and minute.
+The point hashes of one metric and minute are sorted, so equal records are equal texts. `"lost": true` means
+that an earlier version of the record was damaged. If a store limits the size of a value, the point hashes of
+a large record are in values of their own (see `record_store`). Above 100,000 points, those of a metric and
+minute may be replaced by their number and a digest.
 """
 
 from __future__ import annotations
@@ -52,202 +53,211 @@ Group = tuple[str, int]
 
 
 Span = tuple[float, float]
-"""A part of a cell: its beginning and its end, in seconds from the cell's start."""
+"""A part of a record's five minutes: its start and its end, in seconds from the record's start."""
 
 
-def record_index(moment: dt.datetime) -> int:
-    """Return the number of the cell that a moment lies in."""
-    return int(moment.timestamp() // RECORD_SECONDS)
+def record_index(time: dt.datetime) -> int:
+    """Return the index of the record that a time belongs to: five minutes, counted from the epoch."""
+    return int(time.timestamp() // RECORD_SECONDS)
 
 
 def spans_between(start: dt.datetime, end: dt.datetime) -> dict[int, Span]:
-    """Return which part of which cells a window `[start, end)` covers, by the cells' numbers."""
-    cells = range(record_index(start), -int(-end.timestamp() // RECORD_SECONDS))
+    """Return the spans that a window `[start, end)` covers, by the indexes of their records."""
+    indexes = range(record_index(start), -int(-end.timestamp() // RECORD_SECONDS))
     return {
-        cell: (
-            max(start.timestamp() - cell * RECORD_SECONDS, 0.0),
-            min(end.timestamp() - cell * RECORD_SECONDS, float(RECORD_SECONDS)),
+        index: (
+            max(start.timestamp() - index * RECORD_SECONDS, 0.0),
+            min(end.timestamp() - index * RECORD_SECONDS, float(RECORD_SECONDS)),
         )
-        for cell in cells
+        for index in indexes
     }
 
 
 class SpanStatus(str, Enum):
-    """What became of a part of a cell that was asked for."""
+    """The status of a span that was fetched."""
 
     DELIVERED = "delivered"
     EMPTY = "empty"
-    """The gateway had nothing: no traffic, or not yet."""
+    """The gateway had no points: there was no traffic, or its data was late."""
     REJECTED = "rejected"
-    """The receiver took the request and rejected points of it."""
+    """The receiver acknowledged the request and rejected some of its points."""
 
 
 class CoveredSpan(NamedTuple):
-    """A part of a cell that was asked for, in seconds from its start, and when, in seconds of the epoch."""
+    """A span that was fetched, with its status.
+
+    Attributes:
+        start: Start in seconds from the record's start.
+        end: End in seconds from the record's start, exclusive.
+        status: Its status.
+        at: Time at which it got this status, in seconds since the epoch.
+    """
 
     start: float
     end: float
-    state: SpanStatus
+    status: SpanStatus
     at: int
 
 
 @dataclass(frozen=True)
 class Digest:
-    """A number of marks and their sum: equal sets of marks have equal ones, in whatever order."""
+    """The number of some point hashes and their sum, which do not depend on their order."""
 
     count: int = 0
     total: int = 0
 
     @classmethod
     def of(cls, point_hashes: Iterable[bytes]) -> Digest:
-        """Return the digest of a multiset of marks."""
+        """Return the digest of a multiset of point hashes."""
         digest = cls()
         for point_hash in point_hashes:
             digest = digest.plus(point_hash)
         return digest
 
     def plus(self, point_hash: bytes) -> Digest:
-        """Return the digest with one mark more."""
+        """Return the digest with one more point hash."""
         return Digest(self.count + 1, (self.total + int.from_bytes(point_hash, "big")) % _DIGEST_SIZE)
 
 
 PointHashes = dict[Group, "Counter[bytes] | Digest"]
-"""What is remembered of the points of each metric and minute: a multiset of marks, or its digest."""
+"""The points of each metric and minute: a multiset of point hashes, or its digest."""
 
 
 @dataclass
 class LedgerRecord:
-    """One entry.
+    """One record.
 
     Attributes:
-        acknowledged: What the destination has.
-        in_flight: What was on its way when this was written: no answer is known.
-        asked: What was asked for, by the selection of environments and metrics.
-        version: How often it was written, and by whom last.
-        lost: Whether an earlier record of it was damaged: what nobody has asked for since may be delivered.
-        damaged: Whether there was an entry that could not be read, or not all of it.
+        acknowledged: Points that the destination has acknowledged.
+        in_flight: Points that were being sent when the record was written; no response is known.
+        covered: Spans that were fetched, by the name of their selection of environments and metrics.
+        version: Number of times that the record was written, and its last writer.
+        lost: Whether an earlier version was damaged: points outside the covered spans may have been
+            delivered.
+        damaged: Whether the record could not be read, or not completely.
     """
 
     acknowledged: PointHashes = field(default_factory=dict)
     in_flight: PointHashes = field(default_factory=dict)
-    asked: dict[str, list[CoveredSpan]] = field(default_factory=dict)
+    covered: dict[str, list[CoveredSpan]] = field(default_factory=dict)
     version: tuple[int, str] = (0, "")
     lost: bool = False
     damaged: bool = False
 
     @property
     def digested(self) -> bool:
-        """Whether points are known by a digest only."""
+        """Whether there is only a digest of some acknowledged points."""
         return any(isinstance(point_hashes, Digest) for point_hashes in self.acknowledged.values())
 
     @property
     def is_new(self) -> bool:
-        """Whether nobody has ever written it."""
+        """Whether it has never been written."""
         return not self.version[0] and not self.damaged
 
-    def covers(self, selection: str, part: Span, state: SpanStatus | None = None) -> bool:
-        """Tell whether it is known that this part was asked for, with this outcome or with any."""
-        start, end = part
+    def covers(self, selection: str, span: Span, status: SpanStatus | None = None) -> bool:
+        """Return whether a span was fetched as a whole, with this status or, if None, with any."""
+        start, end = span
         return any(
-            known.start <= start and end <= known.end and state in (None, known.state)
-            for known in self.asked.get(selection, ())
+            known.start <= start and end <= known.end and status in (None, known.status)
+            for known in self.covered.get(selection, ())
         )
 
-    def rejected_at(self, selection: str, part: Span) -> int | None:
-        """Return when points of this part were last rejected; None for never."""
-        start, end = part
+    def rejected_at(self, selection: str, span: Span) -> int | None:
+        """Return when points of a span were last rejected, in seconds since the epoch; None for never."""
+        start, end = span
         times = [
             known.at
-            for known in self.asked.get(selection, ())
-            if known.state is SpanStatus.REJECTED and known.start < end and start < known.end
+            for known in self.covered.get(selection, ())
+            if known.status is SpanStatus.REJECTED and known.start < end and start < known.end
         ]
         return max(times, default=None)
 
-    def note(self, selection: str, asked: CoveredSpan) -> None:
-        """Remember that a part was asked for; it takes the place of what it covers."""
+    def cover(self, selection: str, span: CoveredSpan) -> None:
+        """Add a covered span in place of those that it overlaps."""
         kept = []
-        for earlier in self.asked.get(selection, ()):
-            if earlier.start < asked.start:
-                kept.append(earlier._replace(end=min(earlier.end, asked.start)))
-            if earlier.end > asked.end:
-                kept.append(earlier._replace(start=max(earlier.start, asked.end)))
-        self.asked[selection] = sorted([*kept, asked])
+        for earlier in self.covered.get(selection, ()):
+            if earlier.start < span.start:
+                kept.append(earlier._replace(end=min(earlier.end, span.start)))
+            if earlier.end > span.end:
+                kept.append(earlier._replace(start=max(earlier.start, span.end)))
+        self.covered[selection] = sorted([*kept, span])
 
     def copy(self) -> LedgerRecord:
-        """Return a cell that can be changed without changing this one."""
+        """Return a copy that can be changed independently."""
         return replace(
             self,
             acknowledged=dict(self.acknowledged),
             in_flight=dict(self.in_flight),
-            asked={selection: list(parts) for selection, parts in self.asked.items()},
+            covered={selection: list(spans) for selection, spans in self.covered.items()},
         )
 
     def merged(self, earlier: LedgerRecord) -> LedgerRecord:
-        """Return this cell with all that another one knows besides.
+        """Return this record with everything that an earlier one has in addition.
 
         Args:
-            earlier: What was read before another writer wrote this one, which may not have seen all of it.
+            earlier: Record read before another writer wrote this one, perhaps without having seen all of it.
         """
         both = self.copy()
-        _add_marks(both.acknowledged, earlier.acknowledged)
-        _add_marks(both.in_flight, earlier.in_flight)
-        for selection, parts in earlier.asked.items():
-            for part in parts:
-                if not self.covers(selection, part[:2]):
-                    both.note(selection, part)
+        _add_point_hashes(both.acknowledged, earlier.acknowledged)
+        _add_point_hashes(both.in_flight, earlier.in_flight)
+        for selection, spans in earlier.covered.items():
+            for span in spans:
+                if not self.covers(selection, span[:2]):
+                    both.cover(selection, span)
         both.version = max(self.version, (earlier.version[0], ""))
         both.lost = self.lost or self.damaged or earlier.lost
         return both
 
-    def compress(self, largest: int, start: int) -> None:
-        """Put digests in the place of marks, those of the largest groups first, until it fits.
+    def compress(self, max_size: int, start: int) -> None:
+        """Replace point hashes by digests, largest groups first, until the record fits.
 
         Args:
-            largest: Size of the JSON text as Python's own encoder writes it, in letters.
-            start: The cell's start, in minutes of the epoch.
+            max_size: Maximum number of characters of the JSON text as Python's own encoder writes it.
+            start: Start of the record, in minutes since the epoch.
         """
-        excess = len(json.dumps(self.to_json(start))) - largest
-        groups = [
-            (point_hashes.total(), group, which)
-            for which in (self.acknowledged, self.in_flight)
-            for group, point_hashes in which.items()
+        excess = len(json.dumps(self.to_json(start))) - max_size
+        hashed = [
+            (point_hashes.total(), group, groups)
+            for groups in (self.acknowledged, self.in_flight)
+            for group, point_hashes in groups.items()
             if isinstance(point_hashes, Counter)
         ]
-        for count, group, which in sorted(groups, key=lambda entry: entry[:2], reverse=True):
-            saved = count * _LETTERS_PER_MARK - _LETTERS_PER_DIGEST
+        for count, group, groups in sorted(hashed, key=lambda each: each[:2], reverse=True):
+            saved = count * _LETTERS_PER_HASH - _LETTERS_PER_DIGEST
             if excess <= 0 or saved <= 0:
                 return
-            point_hashes = which[group]
-            which[group] = Digest.of(point_hashes.elements() if isinstance(point_hashes, Counter) else ())
+            point_hashes = groups[group]
+            groups[group] = Digest.of(point_hashes.elements() if isinstance(point_hashes, Counter) else ())
             excess -= saved
 
     def to_json(self, start: int) -> dict[str, Any]:
-        """Return it as JSON; `start` is the cell's start, in minutes of the epoch."""
+        """Return the record as JSON; `start` is its start, in minutes since the epoch."""
         return {
             "version": VERSION,
             "revision": self.version[0],
             "writer": self.version[1],
-            "acknowledged": _marks_to_json(self.acknowledged, start),
-            "in_flight": _marks_to_json(self.in_flight, start),
-            "asked": {key: [[*part] for part in parts] for key, parts in sorted(self.asked.items())},
+            "acknowledged": _point_hashes_to_json(self.acknowledged, start),
+            "in_flight": _point_hashes_to_json(self.in_flight, start),
+            "asked": {name: [[*span] for span in spans] for name, spans in sorted(self.covered.items())},
             **({"lost": True} if self.lost else {}),
         }
 
     @classmethod
     def from_json(cls, content: Any, start: int) -> LedgerRecord:
-        """Read it back.
+        """Return the record of a JSON object.
 
         Raises:
-            ValueError: It is not what `to_json` writes.
+            ValueError: `to_json` does not write such an object.
         """
         try:
             if content["version"] != VERSION or isinstance(content["version"], bool):
-                raise ValueError(f"it is of version {content['version']}")
+                raise ValueError(f"it has version {content['version']}")
             return cls(
-                acknowledged=_marks_from_json(content["acknowledged"], start),
-                in_flight=_marks_from_json(content["in_flight"], start),
-                asked={
-                    key: [_asked_from_json(part) for part in parts] for key, parts in content["asked"].items()
+                acknowledged=_point_hashes_from_json(content["acknowledged"], start),
+                in_flight=_point_hashes_from_json(content["in_flight"], start),
+                covered={
+                    name: [_span_from_json(span) for span in spans]
+                    for name, spans in content["asked"].items()
                 },
                 version=(_number(content["revision"]), str(content["writer"])),
                 lost=bool(content.get("lost")),
@@ -257,12 +267,11 @@ class LedgerRecord:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-_LETTERS_PER_MARK = HASH_BYTES * 4 // 3
+_LETTERS_PER_HASH = HASH_BYTES * 4 // 3
 _LETTERS_PER_DIGEST = 2 * HASH_BYTES + 16
 
-_MOST = 2**53
-"""Above this, JSON's numbers are whole by chance only: no count or time is as large."""
-
+_MAX_NUMBER = 2**53
+"""JSON numbers above this are not exact; no count or time is as large."""
 
 _OFFSETS = frozenset(map(str, range(RECORD_MINUTES)))
 
@@ -271,22 +280,22 @@ def _number(value: Any) -> int:
     """Return a count or a time.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is neither.
     """
-    if type(value) is not int or not 0 <= value <= _MOST:
-        raise ValueError(f"{value!r:.40} is no count")
+    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
+        raise ValueError(f"{value!r:.40} is not a count")
     return value
 
 
-def _asked_from_json(part: Any) -> CoveredSpan:
-    first, last, state, at = part
-    if bool in (type(first), type(last)) or not 0 <= first < last <= RECORD_SECONDS:  # nor NaN
-        raise ValueError(f"{first!r:.40} to {last!r:.40} is no part of a cell")
-    return CoveredSpan(float(first), float(last), SpanStatus(state), _number(at))
+def _span_from_json(span: Any) -> CoveredSpan:
+    start, end, status, at = span
+    if bool in (type(start), type(end)) or not 0 <= start < end <= RECORD_SECONDS:  # nor NaN
+        raise ValueError(f"{start!r:.40} to {end!r:.40} is not a span of a record")
+    return CoveredSpan(float(start), float(end), SpanStatus(status), _number(at))
 
 
-def _add_marks(point_hashes: PointHashes, others: PointHashes) -> None:
-    """Add what others have more of; a digest that is there already cannot be added to."""
+def _add_point_hashes(point_hashes: PointHashes, others: PointHashes) -> None:
+    """Add the point hashes that only `others` has. Nothing can be added to a digest."""
     for group, other in others.items():
         mine = point_hashes.get(group)
         if not mine:
@@ -295,7 +304,7 @@ def _add_marks(point_hashes: PointHashes, others: PointHashes) -> None:
             point_hashes[group] = mine | other
 
 
-def _marks_to_json(point_hashes: PointHashes, start: int) -> dict[str, dict[str, Any]]:
+def _point_hashes_to_json(point_hashes: PointHashes, start: int) -> dict[str, dict[str, Any]]:
     content: dict[str, dict[str, Any]] = {}
     for (metric, minute), group in sorted(point_hashes.items()):
         if isinstance(group, Digest):
@@ -306,17 +315,17 @@ def _marks_to_json(point_hashes: PointHashes, start: int) -> dict[str, dict[str,
     return content
 
 
-def _marks_from_json(content: dict[str, dict[str, Any]], start: int) -> PointHashes:
+def _point_hashes_from_json(content: dict[str, dict[str, Any]], start: int) -> PointHashes:
     point_hashes: PointHashes = {}
     for metric, minutes in content.items():
         for offset, group in minutes.items():
             if offset not in _OFFSETS:
-                raise ValueError(f"{offset!r:.40} is no minute of a cell")
+                raise ValueError(f"{offset!r:.40} is not a minute of a record")
             minute = start + int(offset)
             if isinstance(group, str):
                 packed = base64.b64decode(group, validate=True)
                 if len(packed) % HASH_BYTES:
-                    raise ValueError(f"{len(packed)} bytes are no marks")
+                    raise ValueError(f"{len(packed)} bytes are not point hashes")
                 size = range(0, len(packed), HASH_BYTES)
                 point_hashes[metric, minute] = Counter(packed[at : at + HASH_BYTES] for at in size)
             else:

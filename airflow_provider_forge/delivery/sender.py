@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.matching import PointStatus
+from airflow_provider_forge.delivery.deduplication import PointStatus
 from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
@@ -66,7 +66,7 @@ class Sender:
         self.accepted = False
         # Points that this delivery has sent without hearing whether they were stored.
         self._doubtful: set[int] = set()
-        self.ambiguous = set(page.numbers(PointStatus.AMBIGUOUS))
+        self.ambiguous = set(page.points_with(PointStatus.AMBIGUOUS))
 
     def may_repeat(self, error: ExportRefused | ReceiverUnavailable) -> bool:
         """Whether points of a request that failed may be sent again at once."""
@@ -100,7 +100,7 @@ class Sender:
                 return
 
     def _send_once(self, batch: list[int], export: ExportRequest, seconds: float | None) -> None:
-        self._page.intend(batch)
+        self._page.mark_in_flight(batch)
         try:
             self._page.save()
         except LedgerUnavailable:  # nothing was sent
@@ -108,7 +108,7 @@ class Sender:
             raise
         self.report_contention()
         if there := self._taken_meanwhile(batch):
-            self._page.withdraw(there)
+            self._page.mark_pending(there)
             batch = [number for number in batch if number not in there]
             if not batch:
                 return
@@ -195,10 +195,10 @@ class Sender:
             self._withdraw(batch)
 
     def _withdraw(self, batch: list[int]) -> None:
-        self._page.withdraw(number for number in batch if number not in self._doubtful)
+        self._page.mark_pending(number for number in batch if number not in self._doubtful)
 
     def _note_success(self, batch: list[int], export: ExportRequest) -> None:
-        self._page.acknowledge(batch)
+        self._page.mark_acknowledged(batch)
         self._doubtful.difference_update(batch)
         self.pending.difference_update(batch)
         self.attempts.refusals = 0

@@ -1,11 +1,11 @@
-"""A page of the ledger: what it knows of the points of one answer, and what becomes of them."""
+"""A ledger session: the points of one window, compared with the ledger and recorded as they are delivered."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.matching import PointGroup, PointStatus
+from airflow_provider_forge.delivery.deduplication import PointGroup, PointStatus
 from airflow_provider_forge.delivery.records import RECORD_MINUTES, RECORD_SECONDS, CoveredSpan, SpanStatus
 from airflow_provider_forge.delivery.stores import ValueReplaced
 from airflow_provider_forge.exceptions import LedgerUnavailable
@@ -14,7 +14,7 @@ from airflow_provider_forge.text import get_logger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.delivery.record_store import RecordStore
     from airflow_provider_forge.delivery.records import Group, LedgerRecord, Span
     from airflow_provider_forge.payload.fingerprints import Fingerprint
 
@@ -22,77 +22,79 @@ __all__ = ["LedgerSession"]
 
 log = get_logger(__name__)
 
-MOST_TRIES = 10
-"""How often an entry is written anew because another task was faster each time."""
+MAX_TRIES = 10
+"""Maximum number of times a record is written again because another task has written it first."""
 
 SLOW = 1.0
-"""Seconds between reading an entry and having it written; usually some 25 ms."""
+"""Seconds between reading a record and having written it that are reported; it usually takes some 25 ms."""
 
 
 class LedgerSession:
-    """What the ledger says of the points of one answer, and what becomes of them.
+    """The points of one window, and the records that they belong to.
 
-    Points go by their numbers in the answer. Nothing is written before `save`.
+    Points are identified by their indices in the payload. Nothing is written before `save`.
 
     Args:
-        ledger: Whose page it is.
-        points: The answer's points.
-        selection: Name of what was asked for.
-        window: The parts of cells that were asked for.
-        cells: Their entries, and those that the points fall into.
-        lost_before: What ended before this time of the epoch, and was not asked for since, may have been
-            recorded elsewhere.
+        records: Records of the ledger.
+        points: Fingerprints of the window's points.
+        selection: Name of the selection that the window was fetched for.
+        window: Spans that the window covers, by the indexes of their records.
+        loaded: Records of the window and of its points, by their indexes.
+        lost_before: Time in seconds since the epoch. Points from before it that no covered span contains may
+            have been delivered according to a ledger that was lost.
 
     Attributes:
-        contended: Whether another task wrote the same entries meanwhile.
+        contended: Whether another task has written the same records in the meantime.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        records: RecordStore,
         points: Sequence[Fingerprint],
         selection: str,
         window: Mapping[int, Span],
-        cells: Mapping[int, LedgerRecord],
+        loaded: Mapping[int, LedgerRecord],
         lost_before: float,
     ) -> None:
-        self._ledger = ledger
+        self._store = records
         self._points = points
         self._selection = selection
         self._window = window
-        self._cells = dict(cells)
+        self._records = dict(loaded)
         self._lost_before = lost_before
         self._point_hashes: defaultdict[Group, dict[int, bytes]] = defaultdict(dict)
         for number, point in enumerate(points):
             self._point_hashes[point.metric, point.minute][number] = point.point_hash
-        # The marks under which points are on record if other environments were asked for.
+        # Hashes that points have on record if they were fetched with other environments.
         self._aliases: defaultdict[int, tuple[bytes, ...]] = defaultdict(tuple)
-        self._entries = {group: self._open(group) for group in self._point_hashes}
-        # What this page has done, to be done again on what another writer left.
+        self._groups = {group: self._open(group) for group in self._point_hashes}
+        # Changes of this session, to be applied again to a record that another writer has replaced.
         self._acknowledged: set[int] = set()
-        self._sending: set[int] = set()
-        self._notes: dict[int, CoveredSpan] = {}
+        self._in_flight: set[int] = set()
+        self._covered: dict[int, CoveredSpan] = {}
         self._dirty: set[int] = set()
         self.contended = False
 
     def _open(self, group: Group) -> PointGroup:
-        number = group[1] // RECORD_MINUTES
-        cell = self._cells[number]
-        second = group[1] * 60.0 - number * RECORD_SECONDS
-        is_known = cell.covers(self._selection, (second, second + 60))
+        index = group[1] // RECORD_MINUTES
+        record = self._records[index]
+        second = group[1] * 60.0 - index * RECORD_SECONDS
+        is_covered = record.covers(self._selection, (second, second + 60))
+        is_lost = not is_covered and (record.lost or (group[1] + 1) * 60 <= self._lost_before)
         return PointGroup(
             self._point_hashes[group],
-            cell.acknowledged.get(group, Counter()),
-            cell.in_flight.get(group, Counter()),
-            lost=cell.damaged or (not is_known and (cell.lost or (group[1] + 1) * 60 <= self._lost_before)),
+            record.acknowledged.get(group, Counter()),
+            record.in_flight.get(group, Counter()),
+            lost=record.damaged or is_lost,
             aliases=self._aliases,
         )
 
     def recognize(self, points: Sequence[Fingerprint]) -> None:
-        """Find the points under other marks as well, before anything is sent.
+        """Look the points up by other fingerprints as well; to be called before anything is sent.
 
         Args:
-            points: The same points, in the same order, as if other environments had been asked for.
+            points: The same points in the same order, with the fingerprints that they would have if other
+                environments had been selected.
         """
         groups = set()
         for number, (point, other) in enumerate(zip(self._points, points, strict=True)):
@@ -100,156 +102,164 @@ class LedgerSession:
                 self._aliases[number] += (other.point_hash,)
                 groups.add((point.metric, point.minute))
         for group in groups:
-            self._entries[group] = self._open(group)
+            self._groups[group] = self._open(group)
 
-    def numbers(self, *statuses: PointStatus) -> list[int]:
-        """Return the points that stand so, in the order in which they are to be sent: oldest first."""
+    def points_with(self, *statuses: PointStatus) -> list[int]:
+        """Return the points with one of these statuses in the order in which to send them: oldest first."""
         found = [number for number, _ in enumerate(self._points) if self.status(number) in statuses]
         return sorted(found, key=lambda number: (self._points[number].minute, *self._points[number]))
 
     def status(self, number: int) -> PointStatus:
-        """Return how a point stood before anything was sent."""
+        """Return the status that a point had before anything was sent."""
         point = self._points[number]
-        return self._entries[point.metric, point.minute].statuses[number]
+        return self._groups[point.metric, point.minute].statuses[number]
 
     @property
     def digested(self) -> bool:
-        """Whether some points on the page are known by a digest only."""
-        return any(cell.digested for cell in self._cells.values())
+        """Whether the records have only a digest of some points."""
+        return any(record.digested for record in self._records.values())
 
-    def intend(self, numbers: Iterable[int]) -> None:
-        """Say that these points are about to be sent."""
-        for entry, some in self._by_entry(numbers):
-            entry.intend(some)
-            self._sending.update(some)
+    def mark_in_flight(self, numbers: Iterable[int]) -> None:
+        """Mark points as in flight, before they are sent."""
+        for group, members in self._grouped(numbers):
+            group.mark_in_flight(members)
+            self._in_flight.update(members)
 
-    def acknowledge(self, numbers: Iterable[int]) -> None:
-        """Say that the destination has these points."""
-        for entry, some in self._by_entry(numbers):
-            entry.acknowledge(some)
-            self._sending.difference_update(some)
-            self._acknowledged.update(some)
+    def mark_acknowledged(self, numbers: Iterable[int]) -> None:
+        """Mark points as acknowledged by the destination."""
+        for group, members in self._grouped(numbers):
+            group.mark_acknowledged(members)
+            self._in_flight.difference_update(members)
+            self._acknowledged.update(members)
 
-    def withdraw(self, numbers: Iterable[int]) -> None:
-        """Say that the destination has not taken these points."""
-        for entry, some in self._by_entry(numbers):
-            entry.withdraw(some)
-            self._sending.difference_update(some)
+    def mark_pending(self, numbers: Iterable[int]) -> None:
+        """Mark points as pending: the destination has certainly not stored them."""
+        for group, members in self._grouped(numbers):
+            group.mark_pending(members)
+            self._in_flight.difference_update(members)
 
-    def rejected_since(self, since: float) -> bool:
-        """Tell whether points of the window were rejected after this time of the epoch."""
-        times = [self._cells[cell].rejected_at(self._selection, part) for cell, part in self._window.items()]
+    def has_rejections_since(self, since: float) -> bool:
+        """Return whether points of the window were rejected since a time, in seconds since the epoch."""
+        times = [
+            self._records[index].rejected_at(self._selection, span) for index, span in self._window.items()
+        ]
         return any(time is not None and time >= int(since) for time in times)
 
-    def conclude(
+    def record_window(
         self,
         *,
-        open_points: Iterable[int] = (),
+        pending: Iterable[int] = (),
         rejected: Iterable[int] = (),
         resent: bool = False,
         complete: bool = True,
     ) -> None:
-        """Note what became of the window; to be saved thereafter.
+        """Record the status of the window's spans; `save` writes it.
 
         Args:
-            open_points: Points that are still to be delivered; their cells count as not delivered.
-            rejected: Points of requests of which the receiver has rejected some.
-            resent: Whether all was sent again, which takes back earlier rejections.
-            complete: Whether all points of the answer could be read; if not, the window stays open, because a
-                later answer may have them.
+            pending: Points that are still to be delivered. Their spans are not recorded as covered.
+            rejected: Points of requests from which the receiver rejected some points.
+            resent: Whether all points were sent again, which clears earlier rejections.
+            complete: Whether all points of the response could be read. If not, the window stays open, because
+                a later response may contain the others.
         """
-        left_open, with_rejected = self._cells_of(open_points), self._cells_of(rejected)
-        filled = self._cells_of(range(len(self._points)))
-        for cell, part in self._window.items():
-            earlier = None if resent else self._cells[cell].rejected_at(self._selection, part)
-            if cell in with_rejected:
-                asked = CoveredSpan(*part, SpanStatus.REJECTED, self._ledger.timestamp())
-            elif cell in left_open or not complete:
+        pending_in, rejected_in = self._indexes_of(pending), self._indexes_of(rejected)
+        points_in = self._indexes_of(range(len(self._points)))
+        now = self._store.timestamp()
+        for index, span in self._window.items():
+            record = self._records[index]
+            earlier = None if resent else record.rejected_at(self._selection, span)
+            if index in rejected_in:
+                covered = CoveredSpan(*span, SpanStatus.REJECTED, now)
+            elif index in pending_in or not complete:
                 continue
             elif earlier is not None:
-                asked = CoveredSpan(*part, SpanStatus.REJECTED, earlier)
+                covered = CoveredSpan(*span, SpanStatus.REJECTED, earlier)
             else:
-                state = SpanStatus.DELIVERED if cell in filled else SpanStatus.EMPTY
-                asked = CoveredSpan(*part, state, self._ledger.timestamp())
-            if cell in with_rejected or not self._cells[cell].covers(self._selection, part, asked.state):
-                self._notes[cell] = asked
-                self._dirty.add(cell)
+                covered = CoveredSpan(
+                    *span, SpanStatus.DELIVERED if index in points_in else SpanStatus.EMPTY, now
+                )
+            if index in rejected_in or not record.covers(self._selection, span, covered.status):
+                self._covered[index] = covered
+                self._dirty.add(index)
 
     def save(self) -> None:
-        """Write the entries that have changed.
+        """Write the records that have changed.
 
         Raises:
-            LedgerUnavailable: The store does not take them.
+            LedgerUnavailable: The store cannot be read or written.
         """
-        for cell in sorted(self._dirty):
-            for _ in range(MOST_TRIES):
-                self._catch_up(cell)
-                content = self._filled(cell)
-                began = self._ledger.clock()
+        for index in sorted(self._dirty):
+            for _ in range(MAX_TRIES):
+                self._catch_up(index)
+                record = self._updated(index)
+                began = self._store.clock()
                 try:
-                    self._ledger.save(cell, content)
+                    self._store.save(index, record)
                 except ValueReplaced:
                     continue
-                self._cells[cell] = content
-                self._watch(cell, self._ledger.clock() - began)
+                self._records[index] = record
+                self._check_duration(index, self._store.clock() - began)
                 break
             else:
                 raise LedgerUnavailable(
-                    f"Other tasks have written the same entry {MOST_TRIES} times in a row. It will be retried"
+                    f"Other tasks have written the same record {MAX_TRIES} times in a row. The task will be"
+                    " retried"
                 )
         self._dirty.clear()
 
-    def _catch_up(self, cell: int) -> None:
-        """Go on from what is there now, if another task has written it since this one last did."""
-        known, current = self._cells[cell], self._ledger.load(cell)
-        if current.version == known.version or current.version[1] == self._ledger.writer:
+    def _catch_up(self, index: int) -> None:
+        """Merge a record that another task has written since this session last did."""
+        known, current = self._records[index], self._store.load(index)
+        if current.version == known.version or current.version[1] == self._store.writer:
             return
-        if not current.is_new:  # else it was removed, and is written again
+        if not current.is_new:  # else it was deleted, and is written again
             self.contended = True
-        self._cells[cell] = current.merged(known)
-        for group in self._groups_of(cell):
+        self._records[index] = current.merged(known)
+        for group in self._groups_in(index):
             self._reopen(group)
 
-    def _filled(self, cell: int) -> LedgerRecord:
-        """Return a cell as it is with what this page knows."""
-        content = self._cells[cell].copy()
-        for group in self._groups_of(cell):
-            self._entries[group].write(group, content.acknowledged, content.in_flight)
-        if cell in self._notes:
-            content.note(self._selection, self._notes[cell])
-        return content
+    def _updated(self, index: int) -> LedgerRecord:
+        """Return a record with the changes of this session."""
+        record = self._records[index].copy()
+        for group in self._groups_in(index):
+            self._groups[group].write(group, record.acknowledged, record.in_flight)
+        if index in self._covered:
+            record.cover(self._selection, self._covered[index])
+        return record
 
-    def _groups_of(self, cell: int) -> list[Group]:
-        return [group for group in self._entries if group[1] // RECORD_MINUTES == cell]
+    def _groups_in(self, index: int) -> list[Group]:
+        return [group for group in self._groups if group[1] // RECORD_MINUTES == index]
 
-    def _watch(self, cell: int, seconds: float) -> None:
-        """Say that a slow writer may have erased what another one wrote, where the store cannot tell."""
-        if seconds > SLOW and self._ledger.store.lasting:
+    def _check_duration(self, index: int, seconds: float) -> None:
+        """Report a slow write: if the store cannot detect it, it may have erased another task's write."""
+        if seconds > SLOW and self._store.store.lasting:
             self.contended = True
             log.warning(
-                "It took %.1f s to write the record of cell %d: a task on a machine that shares no lease with"
-                " this one may have written it meanwhile, and its points may be sent again",
+                "It took %.1f s to write the ledger's record %d. A task on a machine that shares no lease"
+                " with this one may have written it in the meantime; its points may be sent again",
                 seconds,
-                cell,
+                index,
             )
 
     def _reopen(self, group: Group) -> None:
-        """Go on from what another writer left."""
-        entry = self._entries[group] = self._open(group)
-        entry.acknowledge(self._acknowledged & self._point_hashes[group].keys())
-        entry.intend(self._sending & self._point_hashes[group].keys())
+        """Apply the changes of this session to a record that another writer has replaced."""
+        reopened = self._groups[group] = self._open(group)
+        reopened.mark_acknowledged(self._acknowledged & self._point_hashes[group].keys())
+        reopened.mark_in_flight(self._in_flight & self._point_hashes[group].keys())
 
-    def tidy(self) -> None:
-        """Remove entries that are too old to matter."""
-        self._ledger.tidy(self._cells)
+    def prune(self) -> None:
+        """Delete records that have outlived the gateway's metrics."""
+        self._store.prune(self._records)
 
-    def _by_entry(self, numbers: Iterable[int]) -> Iterator[tuple[PointGroup, list[int]]]:
+    def _grouped(self, numbers: Iterable[int]) -> Iterator[tuple[PointGroup, list[int]]]:
+        """Yield the groups of some points, whose records change, with their points."""
         groups: defaultdict[Group, list[int]] = defaultdict(list)
         for number in numbers:
             groups[self._points[number].metric, self._points[number].minute].append(number)
-        for group, some in groups.items():
+        for group, members in groups.items():
             self._dirty.add(group[1] // RECORD_MINUTES)
-            yield self._entries[group], some
+            yield self._groups[group], members
 
-    def _cells_of(self, numbers: Iterable[int]) -> set[int]:
+    def _indexes_of(self, numbers: Iterable[int]) -> set[int]:
+        """Return the indexes of the records of some points."""
         return {self._points[number].minute // RECORD_MINUTES for number in numbers}

@@ -1,4 +1,4 @@
-"""Where a ledger is kept: small JSON objects by key. No store is trusted to do more than get, set, delete."""
+"""Stores of ledgers: JSON objects by key. A store only has to get, set and delete."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from airflow_provider_forge.text import get_logger
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.messages import Json
 
-__all__ = ["ObjectStore", "OverlayStore", "Store", "TransientStore", "ValueReplaced"]
+__all__ = ["InMemoryStore", "ObjectStore", "Store", "ValueReplaced"]
 
 log = get_logger(__name__)
 
-LARGEST_FILE = 64 * 2**20
-"""Bytes of a local file above which it is no value of ours: some 4 million points in five minutes."""
+MAX_FILE_SIZE = 64 * 2**20
+"""Maximum size in bytes of a local file, some 4 million points in five minutes. Larger ones are damaged."""
 
 
 class ValueReplaced(LedgerUnavailable):
-    """Another writer has replaced the value since this one read it: read it again, and merge."""
+    """Another writer has replaced the value since it was read: read it again, and merge."""
 
 
 class Store(Protocol):
-    """A place for JSON objects.
+    """Stores JSON objects.
 
     Attributes:
-        name: What people call it, for logs and errors.
-        largest: How many bytes of JSON fit well into one value; None for any number.
-        lasting: Whether what is put there outlives the task.
+        name: Name for logs and errors.
+        largest: Maximum size of a value in bytes of JSON; None for no limit.
+        lasting: Whether values outlive the task.
     """
 
     name: str
@@ -42,91 +42,72 @@ class Store(Protocol):
     lasting: bool
 
     def get(self, key: str) -> Json | None:
-        """Return the value; None where there is none, and an empty object where it is damaged.
+        """Return a value; None if there is none, and an empty object if it is damaged.
 
         Raises:
-            LedgerUnavailable: The store does not answer.
+            LedgerUnavailable: The store cannot be read.
         """
 
     def set(self, key: str, value: Json) -> None:
-        """Put a value there, in place of the one before it.
+        """Write a value, in place of an earlier one.
 
         Raises:
-            LedgerUnavailable: The store does not take it.
-            ValueReplaced: It is not what this thread read there last; only stores that can tell raise it.
+            LedgerUnavailable: The store cannot be written.
+            ValueReplaced: The value is not the one that this thread read last. Only some stores can tell.
         """
 
     def delete(self, key: str) -> None:
-        """Take a value away, if there is one.
+        """Delete a value, if there is one.
 
         Raises:
-            LedgerUnavailable: The store does not do it.
+            LedgerUnavailable: The store cannot be written.
         """
 
 
-class TransientStore:
-    """What stands in where there is no store: it lasts as long as the task."""
-
-    def __init__(self) -> None:
-        self.name = "the task's memory"
-        self.lasting = False
-        self.largest: int | None = None
-        self._values: dict[str, Json] = {}
-
-    def get(self, key: str) -> Json | None:
-        """Return the value; None where there is none."""
-        return self._values.get(key)
-
-    def set(self, key: str, value: Json) -> None:
-        """Keep a value."""
-        self._values[key] = value
-
-    def delete(self, key: str) -> None:
-        """Take a value away."""
-        self._values.pop(key, None)
-
-
-class OverlayStore:
-    """Keeps what is written to itself, in front of a store that is only read.
+class InMemoryStore:
+    """Keeps values in memory, for as long as the task runs.
 
     Args:
-        below: That store.
+        below: Store to read those values from that have not been written here; nothing is written to it.
     """
 
-    def __init__(self, below: Store) -> None:
-        self.name = below.name
-        self.largest = below.largest
-        self.lasting = below.lasting
+    def __init__(self, below: Store | None = None) -> None:
+        self.name = below.name if below else "the task's memory"
+        self.largest = below.largest if below else None
+        self.lasting = below is not None and below.lasting
         self._below = below
         self._values: dict[str, Json | None] = {}
 
     def get(self, key: str) -> Json | None:
-        """Return the value, as it would be."""
-        return self._values[key] if key in self._values else self._below.get(key)
+        """Return a value; None if there is none."""
+        if key in self._values or self._below is None:
+            return self._values.get(key)
+        return self._below.get(key)
 
     def set(self, key: str, value: Json) -> None:
-        """Keep a value."""
+        """Write a value."""
         self._values[key] = value
 
     def delete(self, key: str) -> None:
-        """Hide a value."""
+        """Delete a value."""
         self._values[key] = None
 
 
 class _Seen(threading.local):
-    """What each thread has read, by key, until it writes in its place."""
+    """Digests of the values that each thread has read, by key, until it replaces them."""
 
     def __init__(self) -> None:
         self.digests: dict[str, bytes] = {}
 
 
 class ObjectStore:
-    """JSON files below a path.
+    """Stores JSON objects as files.
+
+    A local file is replaced atomically, as an object of a bucket is, and only if no other process has written
+    it since it was read.
 
     Args:
-        root: An `ObjectStoragePath`, or anything that has pathlib's methods; a local file is replaced at
-            once or not at all, as objects of a bucket are, and never over what another process wrote since
-            it was read.
+        root: Directory: an `ObjectStoragePath`, or any object with pathlib's methods.
     """
 
     def __init__(self, root: Any) -> None:
@@ -137,15 +118,15 @@ class ObjectStore:
         self._seen = _Seen()
 
     def get(self, key: str) -> Json | None:
-        """Read a file."""
+        """Return the content of a file; None if there is none, and an empty object if it is damaged."""
         path = self._path(key)
         content: bytes | None
         try:
-            content = local_file.read(path, LARGEST_FILE) if isinstance(path, Path) else path.read_bytes()
+            content = local_file.read(path, MAX_FILE_SIZE) if isinstance(path, Path) else path.read_bytes()
         except FileNotFoundError:
             content = None
         except local_file.NotReadable as error:
-            log.warning("The record of deliveries cannot be read at %s: %s", path, error)
+            log.warning("The ledger cannot be read at %s: %s", path, error)
             content = b""
         except Exception as error:
             raise self._unavailable("read", path, error) from error
@@ -169,17 +150,19 @@ class ObjectStore:
             raise self._unavailable("written", path, error) from error
 
     def _replace(self, key: str, path: Path, content: bytes) -> None:
-        """Write a local file, unless it is another one than this thread has read."""
+        """Write a local file, unless it has changed since this thread read it."""
         expected = self._seen.digests.pop(key, None)
 
-        def is_as_read() -> bool:
+        def is_unchanged() -> bool:
             return expected is None or _digest(_content(path)) == expected
 
-        if not local_file.replace(path, content, still=is_as_read):
-            raise ValueReplaced(f"Another task has written {path} since it was read. It will be retried")
+        if not local_file.replace(path, content, still=is_unchanged):
+            raise ValueReplaced(
+                f"Another task has written {path} since it was read. It will be read and written again"
+            )
 
     def delete(self, key: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         path = self._path(key)
         try:
             path.unlink()
@@ -187,25 +170,25 @@ class ObjectStore:
             return
         except Exception as error:
             if isinstance(path, Path) and path.is_dir():
-                log.warning("%s is a directory, and left where it is", path)
+                log.warning("%s is a directory, and was not deleted", path)
                 return
             raise self._unavailable("deleted", path, error) from error
 
     def _path(self, key: str) -> Any:
-        """Return the file of an entry; of a local one as pathlib has it, which can replace files."""
+        """Return the path of a value; a local one as pathlib's, which can replace files."""
         path = self.root / f"{key}.json"
         return Path(path.path) if getattr(path, "protocol", "") in ("file", "local") else path
 
     def _unavailable(self, verb: str, path: Any, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"The record of deliveries cannot be {verb} at {path} ({type(error).__name__}: {error}). It"
-            " will be retried. If this persists, check the OTLP Connection's extra ledger_url and the"
-            " permissions of its credentials"
+            f"The ledger cannot be {verb} at {path} ({type(error).__name__}: {error}). The task will be"
+            " retried. If this persists, check the OTLP Connection's extra ledger_url and the permissions of"
+            " its credentials"
         )
 
 
 def _decode(content: bytes) -> Json:
-    """Return the object; an empty one where it is none, which is damage as well."""
+    """Return the object; an empty one if the content is damaged."""
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -215,7 +198,7 @@ def _decode(content: bytes) -> Json:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return local_file.read(path, LARGEST_FILE)
+        return local_file.read(path, MAX_FILE_SIZE)
     except FileNotFoundError:
         return None
     except local_file.NotReadable:
@@ -223,5 +206,5 @@ def _content(path: Path) -> bytes | None:
 
 
 def _digest(content: bytes | None) -> bytes:
-    """Return what tells one content from another, and from none."""
+    """Return a digest of a file's content; an empty one if there is no file."""
     return b"" if content is None else hashlib.blake2b(content, digest_size=16).digest()

@@ -21,7 +21,7 @@ from airflow_provider_forge.gateway.permissions import NO_ENVIRONMENT, find_perm
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.http import explain_transport_error, is_tls_failure
 from airflow_provider_forge.proxies import find_proxy, proxy_status
-from airflow_provider_forge.utils.storage import open_storage
+from airflow_provider_forge.utils.ledger import open_storage
 from airflow_provider_forge.windows import MINUTE, Window
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where Airflow keeps the ledger: in its asset state store, or wherever an fsspec URL points."""
+"""Opens the ledger of a task: in Airflow's asset state store, or in object storage at an fsspec URL."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import threading
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Asset
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset, BaseHook
 
-from airflow_provider_forge.exceptions import LedgerUnavailable
+from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.http import is_credential
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.utils.secrets import read_connection
 from airflow_provider_forge.utils.shared import shared_directory
-from airflow_provider_forge.utils.storage import open_storage
 from airflow_provider_forge.utils.variables import VariableStateStore
 
 if TYPE_CHECKING:
@@ -25,38 +25,44 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.messages import Json
 
-__all__ = ["account_of", "delivery_asset", "find_store", "open_ledger"]
+__all__ = ["account_of", "delivery_asset", "find_store", "open_ledger", "open_storage"]
 
 log = get_logger(__name__)
 
 LARGEST = 65_000
-"""Bytes: Airflow warns of values above 65,535 in its asset state store, and its REST API takes none."""
+"""Maximum size in bytes of a value in the asset state store. Airflow warns above 65,535 bytes, and its REST
+API refuses such values."""
 
-LONGEST_ASSET = 1500
-"""Characters that Airflow takes for the name of an asset: ids in other scripts take up to twelve for one."""
+MAX_ASSET_NAME = 1500
+"""Maximum number of characters of an asset's name in Airflow. An id may need up to twelve for a character."""
 
 _SUPERVISOR = threading.Lock()
-"""Held while Airflow's supervisor is asked. A worker's answers one thread after the other; that of
-`dag.test()` and `airflow tasks test` goes away for the length of a request, and mixes up two answers."""
+"""Held during a request to Airflow's supervisor. A worker's supervisor serves one thread at a time; that of
+`dag.test()` and `airflow tasks test` is replaced during a request, and confuses concurrent responses."""
+
+_PACKAGES = {
+    "s3": "pip install 'apache-airflow-providers-amazon[s3fs]'",
+}
+"""How to install the file system of a scheme; Airflow's providers contain them."""
 
 
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
-    """Return the asset that stands for what two Connections deliver, and that the ledger hangs on."""
+    """Return the asset that represents the deliveries between two Connections, and holds their ledger."""
     forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
     name = f"forge_metrics:{forge}:{otlp}"
-    if len(name) > LONGEST_ASSET:
+    if len(name) > MAX_ASSET_NAME:
         digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        name = f"{name[: LONGEST_ASSET - len(digest) - 1]}:{digest}"
-    # Without a URI of its own, so that whoever names it means this one.
+        name = f"{name[: MAX_ASSET_NAME - len(digest) - 1]}:{digest}"
+    # Without a URI, so that the name alone identifies it in other DAGs.
     return Asset(name)
 
 
 class AssetStore:
-    """Airflow's asset state store, as of 3.3.
+    """Airflow's asset state store (3.3 and later).
 
     Args:
-        accessor: The task's access to the rows of one asset.
-        name: What people call it.
+        accessor: Airflow's accessor of the values of one asset.
+        name: Name for logs and errors.
     """
 
     def __init__(self, accessor: Any, name: str) -> None:
@@ -66,40 +72,40 @@ class AssetStore:
         self.lasting = True
 
     def get(self, key: str) -> Json | None:
-        """Return the value; None where there is none."""
-        value = self._ask("get", key)
+        """Return a value; None if there is none, and an empty object if it is damaged."""
+        value = self._call("get", key)
         return value if isinstance(value, dict) or value is None else {}
 
     def set(self, key: str, value: Json) -> None:
-        """Put a value there."""
-        self._ask("set", key, value)
+        """Write a value."""
+        self._call("set", key, value)
 
     def delete(self, key: str) -> None:
-        """Take a value away."""
-        self._ask("delete", key)
+        """Delete a value."""
+        self._call("delete", key)
 
-    def _ask(self, verb: str, *arguments: Any) -> Any:
+    def _call(self, verb: str, *arguments: Any) -> Any:
         try:
             with _SUPERVISOR:
                 return getattr(self._accessor, verb)(*arguments)
-        except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
+        except Exception as error:  # Airflow can be configured to use any backend, each with its own errors
             raise LedgerUnavailable(
-                f"Airflow's asset state store did not {verb} an entry of {self.name}"
-                f" ({type(error).__name__}: {error}). It will be retried. If this persists, see the API"
-                " server's log"
+                f"Airflow's asset state store did not {verb} a value of {self.name}"
+                f" ({type(error).__name__}: {error}). The task will be retried. If this persists, check the"
+                " log of the API server"
             ) from error
 
 
 def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Store | None:
-    """Return the store that the user named, else the one of the asset; None where there is neither.
+    """Return the store at a URL, else the asset's; None if there is neither.
 
     Args:
-        context: The task's.
-        asset: Which has to be one of the task's inlets or outlets.
-        url: Where the user wants the ledger; None for Airflow's own store.
+        context: Context of the task.
+        asset: Asset of the ledger, which must be an inlet or outlet of the task.
+        url: URL of the ledger; None for Airflow's own store.
 
     Raises:
-        ConfigurationError: As `open_storage` raises it.
+        ConfigurationError: As for `open_storage`.
         LedgerUnavailable: Likewise.
     """
     from airflow_provider_forge.delivery.stores import ObjectStore
@@ -113,6 +119,55 @@ def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Sto
         return None
 
 
+def open_storage(url: str) -> Any:
+    """Return Airflow's `ObjectStoragePath` for a URL and create its file system; nothing is read yet.
+
+    Raises:
+        ConfigurationError: A package that Airflow needs is missing or has an unsupported version, or there is
+            no Connection with the id in the URL.
+        LedgerUnavailable: The file system cannot be created for another reason.
+        SecretsUnavailable: Airflow cannot read the Connection at the moment.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        path = ObjectStoragePath(url)
+        _ = path.fs  # otherwise a missing package would be noticed only when the first value is read
+    except TypeError as error:  # universal-pathlib 0.3 does not know the class of Airflow 3.0
+        raise ConfigurationError(
+            "ledger_url",
+            f"this Airflow cannot open it ({error}): Airflow 3.0 needs universal-pathlib before 0.3, as"
+            ' its constraints say: pip install "universal-pathlib<0.3"',
+        ) from error
+    except (ImportError, ValueError) as error:
+        scheme = urllib.parse.urlsplit(url).scheme
+        remedy = _PACKAGES.get(scheme, "install the Airflow provider that has file systems of this kind")
+        raise ConfigurationError(
+            "ledger_url", f"this Airflow cannot open {scheme}:// ({error}): {remedy}"
+        ) from error
+    except AirflowNotFoundException as error:
+        raise _connection_error(url, error) from error
+    except Exception as error:  # looking up a Connection or credentials can fail in any way
+        raise LedgerUnavailable(
+            f"The ledger cannot be opened ({type(error).__name__}: {error}). The task will be retried. If"
+            " this persists, check the OTLP Connection's extra ledger_url and the Connection that it names"
+        ) from error
+    return path
+
+
+def _connection_error(url: str, error: AirflowNotFoundException) -> ConfigurationError | LedgerUnavailable:
+    """Return the error for a Connection in a URL that Airflow does not find, or did not find a moment ago."""
+    conn_id = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "")
+    if conn_id and read_connection(BaseHook, conn_id):
+        return LedgerUnavailable(
+            f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago. The task"
+            " will be retried"
+        )
+    return ConfigurationError(
+        "ledger_url", f"names a Connection that does not exist ({error}): create it, or name another"
+    )
+
+
 def open_ledger(
     store: Store | None,
     app_id: str,
@@ -120,53 +175,52 @@ def open_ledger(
     redis_url: str | None = None,
     account: Account | None = None,
 ) -> Ledger:
-    """Open the ledger of one app and one destination; one that forgets, without a store.
+    """Open the ledger of one app and one destination; without a store, one that lasts as long as the task.
 
     Args:
-        store: Where it is kept.
+        store: Store of the ledger.
         app_id: UUID of the app.
-        destination: As an `Endpoint` tells it.
-        redis_url: Where tasks on several machines find each other's leases; None for those of one machine.
-        account: As `account_of` returns it, for a caller that delivers.
+        destination: Destination, as `Endpoint` has it.
+        redis_url: URL of the Redis that has the leases of several machines; None for those of one machine.
+        account: Account that delivers, as `account_of` returns it; None if nothing is delivered.
     """
-    from airflow_provider_forge.delivery.leases import FileLeases
-    from airflow_provider_forge.delivery.leases_redis import RedisLeases
+    from airflow_provider_forge.delivery.leases import FileLeases, RedisLeases
     from airflow_provider_forge.delivery.ledger import Ledger
-    from airflow_provider_forge.delivery.stores import TransientStore
+    from airflow_provider_forge.delivery.stores import InMemoryStore
 
-    where = hashlib.blake2b(destination.encode(), digest_size=8).hexdigest()
-    name = f"{app_id}-{where}"
+    destination_hash = hashlib.blake2b(destination.encode(), digest_size=8).hexdigest()
+    name = f"{app_id}-{destination_hash}"
     leases = RedisLeases(redis_url, name) if redis_url else FileLeases(shared_directory(), name)
     if store is None:
         log.warning(
-            "No record is kept of what is delivered, so a re-run sends its points again: Airflow before 3.3"
-            " has no place for it, a mapped task only where partial() names the asset as inlet and outlet."
-            " Set the OTLP Connection's extra ledger_url to have one"
+            "There is no ledger, so a re-run sends all points again: Airflow before 3.3 has no place for one,"
+            " and a mapped task only if partial() names the asset as inlet and outlet. To have a ledger, set"
+            " the OTLP Connection's extra ledger_url"
         )
-        return Ledger(TransientStore(), f"{app_id}/{where}", leases=leases)
+        return Ledger(InMemoryStore(), f"{app_id}/{destination_hash}", leases=leases)
 
     def sentinel(selection: str) -> VariableStateStore:
-        # Not the whole URL: a path can hold a secret.
+        # Without the URL's path, which can hold a secret.
         host = urllib.parse.urlsplit(destination).hostname
         return VariableStateStore(
-            f"forge_ledger_{app_id}_{where}_{selection}",
-            f"Says that airflow-provider-forge has a record of what it delivered to {host}",
+            f"forge_ledger_{app_id}_{destination_hash}_{selection}",
+            f"Says that airflow-provider-forge has a ledger of its deliveries to {host}",
         )
 
-    return Ledger(store, f"{app_id}/{where}", leases=leases, sentinel=sentinel, account=account)
+    return Ledger(store, f"{app_id}/{destination_hash}", leases=leases, sentinel=sentinel, account=account)
 
 
 def account_of(conn_id: str, endpoint: Endpoint) -> Account | None:
-    """Return the credentials that may tell apart accounts of one receiver; None if something else does.
+    """Return the credentials that may identify an account of the receiver; None if something else does.
 
     Args:
-        conn_id: Of the OTLP Connection.
-        endpoint: What the Connection says.
+        conn_id: Id of the OTLP Connection.
+        endpoint: Endpoint of the Connection.
     """
     from airflow_provider_forge.delivery.accounts import Account
 
     credentials = {name: value for name, value in endpoint.headers.items() if is_credential(name)}
     if endpoint.cert_file:
         credentials["cert_file"] = endpoint.cert_file
-    is_named = bool(urllib.parse.urlsplit(endpoint.destination).fragment)
-    return None if is_named or not credentials else Account(conn_id, credentials)
+    has_name = bool(urllib.parse.urlsplit(endpoint.destination).fragment)
+    return None if has_name or not credentials else Account(conn_id, credentials)

@@ -1,4 +1,4 @@
-"""What must outlive a task and reach every worker: kept in an Airflow Variable."""
+"""State that outlives a task and reaches every worker, in an Airflow Variable."""
 
 from __future__ import annotations
 
@@ -16,49 +16,48 @@ __all__ = ["VariableStateStore"]
 
 log = get_logger(__name__)
 
+MAX_KEY_LENGTH = 250
+"""Maximum number of characters of a Variable's key in Airflow's database."""
 
-LONGEST_KEY = 250
-"""Characters that Airflow's database has for the key of a Variable, as for the id of a DAG."""
 
-
-def _cut(key: str) -> str:
+def _truncate(key: str) -> str:
     digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-    return f"{key[: LONGEST_KEY - len(digest) - 1]}_{digest}"
+    return f"{key[: MAX_KEY_LENGTH - len(digest) - 1]}_{digest}"
 
 
 class VariableStateStore:
-    """One JSON object in one Airflow Variable: the only store that tasks of every Airflow 3 can write.
+    """Keeps one JSON object in an Airflow Variable, which tasks of every Airflow 3 can write.
 
     Args:
-        key: The Variable's key. One that is too long for Airflow is cut, and ends in its digest.
-        description: What people read beside it.
+        key: Key of the Variable. If it is too long for Airflow, it is truncated and ends in its digest.
+        description: Description of the Variable, shown in Airflow's UI.
     """
 
     def __init__(self, key: str, description: str) -> None:
-        self.key = key if len(key) <= LONGEST_KEY else _cut(key)
+        self.key = key if len(key) <= MAX_KEY_LENGTH else _truncate(key)
         self.description = description
 
     def load(self) -> dict[str, Any]:
-        """Return the object; an empty one where there is none, or where someone has damaged it.
+        """Return the object; an empty one if none was saved, or if it is damaged.
 
         Raises:
-            SecretsUnavailable: Airflow cannot read the Variable at this moment; nothing may be saved over it.
+            SecretsUnavailable: Airflow cannot read the Variable at the moment. Nothing may be saved over it.
         """
         try:
             content = json.loads(read_variable(self.key) or "{}")
-        except ImportError as error:  # Airflow 3.0's way of saying that there is no supervisor to ask
-            log.debug("Nothing is remembered outside of a task: %s", error)
+        except ImportError as error:  # Airflow 3.0 raises this if there is no supervisor
+            log.debug("Outside of a task, Variables cannot be read: %s", error)
             return {}
         except (ValueError, RecursionError):
-            log.warning("The Variable %s is damaged: taken for empty", self.key)
+            log.warning("The Variable %s is damaged and counts as empty", self.key)
             return {}
         return content if isinstance(content, dict) else {}
 
     def save(self, content: dict[str, Any]) -> None:
-        """Keep the object. Where Airflow can't, delivery goes on without."""
+        """Replace the object. If Airflow cannot, that is logged, and the task continues."""
         try:
             Variable.set(self.key, json.dumps(content), description=self.description)
         except ImportError as error:  # no supervisor: this is not a task
-            log.debug("Not remembered outside of a task: %s", error)
+            log.debug("Outside of a task, Variables cannot be written: %s", error)
         except AirflowRuntimeError as error:
             log.warning("The Variable %s cannot be set: %s", self.key, error)

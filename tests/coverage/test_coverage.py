@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_forge.coverage.coverage import WindowStatus, find_coverage
 from airflow_provider_forge.delivery.leases import FileLeases
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
-from airflow_provider_forge.delivery.stores import TransientStore
+from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.payload.fingerprints import Fingerprint
 
 NOW = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.timezone.utc)
@@ -22,7 +22,7 @@ OTHER = Selection(["staging"], ["COUNT"])
 
 @pytest.fixture
 def ledger(tmp_path):
-    return Ledger(TransientStore(), "app/destination", leases=FileLeases(tmp_path, "x"), now=lambda: NOW)
+    return Ledger(InMemoryStore(), "app/destination", leases=FileLeases(tmp_path, "x"), now=lambda: NOW)
 
 
 def point(moment: dt.datetime) -> Fingerprint:
@@ -36,20 +36,20 @@ def deliver(ledger):
     def deliver(start, length=QUARTER, points=(0, 5, 10), selection=EVERYTHING, how="delivered"):
         marks = [point(start + dt.timedelta(minutes=minute)) for minute in points]
         numbers = range(len(marks))
-        with ledger.page(marks, selection, start, start + length) as page:
-            page.intend(numbers)
+        with ledger.open_session(marks, selection, start, start + length) as page:
+            page.mark_in_flight(numbers)
             page.save()
             if how == "killed":
                 return
             if how == "refused":
-                page.withdraw(numbers)
-                page.conclude(open_points=numbers)
+                page.mark_pending(numbers)
+                page.record_window(pending=numbers)
             elif how == "half":
-                page.acknowledge([0])
-                page.conclude(open_points=numbers[1:])
+                page.mark_acknowledged([0])
+                page.record_window(pending=numbers[1:])
             else:
-                page.acknowledge(numbers)
-                page.conclude(rejected=[0] if how == "rejected" else ())
+                page.mark_acknowledged(numbers)
+                page.record_window(rejected=[0] if how == "rejected" else ())
             page.save()
 
     return deliver
@@ -183,7 +183,7 @@ def test_a_new_selection_takes_the_place_of_an_old_one_within_a_day(ledger, deli
 
 def test_of_two_equal_ones_it_is_the_one_that_covers_more_or_began_last(ledger, deliver, monkeypatch):
     deliver(START)
-    monkeypatch.setattr(ledger, "_now", lambda: NOW + dt.timedelta(minutes=1))
+    monkeypatch.setattr(ledger.records, "_now", lambda: NOW + dt.timedelta(minutes=1))
     deliver(START, selection=OTHER)
     assert find(ledger).environments == ("staging",)
     deliver(START - dt.timedelta(days=3))

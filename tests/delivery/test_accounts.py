@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from airflow_provider_forge.delivery.accounts import CREDENTIALS_BYTES, DAY, MOST_MARKS, Account
+from airflow_provider_forge.delivery.accounts import CREDENTIALS_BYTES, DAY, MAX_HASHES, Account
 from tests.delivery.lines import NOW, Line, Spot
 
 SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
@@ -53,10 +53,10 @@ def test_two_connections_with_one_key_are_one_account(warned):
 
 
 def test_a_key_that_rotates_does_not_begin_the_record_again(line, warned):
-    for number in range(MOST_MARKS + 3):
+    for number in range(MAX_HASHES + 3):
         assert warned(key("otlp_one", f"key-{number}")) == []
     assert line.receiver.points.total() == len(SOME)
-    assert len(json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]) == MOST_MARKS
+    assert len(json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]) == MAX_HASHES
 
 
 def test_keys_that_alternate_are_two_accounts(warned):
@@ -64,7 +64,7 @@ def test_keys_that_alternate_are_two_accounts(warned):
     assert warned(key("otlp_default", "key-1")) == []
     assert warned(key("otlp_default", "key-2")) == []
     (said,) = warned(key("otlp_default", "key-1"))
-    assert "otlp_default delivers to one URL with different credentials in turn" in said
+    assert "otlp_default delivers to one URL with alternating credentials" in said
 
 
 def test_a_connection_that_delivers_no_more_is_forgotten(line, warned):
@@ -93,4 +93,4 @@ def test_nothing_is_kept_that_a_key_could_be_found_by(line, warned):
     assert "c4n4ry" not in str(line.store.values)
     [point_hash] = json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]
     assert len(bytes.fromhex(point_hash)) == CREDENTIALS_BYTES == 3
-    assert key("otlp_one", "c4n4ry-key").point_hash("another/record") != point_hash
+    assert key("otlp_one", "c4n4ry-key").hash("another/record") != point_hash

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_forge.delivery import ledger
+from airflow_provider_forge.delivery import record_store
 from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
@@ -372,7 +372,7 @@ def test_no_traffic_is_a_state_of_its_own():
 @pytest.fixture
 def few_parts(monkeypatch):
     """No entry has room for more than two values."""
-    monkeypatch.setattr(ledger, "MOST_PARTS", 1)
+    monkeypatch.setattr(record_store, "MAX_CHUNKS", 1)
 
 
 @pytest.mark.usefixtures("few_parts")

@@ -16,7 +16,7 @@ from airflow_provider_forge.delivery.deliver import Policy
 from airflow_provider_forge.delivery.exporter import Exporter
 from airflow_provider_forge.delivery.ledger import Ledger
 from airflow_provider_forge.delivery.progress import Progress
-from airflow_provider_forge.delivery.stores import ObjectStore, TransientStore
+from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.gateway.client import AppMetrics
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, Endpoint
 from airflow_provider_forge.windows import Window
@@ -55,7 +55,7 @@ def test_nothing_of_a_window_is_kept_once_it_is_delivered(tmp_path, protocol, co
     sizes = []
     endpoint = Endpoint("http://localhost:4318/v1/metrics", protocol=protocol, max_body_bytes=100_000)
     receiver = SimpleNamespace(endpoint=endpoint, export=lambda export: sizes.append(len(export.body)))
-    store = ObjectStore(tmp_path) if recorded else TransientStore()
+    store = ObjectStore(tmp_path) if recorded else InMemoryStore()
     ledger = Ledger(store, "app", leases=NoLeases())
     exporter = Exporter(forge, receiver, ledger, Policy(), None, None, {}, conform, "fail")
     first = pendulum.instance(dt.datetime(2026, 11, 23, 5, tzinfo=dt.timezone.utc))

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_forge import redis_client as redis_server_module
-from airflow_provider_forge.delivery.leases import PATIENCE
-from airflow_provider_forge.delivery.leases_redis import LASTS, RedisLeases
+from airflow_provider_forge.delivery.leases import LEASE_SECONDS, PATIENCE, RedisLeases
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, LedgerUnavailable
 from demo.processes import free_ports
 from demo.waiting import wait_for
@@ -129,9 +128,9 @@ def test_who_waits_goes_on_when_it_is_free(new_leases, free):
 
 HOLDER = """
 import sys
-from airflow_provider_forge.delivery.leases_redis import RedisLeases
+from airflow_provider_forge.delivery.leases import RedisLeases
 
-with RedisLeases(sys.argv[1], sys.argv[2], lasts=float(sys.argv[3])).hold([5, 6]):
+with RedisLeases(sys.argv[1], sys.argv[2], duration=float(sys.argv[3])).hold([5, 6]):
     print("held", flush=True)
     sys.stdin.readline()
 print("free", flush=True)
@@ -174,11 +173,11 @@ def test_the_lease_of_a_process_that_was_killed_ends_when_it_has_lasted(redis_se
 def test_that_is_within_a_minute(new_leases, redis_server):
     with new_leases().hold([5]):
         (key,) = redis_server.client.keys()
-        assert LASTS - 5 < redis_server.client.pttl(key) / 1000 <= LASTS < PATIENCE
+        assert LEASE_SECONDS - 5 < redis_server.client.pttl(key) / 1000 <= LEASE_SECONDS < PATIENCE
 
 
 def test_who_lost_its_lease_does_not_end_anothers(redis_server, new_leases, free, caplog):
-    with new_leases(lasts=0.4).hold([5]):
+    with new_leases(duration=0.4).hold([5]):
         # As if it had stood still for longer than that.
         (key,) = redis_server.client.keys()
         redis_server.client.set(key, "another task's")
@@ -204,10 +203,10 @@ def test_a_server_that_is_not_there(quick):
 
 
 def test_a_server_that_goes_away_spoils_no_delivery(tmp_path, quick, caplog):
-    with Redis(tmp_path) as server, RedisLeases(server.url, NAME, lasts=0.4).hold([5]):
+    with Redis(tmp_path) as server, RedisLeases(server.url, NAME, duration=0.4).hold([5]):
         server.stop()
-        wait_for(lambda: "is not renewed" in caplog.text, timeout=20, what="a warning")
-    assert "ends by itself" in caplog.text
+        wait_for(lambda: "was not renewed" in caplog.text, timeout=20, what="a warning")
+    assert "expires by itself" in caplog.text
 
 
 def test_a_password_is_never_shown(tmp_path, caplog):

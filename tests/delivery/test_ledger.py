@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from airflow_provider_forge.delivery.ledger import KEEP, Selection
+from airflow_provider_forge.delivery.ledger import Selection
+from airflow_provider_forge.delivery.record_store import RECORD_RETENTION
 from airflow_provider_forge.exceptions import DeliveryAmbiguous, LedgerUnavailable, ReceiverUnavailable
 from tests.delivery.lines import EPOCH, NOW, SELECTION, Line, Memory, Spot, at
 
@@ -57,7 +58,7 @@ def test_selections_go_by_what_is_in_them():
 def test_entries_that_are_too_old_go_away_as_new_ones_come():
     line = Line()
     line.run(SOME)
-    line.now = lambda: NOW + KEEP
+    line.now = lambda: NOW + RECORD_RETENTION
     line.run([], end=15, start=0)
     later = [(Spot("requests", "a", 60 * (60 * 24 * 15 + 120)), 1)]
     line.run(later, 60 * 24 * 15 + 120, 60 * 24 * 15 + 135)
@@ -146,10 +147,10 @@ def test_another_selection_has_lost_nothing():
 def test_it_knows_a_window_that_was_asked_for():
     line = Line()
     ledger = line.ledger()
-    assert not ledger.knows(at(0), at(15))
+    assert not ledger.has_records(at(0), at(15))
     line.run(SOME[:10], 0, 10)
-    assert ledger.knows(at(0), at(10))
-    assert not ledger.knows(at(0), at(15))
+    assert ledger.has_records(at(0), at(10))
+    assert not ledger.has_records(at(0), at(15))
 
 
 def test_a_damaged_entry_counts_as_lost_and_says_so(caplog):
@@ -166,7 +167,7 @@ def test_what_another_machine_delivers_between_the_look_and_the_intent_is_not_se
     line, other = Line(), Line()
     other.store = line.store
     ledger = line.ledger()
-    load, loaded = ledger.load, []
+    load, loaded = ledger.records.load, []
 
     def load_and_let_the_other_deliver(cell):
         if len(loaded) == 3:
@@ -174,7 +175,7 @@ def test_what_another_machine_delivers_between_the_look_and_the_intent_is_not_se
         loaded.append(cell)
         return load(cell)
 
-    ledger.load = load_and_let_the_other_deliver
+    ledger.records.load = load_and_let_the_other_deliver
     report = line.run(SOME, ledger=ledger)
     assert (report.sent, report.unchanged, report.contended) == (0, len(SOME), True)
     assert line.receiver.requests == []
@@ -317,7 +318,7 @@ def test_what_another_machine_sends_at_this_moment_can_be_left_alone():
     other.store = line.store
     other.receiver.failures = [ReceiverUnavailable("no answer", maybe_stored=True)]
     ledger = line.ledger()
-    load, loaded = ledger.load, []
+    load, loaded = ledger.records.load, []
 
     def load_and_let_the_other_send(cell):
         if len(loaded) == 3:
@@ -326,7 +327,7 @@ def test_what_another_machine_sends_at_this_moment_can_be_left_alone():
         loaded.append(cell)
         return load(cell)
 
-    ledger.load = load_and_let_the_other_send
+    ledger.records.load = load_and_let_the_other_send
     report = line.run(SOME, ledger=ledger, on_ambiguous="fail")
     assert (report.sent, report.ambiguous, report.contended) == (0, len(SOME), True)
     assert [type(problem) for problem in report.problems] == [DeliveryAmbiguous]

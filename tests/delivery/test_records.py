@@ -76,7 +76,7 @@ def cells(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[LedgerRecord]:
         LedgerRecord,
         acknowledged=marks_of(*kinds),
         in_flight=marks_of(*kinds),
-        asked=st.dictionaries(TEXTS, st.lists(ASKED, min_size=1, max_size=3), max_size=3),
+        covered=st.dictionaries(TEXTS, st.lists(ASKED, min_size=1, max_size=3), max_size=3),
         version=st.tuples(st.integers(0, 2**40), TEXTS),
     )
 
@@ -105,7 +105,7 @@ def test_this_is_what_it_looks_like():
             ("errors", START + 1): Counter([point_hash(3)]),
         },
         in_flight={("count", START + 1): Counter([point_hash(4)])},
-        asked={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 1795410000)]},
+        covered={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 1795410000)]},
         version=(3, "9f1c"),
     )
     assert json.loads(text_of(cell)) == {
@@ -136,7 +136,7 @@ def test_equal_cells_are_equal_texts(cell, data):
     twin = LedgerRecord(
         acknowledged=shuffled_marks(cell.acknowledged),
         in_flight=shuffled_marks(cell.in_flight),
-        asked=shuffled(cell.asked),
+        covered=shuffled(cell.covered),
         version=cell.version,
     )
     assert twin == cell
@@ -155,7 +155,7 @@ def test_the_text_does_not_tell_which_cell_it_is_of(cell, later):
     def moved(point_hashes: PointHashes) -> PointHashes:
         return {(metric, minute + later): some for (metric, minute), some in point_hashes.items()}
 
-    elsewhere = LedgerRecord(moved(cell.acknowledged), moved(cell.in_flight), cell.asked, cell.version)
+    elsewhere = LedgerRecord(moved(cell.acknowledged), moved(cell.in_flight), cell.covered, cell.version)
     assert text_of(elsewhere, START + later) == text_of(cell)
     assert read(text_of(cell), START + later) == elsewhere
 
@@ -242,8 +242,8 @@ def test_any_other_json_in_it_is_refused_or_can_be_worked_with(cell, other, data
         found = LedgerRecord.from_json(root[""], START)
     except ValueError:
         return
-    for selection in (*found.asked, "c0ffee"):
-        found.note(selection, CoveredSpan(10.0, 20.0, SpanStatus.DELIVERED, 5))
+    for selection in (*found.covered, "c0ffee"):
+        found.cover(selection, CoveredSpan(10.0, 20.0, SpanStatus.DELIVERED, 5))
     found.compress(0, START)
     assert read(text_of(found))
 
@@ -381,7 +381,7 @@ def painted(parts: list[CoveredSpan]) -> dict[int, tuple[SpanStatus, int]]:
     for part in parts:
         for second in range(int(part.start), int(part.end)):
             assert second not in found, "no two parts cover the same second"
-            found[second] = (part.state, part.at)
+            found[second] = (part.status, part.at)
     return found
 
 
@@ -397,11 +397,11 @@ PARTS = st.lists(
 def test_each_second_is_as_it_was_asked_for_last(parts):
     cell, expected = LedgerRecord(), {}
     for at, ((first, last), state) in enumerate(parts):
-        before = list(cell.asked.get("c0ffee", ()))
+        before = list(cell.covered.get("c0ffee", ()))
         part = CoveredSpan(float(first), float(last), state, at)
         if news := not cell.covers("c0ffee", part[:2], state):
-            cell.note("c0ffee", part)
-        after = cell.asked["c0ffee"]
+            cell.cover("c0ffee", part)
+        after = cell.covered["c0ffee"]
         if news:
             expected.update(dict.fromkeys(range(first, last), (state, at)))
         else:
@@ -438,18 +438,18 @@ D, E, R = SpanStatus.DELIVERED, SpanStatus.EMPTY, SpanStatus.REJECTED
 )
 def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
     cell = LedgerRecord(
-        asked={"c0ffee": [CoveredSpan(first, last, state, 1) for first, last, state in before]}
+        covered={"c0ffee": [CoveredSpan(first, last, state, 1) for first, last, state in before]}
     )
     first, last, state = asked
     assert not cell.covers("c0ffee", (first, last), state)
-    cell.note("c0ffee", CoveredSpan(first, last, state, 2))
-    assert cell.asked["c0ffee"] == [CoveredSpan(*part) for part in after]
+    cell.cover("c0ffee", CoveredSpan(first, last, state, 2))
+    assert cell.covered["c0ffee"] == [CoveredSpan(*part) for part in after]
 
 
 @pytest.mark.parametrize("part", [(0, 300), (0, 120), (60, 120), (120, 300)])
 @pytest.mark.parametrize("state", SpanStatus)
 def test_what_is_known_is_no_news(part, state):
-    cell = LedgerRecord(asked={"c0ffee": [CoveredSpan(0, 300, state, 1)]})
+    cell = LedgerRecord(covered={"c0ffee": [CoveredSpan(0, 300, state, 1)]})
     assert cell.covers("c0ffee", part, state)
 
 
@@ -457,9 +457,9 @@ def test_each_selection_is_asked_for_on_its_own():
     cell = LedgerRecord()
     for selection in ("one", "other"):
         assert not cell.covers(selection, (0, 300))
-        cell.note(selection, CoveredSpan(0, 300, D, 1))
-    cell.note("one", CoveredSpan(0, 300, E, 2))
-    assert cell.asked == {"one": [CoveredSpan(0, 300, E, 2)], "other": [CoveredSpan(0, 300, D, 1)]}
+        cell.cover(selection, CoveredSpan(0, 300, D, 1))
+    cell.cover("one", CoveredSpan(0, 300, E, 2))
+    assert cell.covered == {"one": [CoveredSpan(0, 300, E, 2)], "other": [CoveredSpan(0, 300, D, 1)]}
 
 
 def test_a_mark_in_the_text_is_the_mark():

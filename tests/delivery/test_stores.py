@@ -17,7 +17,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_forge.delivery.stores import ObjectStore, OverlayStore, TransientStore, ValueReplaced
+from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore, ValueReplaced
 from airflow_provider_forge.exceptions import LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def store(request, tmp_path, memory) -> Store:
         "file://": ObjectStoragePath(f"file://{tmp_path}/ledger"),
         "memory://": memory,
     }
-    return ObjectStore(roots[request.param]) if request.param in roots else TransientStore()
+    return ObjectStore(roots[request.param]) if request.param in roots else InMemoryStore()
 
 
 @pytest.fixture(params=["path", "file://"])
@@ -128,8 +128,8 @@ def test_two_stores_of_one_place_see_the_same(tmp_path, memory):
 
 
 def test_a_transient_store_is_of_one_task():
-    TransientStore().set(KEY, VALUE)
-    assert TransientStore().get(KEY) is None
+    InMemoryStore().set(KEY, VALUE)
+    assert InMemoryStore().get(KEY) is None
 
 
 def test_the_name_is_where_it_is(tmp_path, memory):
@@ -454,7 +454,7 @@ def test_what_ends_the_task_is_no_error_of_the_store(tmp_path, monkeypatch, end)
 def test_what_is_written_over_a_store_stays_out_of_it(store):
     store.set(KEY, VALUE)
     store.set("kept", {"a": 1})
-    over = OverlayStore(store)
+    over = InMemoryStore(store)
     assert (over.name, over.largest) == (store.name, store.largest)
     assert over.get(KEY) == VALUE
     over.set(KEY, {"b": 2})

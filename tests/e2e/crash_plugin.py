@@ -29,9 +29,9 @@ class Step:
 
 _FETCH = ("airflow_provider_forge.hooks.forge:ForgeMetricsHook", "fetch")
 _POST = ("airflow_provider_forge.otlp.client:OtlpClient", "export")
-_RECORD = ("airflow_provider_forge.delivery.session:Page", "save")
-_CELL = ("airflow_provider_forge.delivery.ledger:Ledger", "save")
-_END = ("airflow_provider_forge.delivery.session:Page", "tidy")
+_RECORD = ("airflow_provider_forge.delivery.session:LedgerSession", "save")
+_CELL = ("airflow_provider_forge.delivery.record_store:RecordStore", "save")
+_END = ("airflow_provider_forge.delivery.session:LedgerSession", "prune")
 
 STEPS = {
     "before the call": Step("before", *_FETCH),

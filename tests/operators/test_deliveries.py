@@ -153,7 +153,7 @@ def test_other_runs_do_not_look_back(recorded, gateway, window, arguments):
 def test_without_a_record_a_live_run_does_not_look_back(connect, gateway, sink, caplog):
     connect(gateway, sink)
     assert run(LIVE)["calls"] == 1
-    assert caplog.text.count("No record is kept of what is delivered") == 1
+    assert caplog.text.count("There is no ledger") == 1
 
 
 def test_what_the_destination_would_throw_away_costs_no_call(recorded, gateway):
@@ -238,7 +238,7 @@ def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
     sent = len(sink.points)
     for path in (tmp_path / "ledger").rglob("2*.json"):
         path.write_text("{half")
-    with pytest.raises(Exception, match="record of deliveries cannot be read"):
+    with pytest.raises(Exception, match="ledger cannot be read"):
         run()
     assert len(sink.points) == sent
 

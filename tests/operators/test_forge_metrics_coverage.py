@@ -55,11 +55,11 @@ def deliver(connect, tmp_path):
     def deliver(*gaps, first=FIRST):
         ledger = open_ledger(ObjectStore(tmp_path / "ledger"), APP, OtlpHook().endpoint().destination)
         # By the real clock it would tidy up.
-        ledger._now = lambda: NOW
+        ledger.records._now = lambda: NOW
         edges = [first, *(edge for gap in gaps for edge in gap), floor(NOW, MAX_WINDOW).add(hours=12)]
         for start, end in zip(edges[::2], edges[1::2], strict=True):
-            with ledger.page([], Selection(["production"], ["COUNT"]), start, end) as page:
-                page.conclude()
+            with ledger.open_session([], Selection(["production"], ["COUNT"]), start, end) as page:
+                page.record_window()
                 page.save()
 
     return deliver

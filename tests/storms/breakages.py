@@ -7,9 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery import local_file
+from airflow_provider_forge.delivery.deduplication import PointGroup
 from airflow_provider_forge.delivery.exporter import Exporter
 from airflow_provider_forge.delivery.leases import FileLeases
-from airflow_provider_forge.delivery.matching import PointGroup
 from airflow_provider_forge.delivery.session import LedgerSession
 from airflow_provider_forge.exceptions import ExportRefused, ReceiverUnavailable
 from airflow_provider_forge.otlp.client import OtlpClient
@@ -37,28 +37,28 @@ def _wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
 
 def no_intent() -> None:
     """Points are sent with no word of it on record."""
-    _wrap(LedgerSession, "intend")(lambda intend, page, numbers: None)
+    _wrap(LedgerSession, "mark_in_flight")(lambda intend, page, numbers: None)
 
 
 def acknowledged_before_the_post() -> None:
     """The record has points as acknowledged before they are sent."""
 
     def intend(intend: Any, page: LedgerSession, numbers: Any) -> None:
-        page.acknowledge(numbers)
+        page.mark_acknowledged(numbers)
 
-    _wrap(LedgerSession, "intend")(intend)
+    _wrap(LedgerSession, "mark_in_flight")(intend)
 
 
 def recorded_at_the_end() -> None:
     """Only the last record of a window is written."""
-    concluded = set()
-    _wrap(LedgerSession, "conclude")(lambda do, page, **kwargs: (concluded.add(id(page)), do(page, **kwargs)))
-    _wrap(LedgerSession, "save")(lambda do, page: do(page) if id(page) in concluded else None)
+    done = set()
+    _wrap(LedgerSession, "record_window")(lambda do, page, **kwargs: (done.add(id(page)), do(page, **kwargs)))
+    _wrap(LedgerSession, "save")(lambda do, page: do(page) if id(page) in done else None)
 
 
 def never_recorded_at_the_end() -> None:
     """What was acknowledged last is not recorded."""
-    _wrap(LedgerSession, "conclude")(lambda do, page, **kwargs: page._dirty.clear())
+    _wrap(LedgerSession, "record_window")(lambda do, page, **kwargs: page._dirty.clear())
 
 
 def contention_is_ignored() -> None:
@@ -168,7 +168,7 @@ def copies_are_one() -> None:
         first = {page._points[number]: number for number in reversed(do(page, *standings))}
         return sorted(first.values())
 
-    _wrap(LedgerSession, "numbers")(numbers)
+    _wrap(LedgerSession, "points_with")(numbers)
 
 
 BREAKAGES = {

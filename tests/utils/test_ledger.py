@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
-from airflow_provider_forge.delivery.stores import ObjectStore, TransientStore
+from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.otlp.endpoint import Endpoint
 from airflow_provider_forge.utils import secrets
@@ -98,10 +98,10 @@ def variables(monkeypatch):
 def deliver_nothing(ledger: Ledger) -> None:
     """Make the ledger write what it writes when a window was empty."""
     start, end = NOW - dt.timedelta(minutes=15), NOW - dt.timedelta(minutes=5)
-    with ledger.page([], SELECTION, start, end) as page:
-        page.conclude()
+    with ledger.open_session([], SELECTION, start, end) as page:
+        page.record_window()
         page.save()
-        page.tidy()
+        page.prune()
 
 
 # The asset
@@ -241,7 +241,7 @@ def test_a_cell_is_json_that_airflow_takes():
 
         kinds = (SetAssetStateStoreByName,)
     cell = LedgerRecord(
-        asked={"c0ffee": [CoveredSpan(0.0, 300.0, state, 5) for state in SpanStatus]}
+        covered={"c0ffee": [CoveredSpan(0.0, 300.0, state, 5) for state in SpanStatus]}
     ).to_json(0)
     for kind in kinds:
         sent = kind(name="a", key="b", value=cell).model_dump()["value"]
@@ -282,9 +282,9 @@ def test_without_a_store_it_warns_once_and_forgets(caplog):
         deliver_nothing(ledger)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "No record is kept" in record.getMessage()
+    assert "There is no ledger" in record.getMessage()
     assert "ledger_url" in record.getMessage(), "it says what to do"
-    assert isinstance(ledger.store, TransientStore)
+    assert isinstance(ledger.store, InMemoryStore)
     assert open_ledger(None, APP, DESTINATION).store.get(f"{ledger.name}/head") is None
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_forge.delivery.record_store import ChunkedStore
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
-from airflow_provider_forge.delivery.spread import Spread
 from tests.delivery.lines import BreakableStore, Killed, Line, Spot, named_in_the_log
 from tests.delivery.test_records import ANY_CELL, START, point_hash
 from tests.otlp.building import exhaustively
@@ -31,13 +31,13 @@ def cell_of(sizes, *, offset=0, metric="count"):
             for minute, size in enumerate(sizes)
             if size
         },
-        asked={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 5)]},
+        covered={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 5)]},
         version=(3, "w"),
     )
 
 
 def read(store):
-    return LedgerRecord.from_json(Spread(store).get(KEY), START)
+    return LedgerRecord.from_json(ChunkedStore(store).get(KEY), START)
 
 
 def parts(store):
@@ -48,7 +48,7 @@ def parts(store):
 @given(cell=ANY_CELL, largest=st.integers(250, 900))
 def test_a_cell_is_read_as_it_was_written_whatever_fits(cell, largest):
     store = BreakableStore(largest=largest)
-    Spread(store).set(KEY, cell.to_json(START))
+    ChunkedStore(store).set(KEY, cell.to_json(START))
     assert read(store) == cell
     for key in parts(store):
         content = json.loads(store.values[key])
@@ -61,13 +61,13 @@ def test_a_cell_is_read_as_it_was_written_whatever_fits(cell, largest):
 @pytest.mark.parametrize(("sizes", "written"), [([5], 1), ([100, 100, 100, 100, 100], 6), ([0, 250], 3)])
 def test_a_small_entry_is_one_value_and_a_large_one_has_a_part_for_each_minute(sizes, written):
     store = BreakableStore(largest=2500)
-    Spread(store).set(KEY, cell_of(sizes).to_json(START))
+    ChunkedStore(store).set(KEY, cell_of(sizes).to_json(START))
     assert len(store.values) == store.writes == written
 
 
 def test_a_late_point_costs_one_part_and_the_entry():
     store = BreakableStore(largest=2500)
-    spread = Spread(store)
+    spread = ChunkedStore(store)
     spread.set(KEY, cell_of([100] * 5).to_json(START))
     before, written = set(store.values), store.writes
     later = cell_of([100] * 5)
@@ -81,7 +81,7 @@ def test_a_late_point_costs_one_part_and_the_entry():
 
 def test_an_entry_that_shrinks_is_one_value_again():
     store = BreakableStore(largest=2500)
-    spread = Spread(store)
+    spread = ChunkedStore(store)
     spread.set(KEY, cell_of([100] * 5).to_json(START))
     spread.set(KEY, cell_of([3]).to_json(START))
     assert list(store.values) == [KEY]
@@ -89,8 +89,8 @@ def test_an_entry_that_shrinks_is_one_value_again():
 
 def test_a_deleted_entry_leaves_no_part():
     store = BreakableStore(largest=2500)
-    Spread(store).set(KEY, cell_of([100] * 5).to_json(START))
-    Spread(store).delete(KEY)
+    ChunkedStore(store).set(KEY, cell_of([100] * 5).to_json(START))
+    ChunkedStore(store).delete(KEY)
     assert store.values == {}
 
 
@@ -99,7 +99,7 @@ def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
     step, ended = 0, False
     while not ended:
         store = BreakableStore(largest=2500)
-        spread = Spread(store)
+        spread = ChunkedStore(store)
         spread.set(KEY, one.to_json(START))
         store.fuse.left = step
         try:
@@ -117,7 +117,7 @@ def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
 def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
     store = BreakableStore(largest=2500)
     cell = cell_of([100] * 5)
-    Spread(store).set(KEY, cell.to_json(START))
+    ChunkedStore(store).set(KEY, cell.to_json(START))
     name = json.loads(store.values[KEY])["parts"][which]
     others = json.loads(store.values[KEY])["parts"]
     harmed = {
@@ -131,7 +131,7 @@ def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
     found = read(store)
     assert found.damaged
     assert found.lost
-    assert found.asked == {}
+    assert found.covered == {}
     expected = copy.deepcopy(cell.acknowledged)
     del expected["count", START + which]
     assert found.acknowledged == expected
@@ -140,17 +140,17 @@ def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
 @pytest.mark.parametrize("names", [None, 5, "text", {}, [5], [None], [["a"]], ["no such part"]])
 def test_a_list_of_parts_of_another_form_is_a_torn_entry(names):
     store = BreakableStore(largest=2500)
-    Spread(store).set(KEY, cell_of([100] * 5).to_json(START))
+    ChunkedStore(store).set(KEY, cell_of([100] * 5).to_json(START))
     store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), "parts": names})
     assert read(store).damaged
-    Spread(store).set(KEY, cell_of([100] * 5).to_json(START))
+    ChunkedStore(store).set(KEY, cell_of([100] * 5).to_json(START))
     assert not read(store).damaged
-    Spread(store).delete(KEY)
+    ChunkedStore(store).delete(KEY)
 
 
 def test_parts_that_another_task_replaces_meanwhile_are_no_damage():
     store = BreakableStore(largest=2500)
-    spread = Spread(store)
+    spread = ChunkedStore(store)
     spread.set(KEY, cell_of([100] * 5).to_json(START))
     get, later = store.get, cell_of([100, 101, 102, 103, 104], offset=7)
 
@@ -210,9 +210,9 @@ def test_old_entries_with_digests_and_single_values_stay_readable():
 
 
 def test_it_is_said_before_a_digest_stands_for_points(monkeypatch, caplog):
-    from airflow_provider_forge.delivery import ledger
+    from airflow_provider_forge.delivery import record_store
 
-    monkeypatch.setattr(ledger, "MOST_PARTS", 2)
+    monkeypatch.setattr(record_store, "MAX_CHUNKS", 2)
     line = Line(largest=2500)
     with caplog.at_level(logging.WARNING):
         line.run(MANY[:100], 0, 5)
@@ -223,13 +223,13 @@ def test_it_is_said_before_a_digest_stands_for_points(monkeypatch, caplog):
 
 
 def test_old_entries_go_with_their_parts():
-    from airflow_provider_forge.delivery.ledger import KEEP
+    from airflow_provider_forge.delivery.record_store import RECORD_RETENTION
     from tests.delivery.lines import NOW
 
     line = Line(largest=2500)
     line.run(MANY, 0, 5)
     assert any("T0500Z-" in key for key in line.store.values)
-    line.now = lambda: NOW + KEEP
+    line.now = lambda: NOW + RECORD_RETENTION
     minute = 60 * 24 * 15 + 120
     line.run([(Spot("requests", "a", 60 * minute), 1)], minute, minute + 5)
     assert not any("20261123T0500Z" in key for key in line.store.values)

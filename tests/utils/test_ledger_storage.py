@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable, SecretsUnavailable
-from airflow_provider_forge.utils.storage import open_storage
+from airflow_provider_forge.utils.ledger import open_storage
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def test_a_url_names_a_bucket_and_a_connection(url, storage):
 @pytest.mark.parametrize(
     ("url", "remedy"),
     [
-        ("nosuch://bucket/path", "cannot open nosuch://.*install the provider"),
-        ("gs://bucket/path", "cannot open gs://.*install the provider"),
+        ("nosuch://bucket/path", "cannot open nosuch://.*install the Airflow provider"),
+        ("gs://bucket/path", "cannot open gs://.*install the Airflow provider"),
         (
             "s3://aws_default@bucket",
             r"cannot open s3://.*pip install 'apache-airflow-providers-amazon\[s3fs\]'",
@@ -113,6 +113,6 @@ def test_a_connection_that_cannot_be_read_is_no_final_error(storage, monkeypatch
         raise SecretsUnavailable("the secrets backend is away")
 
     storage(Path)
-    monkeypatch.setattr("airflow_provider_forge.utils.storage.read_connection", fail)
+    monkeypatch.setattr("airflow_provider_forge.utils.ledger.read_connection", fail)
     with pytest.raises(SecretsUnavailable):
         open_storage("s3://aws_away@bucket/path")
