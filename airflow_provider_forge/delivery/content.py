@@ -24,6 +24,7 @@ from airflow_provider_forge.otlp.encode import Export, encode, json_chunks
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.model import select, whole_nanoseconds
 from airflow_provider_forge.otlp.oddities import Oddities, find_oddities
+from airflow_provider_forge.otlp.repeats import check_repeats
 from airflow_provider_forge.otlp.salvage import LeftOut, salvage
 from airflow_provider_forge.otlp.typed import REFUSALS, metrics_of, skim
 from airflow_provider_forge.otlp.typed import decode as decode_around
@@ -160,10 +161,15 @@ class Unread:
     @cached_property
     def _spliced(self) -> Spliced:
         spliced = Spliced(self._source, decode_around(self._source.text))
+        filled = size = 0
         for number, metric in enumerate(metrics_of(spliced.resources)):
             texts, metric.data.dataPoints = metric.data.dataPoints, []
             spliced.points += texts
             spliced.place_of += [spliced.new_place(number, (None, None))] * len(texts)
+            filled += bool(texts)
+            size += sum(map(len, texts)) + max(len(texts) - 1, 0)
+        # All of it is sent as it came; cut in parts, it would lose what the first of two fields holds.
+        check_repeats(self._source.text, spliced.resources, filled, size)
         times = (point.timeUnixNano for _, points in self._metrics for point in points)
         spliced.times = [self._nanoseconds[time] for time in times]
         return spliced

@@ -22,6 +22,7 @@ from airflow_provider_forge.otlp.conform import origin
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.otlp.model import DELTA, KINDS, whole_nanoseconds
 from airflow_provider_forge.otlp.oddities import Glance, Oddities, find_oddities
+from airflow_provider_forge.otlp.repeats import check_repeats
 from airflow_provider_forge.otlp.salvage import LeftOut
 from airflow_provider_forge.otlp.splice import encode_point, skeleton, splice
 
@@ -61,6 +62,7 @@ class Fast:
         reader = _Reader(self._spliced)
         for number, metric in enumerate(typed.metrics_of(self._spliced.resources)):
             reader.read(number, metric)
+        check_repeats(source.text, self._spliced.resources, reader.filled, reader.size)
         self.points = reader.fingerprints
         self.left_out = LeftOut()
         self._odd = {name for name, glance in reader.glances.items() if not glance.plain}
@@ -191,6 +193,8 @@ class _Reader:
     Attributes:
         fingerprints: Of the points read so far.
         glances: What was seen of them, by the metrics' names.
+        filled: Number of metrics that had points.
+        size: Bytes of the points' texts, with a comma between two of one metric.
     """
 
     def __init__(self, spliced: Spliced) -> None:
@@ -202,6 +206,7 @@ class _Reader:
         self._values: defaultdict[str, dict[bytes, _Value]] = defaultdict(dict)
         self.fingerprints: list[Fingerprint] = []
         self.glances: defaultdict[str, Glance] = defaultdict(Glance)
+        self.filled = self.size = 0
 
     def read(self, number: int, metric: typed.Metric[Raw]) -> None:
         """Read the points of a metric, and take them out of it.
@@ -232,6 +237,9 @@ class _Reader:
                 points.append(encode_point(times_fields, value_fields, attributes_field))
             else:
                 points.append(text)
+        if data.dataPoints:
+            self.filled += 1
+            self.size += sum(map(len, data.dataPoints)) + len(data.dataPoints) - 1
         data.dataPoints = []
 
     def _glance(self, metric: typed.Metric[Raw]) -> Glance:

@@ -19,6 +19,8 @@ from airflow_provider_forge import json_text
 from airflow_provider_forge.otlp.encode import known_fields
 from airflow_provider_forge.otlp.lenient import Mender, Unusable, camel_case
 from airflow_provider_forge.otlp.model import KINDS, Json, MalformedOtlp
+from airflow_provider_forge.otlp.repeats import decode_joined, find_repeated
+from airflow_provider_forge.text import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,9 +102,13 @@ def salvage(text: bytes | msgspec.Raw, *, protobuf: bool) -> Salvaged:
         decoded, repaired = json_text.decode(text, Any)
     except json_text.UNREADABLE as error:
         raise MalformedOtlp(f"resourceMetrics is not JSON: {error}") from error
+    strict = json_text.repair(bytes(text)) if repaired else bytes(text)
+    if repeated := find_repeated(strict):
+        decoded = decode_joined(strict)
     if not isinstance(decoded, list):
         raise MalformedOtlp("resourceMetrics is no array")
     reader = _Reader(protobuf=protobuf)
+    reader.mender.notes.update(f"{quote(name)} twice in one object" for name in repeated)
     if repaired:
         reader.mender.notes["letters or numbers that JSON does not allow"] += 1
     found = list(reader.resources(decoded))
