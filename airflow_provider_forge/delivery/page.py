@@ -30,8 +30,9 @@ log = get_logger(__name__)
 MOST_TRIES = 10
 """How often an entry is written anew because another task was faster each time."""
 
-SLOW = 1.0
-"""Seconds between reading an entry and having it written; usually some 25 ms."""
+SLOW = 10.0
+"""Seconds between reading an entry and having it written: usually some 25 ms, and a few seconds on a busy machine.
+A writer that took longer stood still, and cannot know what others did meanwhile."""
 
 
 class Page:
