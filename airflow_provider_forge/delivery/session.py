@@ -25,8 +25,9 @@ log = get_logger(__name__)
 MAX_TRIES = 10
 """Maximum number of times a record is written again because another task has written it first."""
 
-SLOW = 1.0
-"""Seconds between reading a record and having written it that are reported; it usually takes some 25 ms."""
+SLOW = 10.0
+"""Seconds from reading a record to having written it that are reported: usually 25 ms, a few seconds on a
+busy machine. A writer that took longer stood still, and cannot know what other writers did meanwhile."""
 
 
 class LedgerSession:

@@ -22,6 +22,7 @@ from airflow_provider_forge.payload.fingerprints import (
     minute_of,
     value_hash,
 )
+from airflow_provider_forge.payload.repeats import check_repeats
 from airflow_provider_forge.payload.salvage import LeftOut
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class FastPayload:
         reader = _Reader(self._encoded_points)
         for number, metric in enumerate(structs.metric_structs(self._encoded_points.resources)):
             reader.read(number, metric)
+        check_repeats(source.text, self._encoded_points.resources, reader.filled, reader.size)
         self.fingerprints = reader.fingerprints
         self.left_out = LeftOut()
         self._odd = {name for name, glance in reader.glances.items() if not glance.plain}
@@ -190,6 +192,8 @@ class _Reader:
     Attributes:
         fingerprints: Of the points read so far.
         glances: What was seen of them, by the metrics' names.
+        filled: Number of metrics that had points.
+        size: Size in bytes of the points' texts, with a comma between two of one metric.
     """
 
     def __init__(self, encoded: EncodedPoints) -> None:
@@ -201,6 +205,7 @@ class _Reader:
         self._values: defaultdict[str, dict[bytes, _Value]] = defaultdict(dict)
         self.fingerprints: list[Fingerprint] = []
         self.glances: defaultdict[str, Glance] = defaultdict(Glance)
+        self.filled = self.size = 0
 
     def read(self, number: int, metric: structs.Metric[Raw]) -> None:
         """Read the points of a metric, and take them out of it.
@@ -231,6 +236,9 @@ class _Reader:
                 points.append(encode_point(times_fields, value_fields, attributes_field))
             else:
                 points.append(text)
+        if data.dataPoints:
+            self.filled += 1
+            self.size += sum(map(len, data.dataPoints)) + len(data.dataPoints) - 1
         data.dataPoints = []
 
     def _glance(self, metric: structs.Metric[Raw]) -> Glance:

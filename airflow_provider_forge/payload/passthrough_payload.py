@@ -11,6 +11,7 @@ from airflow_provider_forge.otlp.requests import ExportRequest, json_chunks
 from airflow_provider_forge.payload.anomalies import Anomalies
 from airflow_provider_forge.payload.assembly import EncodedPoints
 from airflow_provider_forge.payload.fingerprints import KEY_BYTES, VALUE_BYTES, Fingerprint, minute_of
+from airflow_provider_forge.payload.repeats import check_repeats
 from airflow_provider_forge.payload.salvage import LeftOut
 from airflow_provider_forge.payload.structs import decode_structs, metric_structs, scan_times
 
@@ -72,10 +73,15 @@ class PassthroughPayload:
     @cached_property
     def _encoded_points(self) -> EncodedPoints:
         encoded = EncodedPoints(self._source, decode_structs(self._source.text))
+        filled = size = 0
         for number, metric in enumerate(metric_structs(encoded.resources)):
             texts, metric.data.dataPoints = metric.data.dataPoints, []
             encoded.points += texts
             encoded.slot_of += [encoded.new_slot(number, (None, None))] * len(texts)
+            filled += bool(texts)
+            size += sum(map(len, texts)) + max(len(texts) - 1, 0)
+        # Whole, the text is sent as it is; in parts, the points of the first of two fields would be lost.
+        check_repeats(self._source.text, encoded.resources, filled, size)
         times = (point.timeUnixNano for _, points in self._metrics for point in points)
         encoded.times = [self._nanoseconds[time] for time in times]
         return encoded

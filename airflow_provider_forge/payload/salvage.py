@@ -19,6 +19,8 @@ from airflow_provider_forge import json_text
 from airflow_provider_forge.otlp.messages import KINDS, Json, MalformedOtlp
 from airflow_provider_forge.otlp.requests import known_fields
 from airflow_provider_forge.payload.repair import Mender, Unusable, camel_case
+from airflow_provider_forge.payload.repeats import decode_joined, find_repeated
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,9 +102,13 @@ def salvage(text: bytes | msgspec.Raw, *, protobuf: bool) -> Salvaged:
         decoded, repaired = json_text.decode_or_repair(text, Any)
     except json_text.UNREADABLE as error:
         raise MalformedOtlp(f"resourceMetrics is not JSON: {error}") from error
+    strict = json_text.repair(bytes(text)) if repaired else bytes(text)
+    if repeated := find_repeated(strict):
+        decoded = decode_joined(strict)
     if not isinstance(decoded, list):
         raise MalformedOtlp("resourceMetrics is no array")
     reader = _Reader(protobuf=protobuf)
+    reader.mender.notes.update(f"{sanitize(name)} twice in one object" for name in repeated)
     if repaired:
         reader.mender.notes["letters or numbers that JSON does not allow"] += 1
     found = list(reader.resources(decoded))

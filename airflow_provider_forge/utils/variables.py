@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from airflow.providers.common.compat.sdk import Variable
+from airflow.providers.common.compat.sdk import Variable, get_current_context
 from airflow.sdk.exceptions import AirflowRuntimeError
 
 from airflow_provider_forge.text import get_logger
@@ -21,12 +21,26 @@ MAX_KEY_LENGTH = 250
 
 
 def _truncate(key: str) -> str:
+    if len(key) <= MAX_KEY_LENGTH:
+        return key
     digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
     return f"{key[: MAX_KEY_LENGTH - len(digest) - 1]}_{digest}"
 
 
+def _team() -> str | None:
+    """Return the team of the running task; None without a team, and before Airflow 3.3."""
+    try:
+        run = get_current_context().get("dag_run")
+    except RuntimeError:  # outside of a task
+        return None
+    return getattr(run, "team_name", None)
+
+
 class VariableStateStore:
     """Keeps one JSON object in an Airflow Variable, which tasks of every Airflow 3 can write.
+
+    A Variable belongs to the team whose task sets it first, and other teams cannot read it. Each team
+    therefore has a Variable of its own, whose key ends in the team's name.
 
     Args:
         key: Key of the Variable. If it is too long for Airflow, it is truncated and ends in its digest.
@@ -34,8 +48,19 @@ class VariableStateStore:
     """
 
     def __init__(self, key: str, description: str) -> None:
-        self.key = key if len(key) <= MAX_KEY_LENGTH else _truncate(key)
+        self._name = key
         self.description = description
+
+    @property
+    def key(self) -> str:
+        """Key of the running task's Variable."""
+        team = _team()
+        return _truncate(f"{self._name}.{team}") if team else self.shared_key
+
+    @property
+    def shared_key(self) -> str:
+        """Key without a team, which earlier versions used; a team without a Variable of its own reads it."""
+        return _truncate(self._name)
 
     def load(self) -> dict[str, Any]:
         """Return the object; an empty one if none was saved, or if it is damaged.
@@ -44,7 +69,10 @@ class VariableStateStore:
             SecretsUnavailable: Airflow cannot read the Variable at the moment. Nothing may be saved over it.
         """
         try:
-            content = json.loads(read_variable(self.key) or "{}")
+            text = read_variable(self.key)
+            if text is None and self.key != self.shared_key:
+                text = read_variable(self.shared_key)
+            content = json.loads(text or "{}")
         except ImportError as error:  # Airflow 3.0 raises this if there is no supervisor
             log.debug("Outside of a task, Variables cannot be read: %s", error)
             return {}

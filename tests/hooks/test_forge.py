@@ -671,11 +671,11 @@ def test_a_bad_connection_of_type_redis(connection, monkeypatch, store, fields, 
 @pytest.mark.parametrize(
     "host", ["https://API.Atlassian.com/graphql", "https://api.atlassian.com:443/graphql/", LEFT_OUT]
 )
-def test_a_gateway_is_one_memory_however_its_url_is_written(connection, host):
+def test_a_gateway_is_one_memory_however_its_url_is_written(connection, variables, host):
     """Otherwise how an environment is called would be settled anew, and its series could fork."""
     connection(host=host)
-    key = ForgeMetricsHook()._directory()._memory.key
-    assert key == f"forge_environments_{APP}_api.atlassian.com"
+    ForgeMetricsHook()._directory()._memory.save({})
+    assert list(variables) == [f"forge_environments_{APP}_api.atlassian.com"]
 
 
 # What parsing a DAG file may do

@@ -212,6 +212,75 @@ def test_what_the_fast_way_does_not_know_is_never_lost(content, caplog):
     assert outcome(lambda: read(as_json), slice(1)) == outcome(lambda: DictPayload(as_json), slice(1))
 
 
+def holding(*lists: bytes, name: bytes = b'"name":"n"', gap: bytes = b"") -> bytes:
+    """Return a metric that has a field `gauge` for each list of points, spelled with gaps or without."""
+    gauges = b",".join(b'"gauge":%b{"dataPoints":%b[%b]}' % (gap, gap, points) for points in lists)
+    return b"{%b,%b}" % (name, gauges)
+
+
+def timed(*minutes: int) -> bytes:
+    """Return the texts of points."""
+    return b",".join(
+        b'{"asInt":"%d","timeUnixNano":"%d"}' % (each, each * 60_000_000_000) for each in minutes
+    )
+
+
+ONE, TWO = timed(29_923_500), timed(29_923_501, 29_923_502)
+REPEATED = {
+    "lists of points": b'[{"scopeMetrics":[{"metrics":[{"name":"n","gauge":'
+    b'{"dataPoints":[%b],"dataPoints":[%b]}}]}]}]' % (ONE, TWO),
+    "a long list before a short one": b'[{"scopeMetrics":[{"metrics":[{"name":"n","gauge":'
+    b'{"dataPoints":[%b],"dataPoints":[%b]}}]}]}]' % (TWO, ONE),
+    "an empty list at the end": b'[{"scopeMetrics":[{"metrics":[{"name":"n","gauge":'
+    b'{"dataPoints":[%b,%b],"dataPoints":[]}}]}]}]' % (ONE, TWO),
+    "gauges": b'[{"scopeMetrics":[{"metrics":[%b]}]}]' % holding(ONE, TWO),
+    "gauges, the last without points": b'[{"scopeMetrics":[{"metrics":[{"name":"n","gauge":'
+    b'{"dataPoints":[%b,%b]},"gauge":{}}]}]}]' % (ONE, TWO),
+    "gauges with white space": b'[{"scopeMetrics":[{"metrics":[%b]}]}]' % holding(ONE, TWO, gap=b"  "),
+    "metrics": b'[{"scopeMetrics":[{"metrics":[%b],"metrics":[%b]}]}]' % (holding(ONE), holding(TWO)),
+    "scopes": b'[{"scopeMetrics":[{"metrics":[%b]}],"scopeMetrics":[{"metrics":[%b]}]}]'
+    % (holding(ONE), holding(TWO)),
+    "beside a metric without points": b'[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{}},%b]}]}]'
+    % holding(ONE, TWO),
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("text", REPEATED.values(), ids=REPEATED)
+def test_no_points_of_a_field_that_is_there_twice_are_lost(text, protocol, caplog):
+    """JSON allows it, and a decoder keeps the last."""
+    content = read(source(text, protocol, None))
+    assert content.count == 3
+    assert {each.minute for each in content.fingerprints} == {29_923_500, 29_923_501, 29_923_502}
+    assert not content.left_out
+    assert content.build_request(range(3)).points == 3
+    assert "twice in one object" in caplog.text
+
+
+def test_a_value_that_is_there_twice_is_the_last_as_json_has_it():
+    text = b'[{"scopeMetrics":[{"metrics":[{"name":"m","name":"n","gauge":{"dataPoints":[%b]}}]}]}]' % ONE
+    assert [each.metric for each in DictPayload(source(text)).fingerprints] == ["n"]
+    assert [each.metric for each in read(source(text)).fingerprints] == ["n"]
+
+
+@pytest.mark.parametrize("spelled", ["compact", "with white space"])
+def test_a_text_without_repeats_is_read_in_the_fast_way(spelled):
+    separators = (",", ":") if spelled == "compact" else (" , ", " : ")
+    metrics = [metric("n", point(), point()), metric("m", point())]
+    text = json.dumps([entry(*metrics)], separators=separators).encode()
+    assert isinstance(read(source(text)), FastPayload)
+
+
+def test_parts_of_what_is_passed_through_lose_nothing_either():
+    for raw in REPEATED.values():
+        content = read(passed_through(raw))
+        if isinstance(content, PassthroughPayload):
+            assert content.build_request(range(content.count)).body == b'{"resourceMetrics":%b}' % raw
+            content.count += 1
+            with pytest.raises(MalformedOtlp, match="twice in one object"):
+                content.build_request([])
+
+
 @pytest.mark.parametrize(
     "counts", [b'["1", "2"]', b"[1,2]", b'[ "1","2"]', b'["1",2]', b'["01","2"]', b"[]", b'["1"]']
 )

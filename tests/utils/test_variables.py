@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
@@ -35,6 +36,17 @@ def variables(monkeypatch):
     for module in (memory_module, secrets):
         monkeypatch.setattr(module, "Variable", fake)
     return fake
+
+
+@pytest.fixture
+def in_team(monkeypatch):
+    """Return a function that says which team the running task belongs to."""
+
+    def in_team(name):
+        context = {"dag_run": SimpleNamespace(team_name=name)}
+        monkeypatch.setattr(memory_module, "get_current_context", lambda: context)
+
+    return in_team
 
 
 def test_what_is_saved_is_loaded_by_whoever_comes_next(variables):
@@ -125,3 +137,39 @@ def test_a_backend_that_is_away_is_not_an_empty_variable(monkeypatch):
     monkeypatch.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: [Away()])
     with pytest.raises(SecretsUnavailable, match="Away: TimeoutError"):
         VariableStateStore("forge_a", "For tests").load()
+
+
+class TestTeams:
+    """A Variable belongs to the team that set it first: for another team it is not there."""
+
+    def test_each_team_has_a_variable_of_its_own(self, variables, in_team):
+        memory = VariableStateStore("forge_a", "For tests")
+        for team in ("blue", "green", None):
+            in_team(team)
+            assert memory.load() == {}
+            memory.save({"of": team})
+        assert list(variables.stored) == ["forge_a.blue", "forge_a.green", "forge_a"]
+        for team in ("blue", "green", None):
+            in_team(team)
+            assert VariableStateStore("forge_a", "For tests").load() == {"of": team}
+
+    def test_a_team_reads_what_was_kept_before_it_was_one(self, variables, in_team):
+        memory = VariableStateStore("forge_a", "For tests")
+        memory.save(CONTENT)
+        in_team("blue")
+        assert memory.load() == CONTENT
+        memory.save({"of": "blue"})
+        assert memory.load() == {"of": "blue"}
+        assert json.loads(variables.stored["forge_a"]) == CONTENT
+
+    def test_a_key_with_a_team_fits_as_well(self, variables, in_team):
+        in_team("blue")
+        memory = VariableStateStore("a" * 250, "For tests")
+        memory.save(CONTENT)
+        in_team("green")
+        assert memory.load() == {}
+        assert [len(key) for key in variables.stored] == [250]
+
+    def test_airflow_before_teams_has_none(self, variables, monkeypatch):
+        monkeypatch.setattr(memory_module, "get_current_context", lambda: {"dag_run": SimpleNamespace()})
+        assert VariableStateStore("forge_a", "For tests").key == "forge_a"
