@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode_or_repair, repair
+from airflow_provider_forge.json_text import MAX_DEPTH, UNREADABLE, decode_or_repair, repair
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_is_nested_without_end_is_cut_by_a_value_of_another_type(opening, c
     kind = type(value)
     while type(value) is kind:
         value, depth = (value[0] if kind is list else value["a"]), depth + 1
-    assert (value, depth) == ({} if kind is list else [], DEEPEST - 1)
+    assert (value, depth) == ({} if kind is list else [], MAX_DEPTH - 1)
 
 
 def test_a_shape_that_differs_is_still_told():

@@ -130,8 +130,8 @@ def test_what_has_one_meaning_is_repaired(given, right):
     found = salvaged([entry(metric("n", GOOD | given))])
     assert found.resource_metrics == [entry(metric("n", GOOD | right))]
     assert not found.left_out
-    assert found.notes
-    assert salvaged(found.resource_metrics).notes == {}
+    assert found.repairs
+    assert salvaged(found.resource_metrics).repairs == {}
 
 
 @pytest.mark.parametrize("protobuf", [True, False])
@@ -139,7 +139,7 @@ def test_what_has_one_meaning_is_repaired(given, right):
 def test_what_protobufs_reader_takes_stays_as_it_came(spelled, protobuf):
     given = [entry(metric("n", GOOD | {"asInt": spelled, "flags": 1.0}), isMonotonic=None)]
     found = salvaged(given, protobuf=protobuf)
-    assert (found.resource_metrics, found.left_out, found.notes) == (given, {}, {})
+    assert (found.resource_metrics, found.left_out, found.repairs) == (given, {}, {})
 
 
 UNKNOWN = {"metrics": [metric("n", GOOD, GOOD)]}
@@ -212,10 +212,10 @@ def test_points_that_cannot_be_told_are_named(given, name, points, protobuf):
 def test_an_unknown_kind_goes_out_as_json_only():
     given = [entry({"name": "load", "sketch": {"dataPoints": [GOOD, GOOD]}}, metric("n", GOOD))]
     as_json = salvaged(given, protobuf=False)
-    assert (as_json.resource_metrics, as_json.left_out, as_json.carried) == (given, {}, ["load"])
+    assert (as_json.resource_metrics, as_json.left_out, as_json.unknown_kinds) == (given, {}, ["load"])
     found = salvaged(given)
     assert found.resource_metrics == [entry(metric("n", GOOD))]
-    assert found.left_out == {("load", "protobuf has no place for sketch"): 2}
+    assert found.left_out == {("load", "protobuf has no field for sketch"): 2}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_an_unknown_kind_goes_out_as_json_only():
 )
 def test_nothing_is_nothing(empty):
     found = salvaged(empty)
-    assert (count_points(found.resource_metrics), found.left_out, found.notes) == (0, {}, {})
+    assert (count_points(found.resource_metrics), found.left_out, found.repairs) == (0, {}, {})
 
 
 def test_unknown_fields_beside_points_are_no_loss():
@@ -237,7 +237,7 @@ def test_what_only_describes_a_metric_is_left_out_alone():
     found = salvaged([entry({**metric("n", GOOD), "description": 1, "metadata": [text("a", "b"), "c"]})])
     assert found.resource_metrics == [entry(metric("n", GOOD))]
     assert not found.left_out
-    assert len(found.notes) == 2
+    assert len(found.repairs) == 2
 
 
 @pytest.mark.parametrize("broken", [b"", b"[", b"{}", b"null", b'"[]"', b"[1,]"])
