@@ -1,8 +1,8 @@
 """Reads the gateway's payload of one window: the only way into this package.
 
 Three classes read it. `FastPayload` supports only the usual shape of OTLP/JSON. `DictPayload` supports any
-shape with the same result, and takes about 35 times as long. `PassthroughPayload` serves payloads that are sent
-unchanged and not recorded.
+shape with the same result, and takes about 35 times as long. `PassthroughPayload` serves payloads that are
+sent unchanged and not recorded.
 """
 
 from __future__ import annotations
