@@ -49,9 +49,9 @@ def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool =
 
 def request(given: GatewayPayload) -> ExportRequest:
     """Return one request with all points, including fingerprints and the check for anomalies."""
-    content = read(given)
-    _ = content.fingerprints, content.anomalies
-    return content.build_request(range(content.count))
+    payload = read(given)
+    _ = payload.fingerprints, payload.anomalies
+    return payload.build_request(range(payload.count))
 
 
 def compressed(given: GatewayPayload) -> bytes:
@@ -63,8 +63,8 @@ def ours(body: bytes) -> Steps:
     """Return the steps of this package; those named in `TARGETS` are complete paths."""
 
     def passed_through() -> bytes:
-        content = read(source(body, HTTP_JSON, conform=False, recorded=False))
-        return content.build_request(range(content.count)).body
+        payload = read(source(body, HTTP_JSON, conform=False, recorded=False))
+        return payload.build_request(range(payload.count)).body
 
     return [
         ("slice and check syntax", lambda: source(body, HTTP_JSON)),
@@ -89,9 +89,9 @@ def others(body: bytes) -> Steps:
     """Return alternatives: this package's fallback, protobuf's own JSON reader, and the SDK's encoder."""
 
     def complete() -> bytes:
-        content = DictPayload(source(body, HTTP_PROTOBUF))
-        _ = content.anomalies
-        return content.build_request(range(content.count)).body
+        payload = DictPayload(source(body, HTTP_PROTOBUF))
+        _ = payload.anomalies
+        return payload.build_request(range(payload.count)).body
 
     @functools.cache
     def app_metrics() -> dict[str, Any]:
