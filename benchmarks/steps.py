@@ -15,8 +15,7 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from zlib_ng import gzip_ng
 
-from airflow_provider_forge.gateway.client import _MetricsData, _resource_metrics
-from airflow_provider_forge.gateway.responses import read_answer
+from airflow_provider_forge.gateway.responses import MetricsData, read_resource_metrics, read_response
 from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.payload.conform import Identity
@@ -38,12 +37,12 @@ Steps = list[tuple[str, "Callable[[], Any]"]]
 
 def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> GatewayPayload:
     """Return the payload that the gateway's client reads from a response."""
-    answer = read_answer(
-        httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), splittable=True
+    answer = read_response(
+        httpx.Response(200, content=body), MetricsData, now=NOW, secrets=(), splittable=True
     )
     identity = IDENTITY if conform else None
     return GatewayPayload(
-        _resource_metrics(answer), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
+        read_resource_metrics(answer), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
     )
 
 
