@@ -248,11 +248,11 @@ class LayeredStateStore:
     """One memory made of several, such as an Airflow Variable and a file: some callers can use only one.
 
     Args:
-        memories: The first one's word on the name of an environment holds.
+        stores: The first one's word on the name of an environment holds.
     """
 
-    def __init__(self, *memories: StateStore) -> None:
-        self._memories = memories
+    def __init__(self, *stores: StateStore) -> None:
+        self._stores = stores
         self._completed = False
         self._unreadable: set[int] = set()
 
@@ -265,7 +265,7 @@ class LayeredStateStore:
         known: dict[int, _Known] = {}
         failure: RetryableError | None = None
         self._unreadable.clear()
-        for index, memory in enumerate(self._memories):
+        for index, memory in enumerate(self._stores):
             try:
                 known[index] = _Known.load(memory)
             except RetryableError as error:
@@ -277,12 +277,12 @@ class LayeredStateStore:
         content: dict[str, Any] = msgspec.to_builtins(merged)
         for index, each in known.items():
             if not self._completed and each.names != merged.names:
-                self._memories[index].save(content)
+                self._stores[index].save(content)
         self._completed = True
         return content
 
     def save(self, content: dict[str, Any]) -> None:
         """Keep the object in each, but for those that could not be read: they may know more."""
-        for index, memory in enumerate(self._memories):
+        for index, memory in enumerate(self._stores):
             if index not in self._unreadable:
                 memory.save(content)
