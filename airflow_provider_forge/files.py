@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "is_lasting",
+    "is_permanent",
     "make_private",
     "missing_for",
     "open_locked",
@@ -38,7 +38,7 @@ POLL = 0.01
 MAKING = 5.0
 """Seconds for which a directory that cannot be entered may still be one that another process is making."""
 
-_LASTING = {
+_PERMANENT = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOENT),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EXDEV, errno.ENOSYS),
     *(errno.ENOTSUP, errno.EOPNOTSUPP),
@@ -47,12 +47,12 @@ _LASTING = {
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def is_lasting(error: OSError) -> bool:
+def is_permanent(error: OSError) -> bool:
     """Return whether trying again is of no use: permissions, a read-only file system, a wrong kind of file.
 
     A full disk, too many open files, an I/O error and the like may be over in a moment.
     """
-    return error.errno in _LASTING
+    return error.errno in _PERMANENT
 
 
 def open_shared(path: Path, initial: Callable[[], bytes] | None = None) -> int:

@@ -1,8 +1,8 @@
-"""JSON text that strict readers refuse, although it has only one meaning.
+"""Repairs JSON text that strict decoders reject although its meaning is clear.
 
-Half of a surrogate pair, bytes that are no UTF-8, raw control characters in a string, `NaN`, and numbers that
-no double can hold: each would make the whole text unreadable. `repair` spells them as strict JSON, so that
-the rest of the text can be read.
+An unpaired surrogate, invalid UTF-8, a raw control character in a string, `NaN`, or a number beyond the range
+of a double would each make the whole text unreadable. `repair` rewrites them as strict JSON, so that the rest
+of the text can be decoded.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ import msgspec
 __all__ = ["UNREADABLE", "decode_or_repair", "repair"]
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What `msgspec.json.decode` raises for a text that is not strict JSON."""
+"""The exceptions of `msgspec.json.decode` for a text that is not strict JSON."""
 
-DEEPEST = 200
-"""Arrays and objects within each other that are kept. Protobuf reads 100 messages deep."""
+MAX_DEPTH = 200
+"""Maximum depth of arrays and objects that is kept. Protobuf reads 100 levels of messages."""
 
 Kind = TypeVar("Kind")
 
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?Infinity|NaN|-?[0-9][0-9.eE+-]*', re.DOTALL)
-_ODD_IN_STRING = re.compile(
-    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a whole pair
-    r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+_STRING_ESCAPES_AND_FAULTS = re.compile(
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a surrogate pair
+    r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # an unpaired surrogate
     r"|(\\.)"
     r"|([\x00-\x1f])",
     re.DOTALL,
 )
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-_LONGEST_NUMBER = 400
-"""Letters; Python refuses to read a number of thousands of digits."""
+_MAX_NUMBER_CHARACTERS = 400
+"""Maximum length of a number's text: Python does not convert text with thousands of digits."""
 
 
 def decode_or_repair(text: bytes | msgspec.Raw, kind: type[Kind]) -> tuple[Kind, bool]:
-    """Decode JSON; if it is not strict JSON, decode it repaired.
+    """Decode JSON, after a repair if it is not strict JSON.
 
     Args:
         text: JSON text.
-        kind: Type to decode it as.
+        kind: Type of the value.
 
     Returns:
-        The value, and whether the text had to be repaired.
+        The value, and whether the text was repaired.
 
     Raises:
-        msgspec.ValidationError: The JSON has another shape than `kind`.
-        Exception: It is no JSON even when repaired; one of `UNREADABLE`.
+        msgspec.ValidationError: The JSON does not match `kind`.
+        Exception: The text is not JSON even after the repair; one of `UNREADABLE`.
     """
     try:
         return msgspec.json.decode(text, type=kind), False
@@ -64,41 +64,41 @@ def decode_or_repair(text: bytes | msgspec.Raw, kind: type[Kind]) -> tuple[Kind,
 
 
 def repair(text: bytes, *, shallow: bool = False) -> bytes:
-    """Return the text with everything that has one meaning spelled as strict JSON has it.
+    """Return the text as strict JSON.
 
-    A number that no double can hold becomes a string of its digits, `NaN` and `Infinity` become the strings
-    that protobuf's JSON has for them, and broken characters become U+FFFD. A text that is cut off stays so.
+    A number beyond the range of a double becomes a string of its digits, `NaN` and `Infinity` become the
+    strings of protobuf's JSON, and invalid characters become U+FFFD. A truncated text stays truncated.
 
     Args:
         text: JSON text in UTF-8, UTF-16 or UTF-32.
-        shallow: Whether to replace what is nested more than `DEEPEST` deep, by a value of another type: a
-            reader that knows the shape then sees that something is wrong with it.
+        shallow: Whether to replace arrays and objects nested deeper than `MAX_DEPTH` by a value of the other
+            type, so that a decoder that knows the shape recognizes that it is invalid.
     """
-    letters = _TOKENS.sub(_repaired_token, text.decode(json.detect_encoding(text), "replace"))
-    return (_cut_depth(letters) if shallow else letters).encode()
+    repaired = _TOKENS.sub(_repair_token, text.decode(json.detect_encoding(text), "replace"))
+    return (_cut_depth(repaired) if shallow else repaired).encode()
 
 
-def _repaired_token(match: re.Match[str]) -> str:
+def _repair_token(match: re.Match[str]) -> str:
     token = match[0]
     if token[0] == '"':
-        return _ODD_IN_STRING.sub(_repaired_letter, token)
+        return _STRING_ESCAPES_AND_FAULTS.sub(_repair_character, token)
     if token[-1] in "Ny":
         return f'"{token}"'
     return f'"{token}"' if _is_too_large(token) else token
 
 
-def _repaired_letter(match: re.Match[str]) -> str:
-    _, half, _, control = match.groups()
-    if half:
+def _repair_character(match: re.Match[str]) -> str:
+    _, unpaired, _, control = match.groups()
+    if unpaired:
         return "\\ufffd"
     return f"\\u{ord(control):04x}" if control else match[0]
 
 
 def _is_too_large(number: str) -> bool:
     try:
-        return len(number) > _LONGEST_NUMBER or math.isinf(float(number))
+        return len(number) > _MAX_NUMBER_CHARACTERS or math.isinf(float(number))
     except ValueError:
-        return False  # no number; the strict reader says so
+        return False  # not a number; the strict decoder reports it
 
 
 def _cut_depth(text: str) -> str:
@@ -108,10 +108,10 @@ def _cut_depth(text: str) -> str:
         found = match[0]
         if found in "[{":
             depth += 1
-            if depth == DEEPEST + 1:
+            if depth == MAX_DEPTH + 1:
                 kept.append(text[at : match.start()] + ("[]" if found == "{" else "{}"))
         elif found in "]}":
             depth -= 1
-            if depth == DEEPEST:
+            if depth == MAX_DEPTH:
                 at = match.end()
-    return "".join(kept) + (text[at:] if depth <= DEEPEST else "")
+    return "".join(kept) + (text[at:] if depth <= MAX_DEPTH else "")

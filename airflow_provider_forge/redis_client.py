@@ -1,4 +1,4 @@
-"""A Redis that several machines share. Its URL may hold a password: only host and port are ever shown."""
+"""A Redis shared by several machines. Its URL may hold a password, so errors name only host and port."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.exceptions import RetryableError
 
-__all__ = ["RedisServer", "Script"]
+__all__ = ["RedisClient", "Script"]
 
 TIMEOUT = 5.0
-"""Seconds; a script takes far less than one, and who waits for longer has lost the server."""
+"""Seconds; a script takes far less than one, so a server that needs longer is not there."""
 
-TRIES = 3
+ATTEMPTS = 3
 
 Script = Any
-"""redis-py's; its types differ from version to version."""
+"""redis-py's script; its type differs between versions."""
 
 
-class RedisServer:
+class RedisClient:
     """Runs scripts on a Redis.
 
     Args:
         url: `redis://` or `rediss://`, as redis-py takes it.
-        what: What is kept there, for errors.
-        failure: What an error of the server's becomes.
+        content: Words for the data stored in it, for errors.
+        error_type: Type of the error raised if the server fails.
 
     Attributes:
         name: Host and port.
@@ -39,7 +39,7 @@ class RedisServer:
         ConfigurationError: The URL is malformed, or the package redis is missing.
     """
 
-    def __init__(self, url: str, what: str, failure: Callable[[str], RetryableError]) -> None:
+    def __init__(self, url: str, content: str, error_type: Callable[[str], RetryableError]) -> None:
         try:
             import redis
             from redis.backoff import ExponentialBackoff
@@ -56,10 +56,10 @@ class RedisServer:
                 decode_responses=True,
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
-                # Every script may run twice: it finds what it did the first time.
-                retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), TRIES - 1),
+                # Every script is idempotent.
+                retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), ATTEMPTS - 1),
             )
-            # Options in the URL are looked at only when a connection is made.
+            # Otherwise redis-py checks the URL's options only when it connects.
             pool = self._redis.connection_pool
             pool.connection_class(**pool.connection_kwargs)
         except (ValueError, TypeError, redis.RedisError):
@@ -69,26 +69,26 @@ class RedisServer:
             ) from None
         secrets = (parts.password or "", urllib.parse.unquote(parts.password or ""))
         self._secrets = tuple(secret for secret in secrets if secret)
-        self._what = what
-        self._failure = failure
-        self._error = redis.RedisError
+        self._content = content
+        self._error_type = error_type
+        self._redis_error = redis.RedisError
 
     def script(self, text: str) -> Script:
-        """Return a script for `run`; nothing is sent yet."""
+        """Return a script for `run`; sends nothing."""
         return self._redis.register_script(text)
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
-        """Run a script, and return what it returns.
+        """Run a script and return its result.
 
         Raises:
-            RetryableError: The server is not there, refuses, or fails; of the kind that was asked for.
+            RetryableError: The server did not answer, refused or failed; of the type given to the client.
         """
         try:
             return script(keys=keys, args=arguments)
-        except self._error as error:
-            # Not chained: some versions of redis-py put the whole command, or the URL, into theirs.
-            raise self._failure(
-                f"The Redis at {self.name}, which keeps {self._what}, did not answer"
+        except self._redis_error as error:
+            # Not chained: some versions of redis-py include the whole command, or the URL.
+            raise self._error_type(
+                f"The Redis at {self.name}, which stores {self._content}, did not answer"
                 f" ({type(error).__name__}: {sanitize(str(error), self._secrets)}). The call will be retried."
                 " If this persists, check that server, and rate_limit_store of the Forge Connection"
             ) from None

@@ -1,11 +1,11 @@
-"""Windows: the half-open UTC time ranges in which metrics are asked for."""
+"""Windows: the half-open UTC time ranges for which metrics are fetched."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pendulum
 
@@ -23,22 +23,23 @@ __all__ = [
     "ceil",
     "expired_error",
     "floor",
-    "iso",
+    "format_time",
     "parse_time",
 ]
 
 MAX_WINDOW = dt.timedelta(minutes=15)
-"""What the gateway answers in one call at most (Atlassian: "Export app metrics")."""
+"""Maximum length of a window that the gateway accepts in one call (Atlassian: "Export app metrics")."""
 
 RETENTION = dt.timedelta(days=14)
-"""How far back the gateway answers (same source)."""
+"""How long the gateway keeps metrics (same source)."""
 
 SETTLE_DELAY = dt.timedelta(minutes=5)
-"""How long after its end a window is left alone, because data arrives late: by how much is unpublished."""
+"""Time after its end at which a window is fetched, because data arrives late: Atlassian does not publish by
+how much."""
 
 LIVE_FOR = dt.timedelta(hours=2)
-"""For how long a window is live, and goes before older ones: long enough for its settle time, a few retries
-and a second look an hour later, and too short for a backfill to count as live."""
+"""Time after its end for which a window is live, and goes before older ones. Long enough for its settle
+delay, a few retries and its second pass an hour later; too short for a backfill to count as live."""
 
 MINUTE = dt.timedelta(minutes=1)
 RESOLUTION = dt.timedelta(milliseconds=1)
@@ -67,7 +68,8 @@ class Window:
         object.__setattr__(self, "start", parse_time("start", self.start))
         object.__setattr__(self, "end", parse_time("end", self.end))
         if self.end <= self.start:
-            raise ConfigurationError("end", f"{iso(self.end)} is not after the start, {iso(self.start)}")
+            start, end = (format_time(each, "milliseconds") for each in (self.start, self.end))
+            raise ConfigurationError("end", f"{end} is not after the start, {start}")
 
     @classmethod
     def last_settled(
@@ -78,14 +80,13 @@ class Window:
         return cls(end - length, end)
 
     def __str__(self) -> str:
-        return f"{iso(self.start)}/{iso(self.end)}".replace(".000Z", "Z")
+        return f"{format_time(self.start)}/{format_time(self.end)}"
 
     def humanize(self) -> str:
-        """Return it in words: `2026-11-23 05:00 to 05:15 UTC`, with all that the times have and no more."""
+        """Format it for people, as precisely as necessary: `2026-11-23 05:00 to 05:15 UTC`."""
+        start, end = (each.time().isoformat(_precision(each)) for each in (self.start, self.end))
         same_day = self.start.date() == self.end.date()
-        return f"{self.start:%Y-%m-%d} {_clock(self.start)} to " + (
-            f"{_clock(self.end)} UTC" if same_day else f"{self.end:%Y-%m-%d} {_clock(self.end)} UTC"
-        )
+        return f"{self.start:%Y-%m-%d} {start} to {'' if same_day else f'{self.end:%Y-%m-%d} '}{end} UTC"
 
     def split(self) -> Iterator[Window]:
         """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
@@ -96,11 +97,11 @@ class Window:
             start = end
 
     def shifted(self, by: dt.timedelta) -> Window:
-        """Return a window of the same length, so much later."""
+        """Return a window of the same length, later by `by`."""
         return Window(self.start + by, self.end + by)
 
     def halves(self) -> tuple[Window, ...]:
-        """Return two halves, cut at a whole minute; nothing for a minute, or less."""
+        """Return two halves, cut at a whole minute; nothing for a window of a minute or less."""
         length = self.end - self.start
         if length <= MINUTE:
             return ()
@@ -108,15 +109,19 @@ class Window:
         return Window(self.start, middle), Window(middle, self.end)
 
     def expired(self, now: dt.datetime) -> bool:
-        """Tell whether the window begins before the gateway's retention does."""
+        """Return whether the window begins before the gateway's retention does."""
         return self.start < now - RETENTION
 
+    def is_live(self, now: dt.datetime) -> bool:
+        """Return whether the window ended less than two hours ago."""
+        return now - self.end < LIVE_FOR
 
-def expired_error(what: str, now: dt.datetime) -> WindowExpired:
-    """Return the error for what begins before the gateway's retention does."""
+
+def expired_error(subject: str, now: dt.datetime) -> WindowExpired:
+    """Return the error for a window or an interval that begins before the gateway's retention does."""
     return WindowExpired(
-        f"{what} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
-        " these can no longer be had. Ask for later ones, or set on_expired='skip'"
+        f"{subject} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
+        " these are no longer available. Ask for later ones, or set on_expired='skip'"
     )
 
 
@@ -133,14 +138,14 @@ def ceil(moment: dt.datetime, step: dt.timedelta) -> pendulum.DateTime:
 
 
 def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
-    """Read an aware time into UTC, cut to the millisecond.
+    """Convert an aware time to UTC, truncated to the millisecond.
 
     Args:
         field: Name of the argument, for the error.
         value: A datetime, or ISO 8601 text with an offset, such as `2026-11-23T05:15:00Z`.
 
     Raises:
-        ConfigurationError: It is no time, or it has no offset.
+        ConfigurationError: The value is not a time, or has no offset.
     """
     example = "give one such as 2026-11-23T05:15:00Z"
     if isinstance(value, str):
@@ -165,12 +170,20 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _clock(moment: dt.datetime) -> str:
+def format_time(moment: dt.datetime, precision: Literal["auto", "seconds", "milliseconds"] = "auto") -> str:
+    """Format an aware time as ISO 8601 in UTC, truncated to the precision.
+
+    Args:
+        moment: The time.
+        precision: `milliseconds` is the form of Atlassian's sample query, `2023-06-18T02:55:00.000Z`. `auto`
+            is milliseconds if there are any, else seconds.
+    """
+    if precision == "auto":
+        precision = "milliseconds" if moment.microsecond >= 1000 else "seconds"
+    return f"{moment.astimezone(dt.timezone.utc).replace(tzinfo=None).isoformat(timespec=precision)}Z"
+
+
+def _precision(moment: dt.datetime) -> str:
     if moment.microsecond:
-        return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
-    return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
-
-
-def iso(moment: dt.datetime) -> str:
-    """Format as in Atlassian's sample query: `2023-06-18T02:55:00.000Z`."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+        return "milliseconds"
+    return "seconds" if moment.second else "minutes"

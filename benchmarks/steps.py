@@ -15,8 +15,7 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from zlib_ng import gzip_ng
 
-from airflow_provider_forge.gateway.client import _MetricsData, _resource_metrics
-from airflow_provider_forge.gateway.responses import read_answer
+from airflow_provider_forge.gateway.responses import MetricsData, read_resource_metrics, read_response
 from airflow_provider_forge.otlp.compress import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.payload.conform import Identity
@@ -38,20 +37,20 @@ Steps = list[tuple[str, "Callable[[], Any]"]]
 
 def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> GatewayPayload:
     """Return the payload that the gateway's client reads from a response."""
-    answer = read_answer(
-        httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), splittable=True
+    answer = read_response(
+        httpx.Response(200, content=body), MetricsData, now=NOW, secrets=(), splittable=True
     )
     identity = IDENTITY if conform else None
     return GatewayPayload(
-        _resource_metrics(answer), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
+        read_resource_metrics(answer), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
     )
 
 
 def request(given: GatewayPayload) -> ExportRequest:
     """Return one request with all points, including fingerprints and the check for anomalies."""
-    content = read(given)
-    _ = content.fingerprints, content.anomalies
-    return content.build_request(range(content.count))
+    payload = read(given)
+    _ = payload.fingerprints, payload.anomalies
+    return payload.build_request(range(payload.count))
 
 
 def compressed(given: GatewayPayload) -> bytes:
@@ -63,8 +62,8 @@ def ours(body: bytes) -> Steps:
     """Return the steps of this package; those named in `TARGETS` are complete paths."""
 
     def passed_through() -> bytes:
-        content = read(source(body, HTTP_JSON, conform=False, recorded=False))
-        return content.build_request(range(content.count)).body
+        payload = read(source(body, HTTP_JSON, conform=False, recorded=False))
+        return payload.build_request(range(payload.count)).body
 
     return [
         ("slice and check syntax", lambda: source(body, HTTP_JSON)),
@@ -89,9 +88,9 @@ def others(body: bytes) -> Steps:
     """Return alternatives: this package's fallback, protobuf's own JSON reader, and the SDK's encoder."""
 
     def complete() -> bytes:
-        content = DictPayload(source(body, HTTP_PROTOBUF))
-        _ = content.anomalies
-        return content.build_request(range(content.count)).body
+        payload = DictPayload(source(body, HTTP_PROTOBUF))
+        _ = payload.anomalies
+        return payload.build_request(range(payload.count)).body
 
     @functools.cache
     def app_metrics() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_forge.files import (
-    is_lasting,
+    is_permanent,
     make_private,
     missing_for,
     open_locked,
@@ -239,7 +239,7 @@ def test_only_a_regular_file_is_opened_and_nothing_is_waited_for(path, neighbour
             server.bind(path.name)
     with pytest.raises(OSError, match=r"not a regular file|No such device") as caught:
         open_locked(path, patience=0)
-    assert is_lasting(caught.value)
+    assert is_permanent(caught.value)
 
 
 @contextmanager
@@ -290,7 +290,7 @@ def test_a_lock_is_waited_for_with_a_time_out_that_names_its_holder(path):
     held = open_locked(path, patience=0)
     with pytest.raises(TimeoutError, match=rf"process {os.getpid()} of user ") as caught:
         open_locked(path, patience=30, clock=machine.clock, sleep=machine.sleep)
-    assert not is_lasting(caught.value)
+    assert not is_permanent(caught.value)
     assert caught.value.filename == str(path)
     assert 30 <= machine.now < 31
     machine.due.append(lambda: os.close(held))
@@ -364,14 +364,14 @@ def test_how_long_a_file_has_been_missing_for_certain(path):
     ],
 )
 def test_what_may_be_over_in_a_moment(code):
-    assert not is_lasting(OSError(code, os.strerror(code)))
+    assert not is_permanent(OSError(code, os.strerror(code)))
 
 
 @pytest.mark.parametrize(
     "code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR]
 )
 def test_what_stays_until_somebody_mends_it(code):
-    assert is_lasting(OSError(code, os.strerror(code)))
+    assert is_permanent(OSError(code, os.strerror(code)))
 
 
 # Private directories

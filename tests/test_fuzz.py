@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ForgeError
-from airflow_provider_forge.gateway.client import _MetricsData, _resource_metrics
-from airflow_provider_forge.gateway.responses import read_answer
+from airflow_provider_forge.gateway.responses import MetricsData, read_resource_metrics, read_response
 from airflow_provider_forge.otlp.endpoint import PROTOCOLS
 from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
@@ -134,10 +133,10 @@ def passed(content) -> bytes:
 def test_any_bytes_end_in_a_typed_error_or_in_requests(protocol, conform, recorded, body):
     identity = Identity(APP, environments={PRODUCTION: None}) if conform else None
     try:
-        answer = read_answer(
-            httpx.Response(200, content=body), _MetricsData, now=NOW, secrets=(), splittable=True
+        answer = read_response(
+            httpx.Response(200, content=body), MetricsData, now=NOW, secrets=(), splittable=True
         )
-        source = GatewayPayload(_resource_metrics(answer), [PRODUCTION], 0, identity, protocol, recorded)
+        source = GatewayPayload(read_resource_metrics(answer), [PRODUCTION], 0, identity, protocol, recorded)
         content = read(source)
         is_unread = isinstance(content, PassthroughPayload)
         found = passed(content) if is_unread else outcome(content)

@@ -1,4 +1,4 @@
-"""JSON that strict readers refuse, although it has one meaning."""
+"""JSON text that strict decoders reject although its meaning is clear."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode_or_repair, repair
+from airflow_provider_forge.json_text import MAX_DEPTH, UNREADABLE, decode_or_repair, repair
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from airflow_provider_forge.json_text import DEEPEST, UNREADABLE, decode_or_repa
         ('{"ü":1}'.encode("utf-16"), {"ü": 1}),
     ],
 )
-def test_what_has_one_meaning_is_repaired(text, value):
+def test_text_with_a_clear_meaning_is_repaired(text, value):
     assert decode_or_repair(text, Any) == (value, True)
     assert msgspec.json.decode(repair(text)) == value
 
@@ -42,13 +42,13 @@ def test_strict_json_stays_as_it_is(text):
 @pytest.mark.parametrize(
     "text", [b"", b"{", b'["\\ud83d"', b'"\\x"', b"[1,]", b"01", b"<html>", b'{"a":1}}', b"1.2.3"]
 )
-def test_what_is_cut_off_or_no_json_stays_unreadable(text):
+def test_truncated_text_and_other_text_than_json_stay_unreadable(text):
     with pytest.raises(UNREADABLE):
         decode_or_repair(text, Any)
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_what_is_nested_without_end_is_cut_by_a_value_of_another_type(opening, closing):
+def test_deep_nesting_is_replaced_by_a_value_of_another_type(opening, closing):
     deep = opening * 100_000 + b"1" + closing * 100_000
     value, repaired = decode_or_repair(b'{"deep":%b,"after":"[{"}' % deep, Any)
     assert repaired
@@ -57,9 +57,9 @@ def test_what_is_nested_without_end_is_cut_by_a_value_of_another_type(opening, c
     kind = type(value)
     while type(value) is kind:
         value, depth = (value[0] if kind is list else value["a"]), depth + 1
-    assert (value, depth) == ({} if kind is list else [], DEEPEST - 1)
+    assert (value, depth) == ({} if kind is list else [], MAX_DEPTH - 1)
 
 
-def test_a_shape_that_differs_is_still_told():
+def test_another_shape_still_raises():
     with pytest.raises(msgspec.ValidationError):
         decode_or_repair(b'{"a":1}', list[int])

@@ -121,6 +121,18 @@ def test_the_design_names_every_room_and_every_file_at_the_root():
     assert {path.name for path in package.glob("*.py")} <= named
 
 
+def test_the_way_of_one_window_is_drawn_in_names_of_the_code():
+    drawing = (ROOT / "docs" / "design.md").read_text().split("```")[1]
+    # Methods of classes, classes with two words in their names, functions with two.
+    drawn = re.findall(r"\b[A-Z]\w+\.\w+|\b[A-Z][a-z]+[A-Z]\w+|\b[a-z]+_\w+\b", drawing)
+    files = list((ROOT / "airflow_provider_forge").rglob("*.py"))
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    defined = {node.name for node in nodes if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    names = {part for name in drawn for part in name.split(".")}
+    assert len(names) >= 15
+    assert names <= defined | {file.stem for file in files}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_modules_it_names_exist(page):
     package = ROOT / "airflow_provider_forge"

@@ -16,7 +16,7 @@ from airflow_provider_forge.windows import (
     ceil,
     expired_error,
     floor,
-    iso,
+    format_time,
     parse_time,
 )
 
@@ -292,7 +292,7 @@ def test_the_error_for_an_expired_window_says_since_when_and_what_to_do():
     ],
 )
 def test_times_are_written_as_in_the_published_query(moment, text):
-    assert iso(moment) == text
+    assert format_time(moment, "milliseconds") == text
 
 
 @pytest.mark.parametrize(

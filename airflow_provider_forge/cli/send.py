@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.dry_run import DryClient
 from airflow_provider_forge.cli.ledgers import ledger_store
-from airflow_provider_forge.coverage.report import format_time
 from airflow_provider_forge.delivery.deliver import Policy
 from airflow_provider_forge.delivery.exporter import Exporter
 from airflow_provider_forge.delivery.progress import Progress
@@ -17,7 +16,7 @@ from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.utils.ledger import account_of, open_ledger
 from airflow_provider_forge.utils.run_interval import available_windows
-from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, parse_time
+from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time, parse_time
 
 if TYPE_CHECKING:
     from argparse import Namespace

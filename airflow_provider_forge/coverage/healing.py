@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.coverage.coverage import QUARTER
-from airflow_provider_forge.coverage.report import format_time
-from airflow_provider_forge.windows import LIVE_FOR
+from airflow_provider_forge.windows import LIVE_FOR, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.coverage.alerts import AlertState, due_threshold, gaps_to_report, unattended_gaps
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_coverage
 from airflow_provider_forge.coverage.healing import heal, plan
-from airflow_provider_forge.coverage.report import (
-    backfill_command,
-    backfill_note,
-    describe_gap,
-    format_time,
-)
+from airflow_provider_forge.coverage.report import backfill_command, backfill_note, describe_gap
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.variables import VariableStateStore
+from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
     import datetime as dt

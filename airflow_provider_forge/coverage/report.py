@@ -9,6 +9,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
+from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,6 @@ __all__ = [
     "backfill_command",
     "backfill_note",
     "describe_gap",
-    "format_time",
     "render",
     "render_text",
     "to_json",
@@ -162,11 +162,6 @@ def backfill_command(gap: Gap, dag_id: str) -> str:
         f"airflow backfill create --dag-id {dag_id} --from-date {format_time(gap.start)}"
         f" --to-date {format_time(gap.end - QUARTER)} --reprocess-behavior completed --max-active-runs 8"
     )
-
-
-def format_time(moment: dt.datetime) -> str:
-    """Return an aware time in UTC, to the second."""
-    return f"{moment.astimezone(dt.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _days(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta) -> Iterator[Line]:

@@ -10,8 +10,8 @@ import uuid
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, LedgerUnavailable
-from airflow_provider_forge.files import is_lasting, open_locked
-from airflow_provider_forge.redis_client import RedisServer
+from airflow_provider_forge.files import is_permanent, open_locked
+from airflow_provider_forge.redis_client import RedisClient
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class FileLeases:
         except TimeoutError as error:
             raise _busy(self._patience) from error
         except OSError as error:
-            if is_lasting(error):
+            if is_permanent(error):
                 raise ConfigurationError(
                     "lease", f"cannot use {path} ({error.strerror}): make it writable, or set TMPDIR"
                 ) from error
@@ -165,7 +165,7 @@ class RedisLeases:
         self._duration = duration
         self._clock = clock
         self._sleep = sleep
-        self._server = RedisServer(url, "the leases of deliveries", LedgerUnavailable)
+        self._server = RedisClient(url, "the leases of deliveries", LedgerUnavailable)
         self._acquire, self._release = self._server.script(_ACQUIRE), self._server.script(_RELEASE)
 
     @contextlib.contextmanager

@@ -1,34 +1,38 @@
-"""The budget of an account: when its calls were, and when the next ones may be.
+"""The budget of an account: when its calls were made, and when the next ones may be.
 
-The gateway counts calls per account, so a limiter in one process is no limiter. All uses of the budget stand
-in one list in the order of their times, those yet to come included. With `calls` per `period` allowed, none
-may come sooner than `period` after the one `calls` places before it: as each place of the list keeps that
-distance, no span of that length can hold more than `calls` uses. Who comes is put at the end and sleeps until
-its moment. Who would have to sleep for longer than a minute is not put on the list at all.
-A process that dies wastes one place and nothing else.
+The gateway counts calls per account, so a limiter in one process limits nothing. All calls of the account
+share one list of slots, in the order of their times, future ones included. If `calls` are allowed per
+`period`, a slot comes no sooner than one `period` after the slot `calls` positions before it. Every slot
+keeps that distance, so no span of that length holds more than `calls`.
 
-A live window goes before the backfills that still sleep, so that it is not late while days are made up for.
-For its sake backfills also keep a distance from the use before them: left to themselves they would use all
-places at once, and again one period later, and in between none would come free.
+A new caller is appended and sleeps until its slot. A caller that would have to sleep for more than a minute
+is not appended. A process that dies wastes one slot and nothing else.
 
-A request may be slow on its way, and the gateway counts it when it arrives. A use is therefore moved to the
-last moment at which the gateway may have counted it, once its answer has begun.
+A live window is inserted before the backfills that are still sleeping, so that a backfill of days does not
+delay it. For the same reason, a backfill keeps a distance from the slot before it. Without that distance,
+backfills would use all slots at once, again one period later, and leave none free in between.
 
-This is the algorithm, without a store and without a clock.
+A request may be slow to arrive, and the gateway counts it when it does. When its response begins, its slot is
+therefore moved to the latest time at which the gateway may have counted it.
+
+This module holds the algorithm only: no store, and no clock.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "BLOCKED_FOR",
     "MAX_WAIT",
-    "REFUSED_FOR",
     "Budget",
     "Decision",
+    "Priority",
+    "Slot",
     "distance_of",
     "margin_of",
     "max_size_of",
@@ -36,70 +40,83 @@ __all__ = [
 ]
 
 MAX_WAIT = 60.0
-"""Nobody is put on the list for a moment further ahead than this, in seconds."""
+"""Seconds. A slot further in the future is not reserved."""
 
 MARGIN = 1 / 60
-"""Part of `seconds` that is added to it, because a request takes time to arrive, and that time varies."""
+"""Fraction of `seconds` that is added to it, because a request takes time to arrive, and that time varies."""
 
-LEAST_MARGIN = 0.1
-"""The same in seconds, for short ones: a busy machine may need that long between two lines of code."""
+MIN_MARGIN = 0.1
+"""Minimum of the same in seconds: a busy machine may need that long between two lines of code."""
 
 SPREAD = 0.75
-"""How evenly backfills use the places: 1 is one every `period / calls`, 0 is all at once. A little less than
-1 lets them make up for a moment that nobody used."""
+"""How evenly backfills use the slots: 1 is one every `period / calls`, 0 is all at once. A little less than 1
+lets them catch up after a moment that nobody used."""
 
-LONGEST_PAUSE = 60 * 60.0
-"""Seconds: a gateway that names a later moment is asked again after an hour all the same."""
+MAX_PAUSE = 60 * 60.0
+"""Seconds. A gateway that asks for a longer pause is called again after an hour all the same."""
 
 TOLERANCE = 1e-3
-"""Seconds of error in times that were written and read again."""
+"""Seconds of rounding error in times that were serialized."""
 
 MAX_SIZE = 1 << 20
-"""Bytes of a record: room for the places of thousands of waiting tasks. More is not read."""
+"""Bytes of a record: enough for the slots of thousands of waiting tasks. A larger record is not read."""
 
-MAX_USE_SIZE = 128
-"""Bytes of one use in a record, at most."""
+MAX_SLOT_SIZE = 128
+"""Maximum bytes of a slot in a record."""
 
-REFUSED_FOR = 15 * 60.0
-"""Seconds for which nobody tries credentials again that the gateway has refused."""
+BLOCKED_FOR = 15 * 60.0
+"""Seconds for which credentials are not tried again after the gateway refused them."""
 
 
 def period_of(seconds: float) -> float:
-    """Return the distance to keep, in seconds, where so many calls are allowed in `seconds`."""
+    """Return the period to keep, in seconds, for a limit that counts the calls in `seconds`."""
     return seconds + margin_of(seconds)
 
 
 def margin_of(seconds: float) -> float:
-    """Return the seconds by which a request may be slower on its way than a later one, at no cost."""
-    return max(seconds * MARGIN, LEAST_MARGIN)
+    """Return by how many seconds a request may arrive later than the next one, at no cost."""
+    return max(seconds * MARGIN, MIN_MARGIN)
 
 
 def max_size_of(calls: int) -> int:
-    """Return the size in bytes that a record never exceeds where so many calls are allowed."""
-    return MAX_SIZE + MAX_USE_SIZE * calls
+    """Return the maximum size in bytes of a record for a limit of `calls`."""
+    return MAX_SIZE + MAX_SLOT_SIZE * calls
 
 
 def distance_of(calls: int, period: float) -> float:
-    """Return the seconds that a backfill's use keeps from the one before it."""
+    """Return the seconds between the slot of a backfill and the slot before it."""
     return SPREAD * period / calls
+
+
+class Priority(enum.Enum):
+    """The order in which calls are made that wait for the rate limit."""
+
+    LIVE = "live"
+    BACKFILL = "backfill"
 
 
 @dataclass
 class Slot:
-    """A use of the budget: when it was or is to be, by whom, and whether for a live window."""
+    """One call in the budget.
+
+    Attributes:
+        at: Time in seconds at which the call was or will be made.
+        owner: Id of the caller; empty if unknown.
+        priority: Priority of the call.
+    """
 
     at: float
-    holder: str
-    live: bool = False
+    owner: str
+    priority: Priority = Priority.BACKFILL
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a holder is told.
+    """The budget's answer to a caller.
 
     Attributes:
-        seconds: How long to wait before it asks again; at 0 its place counts as used now.
-        placed: Whether it is on the list; otherwise nothing is taken.
+        seconds: Seconds to wait before asking again. At 0, the slot counts as used now.
+        placed: Whether the caller has a slot; otherwise nothing is reserved.
     """
 
     seconds: float
@@ -107,156 +124,162 @@ class Decision:
 
     @property
     def granted(self) -> bool:
-        """Whether the place counts as used now."""
+        """Whether the slot counts as used now."""
         return self.placed and self.seconds <= 0
 
 
 @dataclass
 class Budget:
-    """What is known of an account. All times are in seconds, by one clock.
+    """The known calls of an account. All times are in seconds, by one clock.
 
     Attributes:
-        calls: How many calls fit into `period`; 1 or more.
-        period: Seconds, above 0.
-        as_of: When it was last asked.
-        uses: In the order of their times.
-        paused_until: No use before it: the gateway counted too many calls.
-        refusals: Until when nobody tries credentials again that the gateway refused, by a name for them.
+        calls: Number of calls allowed per `period`, 1 or more.
+        period: Seconds, more than 0.
+        as_of: Time of the latest change.
+        slots: Past and future calls, in the order of their times.
+        paused_until: No call before it: the gateway counted too many.
+        blocked_until: Times until which refused credentials are not tried again, by a name for them.
     """
 
     calls: int
     period: float
     as_of: float = 0.0
-    uses: list[Slot] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
     paused_until: float = 0.0
-    refusals: dict[str, float] = field(default_factory=dict)
+    blocked_until: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def used_up(cls, calls: int, period: float, now: float) -> Budget:
-        """Return a budget of which nothing is known, so that all of it counts as used now."""
+    def exhausted(cls, calls: int, period: float, now: float) -> Budget:
+        """Return a budget that counts as wholly used now, because nothing is known of the account's calls."""
         return cls(calls, period, now, [Slot(now, "") for _ in range(calls)])
 
-    def ask(self, holder: str, now: float, *, live: bool = False) -> Decision:
-        """Tell the holder how long to wait, or that its place is used now.
+    def ask(self, owner: str, now: float, *, priority: Priority = Priority.BACKFILL) -> Decision:
+        """Reserve a slot, or use the one that was reserved.
 
-        It asks again after each sleep, because others may have used their places later than they were put
-        down for, or gone ahead; and once more when the request leaves, whatever has passed meanwhile.
+        A caller asks again after each sleep, because others may have used their slots late or been inserted
+        before it. It asks once more when the request leaves, however much time has passed by then.
+
+        Args:
+            owner: Id of the caller.
+            now: The present.
+            priority: Priority of the call.
         """
         self._advance(now)
-        rank = self._withdraw(holder)
-        index = self._end(now, live=live) if rank is None else max(rank, self._elapsed_count(now))
-        at = self._free_at(index, now, live=live)
-        # Whom a live window overtakes keeps its place; a long pause is not to be slept through.
+        rank = self._remove(owner)
+        index = self._insert_position(now, priority) if rank is None else max(rank, self._elapsed_count(now))
+        at = self._earliest_time(index, now, priority)
+        # A caller that a live window has overtaken keeps its slot. A long pause is not slept through.
         if at - now > MAX_WAIT and (rank is None or self.paused_until - now > MAX_WAIT):
             return Decision(at - now - MAX_WAIT, placed=False)
-        self.uses.insert(index, Slot(at, holder, live))
+        self.slots.insert(index, Slot(at, owner, priority))
         self._postpone(index + 1, now)
         return Decision(at - now)
 
     def pause(self, seconds: float | None, now: float) -> None:
-        """Let nobody call for so long, but for an hour at most; None is one period."""
+        """Allow no call for so many seconds, up to an hour; None is one period."""
         self._advance(now)
-        length = self.period if seconds is None else min(seconds, LONGEST_PAUSE)
+        length = self.period if seconds is None else min(seconds, MAX_PAUSE)
         self.paused_until = max(self.paused_until, now + length)
         self._postpone(self._elapsed_count(now), now)
 
-    def settle(self, holder: str, at: float, now: float) -> None:
-        """Count the use of a holder, which `ask` has granted, from no earlier than `at`.
+    def settle(self, owner: str, at: float, now: float) -> None:
+        """Move a slot that `ask` has granted to a later time.
 
         Args:
-            holder: As in `ask`.
-            at: The last moment at which its request may have arrived at the gateway, less the margin for the
-                way that each distance has; not after `now`.
+            owner: As in `ask`.
+            at: The latest time at which the request may have arrived at the gateway, less the margin that
+                each period includes. Not later than `now`.
             now: The present.
         """
         self._advance(now)
-        settled = Slot(at, holder)
-        for use in [use for use in self.uses if use.holder == holder]:
-            self.uses.remove(use)
-            settled = Slot(max(at, use.at), holder, use.live)
-        self.uses.insert(sum(use.at <= settled.at for use in self.uses), settled)
+        settled = Slot(at, owner)
+        for slot in [slot for slot in self.slots if slot.owner == owner]:
+            self.slots.remove(slot)
+            settled = Slot(max(at, slot.at), owner, slot.priority)
+        self.slots.insert(sum(slot.at <= settled.at for slot in self.slots), settled)
         self._postpone(self._elapsed_count(now), now)
 
-    def refuse(self, credentials: str, now: float) -> None:
-        """Let nobody try these credentials again for a quarter of an hour."""
+    def block_credentials(self, credentials: str, now: float) -> None:
+        """Do not try these credentials again for a quarter of an hour."""
         self._advance(now)
-        self.refusals[credentials] = now + REFUSED_FOR
+        self.blocked_until[credentials] = now + BLOCKED_FOR
 
-    def refused(self, credentials: str, now: float) -> float:
-        """Return for how many seconds nobody may try these credentials; 0 if anybody may."""
+    def blocked_for(self, credentials: str, now: float) -> float:
+        """Return for how many seconds these credentials are not tried; 0 if they may be."""
         self._advance(now)
-        return max(0.0, self.refusals.get(credentials, now) - now)
+        return max(0.0, self.blocked_until.get(credentials, now) - now)
 
     def _advance(self, now: float) -> None:
-        """Forget what is over."""
+        """Drop everything that has expired."""
         if now < self.as_of:
-            # The clock began anew or was put back: at least nothing is longer ago than it was then.
-            self._move(now - self.as_of)
+            # The clock restarted or was set back: nothing is more recent than it was at that time.
+            self._shift(now - self.as_of)
         self.as_of = now
-        while self.uses and self.uses[0].at + self.period <= now:
-            del self.uses[0]
-        self.refusals = {name: until for name, until in self.refusals.items() if until > now}
+        while self.slots and self.slots[0].at + self.period <= now:
+            del self.slots[0]
+        self.blocked_until = {name: until for name, until in self.blocked_until.items() if until > now}
 
-    def _move(self, seconds: float) -> None:
-        for use in self.uses:
-            use.at += seconds
+    def _shift(self, seconds: float) -> None:
+        for slot in self.slots:
+            slot.at += seconds
         self.paused_until += seconds
-        self.refusals = {name: until + seconds for name, until in self.refusals.items()}
+        self.blocked_until = {name: until + seconds for name, until in self.blocked_until.items()}
 
     def _elapsed_count(self, now: float) -> int:
-        """Return how many uses lie before the first that is yet to come."""
-        return sum(use.at <= now for use in self.uses)
+        """Return how many slots are not in the future."""
+        return sum(slot.at <= now for slot in self.slots)
 
-    def _withdraw(self, holder: str) -> int | None:
-        """Take the holder off the list, which it has not used, and return where it was."""
-        for index, use in enumerate(self.uses):
-            if use.holder == holder:
-                del self.uses[index]
+    def _remove(self, owner: str) -> int | None:
+        """Remove the caller's slot, which it has not used; return its index, or None if it has none."""
+        for index, slot in enumerate(self.slots):
+            if slot.owner == owner:
+                del self.slots[index]
                 return index
         return None
 
-    def _end(self, now: float, *, live: bool) -> int:
-        """Return where who comes is put: a live window before the backfills that still sleep."""
-        if not live:
-            return len(self.uses)
-        return max(
-            [self._elapsed_count(now), *(index + 1 for index, use in enumerate(self.uses) if use.live)]
-        )
+    def _insert_position(self, now: float, priority: Priority) -> int:
+        """Return the index for a new slot: a live window goes before backfills that are still sleeping."""
+        if priority is Priority.BACKFILL:
+            return len(self.slots)
+        behind_live = (index + 1 for index, slot in enumerate(self.slots) if slot.priority is Priority.LIVE)
+        return max([self._elapsed_count(now), *behind_live])
 
-    def _free_at(self, index: int, now: float, *, live: bool) -> float:
-        """Return the first moment at which a use at this place of the list may be."""
+    def _earliest_time(self, index: int, now: float, priority: Priority) -> float:
+        """Return the earliest time for a slot at this index."""
         at = max(now, self.paused_until)
         if index > 0:
-            distance = 0.0 if live else distance_of(self.calls, self.period)
-            at = max(at, self.uses[index - 1].at + distance)
+            distance = 0.0 if priority is Priority.LIVE else distance_of(self.calls, self.period)
+            at = max(at, self.slots[index - 1].at + distance)
         if index >= self.calls:
-            at = max(at, self.uses[index - self.calls].at + self.period)
+            at = max(at, self.slots[index - self.calls].at + self.period)
         return at
 
     def _postpone(self, first: int, now: float) -> None:
-        for index in range(first, len(self.uses)):
-            use = self.uses[index]
-            use.at = max(use.at, self._free_at(index, now, live=use.live))
+        """Move the slots from this index on to times that keep their distances."""
+        for index in range(first, len(self.slots)):
+            slot = self.slots[index]
+            slot.at = max(slot.at, self._earliest_time(index, now, slot.priority))
 
     def to_json(self, **more: str) -> str:
-        """Return what is known as the text of a JSON object, with more members."""
+        """Serialize the budget as a JSON object, with further members."""
+        # The names in records that older versions have written.
         record = {
             **more,
             "as_of": self.as_of,
-            "uses": [[use.at, use.holder, use.live] for use in self.uses],
+            "uses": [[slot.at, slot.owner, slot.priority is Priority.LIVE] for slot in self.slots],
             "paused_until": self.paused_until,
-            "refusals": self.refusals,
+            "refusals": self.blocked_until,
         }
         return json.dumps(record)
 
     @classmethod
     def from_json(cls, text: bytes | str, calls: int, period: float, **more: str) -> Budget:
-        """Read what `to_json` wrote, with the same members.
+        """Deserialize the output of `to_json` with the same further members.
 
-        The text may be anybody's: nothing in it is further ahead than this class would have put it.
+        The text is not trusted: times further in the future than this class sets them are an error.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The text is anything else.
         """
         try:
             record = json.loads(text)
@@ -264,30 +287,38 @@ class Budget:
             budget = cls(
                 calls,
                 period,
-                _time(record["as_of"]),
-                [Slot(_time(at), str(holder), bool(live)) for at, holder, live in record["uses"]],
-                _time(record["paused_until"]),
-                {str(name): _time(until) for name, until in record["refusals"].items()},
+                _parse_seconds(record["as_of"]),
+                [
+                    Slot(_parse_seconds(at), str(owner), Priority.LIVE if live else Priority.BACKFILL)
+                    for at, owner, live in record["uses"]
+                ],
+                _parse_seconds(record["paused_until"]),
+                {str(name): _parse_seconds(until) for name, until in record["refusals"].items()},
             )
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
-            raise ValueError(f"is no budget ({type(error).__name__})") from error
+            raise ValueError(f"is not a budget ({type(error).__name__})") from error
         if different or budget._is_too_far_ahead():
-            raise ValueError(f"has another {different[0]}" if different else "has times too far ahead")
+            raise ValueError(
+                f"has another {different[0]}" if different else "has times too far in the future"
+            )
         return budget
 
     def _is_too_far_ahead(self) -> bool:
-        self.uses.sort(key=lambda use: use.at)
-        # A place is given at most a minute ahead; what goes before it, and a pause, put it off from there.
-        pause = max(LONGEST_PAUSE, self.period)
+        self.slots.sort(key=lambda slot: slot.at)
+        # A slot is reserved at most a minute ahead. Slots before it, and a pause, postpone it from there.
+        pause = max(MAX_PAUSE, self.period)
         limits = [
             (self.paused_until, pause),
-            *((use.at, pause + MAX_WAIT + (index + 1) * self.period) for index, use in enumerate(self.uses)),
-            *((until, REFUSED_FOR) for until in self.refusals.values()),
+            *(
+                (slot.at, pause + MAX_WAIT + (index + 1) * self.period)
+                for index, slot in enumerate(self.slots)
+            ),
+            *((until, BLOCKED_FOR) for until in self.blocked_until.values()),
         ]
         return any(moment - self.as_of > limit + TOLERANCE for moment, limit in limits)
 
 
-def _time(value: Any) -> float:
+def _parse_seconds(value: Any) -> float:
     if not math.isfinite(moment := float(value)):
-        raise ValueError(f"{value} is no time")
+        raise ValueError(f"{value} is not a time")
     return moment

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.state_store import StateStore
 
-__all__ = ["Environment", "EnvironmentDirectory", "Layers"]
+__all__ = ["Environment", "EnvironmentDirectory", "LayeredStateStore"]
 
 log = get_logger(__name__)
 
@@ -74,24 +74,24 @@ class EnvironmentDirectory:
     Args:
         app_id: UUID of the app.
         look_up: Asks the gateway for all environments of the app.
-        memory: What is remembered of this app, across tasks.
-        turn: Lets processes that look up the same enter one after the other.
+        store: Stores environments that were looked up, across tasks.
         clock: Returns the present, aware.
+        lock: Excludes other processes that look up the same.
     """
 
     def __init__(
         self,
         app_id: str,
         look_up: Callable[[], list[Environment]],
-        memory: StateStore,
+        store: StateStore,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
         *,
-        turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        lock: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        self._turn = turn
+        self._lock = lock
         self._app_id = app_id
         self._look_up = look_up
-        self._memory = memory
+        self._store = store
         self._clock = clock
 
     def find(self, wanted: Sequence[str]) -> tuple[Environment, ...]:
@@ -108,11 +108,11 @@ class EnvironmentDirectory:
         ids = [self._parse_id(entry) for entry in wanted]
         names = [entry for entry, uuid in zip(wanted, ids, strict=True) if uuid is None]
         uuids = [uuid for uuid in ids if uuid]
-        known = _Known.load(self._memory)
+        known = _Known.load(self._store)
         if not self._suffices(known, names, uuids):
-            with self._turn():
+            with self._lock():
                 # Another process may have looked up the same meanwhile.
-                known = _Known.load(self._memory)
+                known = _Known.load(self._store)
                 self._learn(known, names, uuids)
         found = [
             Environment(uuid, known.names[uuid]) if uuid else self._by_name(known, entry)
@@ -137,7 +137,7 @@ class EnvironmentDirectory:
         if unnamed := [uuid for uuid in uuids if uuid not in known.names]:
             self._name(known, unnamed)
         if msgspec.to_builtins(known) != before:
-            known.save(self._memory)
+            known.save(self._store)
 
     def _parse_id(self, entry: str) -> str | None:
         if not entry.startswith("ari:"):
@@ -244,15 +244,15 @@ class _Known(msgspec.Struct):
         return _NAME_OF_KEY.get(name, name)
 
 
-class Layers:
+class LayeredStateStore:
     """One memory made of several, such as an Airflow Variable and a file: some callers can use only one.
 
     Args:
-        memories: The first one's word on the name of an environment holds.
+        stores: The first one's word on the name of an environment holds.
     """
 
-    def __init__(self, *memories: StateStore) -> None:
-        self._memories = memories
+    def __init__(self, *stores: StateStore) -> None:
+        self._stores = stores
         self._completed = False
         self._unreadable: set[int] = set()
 
@@ -265,7 +265,7 @@ class Layers:
         known: dict[int, _Known] = {}
         failure: RetryableError | None = None
         self._unreadable.clear()
-        for index, memory in enumerate(self._memories):
+        for index, memory in enumerate(self._stores):
             try:
                 known[index] = _Known.load(memory)
             except RetryableError as error:
@@ -277,12 +277,12 @@ class Layers:
         content: dict[str, Any] = msgspec.to_builtins(merged)
         for index, each in known.items():
             if not self._completed and each.names != merged.names:
-                self._memories[index].save(content)
+                self._stores[index].save(content)
         self._completed = True
         return content
 
     def save(self, content: dict[str, Any]) -> None:
         """Keep the object in each, but for those that could not be read: they may know more."""
-        for index, memory in enumerate(self._memories):
+        for index, memory in enumerate(self._stores):
             if index not in self._unreadable:
                 memory.save(content)

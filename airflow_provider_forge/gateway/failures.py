@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["HALVES", "Reply", "error_of"]
+__all__ = ["SPLIT_HINT", "Reply", "error_of"]
 
-HALVES = (
+SPLIT_HINT = (
     "Its halves are asked for; where even a minute is too much, ask for fewer environments or metrics at a"
     " time, raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
 )
@@ -143,7 +143,7 @@ def error_of(failures: list[Any], reply: Reply) -> ForgeError:
     too_large = statuses & _TOO_LARGE or any(map(_TOO_LARGE_TYPE.search, _types(failures)))
     if reply.splittable and too_large:
         return WindowTooLarge(
-            f"The gateway failed{said}: the window may be too much for one answer. {HALVES}",
+            f"The gateway failed{said}: the window may be too much for one answer. {SPLIT_HINT}",
             retry_after=reply.retry_after,
             request_id=reply.request_id,
         )

@@ -1,13 +1,14 @@
-"""What is asked of the gateway: the GraphQL documents, and the names and ids that go into them."""
+"""The GraphQL queries sent to the gateway, and the names and ids in them."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import iso
+from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from airflow_provider_forge.windows import Window
 
 __all__ = [
-    "ACCESS",
     "APP_METRICS",
     "DEFAULT_METRICS",
     "ENVIRONMENTS",
+    "PERMISSIONS",
+    "Query",
     "app_ari",
     "app_metrics_variables",
     "parse_app_id",
@@ -36,8 +38,7 @@ DEFAULT_METRICS = (
 """The labels of Atlassian's published query. A label that the gateway doesn't know fails the whole query."""
 
 # As published in Atlassian's "Export app metrics".
-APP_METRICS = """
-query Ecosystem($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {
+_ECOSYSTEM = """\
   ecosystem {
     forgeMetrics(appId: $appId) {
       appMetrics(query: $query) {
@@ -54,14 +55,9 @@ query Ecosystem($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {
         }
       }
     }
-  }
-}
-"""
+  }"""
 
-ENVIRONMENTS = """
-query Environments($appId: ID!, $after: String) {
-  app(id: $appId) {
-    environmentsPage(first: 100, after: $after) {
+_ENVIRONMENTS = """\
       nodes {
         id
         key
@@ -70,50 +66,66 @@ query Environments($appId: ID!, $after: String) {
       pageInfo {
         hasNextPage
         endCursor
-      }
-    }
-  }
-}
+      }"""
+
+APP_METRICS = f"""
+query Ecosystem($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {{
+{_ECOSYSTEM}
+}}
 """
 
-# Both of the others in one, because a call is a fifth of a minute's budget.
-ACCESS = """
-query Access($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {
-  app(id: $appId) {
+ENVIRONMENTS = f"""
+query Environments($appId: ID!, $after: String) {{
+  app(id: $appId) {{
+    environmentsPage(first: 100, after: $after) {{
+{_ENVIRONMENTS}
+    }}
+  }}
+}}
+"""
+
+# Both in one query, because a call is a fifth of a minute's budget.
+PERMISSIONS = f"""
+query Access($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {{
+  app(id: $appId) {{
     name
-    environmentsPage(first: 100) {
-      nodes {
-        id
-        key
-        type
-      }
-      pageInfo {
-        hasNextPage
-      }
-    }
-  }
-  ecosystem {
-    forgeMetrics(appId: $appId) {
-      appMetrics(query: $query) {
-        ... on ForgeMetricsOtlpData {
-          resourceMetrics
-        }
-        ... on QueryError {
-          message
-          identifier
-          extensions {
-            statusCode
-            errorType
-          }
-        }
-      }
-    }
-  }
-}
+    environmentsPage(first: 100) {{
+{_ENVIRONMENTS}
+    }}
+  }}
+{_ECOSYSTEM}
+}}
 """
 
 _APP_ARI = "ari:cloud:ecosystem::app/"
 _GRAPHQL_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]*")
+
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True)
+class Query(Generic[Data]):
+    """One GraphQL query.
+
+    Attributes:
+        document: GraphQL.
+        variables: The document's variables.
+        data_type: Type of the response's `data`.
+        window: Time range of the metrics; None for a query of anything else.
+        tolerated_field: Top-level field of the document whose errors are tolerated if there are data.
+    """
+
+    document: str
+    variables: dict[str, Any]
+    data_type: type[Data]
+    window: Window | None = None
+    tolerated_field: str | None = None
+
+    @property
+    def splittable(self) -> bool:
+        """Whether the query is for a window, so that half of it can be fetched instead."""
+        return self.window is not None
 
 
 def app_ari(app_id: str) -> str:
@@ -124,13 +136,14 @@ def app_ari(app_id: str) -> str:
 def app_metrics_variables(
     app_id: str, window: Window, environment_ids: Iterable[str], metrics: Iterable[str]
 ) -> dict[str, Any]:
-    """Return the variables of `APP_METRICS`."""
+    """Return the variables of `APP_METRICS` and `PERMISSIONS`."""
+    start, end = (format_time(moment, "milliseconds") for moment in (window.start, window.end))
     return {
         "appId": app_ari(app_id),
         "query": {
             "filters": {
                 "environments": list(environment_ids),
-                "interval": {"start": iso(window.start), "end": iso(window.end)},
+                "interval": {"start": start, "end": end},
                 "metrics": list(metrics),
             }
         },
@@ -138,10 +151,10 @@ def app_metrics_variables(
 
 
 def parse_app_id(value: str) -> str:
-    """Return the app's UUID, in lower case, out of an ARI or a bare UUID.
+    """Return the app's UUID, in lower case, from an ARI or a UUID.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The value is neither.
     """
     text = str(value).strip()
     parsed = parse_uuid(text.removeprefix(_APP_ARI))
@@ -154,7 +167,7 @@ def parse_app_id(value: str) -> str:
 
 
 def parse_uuid(text: str) -> str | None:
-    """Return a UUID written with hyphens, in lower case; None where the text is none."""
+    """Return a UUID written with hyphens, in lower case; None if the text is anything else."""
     try:
         parsed = str(uuid.UUID(text))
     except ValueError:
@@ -163,10 +176,10 @@ def parse_uuid(text: str) -> str | None:
 
 
 def parse_metrics(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Return metric labels; any label is passed on, because the gateway's list grows.
+    """Return metric labels. Unknown labels are allowed, because the gateway's list grows.
 
     Raises:
-        ConfigurationError: There is none, or one could not be a label.
+        ConfigurationError: There are no labels, or one is malformed.
     """
     labels = parse_list("metrics", value)
     for label in labels:
@@ -181,7 +194,7 @@ def parse_list(field: str, value: str | Sequence[str]) -> tuple[str, ...]:
     """Return the distinct entries of a list, or of comma-separated text, in their order.
 
     Raises:
-        ConfigurationError: It is neither, or there is no entry.
+        ConfigurationError: The value is neither, or is empty.
     """
     entries = value.split(",") if isinstance(value, str) else value
     if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):

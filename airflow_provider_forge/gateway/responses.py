@@ -1,8 +1,8 @@
-"""The gateway's answer, and what can be wrong with it.
+"""The gateway's responses, and the failures in them.
 
-A failure can come through four channels: the HTTP status, `errors` beside or in place of `data`, a
-`QueryError` in place of the metrics, and null where data should be. All end here in one typed error, chosen
-by status and error type, never by text: Atlassian may reword its messages at any time.
+A failure can be reported in four ways: the HTTP status, `errors` next to or instead of `data`, a `QueryError`
+instead of the metrics, and null instead of data. All become one typed error, chosen by status and error type,
+never by text: Atlassian may reword its messages at any time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import msgspec
 
 from airflow_provider_forge import json_text
-from airflow_provider_forge.exceptions import LONGEST_ID, BrokenAnswer
+from airflow_provider_forge.exceptions import LONGEST_ID, AccessForbidden, BrokenAnswer
 from airflow_provider_forge.gateway.failures import Reply, error_of
 from airflow_provider_forge.http import sanitize
 
@@ -23,9 +23,92 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["GatewayResponse", "read_answer", "request_id_in"]
+__all__ = [
+    "App",
+    "AppData",
+    "EnvironmentsPage",
+    "GatewayResponse",
+    "MetricsData",
+    "PermissionsData",
+    "read_app",
+    "read_resource_metrics",
+    "read_response",
+    "request_id_in",
+]
 
 Data = TypeVar("Data")
+
+
+class _Struct(msgspec.Struct, rename="camel"):
+    """A GraphQL object. Fields that the gateway sets to null after a failure have a default."""
+
+
+class AppMetricsResult(_Struct):
+    """Either `ForgeMetricsOtlpData` or a `QueryError`."""
+
+    resource_metrics: msgspec.Raw = msgspec.Raw(b"null")
+    message: Any = None
+    identifier: Any = None
+    extensions: Any = None
+
+
+class ForgeMetrics(_Struct):
+    """The parent of `appMetrics`."""
+
+    app_metrics: AppMetricsResult | None = None
+
+
+class Ecosystem(_Struct):
+    """The parent of `forgeMetrics`."""
+
+    forge_metrics: ForgeMetrics | None = None
+
+
+class EnvironmentNode(_Struct):
+    """An environment of an app; its id is a UUID or an ARI."""
+
+    id: str
+    key: str
+    type: str
+
+
+class PageInfo(_Struct):
+    """The end of a page."""
+
+    has_next_page: bool
+    end_cursor: str | None = None
+
+
+class EnvironmentsPage(_Struct):
+    """A hundred environments at most."""
+
+    page_info: PageInfo
+    nodes: list[EnvironmentNode | None] | None = None
+
+
+class App(_Struct):
+    """An app."""
+
+    name: str | None = None
+    environments_page: EnvironmentsPage | None = None
+
+
+class MetricsData(_Struct):
+    """The data of `queries.APP_METRICS`."""
+
+    ecosystem: Ecosystem | None = None
+
+
+class AppData(_Struct):
+    """The data of `queries.ENVIRONMENTS`; app is null if the account sees no such app."""
+
+    app: App | None = None
+
+
+class PermissionsData(AppData):
+    """The data of `queries.PERMISSIONS`."""
+
+    ecosystem: Ecosystem | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -39,7 +122,7 @@ class _EnvelopeOf(_Envelope, Generic[Data]):
 
 @dataclass(frozen=True)
 class GatewayResponse(Generic[Data]):
-    """An answer that arrived whole and reports no error at the top level.
+    """A complete response without errors, except those of the tolerated field.
 
     Attributes:
         request_id: The gateway's id of the request, for Atlassian's support.
@@ -48,36 +131,36 @@ class GatewayResponse(Generic[Data]):
     request_id: str | None
     _data: Data | None
     _reply: Reply
-    _spared: list[Any] = field(default_factory=list)
+    _tolerated: list[Any] = field(default_factory=list)
 
     @property
     def data(self) -> Data:
-        """The answer's `data`.
+        """The `data` of the response.
 
         Raises:
-            BrokenAnswer: It is null.
+            BrokenAnswer: The data are null.
         """
         if self._data is None:
             self.broken("null as data")
         return self._data
 
-    def broken(self, what: str) -> NoReturn:
-        """Raise the error for an answer without the data that was asked for."""
-        raise _broken(what, self.request_id)
+    def broken(self, found: str) -> NoReturn:
+        """Raise the error for a response with something else in the place of the data."""
+        raise _broken(found, self.request_id)
 
     def fail(self, message: str | None, extensions: Any) -> NoReturn:
-        """Raise the error that a `QueryError` in the data stands for."""
+        """Raise the error for a `QueryError` in the data."""
         raise error_of([{"message": message, "extensions": extensions}], self._reply)
 
     def raise_partial_errors(self) -> None:
-        """Raise the error that the failures stand for that `read_answer` has let pass, if there are any."""
-        if self._spared:
-            raise error_of(self._spared, self._reply)
+        """Raise the error for the failures that `read_response` has tolerated, if there are any."""
+        if self._tolerated:
+            raise error_of(self._tolerated, self._reply)
 
 
-def read_answer(
+def read_response(
     response: httpx.Response,
-    kind: type[Data],
+    data_type: type[Data],
     *,
     now: dt.datetime,
     secrets: Iterable[str],
@@ -85,58 +168,93 @@ def read_answer(
     tolerated_field: str | None = None,
     via: str = "",
 ) -> GatewayResponse[Data]:
-    """Check the HTTP status and the top-level errors of a response that was read whole.
+    """Check the HTTP status and the top-level errors of a response.
 
     Args:
-        response: The gateway's response.
-        kind: What its `data` are.
-        now: The present, against which times in headers are read.
-        secrets: What must not appear in an error should the gateway repeat it.
-        splittable: Whether a window was asked for, so that there is less to ask for should it be too much.
-        tolerated_field: Field of the query whose errors, beside data, are tolerated.
-        via: The proxy that may have answered in the gateway's place, in words; empty if none can have.
+        response: The response, with its body read.
+        data_type: Type of its `data`.
+        now: The present, to which times in headers are relative.
+        secrets: Secrets to redact in errors, in case the gateway repeats them.
+        splittable: Whether the query was for a window, so that a smaller one can be sent.
+        tolerated_field: Top-level field of the query whose errors are tolerated if there are data.
+        via: Words for the proxy that may have responded instead of the gateway; empty if there is none.
 
     Raises:
-        ForgeError: Some channel reports a failure, or the answer has another shape.
+        ForgeError: The response reports a failure, or does not match the schema.
     """
-    envelope, mismatch = _decode(response, kind)
+    envelope, mismatch = _decode(response, data_type)
     request_id = _request_id(response, envelope, secrets := tuple(secrets))
     reply = Reply(response, request_id, now, secrets, splittable, via)
-    failures = envelope.errors if envelope else None
-    if failures and not isinstance(failures, list):
+    failures = (envelope.errors if envelope else None) or []
+    if not isinstance(failures, list):
         failures = [failures]
-    let_pass = [
-        failure for failure in failures or () if tolerated_field and _top_level(failure) == tolerated_field
-    ]
+    tolerated = [each for each in failures if tolerated_field and _top_level_field(each) == tolerated_field]
     if isinstance(envelope, _EnvelopeOf) and envelope.data is not None and response.is_success:
-        failures = [failure for failure in failures or () if failure not in let_pass]
+        failures = [each for each in failures if each not in tolerated]
     if failures or not response.is_success:
-        raise error_of(failures or [], reply)
+        raise error_of(failures, reply)
     if envelope is None:
-        content_type = sanitize(response.headers.get("content-type", "no content type"), secrets, most=100)
-        raise BrokenAnswer(
-            f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes,"
-            f" {content_type}). The call will be retried. If this persists, check the Connection's host",
-            request_id=request_id,
-        )
+        raise _not_graphql(response, request_id, secrets)
     if not isinstance(envelope, _EnvelopeOf):
         raise _broken(f"an answer of another shape than the schema's ({mismatch})", request_id)
-    return GatewayResponse(request_id, envelope.data, reply, let_pass)
+    return GatewayResponse(request_id, envelope.data, reply, tolerated)
 
 
-def _top_level(failure: Any) -> Any:
-    """Return the query's field that an error is about; None where it doesn't say."""
+def read_resource_metrics(response: GatewayResponse[Any]) -> msgspec.Raw:
+    """Return the metrics: the JSON text of an array of `ResourceMetrics`.
+
+    Args:
+        response: With `MetricsData` or `PermissionsData`.
+
+    Raises:
+        ForgeError: The response has a `QueryError`, or no metrics.
+    """
+    ecosystem = response.data.ecosystem or response.broken("null as ecosystem")
+    forge_metrics = ecosystem.forge_metrics or response.broken("null as forgeMetrics")
+    result = forge_metrics.app_metrics or response.broken("null as appMetrics")
+    start = bytes(memoryview(result.resource_metrics)[:1])
+    if start == b"n":
+        response.fail(result.message, result.extensions)
+    if start != b"[":
+        response.broken("resourceMetrics that are no array")
+    metrics: msgspec.Raw = result.resource_metrics
+    return metrics
+
+
+def read_app(app_id: str, response: GatewayResponse[Any]) -> tuple[App, EnvironmentsPage]:
+    """Return the app and a page of its environments.
+
+    Args:
+        app_id: UUID of the app.
+        response: With `AppData` or `PermissionsData`.
+
+    Raises:
+        AccessForbidden: The account sees no such app.
+        BrokenAnswer: The response has no page.
+    """
+    app: App | None = response.data.app
+    if app is None:
+        raise AccessForbidden(
+            f"Atlassian shows this account no app {app_id}. Check app_id (`app.id` in manifest.yml), and that"
+            " the API token belongs to the account that owns the app",
+            request_id=response.request_id,
+        )
+    return app, app.environments_page or response.broken("null as environmentsPage")
+
+
+def _top_level_field(failure: Any) -> Any:
+    """Return the query's field that an error is about; None if the error does not name it."""
     path = failure.get("path") if isinstance(failure, dict) else None
     return path[0] if isinstance(path, list) and path else None
 
 
 def _decode(
-    response: httpx.Response, kind: type[Data]
+    response: httpx.Response, data_type: type[Data]
 ) -> tuple[_Envelope | None, msgspec.ValidationError | None]:
-    """Return the envelope; without its data, in a second pass, where these are of another shape."""
+    """Return the envelope; without its data, in a second pass, if these do not match the schema."""
     try:
         try:
-            envelope, _ = json_text.decode_or_repair(response.content, _EnvelopeOf[kind])  # type: ignore[valid-type]
+            envelope, _ = json_text.decode_or_repair(response.content, _EnvelopeOf[data_type])  # type: ignore[valid-type]
         except msgspec.ValidationError as mismatch:
             return json_text.decode_or_repair(response.content, _Envelope)[0], mismatch
     except json_text.UNREADABLE:
@@ -144,10 +262,19 @@ def _decode(
     return envelope, None
 
 
-def _broken(what: str, request_id: str | None) -> BrokenAnswer:
+def _not_graphql(response: httpx.Response, request_id: str | None, secrets: tuple[str, ...]) -> BrokenAnswer:
+    content_type = sanitize(response.headers.get("content-type", "no content type"), secrets, most=100)
     return BrokenAnswer(
-        f"The gateway gave {what}. The call will be retried. If this persists, check the Forge"
-        " Connection's host, and look at the app's metrics in Atlassian's developer console",
+        f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes, {content_type}). The"
+        " call will be retried. If this persists, check the Connection's host",
+        request_id=request_id,
+    )
+
+
+def _broken(found: str, request_id: str | None) -> BrokenAnswer:
+    return BrokenAnswer(
+        f"The gateway gave {found}. The call will be retried. If this persists, check the Forge Connection's"
+        " host, and look at the app's metrics in Atlassian's developer console",
         request_id=request_id,
     )
 
@@ -163,6 +290,6 @@ def _request_id(response: httpx.Response, envelope: _Envelope | None, secrets: t
 
 
 def request_id_in(headers: httpx.Headers, secrets: tuple[str, ...] = ()) -> str | None:
-    """Return the request id of an answer whose body says nothing of it."""
+    """Return the request id of a response whose body has none; None if the headers have none, either."""
     found = headers.get("x-request-id") or headers.get("x-trace-id") or ""
     return sanitize(found, secrets, most=LONGEST_ID) or None

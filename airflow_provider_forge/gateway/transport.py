@@ -10,7 +10,7 @@ import httpx
 
 from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, GatewayUnavailable, WindowTooLarge
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, Wire, read_body
-from airflow_provider_forge.gateway.failures import HALVES
+from airflow_provider_forge.gateway.failures import SPLIT_HINT
 from airflow_provider_forge.gateway.responses import request_id_in
 from airflow_provider_forge.http import USER_AGENT, sanitize
 from airflow_provider_forge.proxies import Route
@@ -73,13 +73,13 @@ class Transport:
         return Route(self._url)
 
     def post(
-        self, content: Mapping[str, Any], place: Reservation, *, splittable: bool
+        self, content: Mapping[str, Any], reservation: Reservation, *, splittable: bool
     ) -> tuple[httpx.Response, float]:
         """Return the response, read whole, and the seconds that it took.
 
         Args:
             content: Of the request, as JSON.
-            place: At the rate limit; it is used once the request leaves.
+            reservation: Slot at the rate limit; confirmed when the request leaves.
             splittable: Whether a window is asked for, so that there is less to ask for.
 
         Raises:
@@ -96,11 +96,11 @@ class Transport:
             wire.trace(event, info)
             # A proxy is asked for a tunnel first, of which the gateway knows nothing.
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-                place.use()
+                reservation.confirm()
                 self._usage.calls += 1
                 left = True
             elif event.endswith("receive_response_headers.complete") and left:
-                place.settle()
+                reservation.settle()
 
         started = time.monotonic()
         wire.begin(self._seconds)
@@ -126,7 +126,7 @@ class Transport:
                 whole = self._read(response, wire, splittable=splittable)
         except httpx.RequestError as error:
             if left and response is None:
-                place.settle()  # it may have arrived until now
+                reservation.settle()  # it may have arrived until now
             raise self._no_answer(error, wire, splittable=splittable) from error
         return whole, time.monotonic() - started
 
@@ -150,7 +150,7 @@ class Transport:
         if error.too_large:
             what = f"An answer of more than {LARGEST} bytes from {self._host} was not read on"
             if splittable:
-                return WindowTooLarge(f"{what}. {HALVES}", request_id=request_id)
+                return WindowTooLarge(f"{what}. {SPLIT_HINT}", request_id=request_id)
             return GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
         if isinstance(cause := error.__cause__, httpx.RequestError):
             flowing = len(error.content) >= FLOWING
@@ -179,7 +179,7 @@ class Transport:
         request_id = request_id or request_id_in(httpx.Headers(wire.headers), self._secrets)
         if splittable and (flowing if wire.expired else isinstance(error, httpx.ReadTimeout)):
             return WindowTooLarge(
-                f"{what}: the window may be too much for one answer. {HALVES}", request_id=request_id
+                f"{what}: the window may be too much for one answer. {SPLIT_HINT}", request_id=request_id
             )
         return GatewayUnavailable(
             f"{what}. The call will be retried. If this persists, check the Forge Connection's host,"

@@ -21,8 +21,9 @@ from airflow_provider_forge.utils.variables import VariableStateStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_forge.gateway.budget import Priority
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
-    from airflow_provider_forge.gateway.environments import EnvironmentDirectory, Layers
+    from airflow_provider_forge.gateway.environments import EnvironmentDirectory, LayeredStateStore
     from airflow_provider_forge.gateway.permissions import Permissions
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
 
@@ -92,7 +93,7 @@ class ForgeMetricsHook(BaseHook):
         self._patience = patience
         self._client: GatewayClient | None = None
         self._connection: Any = None
-        self._memory: Layers | None = None
+        self._memory: LayeredStateStore | None = None
 
     def fetch(
         self,
@@ -125,7 +126,8 @@ class ForgeMetricsHook(BaseHook):
             GatewayUnavailable: The gateway failed or did not answer.
             BrokenAnswer: The answer is not what was asked for.
         """
-        from airflow_provider_forge.windows import LIVE_FOR, Window, parse_time
+        from airflow_provider_forge.gateway.budget import Priority
+        from airflow_provider_forge.windows import Window, parse_time
 
         window = Window(parse_time("start", start), parse_time("end", end))
         wanted, labels = self.selection(environments, metrics)
@@ -134,9 +136,10 @@ class ForgeMetricsHook(BaseHook):
         waited_before = client.usage.waited
         # Before environments are looked up for it, which costs a call.
         client.check(window)
-        live = dt.datetime.now(dt.timezone.utc) - window.end < LIVE_FOR
-        found = self._directory(live=live).find(wanted)
-        answer = client.app_metrics(app_id, window, found, labels, live=live)
+        live = window.is_live(dt.datetime.now(dt.timezone.utc))
+        priority = Priority.LIVE if live else Priority.BACKFILL
+        found = self._directory(priority).find(wanted)
+        answer = client.app_metrics(app_id, window, found, labels, priority=priority)
         # Looking environments up has its places at the rate limit, too.
         return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
 
@@ -306,8 +309,7 @@ class ForgeMetricsHook(BaseHook):
         return client
 
     def _limit_store(self, email: str, extras: Extras) -> LimitStore:
-        from airflow_provider_forge.gateway.ratelimit import FileStore
-        from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+        from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
         account = hashlib.sha256(f"{email.lower()}\n{self._gateway()}".encode()).hexdigest()[:32]
         calls = extras.whole_number("rate_limit_calls", 5)
@@ -327,8 +329,8 @@ class ForgeMetricsHook(BaseHook):
         usual = parts.port in (None, _PORTS[parts.scheme])
         return str(parts.hostname) if usual else f"{parts.hostname}:{parts.port}"
 
-    def _directory(self, *, live: bool = False) -> EnvironmentDirectory:
-        from airflow_provider_forge.gateway.environments import EnvironmentDirectory, Layers
+    def _directory(self, priority: Priority) -> EnvironmentDirectory:
+        from airflow_provider_forge.gateway.environments import EnvironmentDirectory, LayeredStateStore
 
         app_id, client = self.app_id, self.get_conn()
         if self._memory is None:
@@ -337,8 +339,8 @@ class ForgeMetricsHook(BaseHook):
                 f"forge_environments_{name}",
                 "Environments of a Forge app, looked up by airflow-provider-forge",
             )
-            beside = client.limiter.store.memory(f"environments_{name}")
-            self._memory, self._turn = Layers(variable, beside), beside.turn
+            beside = client.limiter.store.state_store(f"environments_{name}")
+            self._memory, self._lock = LayeredStateStore(variable, beside), beside.lock
         return EnvironmentDirectory(
-            app_id, lambda: client.environments(app_id, live=live), self._memory, turn=self._turn
+            app_id, lambda: client.environments(app_id, priority=priority), self._memory, lock=self._lock
         )

@@ -1,7 +1,6 @@
 """OTLP metrics as decoded OTLP/JSON: dictionaries with the field names of the OTLP specification.
 
-Dictionaries, because what Atlassian sends is an open list: a field, an attribute or a metric that nobody has
-seen yet passes through as it came.
+Dictionaries preserve unknown fields, attributes and metrics, which Atlassian may add at any time.
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ __all__ = [
     "metrics_of",
     "nanoseconds",
     "object_at",
+    "parse_nanoseconds",
     "points_of",
     "select",
-    "whole_nanoseconds",
 ]
 
 Json = dict[str, Any]
 
 KINDS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
-"""The fields of a metric that can hold its data points: exactly one is set."""
+"""The fields of a metric that can hold its data points. Exactly one of them is set."""
 
 DELTA = (1, "AGGREGATION_TEMPORALITY_DELTA")
-"""`aggregationTemporality` of points that each count since the one before. OTLP wants the number."""
+"""Values of `aggregationTemporality` for delta points. OTLP specifies the number."""
 
 
 class MalformedOtlp(ValueError):
-    """Something stands where OTLP/JSON has something else."""
+    """A value is not OTLP/JSON."""
 
 
 def decode(resource_metrics: bytes | msgspec.Raw) -> list[Json]:
-    """Read the JSON text of an array of `ResourceMetrics`.
+    """Decode the JSON text of an array of `ResourceMetrics`.
 
     Raises:
-        MalformedOtlp: It is no JSON, or no array of objects.
+        MalformedOtlp: The text is not JSON, or not an array of objects.
     """
     try:
         return entries({"resourceMetrics": msgspec.json.decode(resource_metrics)}, "resourceMetrics")
@@ -62,41 +61,45 @@ def decode(resource_metrics: bytes | msgspec.Raw) -> list[Json]:
 
 
 def entries(parent: Json, field: str) -> list[Json]:
-    """Return a repeated field; an empty list where it is left out or null, as in protobuf's JSON.
+    """Return a repeated field; an empty list if it is missing or null, as in protobuf's JSON.
 
     Raises:
-        MalformedOtlp: It is no array of objects.
+        MalformedOtlp: The field is not an array of objects.
     """
     value = parent.get(field)
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise MalformedOtlp(f"{field} is no array of objects")
+        raise MalformedOtlp(f"{field} is not an array of objects")
     return value
 
 
 def object_at(parent: Json, field: str) -> Json:
-    """Return a message field; an empty one where it is left out or null.
+    """Return a message field; an empty message if it is missing or null.
 
     Raises:
-        MalformedOtlp: It is no object.
+        MalformedOtlp: The field is not an object.
     """
     value = parent.get(field)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise MalformedOtlp(f"{field} is no object")
+        raise MalformedOtlp(f"{field} is not an object")
     return value
 
 
 def kind_of(metric: Json) -> str | None:
-    """Return which field holds the metric's points; None for a kind that OTLP did not have in 2026."""
+    """Return the field that holds the metric's points; None for an unknown kind of metric.
+
+    Raises:
+        MalformedOtlp: The field is not an object.
+    """
     for kind in KINDS:
         data = metric.get(kind)
         if isinstance(data, dict):
             return kind
         if data is not None:
-            raise MalformedOtlp(f"{kind} of {metric.get('name')!r} is no object")
+            raise MalformedOtlp(f"{kind} of {metric.get('name')!r} is not an object")
     return None
 
 
@@ -108,7 +111,7 @@ def metrics_of(resource_metrics: list[Json]) -> Iterator[Json]:
 
 
 def points_of(metric: Json) -> list[Json]:
-    """Return the metric's data points; none where it has no known kind."""
+    """Return the metric's data points; an empty list if its kind is unknown."""
     kind = kind_of(metric)
     return entries(metric[kind], "dataPoints") if kind else []
 
@@ -119,7 +122,7 @@ def count_points(resource_metrics: list[Json]) -> int:
 
 
 def data_points(resource_metrics: list[Json]) -> Iterator[tuple[Json, Json | None]]:
-    """Yield each data point with its metric; a metric of a kind that is not known once, with None."""
+    """Yield each metric and data point; a metric of an unknown kind once, with None as its point."""
     for metric in metrics_of(resource_metrics):
         if kind_of(metric) is None:
             yield metric, None
@@ -128,11 +131,11 @@ def data_points(resource_metrics: list[Json]) -> Iterator[tuple[Json, Json | Non
 
 
 def select(resource_metrics: list[Json], chosen: Collection[int]) -> list[Json]:
-    """Return the same with no other points than those chosen, and without what then is empty.
+    """Return the metrics with the chosen points only, without empty metrics, scopes and resources.
 
     Args:
         resource_metrics: Decoded OTLP/JSON.
-        chosen: Numbers of points, counted from 0 in the order of `data_points`.
+        chosen: Numbers of the points, from 0 in the order of `data_points`.
     """
     numbers = itertools.count()
 
@@ -157,7 +160,7 @@ def select(resource_metrics: list[Json], chosen: Collection[int]) -> list[Json]:
 
 
 def attribute(owner: Json, key: str) -> str | None:
-    """Return an attribute that is text; None where there is none, or it is not text."""
+    """Return the value of a string attribute; None if it is missing or not a string."""
     for entry in entries(owner, "attributes"):
         if entry.get("key") == key and isinstance(value := entry.get("value"), dict):
             text = value.get("stringValue")
@@ -169,8 +172,8 @@ def any_value(value: Any) -> Json:
     """Return a Python value as an OTLP `AnyValue`.
 
     Raises:
-        TypeError: OTLP has no such type.
-        ValueError: It is no number that OTLP/JSON can hold.
+        TypeError: OTLP does not support the type.
+        ValueError: OTLP/JSON cannot represent the number.
     """
     if isinstance(value, bool):
         return {"boolValue": value}
@@ -190,32 +193,36 @@ def any_value(value: Any) -> Json:
 
 
 def nanoseconds(point: Json, field: str) -> int:
-    """Return a time field, in nanoseconds since the epoch; 0 where it is left out.
+    """Return a time field, in nanoseconds since the epoch; 0 if it is missing.
 
     Raises:
-        MalformedOtlp: It is no whole number of 64 bits.
+        MalformedOtlp: The value is not an unsigned 64-bit integer.
     """
-    return whole_nanoseconds(point.get(field), field)
+    return parse_nanoseconds(point.get(field), field)
 
 
-def whole_nanoseconds(value: Any, field: str) -> int:
-    """Return the value of a time field in nanoseconds; 0 for None.
+def parse_nanoseconds(value: Any, field: str) -> int:
+    """Return the value of a time field, in nanoseconds since the epoch; 0 for None.
+
+    Args:
+        value: The value in OTLP/JSON.
+        field: Name of the field, for the error.
 
     Raises:
-        MalformedOtlp: It is no whole number of 64 bits.
+        MalformedOtlp: The value is not an unsigned 64-bit integer.
     """
     if value is None:
         return 0
     if isinstance(value, str):
-        # Python refuses to read numbers of thousands of digits.
-        whole = value.isascii() and value.isdecimal() and len(value) <= len(str(2**64))
+        # Python does not convert text with thousands of digits to a number.
+        is_integer = value.isascii() and value.isdecimal() and len(value) <= len(str(2**64))
     else:
-        whole = type(value) is int
-    if not whole or not 0 <= int(value) < 2**64:
+        is_integer = type(value) is int
+    if not is_integer or not 0 <= int(value) < 2**64:
         raise MalformedOtlp(f"{field} is {value!r}, not nanoseconds since the epoch")
     return int(value)
 
 
 def canonical(value: Json | msgspec.Struct) -> bytes:
-    """Return one text for equal JSON objects, whatever the order of their fields."""
+    """Return the same text for equal JSON objects with fields in any order."""
     return msgspec.json.encode(value, order="sorted")

@@ -1,4 +1,4 @@
-"""From OTLP metrics to the body of a request: protobuf or JSON."""
+"""Encodes OTLP metrics as the body of a request, in protobuf or JSON."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class ExportRequest:
     """One request to a receiver.
 
     Attributes:
-        chunks: An `ExportMetricsServiceRequest` in pieces, not compressed: tens of megabytes need not be put
-            together to be compressed.
-        protocol: How it is encoded: `http/protobuf` or `http/json`.
-        points: Number of data points in it.
-        metrics: Names of the metrics in it.
+        chunks: The uncompressed `ExportMetricsServiceRequest`, in chunks that are compressed without being
+            joined.
+        protocol: `http/protobuf` or `http/json`.
+        points: Number of data points.
+        metrics: Names of the metrics.
         start: Earliest time of a point, in nanoseconds since the epoch; 0 without points.
-        end: Latest time of a point, likewise.
+        end: Latest time of a point, in nanoseconds since the epoch; 0 without points.
     """
 
     chunks: Sequence[bytes | msgspec.Raw]
@@ -59,12 +59,12 @@ class ExportRequest:
 
     @cached_property
     def size(self) -> int:
-        """Number of bytes, not compressed."""
+        """Size in bytes, before compression."""
         return sum(map(len, self.chunks))
 
     @property
     def body(self) -> bytes:
-        """All of it in one piece."""
+        """The chunks, joined."""
         return b"".join(self.chunks)
 
 
@@ -76,17 +76,17 @@ def encode_request(
     Args:
         resource_metrics: Decoded OTLP/JSON.
         protocol: `http/protobuf` or `http/json`.
-        verbatim: The JSON text that `resource_metrics` was decoded from, if JSON is to go out byte for byte.
+        verbatim: The JSON text of `resource_metrics`, to be sent unchanged with `http/json`.
 
     Raises:
-        MalformedOtlp: It is not OTLP/JSON.
+        MalformedOtlp: `resource_metrics` is not OTLP/JSON.
     """
     metrics = list(metrics_of(resource_metrics))
     times = [nanoseconds(point, "timeUnixNano") for metric in metrics for point in points_of(metric)]
     if protocol == HTTP_JSON:
         chunks = json_chunks(msgspec.json.encode(resource_metrics) if verbatim is None else verbatim)
     else:
-        chunks = (_protobuf(resource_metrics),)
+        chunks = (_encode_protobuf(resource_metrics),)
     return ExportRequest(
         chunks=chunks,
         protocol=protocol,
@@ -98,11 +98,11 @@ def encode_request(
 
 
 def json_chunks(resource_metrics: bytes | msgspec.Raw) -> Sequence[bytes | msgspec.Raw]:
-    """Return the pieces of a request in JSON, from the text of an array of `ResourceMetrics`."""
+    """Return the chunks of a JSON request with this text of an array of `ResourceMetrics`."""
     return b'{"resourceMetrics":', resource_metrics, b"}"
 
 
-def _protobuf(resource_metrics: list[Json]) -> bytes:
+def _encode_protobuf(resource_metrics: list[Json]) -> bytes:
     request = {"resourceMetrics": [_with_base64_ids(entry) for entry in resource_metrics]}
     message = ExportMetricsServiceRequest()
     unknown: set[str] = set()
@@ -112,18 +112,21 @@ def _protobuf(resource_metrics: list[Json]) -> bytes:
         raise MalformedOtlp(f"resourceMetrics is not OTLP/JSON: {error}") from error
     if unknown:
         log.warning(
-            "Protobuf has no place for %s: sent without; protocol http/json keeps it",
+            "Protobuf has no field for %s: sent without it. Protocol http/json keeps it",
             ", ".join(sorted(unknown)),
         )
     return message.SerializeToString()
 
 
 def known_fields(value: Any, descriptor: Descriptor | None, unknown: set[str]) -> Any:
-    """Return the value without fields that this version of OTLP lacks, which OTLP says to ignore.
+    """Return the value without unknown fields, which OTLP requires receivers to ignore.
 
-    Their names are added to `unknown`.
+    The JSON reader's own option to ignore unknown fields also ignores text in place of a message.
 
-    The JSON reader's own way of ignoring them also ignores text that stands where a message belongs.
+    Args:
+        value: Decoded JSON.
+        descriptor: Type of the message; None if the value is not a message.
+        unknown: The names of unknown fields are added to it.
     """
     if isinstance(value, list):
         return [known_fields(entry, descriptor, unknown) for entry in value]
@@ -139,7 +142,7 @@ def known_fields(value: Any, descriptor: Descriptor | None, unknown: set[str]) -
 
 
 def _with_base64_ids(resource_metrics: Json) -> Json:
-    """Return the same with exemplars' ids in base64, as protobuf's JSON wants them: OTLP/JSON has hex."""
+    """Return the metrics with exemplars' ids in base64, as in protobuf's JSON, instead of hexadecimal."""
     if not any(
         "exemplars" in point for metric in metrics_of([resource_metrics]) for point in points_of(metric)
     ):
@@ -157,5 +160,5 @@ def _base64(hexadecimal: Any) -> str:
     if hexadecimal is None:
         return ""
     if not isinstance(hexadecimal, str) or not _HEX.fullmatch(hexadecimal) or len(hexadecimal) % 2:
-        raise MalformedOtlp(f"{hexadecimal!r} is no trace or span id")
+        raise MalformedOtlp(f"{hexadecimal!r} is not a trace or span id")
     return base64.b64encode(bytes.fromhex(hexadecimal)).decode()

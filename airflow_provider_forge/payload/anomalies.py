@@ -1,4 +1,7 @@
-"""What is odd in a set of metrics: it is sent as it came, but whoever runs the exporter should hear of it."""
+"""Finds anomalies in metrics: they are sent unchanged, and reported to the user.
+
+An anomaly is a duplicate point, overlapping points of one series, or conflicting types or units of a metric.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,17 @@ from airflow_provider_forge.otlp.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Anomalies", "Glance", "find_anomalies"]
+__all__ = ["Anomalies", "AnomalyPrecheck", "find_anomalies"]
 
 
 @dataclass(frozen=True)
 class Anomalies:
-    """What backends may count twice, refuse or confuse.
+    """Anomalies that a backend may count twice or reject.
 
     Attributes:
-        duplicates: Points that repeat another in all they say.
-        overlaps: Points that cover time which another point of the same series covers with another value.
-        conflicts: Names of metrics that came with more than one type or unit.
+        duplicates: Number of points that are equal to another point.
+        overlaps: Number of points that overlap in time with a different point of their series.
+        conflicts: Names of metrics with more than one type or unit.
     """
 
     duplicates: int = 0
@@ -41,39 +44,39 @@ class Anomalies:
     def __str__(self) -> str:
         parts = []
         if self.duplicates:
-            parts.append(f"{self.duplicates} points came twice")
+            parts.append(f"{self.duplicates} duplicate points")
         if self.overlaps:
             parts.append(f"{self.overlaps} points overlap others of their series")
         if self.conflicts:
-            parts.append(f"more than one type or unit for {', '.join(self.conflicts)}")
+            parts.append(f"conflicting types or units of {', '.join(self.conflicts)}")
         return "; ".join(parts)
 
 
 @dataclass
-class Glance:
-    """What is seen in passing of the points of all metrics of one name.
+class AnomalyPrecheck:
+    """A fast check of the points of all metrics of one name, during the reader's single pass.
 
     Attributes:
-        forms: The metrics' types and units.
-        delta: Whether one of them is of delta temporality.
+        types_and_units: The metrics' types and units.
+        has_delta: Whether a metric has delta temporality.
         points: Number of points.
-        keys: For each point, the same for another one of its series and times.
-        intervals: Their start and time, in nanoseconds since the epoch; 0 where it is left out.
+        keys: Keys of the points; points of the same series and times have the same key.
+        intervals: Start and time of the points, in nanoseconds since the epoch; 0 if a point has none.
     """
 
-    forms: set[tuple[str, str]] = field(default_factory=set)
-    delta: bool = False
+    types_and_units: set[tuple[str, str]] = field(default_factory=set)
+    has_delta: bool = False
     points: int = 0
     keys: set[bytes] = field(default_factory=set)
     intervals: set[tuple[int, int]] = field(default_factory=set)
 
     @property
-    def plain(self) -> bool:
-        """Whether `find_anomalies` would find nothing; where it is False, it may still find nothing."""
-        if len(self.forms) > 1 or len(self.keys) < self.points:
+    def is_clean(self) -> bool:
+        """Whether there are certainly no anomalies; if False, `find_anomalies` may still find none."""
+        if len(self.types_and_units) > 1 or len(self.keys) < self.points:
             return False
-        ordered = sorted((time, start if self.delta else 0) for start, time in self.intervals)
-        # What holds for the intervals of all series together holds for those of each.
+        ordered = sorted((time, start if self.has_delta else 0) for start, time in self.intervals)
+        # If the intervals of all series together do not overlap, those of each series do not either.
         return all(
             before < time and before <= (start or time)
             for (before, _), (time, start) in itertools.pairwise(ordered)
@@ -81,19 +84,19 @@ class Glance:
 
 
 def find_anomalies(resource_metrics: list[Json]) -> Anomalies:
-    """Look through decoded OTLP/JSON.
+    """Find the anomalies in decoded OTLP/JSON.
 
     Raises:
         MalformedOtlp: It is not OTLP/JSON.
     """
-    forms: dict[str, set[tuple[str | None, str]]] = defaultdict(set)
+    types_and_units: dict[str, set[tuple[str | None, str]]] = defaultdict(set)
     series: dict[bytes, list[Json]] = defaultdict(list)
     deltas: set[bytes] = set()
     for metric in metrics_of(resource_metrics):
         name, kind = str(metric.get("name")), kind_of(metric)
-        forms[name].add((kind, str(metric.get("unit") or "")))
+        types_and_units[name].add((kind, str(metric.get("unit") or "")))
         for point in points_of(metric):
-            key = _series(name, point)
+            key = _series_key(name, point)
             series[key].append(point)
             if kind and metric[kind].get("aggregationTemporality") in DELTA:
                 deltas.add(key)
@@ -104,20 +107,20 @@ def find_anomalies(resource_metrics: list[Json]) -> Anomalies:
             duplicates += len(points) - len(distinct)
             overlaps += sum(_overlapping(distinct.values(), delta=key in deltas))
     return Anomalies(
-        duplicates, overlaps, tuple(sorted(name for name, seen in forms.items() if len(seen) > 1))
+        duplicates, overlaps, tuple(sorted(name for name, found in types_and_units.items() if len(found) > 1))
     )
 
 
-def _series(name: str, point: Json) -> bytes:
+def _series_key(name: str, point: Json) -> bytes:
     pairs = sorted(canonical(entry) for entry in entries(point, "attributes"))
     return b"\n".join([name.encode(), *pairs])
 
 
 def _overlapping(points: Iterable[Json], *, delta: bool) -> Iterator[bool]:
-    """Yield for each point, in the order of time, whether it overlaps the ones before it.
+    """Yield for each point, ordered by time, whether it overlaps an earlier one.
 
-    The points of a cumulative sum all begin at its start, and those of a gauge nowhere: there only a time
-    that comes twice is odd.
+    The points of a cumulative sum share their start, and those of a gauge have none: only equal times count
+    as an overlap of these.
     """
     latest = 0
     for point in sorted(points, key=lambda point: nanoseconds(point, "timeUnixNano")):

@@ -1,7 +1,7 @@
-"""A request made of dictionaries for everything but the points, and of points that are encoded already.
+"""Assembles a request from encoded points, and from dictionaries for everything around them.
 
-In the dictionaries, placeholders stand for points: one for all that go to the same place. So `conform` works
-on a few dozen placeholders as it does on points, and nothing here knows what it does.
+In the dictionaries, one placeholder represents all points of a slot: those of one metric, app and
+environment. `conform` therefore processes a few dozen placeholders instead of the points.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.messages import Json, entries, kind_of, metrics_of
 from airflow_provider_forge.otlp.requests import ExportRequest, json_chunks
 from airflow_provider_forge.payload.conform import conform
-from airflow_provider_forge.payload.protobuf import DEEPEST, tag, varint
+from airflow_provider_forge.payload.protobuf import MAX_DEPTH, tag, varint
 from airflow_provider_forge.payload.structs import envelope
 
 if TYPE_CHECKING:
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 __all__ = ["EncodedPoints", "Slots", "assemble", "encode_point", "template"]
 
 Slots = Mapping[int, list[Any]]
-"""Points that are encoded already, by the place that they go to."""
+"""Encoded points, by their slot."""
 
-_PLACE = "place"
+_SLOT = "slot"
 
 
 def template(
     resources: list[ResourceMetrics[Any]], slots: Mapping[int, tuple[int, PointSource]], *, everything: bool
 ) -> list[Json]:
-    """Return an answer with placeholders for points, as dictionaries.
+    """Return a payload as dictionaries, with placeholders for its points.
 
     Args:
-        resources: The answer.
-        slots: For each placeholder the number of its metric in the answer, and the origin of its points.
-        everything: Whether to keep what then has no points.
+        resources: The payload.
+        slots: The number of the metric in the payload and the source of the points, for each slot.
+        everything: Whether to keep resources, scopes and metrics without points.
     """
     points = defaultdict(list)
-    for slot, (number, origin) in slots.items():
-        points[number].append(_placeholder(slot, *origin))
+    for slot, (number, source) in slots.items():
+        points[number].append(_placeholder(slot, *source))
     numbers = itertools.count()
 
     def metrics_left(scope: ScopeMetrics[Any]) -> Iterator[Json]:
@@ -63,7 +63,7 @@ def template(
                 yield {**envelope(metric, metric.kind), metric.kind: data}
 
     def scopes_left(resource: ResourceMetrics[Any]) -> Iterator[Json]:
-        for scope in resource.scopeMetrics:
+        for scope in resource.scope_metrics:
             if (metrics := list(metrics_left(scope))) or everything:
                 yield {**envelope(scope, "metrics"), "metrics": metrics}
 
@@ -75,47 +75,47 @@ def template(
 
 
 def _placeholder(slot: int, app_id: str | None, environment_id: str | None) -> Json:
-    origin = {"appId": app_id, "environmentId": environment_id}
-    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in origin.items() if value]
-    return {_PLACE: slot, "attributes": attributes}
+    source = {"appId": app_id, "environmentId": environment_id}
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in source.items() if value]
+    return {_SLOT: slot, "attributes": attributes}
 
 
 def assemble(resource_metrics: list[Json], points: Slots, protocol: str) -> list[bytes | msgspec.Raw]:
-    """Return the body of a request, in pieces.
+    """Return the body of a request, in chunks.
 
     Args:
-        resource_metrics: OTLP/JSON with placeholders for points. Its own; not to be used thereafter.
-        points: Points as `encode_point` gives them, or as JSON texts, by place.
+        resource_metrics: OTLP/JSON with placeholders for points. It is modified.
+        points: Points by slot: as returned by `encode_point`, or JSON texts for `http/json`.
         protocol: `http/protobuf` or `http/json`.
 
     Raises:
-        ParseError: Something is not OTLP, or has fields that are not known; not for JSON.
+        ParseError: `resource_metrics` is not OTLP, or has unknown fields. Not raised for `http/json`.
     """
     if protocol == HTTP_JSON:
-        return list(_json(resource_metrics, points))
-    return _protobuf(resource_metrics, points)
+        return list(_json_chunks(resource_metrics, points))
+    return _protobuf_chunks(resource_metrics, points)
 
 
-def _take(data: Json, points: Slots) -> Iterator[Any]:
-    for each in data.pop("dataPoints"):
-        yield from points[each[_PLACE]]
+def _points_of(data: Json, points: Slots) -> Iterator[Any]:
+    for placeholder in data.pop("dataPoints"):
+        yield from points[placeholder[_SLOT]]
 
 
-# Never part of a JSON text, which has it as six letters.
-_GAP = b"\0"
+# Never part of a JSON text, which escapes it.
+_SEPARATOR = b"\0"
 
 
-def _json(resource_metrics: list[Json], points: Slots) -> Iterator[Any]:
-    filling = []
+def _json_chunks(resource_metrics: list[Json], points: Slots) -> Iterator[Any]:
+    points_of_metrics = []
     for metric in metrics_of(resource_metrics):
         data = metric[str(kind_of(metric))]
-        filling.append(list(_take(data, points)))
-        data["dataPoints"] = msgspec.Raw(_GAP)
-    first, *others = msgspec.json.encode({"resourceMetrics": resource_metrics}).split(_GAP)
+        points_of_metrics.append(list(_points_of(data, points)))
+        data["dataPoints"] = msgspec.Raw(_SEPARATOR)
+    first, *others = msgspec.json.encode({"resourceMetrics": resource_metrics}).split(_SEPARATOR)
     yield first
-    for content, text in zip(filling, others, strict=True):
+    for metric_points, text in zip(points_of_metrics, others, strict=True):
         yield b"["
-        for number, point in enumerate(content):
+        for number, point in enumerate(metric_points):
             if number:
                 yield b","
             yield point
@@ -123,11 +123,11 @@ def _json(resource_metrics: list[Json], points: Slots) -> Iterator[Any]:
         yield text
 
 
-_RESOURCE = tag(ExportMetricsServiceRequest, "resource_metrics")
-_SCOPE = tag(metrics_pb2.ResourceMetrics, "scope_metrics")
-_METRIC = tag(metrics_pb2.ScopeMetrics, "metrics")
-# The same in all kinds of metrics.
-_POINT = tag(metrics_pb2.Sum, "data_points")
+_RESOURCE_TAG = tag(ExportMetricsServiceRequest, "resource_metrics")
+_SCOPE_TAG = tag(metrics_pb2.ResourceMetrics, "scope_metrics")
+_METRIC_TAG = tag(metrics_pb2.ScopeMetrics, "metrics")
+# All kinds of metrics have the same field number for their points.
+_POINT_TAG = tag(metrics_pb2.Sum, "data_points")
 
 
 _DATA = {
@@ -143,57 +143,63 @@ _DATA = {
 
 
 def encode_point(times: bytes, value: bytes, attributes: bytes) -> bytes:
-    """Return a point of a protobuf request, from its fields."""
+    """Return a point of a protobuf request, from its encoded fields."""
     size = varint(len(times) + len(value) + len(attributes))
-    return b"".join((_POINT, size, times, value, attributes))
+    return b"".join((_POINT_TAG, size, times, value, attributes))
 
 
-def _protobuf(resource_metrics: list[Json], points: Slots) -> list[bytes | msgspec.Raw]:
+def _protobuf_chunks(resource_metrics: list[Json], points: Slots) -> list[bytes | msgspec.Raw]:
     chunks: list[bytes | msgspec.Raw] = []
     for resource in resource_metrics:
         scopes = entries(resource, "scopeMetrics")
-        inside = [chunk for scope in scopes for chunk in _scope(scope, points)]
-        chunks += _around(_RESOURCE, _message(metrics_pb2.ResourceMetrics, resource, "scopeMetrics"), inside)
+        chunks_inside = [chunk for scope in scopes for chunk in _scope_chunks(scope, points)]
+        chunks += _nest(
+            _RESOURCE_TAG,
+            _encode_envelope(metrics_pb2.ResourceMetrics, resource, "scopeMetrics"),
+            chunks_inside,
+        )
     return chunks
 
 
-def _scope(scope: Json, points: Slots) -> list[bytes]:
-    inside = [chunk for metric in entries(scope, "metrics") for chunk in _metric(metric, points)]
-    return _around(_SCOPE, _message(metrics_pb2.ScopeMetrics, scope, "metrics"), inside)
+def _scope_chunks(scope: Json, points: Slots) -> list[bytes]:
+    chunks_inside = [
+        chunk for metric in entries(scope, "metrics") for chunk in _metric_chunks(metric, points)
+    ]
+    return _nest(_SCOPE_TAG, _encode_envelope(metrics_pb2.ScopeMetrics, scope, "metrics"), chunks_inside)
 
 
-def _metric(metric: Json, points: Slots) -> list[bytes]:
+def _metric_chunks(metric: Json, points: Slots) -> list[bytes]:
     kind = str(kind_of(metric))
-    message, start = _DATA[kind]
-    inside = list(_take(metric[kind], points))
-    data = _around(start, _message(message, metric[kind]), inside)
-    return _around(_METRIC, _message(metrics_pb2.Metric, metric, kind), data)
+    message, field_tag = _DATA[kind]
+    chunks_inside = list(_points_of(metric[kind], points))
+    data = _nest(field_tag, _encode_envelope(message, metric[kind]), chunks_inside)
+    return _nest(_METRIC_TAG, _encode_envelope(metrics_pb2.Metric, metric, kind), data)
 
 
-def _message(message: Any, content: Json, *without: str) -> bytes:
-    left = {name: value for name, value in content.items() if name not in without}
-    envelope: bytes = ParseDict(left, message(), max_recursion_depth=DEEPEST).SerializeToString()
-    return envelope
+def _encode_envelope(message_type: Any, message: Json, *without: str) -> bytes:
+    fields = {name: value for name, value in message.items() if name not in without}
+    parsed = ParseDict(fields, message_type(), max_recursion_depth=MAX_DEPTH)
+    encoded: bytes = parsed.SerializeToString()
+    return encoded
 
 
-def _around(start: bytes, envelope: bytes, inside: list[bytes]) -> list[bytes]:
-    """Return a field that holds a message whose fields are partly written, partly chunks."""
-    size = len(envelope) + sum(map(len, inside))
-    return [start + varint(size) + envelope, *inside]
+def _nest(field_tag: bytes, envelope: bytes, chunks_inside: list[bytes]) -> list[bytes]:
+    """Return the chunks of a field with a message: an encoded envelope, followed by chunks of fields."""
+    size = len(envelope) + sum(map(len, chunks_inside))
+    return [field_tag + varint(size) + envelope, *chunks_inside]
 
 
 @dataclass
 class EncodedPoints:
-    """Points of one answer, in the order in which they came.
+    """The encoded points of a payload, from which requests are assembled without decoding a point.
 
     Attributes:
-        source: The answer.
-        resources: What is around the points.
-        points: Each as it goes into a request.
-        times: Their times, in nanoseconds since the epoch; 0 where it is left out.
-        slots: The places of a request that points go to: the number of a metric in the answer, and the
-            points' app and environment.
-        slot_of: The place of each point.
+        source: The gateway's payload.
+        resources: The payload's structs, without the points.
+        points: The encoded points, in the order of the payload.
+        times: Times of the points, in nanoseconds since the epoch; 0 if a point has none.
+        slots: For each slot, the number of the metric in the payload, and the source of the points.
+        slot_of: The slot of each point.
     """
 
     source: GatewayPayload
@@ -203,20 +209,20 @@ class EncodedPoints:
     slots: list[tuple[int, PointSource]] = field(default_factory=list)
     slot_of: list[int] = field(default_factory=list)
 
-    def new_slot(self, metric: int, origin: PointSource) -> int:
-        """Return the number of a place that has no points yet."""
-        self.slots.append((metric, origin))
+    def new_slot(self, metric: int, source: PointSource) -> int:
+        """Add a slot without points, and return its number."""
+        self.slots.append((metric, source))
         return len(self.slots) - 1
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
-        """Make one request of these points, in the order in which they came."""
+        """Return one request with these points, in the order of the payload."""
         source, everything = self.source, len(numbers) == len(self.points)
         chosen = range(len(self.points)) if everything else sorted(numbers)
         points: Slots = defaultdict(list)
         for number in chosen:
             points[self.slot_of[number]].append(self.points[number])
-        origins = {slot: self.slots[slot] for slot in points}
-        resource_metrics = template(self.resources, origins, everything=everything)
+        slots = {slot: self.slots[slot] for slot in points}
+        resource_metrics = template(self.resources, slots, everything=everything)
         if source.identity:
             resource_metrics = conform(resource_metrics, source.identity)
         names = dict.fromkeys(metric["name"] for metric in metrics_of(resource_metrics))

@@ -1,4 +1,4 @@
-"""A payload read as dictionaries: slow, and open to any shape."""
+"""Reads a payload as dictionaries: slow, but in any shape of OTLP/JSON, and with invalid points."""
 
 from __future__ import annotations
 
@@ -25,10 +25,18 @@ log = get_logger(__name__)
 
 
 class DictPayload:
-    """An answer as dictionaries: slow, and open to whatever nobody has seen yet.
+    """A payload as dictionaries, which support unknown fields and kinds of metrics.
+
+    Args:
+        source: The gateway's payload.
 
     Attributes:
-        left_out: Number of points that are no OTLP, by the metric's name and the reason.
+        fingerprints: Fingerprints of the points, in the order of the payload.
+        count: Number of points.
+        left_out: Number of invalid points, by the metric's name and the reason.
+
+    Raises:
+        MalformedOtlp: The payload is not OTLP/JSON.
     """
 
     def __init__(self, source: GatewayPayload) -> None:
@@ -36,30 +44,30 @@ class DictPayload:
         salvaged = salvage(source.text, protobuf=source.protocol != HTTP_JSON)
         self._resource_metrics = salvaged.resource_metrics
         self.left_out = salvaged.left_out
-        self._verbatim = None if salvaged.notes or salvaged.left_out else source.text
+        self._verbatim = None if salvaged.repairs or salvaged.left_out else source.text
         self.fingerprints = fingerprint_points(
             self._resource_metrics, environments=source.environments, minute=source.minute
         )
         self.count = len(self.fingerprints)
-        if salvaged.notes:
-            log.warning("Repaired in Atlassian's answer: %s", _listed(salvaged.notes))
-        if salvaged.carried:
+        if salvaged.repairs:
+            log.warning("Repaired in Atlassian's response: %s", _counted(salvaged.repairs))
+        if salvaged.unknown_kinds:
             log.warning(
-                "%s: of a kind that is not known here; sent as it came, and a receiver that does not know"
-                " it either keeps nothing of it",
-                ", ".join(dict.fromkeys(salvaged.carried)),
+                "%s: unknown kind of metric; sent unchanged, but a receiver that does not support it"
+                " discards it",
+                ", ".join(dict.fromkeys(salvaged.unknown_kinds)),
             )
 
     @cached_property
     def anomalies(self) -> Anomalies:
-        """What is odd about the points."""
+        """Anomalies of the points."""
         return find_anomalies(self._resource_metrics)
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
-        """Make one request of these points.
+        """Return one request with these points, in the order of the payload.
 
         Raises:
-            MalformedOtlp: They are not OTLP.
+            MalformedOtlp: The points are not OTLP.
         """
         source, chosen = self._source, self._resource_metrics
         everything = len(numbers) == len(self.fingerprints)
@@ -70,5 +78,5 @@ class DictPayload:
         return encode_request(chosen, source.protocol, verbatim=self._verbatim if everything else None)
 
 
-def _listed(notes: Mapping[str, int]) -> str:
-    return ", ".join(f"{what} ({count})" for what, count in notes.items())
+def _counted(repairs: Mapping[str, int]) -> str:
+    return ", ".join(f"{repair} ({count})" for repair, count in repairs.items())

@@ -1,7 +1,7 @@
-"""An answer read in one pass over its text: each point is decoded, fingerprinted, encoded and let go.
+"""Reads a payload in one pass over its text: each point is decoded, fingerprinted, encoded and released.
 
-The attributes of a series come again with each minute of the window, and the times of a minute with each
-series, so what is made of them is made once for each text.
+The attributes of a series repeat in each minute of the window, and the times of a minute in each series.
+Their results are therefore cached by their text.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
-from airflow_provider_forge.otlp.messages import DELTA, KINDS, whole_nanoseconds
+from airflow_provider_forge.otlp.messages import DELTA, KINDS, parse_nanoseconds
 from airflow_provider_forge.payload import protobuf, structs
-from airflow_provider_forge.payload.anomalies import Anomalies, Glance, find_anomalies
+from airflow_provider_forge.payload.anomalies import Anomalies, AnomalyPrecheck, find_anomalies
 from airflow_provider_forge.payload.assembly import EncodedPoints, assemble, encode_point, template
 from airflow_provider_forge.payload.conform import point_source
 from airflow_provider_forge.payload.fingerprints import (
     Fingerprint,
-    begin_key,
     canonical_attributes,
     minute_of,
+    partial_key_hash,
     value_hash,
 )
 from airflow_provider_forge.payload.repeats import check_repeats
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 
 __all__ = ["FastPayload"]
 
-SHORT = 40
-"""Letters of a value's text that may well come again, as numbers do and histograms don't."""
+MAX_CACHED_VALUE = 40
+"""Maximum size in bytes of a cached value's text: numbers repeat, histograms rarely do."""
 
 
 class FastPayload:
-    """An answer in the usual shape.
+    """A payload in the usual shape of OTLP/JSON.
 
     Args:
-        source: The answer.
+        source: The gateway's payload.
 
     Attributes:
-        fingerprints: Fingerprints of the points.
-        left_out: None: what is no OTLP is no usual shape either.
+        fingerprints: Fingerprints of the points, in the order of the payload.
+        left_out: Always empty, because a payload with an invalid point is not read by this class.
 
     Raises:
-        Exception: It is in another shape; one of `structs.REFUSALS`.
+        Exception: The payload has another shape; one of `structs.REFUSALS`.
     """
 
     def __init__(self, source: GatewayPayload) -> None:
@@ -64,122 +64,134 @@ class FastPayload:
         check_repeats(source.text, self._encoded_points.resources, reader.filled, reader.size)
         self.fingerprints = reader.fingerprints
         self.left_out = LeftOut()
-        self._odd = {name for name, glance in reader.glances.items() if not glance.plain}
-        # What protobuf's own reader has to say of all that is around the points, it says now, for JSON too.
+        self._suspects = {name for name, precheck in reader.prechecks.items() if not precheck.is_clean}
+        # Protobuf's own reader checks everything around the points now, for JSON requests as well.
         assemble(template(self._encoded_points.resources, {}, everything=True), {}, HTTP_PROTOBUF)
 
     @property
     def count(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         return len(self.fingerprints)
 
     @property
     def anomalies(self) -> Anomalies:
-        """What is odd about the points: those of names that are not plain at a glance are read once more."""
-        if not self._odd:
+        """Anomalies of the points. Metrics that fail the precheck are decoded again for it."""
+        if not self._suspects:
             return Anomalies()
         metrics = structs.metric_structs(structs.decode_structs(self._source.text))
-        odd = [structs.dictionary(metric) for metric in metrics if metric.name in self._odd]
-        return find_anomalies([{"scopeMetrics": [{"metrics": odd}]}])
+        suspects = [structs.metric_dict(metric) for metric in metrics if metric.name in self._suspects]
+        return find_anomalies([{"scopeMetrics": [{"metrics": suspects}]}])
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
-        """Make one request of these points, in the order in which they came."""
+        """Return one request with these points, in the order of the payload."""
         return self._encoded_points.build_request(numbers)
 
 
-class _Attributes(NamedTuple):
-    """What is made of a point's attributes.
+class _EncodedAttributes(NamedTuple):
+    """Results of a point's attributes.
 
     Attributes:
-        text: As it goes into a mark.
-        asked: The environments that were asked for; nothing where the point names its own.
-        point_source: The point's.
-        messages: The attributes in protobuf.
-        field: The same, as the field of a point.
+        text: The attributes' part of the text that is hashed.
+        environments: The queried environments; empty if the attributes name an environment.
+        point_source: The app and environment of the point.
+        messages: The attributes as protobuf messages.
+        field: The same as the attributes field of a point.
     """
 
     text: bytes
-    asked: bytes
+    environments: bytes
     point_source: PointSource
     messages: list[bytes]
     field: bytes = b""
 
 
-class _Moment(NamedTuple):
-    """What is made of a metric's name and a point's times."""
+class _EncodedTimes(NamedTuple):
+    """Results of a metric's name and a point's times."""
 
     time: int
     minute: int
-    key: hashlib.blake2b
-    field: bytes
+    key_hash: hashlib.blake2b
+    fields: bytes
 
 
-_Value = tuple[bytes, bytes]
-"""What is made of a point's value: the mark, and the fields in protobuf."""
+_EncodedValue = tuple[bytes, bytes]
+"""Results of a point's value: its hash, and its fields in protobuf."""
 
 
-# Each of these makes what it is asked for once. None holds on to its reader: what goes in a circle is let go
-# only when the garbage collector comes by, and this is most of a window.
+# Each cache computes a missing result once. None of them refers to its reader: a reference cycle would only
+# be released by the garbage collector, and a reader holds most of a window.
 
 
-class _AttributesOfAnyPoint(dict[bytes, _Attributes]):
+class _AttributesCache(dict[bytes, _EncodedAttributes]):
+    """Attributes by their text, for all kinds of metrics."""
+
     def __init__(self, source: GatewayPayload) -> None:
         super().__init__()
-        self._asked = ",".join(sorted(source.environments)).encode()
+        self._environments = ",".join(sorted(source.environments)).encode()
         self._conform = source.identity is not None
         self._protobuf = source.protocol != HTTP_JSON
 
-    def __missing__(self, text: bytes) -> _Attributes:
+    def __missing__(self, text: bytes) -> _EncodedAttributes:
         attributes = structs.decode_attributes(text)
         app, environment = (structs.attribute_text(attributes, key) for key in ("appId", "environmentId"))
-        # JSON has no use for messages; but what is no attribute is found out as they are made.
-        is_text = bool(attributes) and isinstance(attributes[0], structs.TextAttribute)
-        made = self[text] = _Attributes(
+        # A JSON request needs no messages, but encoding them is the check that they are valid attributes.
+        is_checked = bool(attributes) and isinstance(attributes[0], structs.StringAttribute)
+        encoded = self[text] = _EncodedAttributes(
             canonical_attributes(attributes),
-            b"" if environment else self._asked,
+            b"" if environment else self._environments,
             point_source(app, environment) if self._conform else (None, None),
-            protobuf.key_values(attributes) if self._protobuf or not is_text else [],
+            protobuf.key_values(attributes) if self._protobuf or not is_checked else [],
         )
-        return made
+        return encoded
 
 
-class _AttributesOfKind(dict[bytes, _Attributes]):
-    def __init__(self, kind: str, of_any_point: _AttributesOfAnyPoint) -> None:
+class _AttributesCacheOfKind(dict[bytes, _EncodedAttributes]):
+    """The same with `field`, whose number depends on the kind of metric."""
+
+    def __init__(self, kind: str, attributes: _AttributesCache) -> None:
         super().__init__()
         self._kind = kind
-        self._of_any_point = of_any_point
+        self._attributes = attributes
 
-    def __missing__(self, text: bytes) -> _Attributes:
-        made = self._of_any_point[text]
-        made = self[text] = made._replace(field=protobuf.attributes_field(self._kind, made.messages))
-        return made
+    def __missing__(self, text: bytes) -> _EncodedAttributes:
+        encoded = self._attributes[text]
+        field = protobuf.attributes_field(self._kind, encoded.messages)
+        encoded = self[text] = encoded._replace(field=field)
+        return encoded
 
 
-class _Moments(dict[tuple[bytes, structs.Int64, structs.Int64], _Moment]):
+class _TimesCache(dict[tuple[bytes, structs.Int64, structs.Int64], _EncodedTimes]):
+    """The times of one metric's points by their text, and the queried environments."""
+
     def __init__(self, name: str, minute: int, intervals: set[tuple[int, int]]) -> None:
         super().__init__()
         self._name = name
         self._minute = minute
         self._intervals = intervals
 
-    def __missing__(self, asked_and_times: tuple[bytes, structs.Int64, structs.Int64]) -> _Moment:
-        asked, *texts = asked_and_times
-        start, time = (whole_nanoseconds(text, "time") for text in texts)
+    def __missing__(self, key: tuple[bytes, structs.Int64, structs.Int64]) -> _EncodedTimes:
+        environments, *texts = key
+        start, time = (parse_nanoseconds(text, "time") for text in texts)
         self._intervals.add((start, time))
-        key = begin_key(self._name, asked, start, time, self._minute)
-        made = _Moment(time, minute_of(time, self._minute), key, protobuf.times_fields(start, time))
-        self[asked_and_times] = made
-        return made
+        encoded = self[key] = _EncodedTimes(
+            time,
+            minute_of(time, self._minute),
+            partial_key_hash(self._name, environments, start, time, self._minute),
+            protobuf.times_fields(start, time),
+        )
+        return encoded
 
 
-class _SlotsOfMetric(dict["PointSource", int]):
-    def __init__(self, number: int, encoded: EncodedPoints) -> None:
+class _SlotCache(dict["PointSource", int]):
+    """The slots of one metric's points, by their source."""
+
+    def __init__(self, metric: int, encoded: EncodedPoints) -> None:
         super().__init__()
-        self._number = number
+        self._metric = metric
         self._encoded_points = encoded
 
-    def __missing__(self, where: PointSource) -> int:
-        slot = self[where] = self._encoded_points.new_slot(self._number, where)
+    def __missing__(self, source: PointSource) -> int:
+        slot = self[source] = self._encoded_points.new_slot(self._metric, source)
         return slot
 
 
@@ -187,11 +199,11 @@ class _Reader:
     """Reads metrics one by one.
 
     Args:
-        encoded: Takes the points.
+        encoded: Receives the encoded points.
 
     Attributes:
-        fingerprints: Of the points read so far.
-        glances: What was seen of them, by the metrics' names.
+        fingerprints: Fingerprints of the points read so far.
+        prechecks: Prechecks of those points, by the metrics' names.
         filled: Number of metrics that had points.
         size: Size in bytes of the points' texts, with a comma between two of one metric.
     """
@@ -200,60 +212,69 @@ class _Reader:
         self._encoded_points = encoded
         self._minute = encoded.source.minute
         self._protobuf = encoded.source.protocol != HTTP_JSON
-        of_any_point = _AttributesOfAnyPoint(encoded.source)
-        self._attributes = {kind: _AttributesOfKind(kind, of_any_point) for kind in KINDS}
-        self._values: defaultdict[str, dict[bytes, _Value]] = defaultdict(dict)
+        attributes = _AttributesCache(encoded.source)
+        self._attributes = {kind: _AttributesCacheOfKind(kind, attributes) for kind in KINDS}
+        self._values: defaultdict[str, dict[bytes, _EncodedValue]] = defaultdict(dict)
         self.fingerprints: list[Fingerprint] = []
-        self.glances: defaultdict[str, Glance] = defaultdict(Glance)
+        self.prechecks: defaultdict[str, AnomalyPrecheck] = defaultdict(AnomalyPrecheck)
         self.filled = self.size = 0
 
     def read(self, number: int, metric: structs.Metric[Raw]) -> None:
-        """Read the points of a metric, and take them out of it.
+        """Read the points of a metric, and remove them from it.
+
+        Args:
+            number: Number of the metric in the payload.
+            metric: The metric.
 
         Raises:
-            Exception: There is something that is not known here; one of `structs.REFUSALS`.
+            Exception: A point has another shape; one of `structs.REFUSALS`.
         """
         kind, name, data, encoded = metric.kind, metric.name, metric.data, self._encoded_points
-        decode, glance = structs.point_decoder(kind), self._glance(metric)
-        all_attributes, moments = self._attributes[kind], _Moments(name, self._minute, glance.intervals)
-        slots, values = _SlotsOfMetric(number, encoded), self._values[kind]
+        decode, precheck = structs.point_decoder(kind), self._precheck(metric)
+        all_attributes, all_times = (
+            self._attributes[kind],
+            _TimesCache(name, self._minute, precheck.intervals),
+        )
+        slots, values = _SlotCache(number, encoded), self._values[kind]
         points, times, slot_of = encoded.points, encoded.times, encoded.slot_of
-        keys, fingerprints = glance.keys, self.fingerprints
-        for text in data.dataPoints:
+        keys, fingerprints = precheck.keys, self.fingerprints
+        for text in data.data_points:
             point = decode(text)
-            attributes, asked, where, _, attributes_field = all_attributes[bytes(point.attributes)]
-            time, minute, begun, times_fields = moments[asked, point.startTimeUnixNano, point.timeUnixNano]
+            attributes, environments, source, _, attributes_field = all_attributes[bytes(point.attributes)]
+            time, minute, key_hash, times_fields = all_times[
+                environments, point.start_time_unix_nano, point.time_unix_nano
+            ]
             value_text = point.value()
-            value, value_fields = values.get(value_text) or self._make_value(kind, point, value_text)
-            whole = begun.copy()
-            whole.update(attributes)
-            key = whole.digest()
+            value, value_fields = values.get(value_text) or self._encode_value(kind, point, value_text)
+            key_hash = key_hash.copy()
+            key_hash.update(attributes)
+            key = key_hash.digest()
             keys.add(key)
             fingerprints.append(Fingerprint(name, minute, key + value))
             times.append(time)
-            slot_of.append(slots[where])
+            slot_of.append(slots[source])
             if self._protobuf:
                 points.append(encode_point(times_fields, value_fields, attributes_field))
             else:
                 points.append(text)
-        if data.dataPoints:
+        if data.data_points:
             self.filled += 1
-            self.size += sum(map(len, data.dataPoints)) + len(data.dataPoints) - 1
-        data.dataPoints = []
+            self.size += sum(map(len, data.data_points)) + len(data.data_points) - 1
+        data.data_points = []
 
-    def _glance(self, metric: structs.Metric[Raw]) -> Glance:
-        glance = self.glances[metric.name]
-        glance.forms.add((metric.kind, metric.unit or ""))
-        glance.delta |= metric.data.aggregationTemporality in DELTA
-        glance.points += len(metric.data.dataPoints)
-        return glance
+    def _precheck(self, metric: structs.Metric[Raw]) -> AnomalyPrecheck:
+        precheck = self.prechecks[metric.name]
+        precheck.types_and_units.add((metric.kind, metric.unit or ""))
+        precheck.has_delta |= metric.data.aggregation_temporality in DELTA
+        precheck.points += len(metric.data.data_points)
+        return precheck
 
-    def _make_value(self, kind: str, point: structs.Point, text: bytes) -> _Value:
+    def _encode_value(self, kind: str, point: structs.Point, text: bytes) -> _EncodedValue:
         if self._protobuf:
-            made = value_hash(text), protobuf.value_fields(kind, point)
+            encoded = value_hash(text), protobuf.value_fields(kind, point)
         else:
             protobuf.check_value(kind, point)
-            made = value_hash(text), b""
-        if len(text) <= SHORT:
-            self._values[kind][text] = made
-        return made
+            encoded = value_hash(text), b""
+        if len(text) <= MAX_CACHED_VALUE:
+            self._values[kind][text] = encoded
+        return encoded

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
-from airflow_provider_forge.otlp.messages import whole_nanoseconds
+from airflow_provider_forge.otlp.messages import parse_nanoseconds
 from airflow_provider_forge.otlp.requests import ExportRequest, json_chunks
 from airflow_provider_forge.payload.anomalies import Anomalies
 from airflow_provider_forge.payload.assembly import EncodedPoints
@@ -24,16 +24,20 @@ __all__ = ["PassthroughPayload"]
 
 
 class PassthroughPayload:
-    """An answer that is passed through: it is JSON, its points have times, and that is all that is known.
+    """A payload of which only the times of points are decoded. The rest is only checked to be JSON.
 
-    Without a record, nothing depends on what tells one point from another, so no point counts as any other.
+    Without a ledger, points need not be recognized again, so each gets a unique fingerprint.
+
+    Args:
+        source: The gateway's payload.
 
     Attributes:
-        anomalies: None, as nobody has looked.
-        left_out: None: what is no OTLP is no usual shape either.
+        anomalies: Always empty, because points are not compared.
+        count: Number of points.
+        left_out: Always empty, because a payload with an invalid point is not read by this class.
 
     Raises:
-        Exception: It is in an unusual shape; one of `typed.REFUSALS`.
+        Exception: The payload has an unusual shape; one of `structs.REFUSALS`.
     """
 
     anomalies = Anomalies()
@@ -42,27 +46,27 @@ class PassthroughPayload:
     def __init__(self, source: GatewayPayload) -> None:
         self._source = source
         self._metrics = [
-            (metric.name, metric.data.dataPoints) for metric in metric_structs(scan_times(source.text))
+            (metric.name, metric.data.data_points) for metric in metric_structs(scan_times(source.text))
         ]
-        for start in {point.startTimeUnixNano for _, points in self._metrics for point in points}:
-            whole_nanoseconds(start, "startTimeUnixNano")
-        times = {point.timeUnixNano for _, points in self._metrics for point in points}
-        self._nanoseconds = {time: whole_nanoseconds(time, "timeUnixNano") for time in times}
+        for start in {point.start_time_unix_nano for _, points in self._metrics for point in points}:
+            parse_nanoseconds(start, "startTimeUnixNano")
+        times = {point.time_unix_nano for _, points in self._metrics for point in points}
+        self._nanoseconds = {time: parse_nanoseconds(time, "timeUnixNano") for time in times}
         self.count = sum(len(points) for _, points in self._metrics)
 
     @cached_property
     def fingerprints(self) -> list[Fingerprint]:
-        """Stand-ins for fingerprints, each unlike all others of a task."""
+        """Placeholders for fingerprints, unique within a task."""
         window = self._source.minute.to_bytes(KEY_BYTES // 2, "big") + bytes(VALUE_BYTES)
         minutes = {text: minute_of(time, self._source.minute) for text, time in self._nanoseconds.items()}
-        named = ((name, point.timeUnixNano) for name, points in self._metrics for point in points)
+        named = ((name, point.time_unix_nano) for name, points in self._metrics for point in points)
         return [
             Fingerprint(name, minutes[time], number.to_bytes(KEY_BYTES // 2, "big") + window)
             for number, (name, time) in enumerate(named)
         ]
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
-        """Make one request of these points, of bytes that are cut out of the answer."""
+        """Return one request with these points, as slices of the payload's bytes."""
         if len(numbers) < self.count:
             return self._encoded_points.build_request(numbers)
         names = tuple(dict.fromkeys(name for name, _ in self._metrics))
@@ -75,13 +79,13 @@ class PassthroughPayload:
         encoded = EncodedPoints(self._source, decode_structs(self._source.text))
         filled = size = 0
         for number, metric in enumerate(metric_structs(encoded.resources)):
-            texts, metric.data.dataPoints = metric.data.dataPoints, []
+            texts, metric.data.data_points = metric.data.data_points, []
             encoded.points += texts
             encoded.slot_of += [encoded.new_slot(number, (None, None))] * len(texts)
             filled += bool(texts)
             size += sum(map(len, texts)) + max(len(texts) - 1, 0)
         # Whole, the text is sent as it is; in parts, the points of the first of two fields would be lost.
         check_repeats(self._source.text, encoded.resources, filled, size)
-        times = (point.timeUnixNano for _, points in self._metrics for point in points)
+        times = (point.time_unix_nano for _, points in self._metrics for point in points)
         encoded.times = [self._nanoseconds[time] for time in times]
         return encoded

@@ -1,7 +1,7 @@
-"""Protobuf's wire format, for what comes by the thousand: data points and their attributes.
+"""Writes data points and their attributes in protobuf's wire format.
 
-The numbers and JSON names of fields are those of `opentelemetry-proto`. Everything else of a request is left
-to protobuf's own JSON reader.
+The field numbers are read from the descriptors of `opentelemetry-proto`. The rest of a request is small, and
+is encoded by protobuf's own JSON reader.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from airflow_provider_forge.otlp.messages import KINDS
 from airflow_provider_forge.payload.structs import (
     HistogramPoint,
-    TextAttribute,
+    StringAttribute,
     UnsupportedShape,
     doubles,
     integers,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.payload.structs import Buckets, Double, Int64, Point, Quantile
 
 __all__ = [
-    "DEEPEST",
+    "MAX_DEPTH",
     "attributes_field",
     "check_value",
     "key_values",
@@ -49,15 +49,16 @@ __all__ = [
     "varint",
 ]
 
-DEEPEST = 50
-"""Values within each other in an attribute. Protobuf reads 100 messages deep, and some are around it."""
+MAX_DEPTH = 50
+"""Maximum depth of values in an attribute. Protobuf reads 100 levels, those around an attribute included."""
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
-_SURELY_64_BITS = len('["1234567890123456789"]')
+_MAX_COUNT_CHARACTERS = len('["1234567890123456789"]')
+"""A count of no more characters, quotes and brackets included, is less than 2**64."""
 
 
-def _varint(number: int) -> bytes:
+def _encode_varint(number: int) -> bytes:
     digits = []
     while number >= 0x80:
         digits.append(number & 0x7F | 0x80)
@@ -65,104 +66,114 @@ def _varint(number: int) -> bytes:
     return bytes((*digits, number))
 
 
-_SHORT = [*map(_varint, range(0x800))]
+_SHORT_VARINTS = [*map(_encode_varint, range(0x800))]
 
 
 def varint(number: int) -> bytes:
-    """Return a number that is not negative in as few bytes as it takes."""
-    return _SHORT[number] if number < len(_SHORT) else _varint(number)
+    """Return a non-negative integer as a varint."""
+    return _SHORT_VARINTS[number] if number < len(_SHORT_VARINTS) else _encode_varint(number)
 
 
 def tag(message: Any, field: str, wire_type: int = _BYTES) -> bytes:
-    """Return what a field of a message begins with."""
+    """Return the tag of a message's field."""
     return varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | wire_type)
 
 
-def nested(start: bytes, content: bytes) -> bytes:
-    """Return a field that is text or a message, from its tag and what is in it."""
-    return start + varint(len(content)) + content
+def nested(field_tag: bytes, content: bytes) -> bytes:
+    """Return a length-delimited field: a string, a message or a packed array."""
+    return field_tag + varint(len(content)) + content
 
 
 _KEY, _VALUE, _STRING = tag(KeyValue, "key"), tag(KeyValue, "value"), tag(AnyValue, "string_value")
 
 
-def key_values(attributes: list[TextAttribute] | list[Json]) -> list[bytes]:
-    """Return attributes as messages.
+def key_values(attributes: list[StringAttribute] | list[Json]) -> list[bytes]:
+    """Return attributes as encoded `KeyValue` messages.
 
     Raises:
-        ParseError: Something is no attribute, or has fields that are not known.
+        ParseError: An entry is not an attribute, or has unknown fields.
     """
     return [
-        _text_key_value(each) if isinstance(each, TextAttribute) else _key_value(each) for each in attributes
+        _string_key_value(each) if isinstance(each, StringAttribute) else _key_value(each)
+        for each in attributes
     ]
 
 
 def attributes_field(kind: str, messages: list[bytes]) -> bytes:
-    """Return the attributes of a point of this kind of metric, from what `key_values` returns."""
-    start = tag(_MESSAGES[kind], "attributes")
-    return b"".join([nested(start, each) for each in messages])
+    """Return the attributes field of a point of this kind of metric, from encoded `KeyValue` messages."""
+    field_tag = tag(_POINT_MESSAGES[kind], "attributes")
+    return b"".join([nested(field_tag, message) for message in messages])
 
 
-def _text_key_value(attribute: TextAttribute) -> bytes:
-    text = nested(_STRING, attribute.value.stringValue.encode())
-    return nested(_KEY, attribute.key.encode()) + nested(_VALUE, text)
+def _string_key_value(attribute: StringAttribute) -> bytes:
+    value = nested(_STRING, attribute.value.string_value.encode())
+    return nested(_KEY, attribute.key.encode()) + nested(_VALUE, value)
 
 
 def _key_value(attribute: Json) -> bytes:
-    message: bytes = ParseDict(attribute, KeyValue(), max_recursion_depth=DEEPEST).SerializeToString()
+    message: bytes = ParseDict(attribute, KeyValue(), max_recursion_depth=MAX_DEPTH).SerializeToString()
     return message
 
 
-# All kinds of points have them in the same places.
+# All kinds of points have the same field numbers for their times.
 _START, _TIME = (tag(NumberDataPoint, f"{name}time_unix_nano", _FIXED64) for name in ("start_", ""))
 _TIMES = struct.Struct("<cQcQ")
 
 
 def times_fields(start: int, time: int) -> bytes:
-    """Return the times of a point, in nanoseconds since the epoch."""
+    """Return the time fields of a point.
+
+    Args:
+        start: Start time in nanoseconds since the epoch; 0 if the point has none.
+        time: Time in nanoseconds since the epoch; 0 if the point has none.
+    """
     return _TIMES.pack(_START, start, _TIME, time)
 
 
 def value_fields(kind: str, point: Point) -> bytes:
-    """Return the other fields of a point of this kind of metric.
+    """Return all fields of a point but its attributes and times.
+
+    Args:
+        kind: The field of `Metric` that holds the point.
+        point: The point.
 
     Raises:
-        UnsupportedShape: A number is none, or too large.
-        struct.error: Likewise.
+        UnsupportedShape: A value is not a number, or out of range.
+        struct.error: A number is out of range.
     """
-    if isinstance(point, HistogramPoint) and (fields := _usual_histogram(point)):
+    if isinstance(point, HistogramPoint) and (fields := _complete_histogram(point)):
         return fields
     return _fields(_LAYOUTS[kind], point)
 
 
 def check_value(kind: str, point: Point) -> None:
-    """Refuse what `value_fields` refuses, in less time where point is a usual histogram.
+    """Raise as `value_fields` does, but return nothing, which is faster for most histograms.
 
     Raises:
-        UnsupportedShape: A number is none, or too large.
-        struct.error: Likewise.
+        UnsupportedShape: A value is not a number, or out of range.
+        struct.error: A number is out of range.
     """
-    if isinstance(point, HistogramPoint) and point.bucketCounts is not UNSET and point.flags is UNSET:
-        counts = bytes(point.bucketCounts)
-        # Each count but one takes four characters or more, which bounds the digits of the longest.
-        if len(counts) - 4 * counts.count(b",") <= _SURELY_64_BITS:
+    if isinstance(point, HistogramPoint) and point.bucket_counts is not UNSET and point.flags is UNSET:
+        counts = bytes(point.bucket_counts)
+        # Each count takes at least four characters, so this is the largest possible size of one count.
+        if len(counts) - 4 * counts.count(b",") <= _MAX_COUNT_CHARACTERS:
             if point.count is not UNSET:
-                _below(2**64, _integer(point.count))
+                _check_below(2**64, _integer(point.count))
             return
     value_fields(kind, point)
 
 
 class _Field(NamedTuple):
     name: str
-    start: bytes
+    tag: bytes
     write: Callable[[bytes, Any], bytes]
 
 
 def _fields(layout: list[_Field], message: Any) -> bytes:
     return b"".join(
         [
-            write(start, value)
-            for name, start, write in layout
+            write(field_tag, value)
+            for name, field_tag, write in layout
             if (value := getattr(message, name)) is not UNSET
         ]
     )
@@ -176,67 +187,67 @@ _COUNTS, _BOUNDS = (tag(HistogramDataPoint, name) for name in ("bucket_counts", 
 _pack_double, _pack_unsigned, _pack_signed = (struct.Struct(f"<c{code}").pack for code in "dQq")
 
 
-def _double(start: bytes, number: Double) -> bytes:
-    return _pack_double(start, float(number))
+def _double(field_tag: bytes, number: Double) -> bytes:
+    return _pack_double(field_tag, float(number))
 
 
-def _bounds(start: bytes, text: Raw) -> bytes:
-    return _known_bounds(start, bytes(text))
+def _bounds(field_tag: bytes, text: Raw) -> bytes:
+    return _cached_bounds(field_tag, bytes(text))
 
 
 @functools.lru_cache(maxsize=32)
-def _known_bounds(start: bytes, text: bytes) -> bytes:
+def _cached_bounds(field_tag: bytes, text: bytes) -> bytes:
     numbers = doubles(text)
-    return nested(start, struct.pack(f"<{len(numbers)}d", *map(float, numbers)))
+    return nested(field_tag, struct.pack(f"<{len(numbers)}d", *map(float, numbers)))
 
 
-def _unsigned(start: bytes, number: Int64) -> bytes:
-    return _pack_unsigned(start, _integer(number))
+def _unsigned(field_tag: bytes, number: Int64) -> bytes:
+    return _pack_unsigned(field_tag, _integer(number))
 
 
-def _signed(start: bytes, number: Int64) -> bytes:
-    return _pack_signed(start, _integer(number))
+def _signed(field_tag: bytes, number: Int64) -> bytes:
+    return _pack_signed(field_tag, _integer(number))
 
 
-def _counts(start: bytes, counts: Raw) -> bytes:
+def _counts(field_tag: bytes, counts: Raw) -> bytes:
     numbers = integers(counts)
-    head, pack = _packer(start, len(numbers))
+    head, pack = _packer(field_tag, len(numbers))
     return head + pack(*numbers)
 
 
 @functools.lru_cache(maxsize=32)
-def _packer(start: bytes, count: int) -> tuple[bytes, Callable[..., bytes]]:
+def _packer(field_tag: bytes, count: int) -> tuple[bytes, Callable[..., bytes]]:
     packer = struct.Struct(f"<{count}Q")
-    return start + varint(packer.size), packer.pack
+    return field_tag + varint(packer.size), packer.pack
 
 
-def _short_counts(start: bytes, counts: Raw) -> bytes:
-    return nested(start, b"".join(varint(_below(2**64, number)) for number in integers(counts)))
+def _short_counts(field_tag: bytes, counts: Raw) -> bytes:
+    return nested(field_tag, b"".join(varint(_check_below(2**64, number)) for number in integers(counts)))
 
 
-def _flags(start: bytes, number: int) -> bytes:
-    return start + varint(_below(2**32, number))
+def _flags(field_tag: bytes, number: int) -> bytes:
+    return field_tag + varint(_check_below(2**32, number))
 
 
-def _zigzag(start: bytes, number: int) -> bytes:
-    return start + varint(_below(2**32, 2 * number if number >= 0 else -2 * number - 1))
+def _zigzag(field_tag: bytes, number: int) -> bytes:
+    return field_tag + varint(_check_below(2**32, 2 * number if number >= 0 else -2 * number - 1))
 
 
-def _buckets(start: bytes, buckets: Buckets) -> bytes:
-    return nested(start, _fields(_BUCKETS, buckets))
+def _buckets(field_tag: bytes, buckets: Buckets) -> bytes:
+    return nested(field_tag, _fields(_BUCKETS_LAYOUT, buckets))
 
 
-def _quantiles(start: bytes, quantiles: list[Quantile]) -> bytes:
-    return b"".join(nested(start, _fields(_QUANTILE, quantile)) for quantile in quantiles)
+def _quantiles(field_tag: bytes, quantiles: list[Quantile]) -> bytes:
+    return b"".join(nested(field_tag, _fields(_QUANTILE_LAYOUT, quantile)) for quantile in quantiles)
 
 
-def _usual_histogram(point: HistogramPoint) -> bytes | None:
-    """Return the fields of a histogram that has all but flags, at once: this takes half the time.
+def _complete_histogram(point: HistogramPoint) -> bytes | None:
+    """Return the fields of a histogram that has all of them but flags; None for any other.
 
-    Histograms are most of the work.
+    To pack them together takes half the time, and histograms take most of the time of a payload.
     """
     count, total, low, high = point.count, point.sum, point.min, point.max
-    counts, bounds = point.bucketCounts, point.explicitBounds
+    counts, bounds = point.bucket_counts, point.explicit_bounds
     if (
         count is UNSET
         or total is UNSET
@@ -254,15 +265,15 @@ def _usual_histogram(point: HistogramPoint) -> bytes | None:
 
 
 def _integer(number: Int64) -> int:
-    # Of what else int() takes, such as spaces, protobuf's own reader is the judge.
+    # int() also accepts spaces and underscores; whether OTLP does is left to protobuf's own reader.
     if isinstance(number, str) and not number.removeprefix("-").isdecimal():
-        raise UnsupportedShape(f"{number!r} where a whole number should be")
+        raise UnsupportedShape(f"{number!r} is not a whole number")
     return int(number)
 
 
-def _below(limit: int, number: int) -> int:
+def _check_below(limit: int, number: int) -> int:
     if not 0 <= number < limit:
-        raise UnsupportedShape(f"{number}, which is out of range")
+        raise UnsupportedShape(f"{number} is out of range")
     return number
 
 
@@ -276,14 +287,13 @@ _WIRE_TYPES: dict[Callable[[bytes, Any], bytes], int] = {
 
 
 def _layout(message: Any, **writers: Callable[[bytes, Any], bytes]) -> list[_Field]:
-    fields = message.DESCRIPTOR.fields_by_name
     return [
-        _Field(fields[name].json_name, tag(message, name, _WIRE_TYPES.get(write, _BYTES)), write)
+        _Field(name, tag(message, name, _WIRE_TYPES.get(write, _BYTES)), write)
         for name, write in writers.items()
     ]
 
 
-_MESSAGES = dict(
+_POINT_MESSAGES = dict(
     zip(
         KINDS,
         (
@@ -296,10 +306,10 @@ _MESSAGES = dict(
         strict=True,
     )
 )
-_NUMBER = _layout(NumberDataPoint, as_double=_double, as_int=_signed, flags=_flags)
+_NUMBER_LAYOUT = _layout(NumberDataPoint, as_double=_double, as_int=_signed, flags=_flags)
 _LAYOUTS = {
-    "gauge": _NUMBER,
-    "sum": _NUMBER,
+    "gauge": _NUMBER_LAYOUT,
+    "sum": _NUMBER_LAYOUT,
     "histogram": _layout(
         HistogramDataPoint,
         count=_unsigned,
@@ -327,5 +337,5 @@ _LAYOUTS = {
         SummaryDataPoint, count=_unsigned, sum=_double, quantile_values=_quantiles, flags=_flags
     ),
 }
-_BUCKETS = _layout(ExponentialHistogramDataPoint.Buckets, offset=_zigzag, bucket_counts=_short_counts)
-_QUANTILE = _layout(SummaryDataPoint.ValueAtQuantile, quantile=_double, value=_double)
+_BUCKETS_LAYOUT = _layout(ExponentialHistogramDataPoint.Buckets, offset=_zigzag, bucket_counts=_short_counts)
+_QUANTILE_LAYOUT = _layout(SummaryDataPoint.ValueAtQuantile, quantile=_double, value=_double)

@@ -1,8 +1,8 @@
 """Reads the gateway's payload of one window: the only way into this package.
 
-Three classes read it, with the same result: `FastPayload` supports the usual shape of OTLP/JSON only, and
-`DictPayload` any shape, in twenty times as long. `PassthroughPayload` is for a text that is sent unchanged
-and not recorded.
+Three classes read it. `FastPayload` supports only the usual shape of OTLP/JSON. `DictPayload` supports any
+shape with the same result, and takes about 35 times as long. `PassthroughPayload` serves payloads that are
+sent unchanged and not recorded.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ log = get_logger(__name__)
 
 
 def read(source: GatewayPayload) -> Payload:
-    """Read an answer.
+    """Read a payload of the gateway.
 
     Raises:
-        MalformedOtlp: It is not OTLP/JSON.
+        MalformedOtlp: The payload is not OTLP/JSON.
     """
     try:
         return PassthroughPayload(source) if source.passes_through else FastPayload(source)
     except REFUSALS as refusal:
-        log.info("Read in the slow way, which knows everything: %.200s", refusal)
+        log.info("Unusual OTLP/JSON, read by the slower fallback: %.200s", refusal)
     return DictPayload(source)

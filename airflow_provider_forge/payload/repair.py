@@ -1,7 +1,7 @@
-"""OTLP/JSON read with goodwill: a value that has one meaning is spelled as protobuf's JSON reader takes it.
+"""Repairs OTLP/JSON values: a value with a single meaning is rewritten as protobuf's JSON reader accepts it.
 
-The descriptors of `opentelemetry-proto` say what each field holds, so that all kinds of points are treated
-alike. What protobuf's reader takes stays as it came: the fingerprints of points depend on it.
+The type of each field is read from the descriptors of `opentelemetry-proto`, so all kinds of points are
+repaired alike. Values that protobuf's reader accepts are not changed: fingerprints depend on them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["Mender", "Unusable", "camel_case"]
+__all__ = ["InvalidValue", "Repairer", "camel_case"]
 
 _RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31),
@@ -34,11 +34,11 @@ _RANGES = {
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64),
 }
 _DIGITS = re.compile("-?[0-9]{1,20}")
-_LONGEST_NUMBER = 60
-"""Letters; the exact value of a longer one would be none of 64 bits."""
+_MAX_NUMBER_CHARACTERS = 60
+"""Maximum length of a number's text; a longer one does not fit into 64 bits."""
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
-_SPELLED = ("NaN", "Infinity", "-Infinity")
-_NOT_FINITE = {
+_PROTOBUF_SPELLINGS = ("NaN", "Infinity", "-Infinity")
+_OTHER_SPELLINGS = {
     **dict.fromkeys(("nan", "+nan", "-nan"), "NaN"),
     **dict.fromkeys(("inf", "+inf", "infinity", "+infinity"), "Infinity"),
     **dict.fromkeys(("-inf", "-infinity"), "-Infinity"),
@@ -52,28 +52,29 @@ _BASE64 = re.compile("[A-Za-z0-9+/_-]*={0,2}")
 _HEX = re.compile("([0-9a-fA-F]{2})*")
 _ID_BYTES = {"trace_id": 16, "span_id": 8}
 _TIME = "time_unix_nano"
-_VALUES = ("DataPoint", "Buckets", "ValueAtQuantile")
-"""Ends of the names of messages whose fields make a point's value."""
+_VALUE_MESSAGES = ("DataPoint", "Buckets", "ValueAtQuantile")
+"""Suffixes of the names of messages whose fields are part of a point's value."""
 
 
-class Unusable(ValueError):
-    """A value has no meaning in OTLP; the message names the field and the value."""
+class InvalidValue(ValueError):
+    """A value is invalid in OTLP; the message names the field and the value."""
 
 
 def camel_case(message: Json, descriptor: Descriptor) -> Json:
-    """Return a message with its fields in lowerCamelCase, as OTLP/JSON has them; the same if they are.
+    """Return a message with its field names in lowerCamelCase, as OTLP/JSON has them.
 
-    Only fields that make a point's value stay as they came: the point's fingerprint has their names in it.
+    Returns the same object if no name changes. The fields of a point's value keep their names, because the
+    point's fingerprint depends on them.
 
     Raises:
-        Unusable: A field is there in both spellings.
+        InvalidValue: A field is present in both spellings.
     """
     renamed = message
     for field in descriptor.fields:
         if field.name != field.json_name and field.name in message:
             if message.get(field.json_name) is not None and message[field.name] is not None:
-                raise Unusable(f"{field.json_name} is there twice, as {field.name} too")
-            if _makes_value(field) and field.json_name not in message:
+                raise InvalidValue(f"{field.json_name} is present twice, also as {field.name}")
+            if _is_part_of_value(field) and field.json_name not in message:
                 continue
             renamed = {**renamed}
             value = renamed.pop(field.name)
@@ -82,65 +83,65 @@ def camel_case(message: Json, descriptor: Descriptor) -> Json:
     return renamed
 
 
-def _makes_value(field: FieldDescriptor) -> bool:
+def _is_part_of_value(field: FieldDescriptor) -> bool:
     owner = field.containing_type.name if field.containing_type else ""
-    return owner.endswith(_VALUES) and not field.name.endswith(_TIME)
+    return owner.endswith(_VALUE_MESSAGES) and not field.name.endswith(_TIME)
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:
-    """Tell whether a field is an array."""
+    """Return whether a field is an array."""
     # `label` is deprecated in later versions of protobuf, and `is_repeated` is missing in earlier ones.
     found: bool | None = getattr(field, "is_repeated", None)
     return getattr(field, "label", 0) == FieldDescriptor.LABEL_REPEATED if found is None else found
 
 
-class Mender:
-    """Spells values as protobuf's JSON reader takes them.
+class Repairer:
+    """Rewrites values as protobuf's JSON reader accepts them.
 
     Attributes:
-        notes: What was mended, and how often.
+        repairs: Number of repairs, by their description.
     """
 
     def __init__(self) -> None:
-        self.notes: Counter[str] = Counter()
+        self.repairs: Counter[str] = Counter()
 
     def message(self, value: Any, descriptor: Descriptor, path: str) -> Any:
-        """Return a message of this type; the same object if nothing in it had to be mended.
+        """Return a repaired message of this type, or the same object if nothing was repaired.
 
-        Fields that the type does not have stay as they are.
+        Unknown fields are not changed.
 
         Args:
             value: Decoded JSON.
-            descriptor: The message's type.
-            path: The field that holds it, for errors.
+            descriptor: Type of the message.
+            path: Name of the message's field, for errors.
 
         Raises:
-            Unusable: Something in it has no meaning.
+            InvalidValue: A value in the message is invalid.
         """
         if descriptor.name == "AnyValue" and isinstance(value, (str, bool, int, float)):
-            return self._bare(value, path)
+            return self._wrap_bare_value(value, path)
         if not isinstance(value, dict):
-            raise Unusable(f"{path} is {_shown(value)}, not an object")
-        mended = camel_case(value, descriptor)
-        if mended is not value:
-            self.notes["field names in snake_case"] += 1
-        self._check_oneofs(mended, descriptor)
+            raise InvalidValue(f"{path} is {_quoted(value)}, not an object")
+        repaired = camel_case(value, descriptor)
+        if repaired is not value:
+            self.repairs["field names in snake_case"] += 1
+        self._check_oneofs(repaired, descriptor)
         for field in descriptor.fields:
-            name = field.json_name if field.json_name in mended else field.name
-            given = mended.get(name)
+            name = field.json_name if field.json_name in repaired else field.name
+            given = repaired.get(name)
             if given is None:
                 continue
-            kept = self._field(given, field)
+            kept = self._repair_field(given, field)
             if kept is not given:
-                mended = {**mended, name: kept}
-        return mended
+                repaired = {**repaired, name: kept}
+        return repaired
 
-    def _bare(self, value: str | float, path: str) -> Json:
-        self.notes["attribute values without their type"] += 1
+    def _wrap_bare_value(self, value: str | float, path: str) -> Json:
+        self.repairs["attribute values without a type"] += 1
         try:
             return any_value(value)
         except ValueError:
-            raise Unusable(f"{path} is {_shown(value)}, beyond 64 bits") from None
+            raise InvalidValue(f"{path} is {_quoted(value)}, beyond 64 bits") from None
 
     def _check_oneofs(self, message: Json, descriptor: Descriptor) -> None:
         for oneof in descriptor.oneofs:
@@ -151,87 +152,91 @@ class Mender:
                 if message.get(name) is not None
             ]
             if len(found) > 1:
-                raise Unusable(f"{' and '.join(found)} are both there, of which OTLP takes one")
+                raise InvalidValue(f"{' and '.join(found)} are both set, but OTLP allows only one")
 
-    def _field(self, value: Any, field: FieldDescriptor) -> Any:
+    def _repair_field(self, value: Any, field: FieldDescriptor) -> Any:
         if not _is_repeated(field):
-            return self._single(value, field)
+            return self._repair_single(value, field)
         if not isinstance(value, list):
-            raise Unusable(f"{field.json_name} is {_shown(value)}, not an array")
-        kept = self._array(value, field)
-        unchanged = len(kept) == len(value) and all(map(_is, kept, value))
+            raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not an array")
+        kept = self._repair_array(value, field)
+        unchanged = len(kept) == len(value) and all(map(_is_same, kept, value))
         return value if unchanged else kept
 
-    def _array(self, values: list[Any], field: FieldDescriptor) -> list[Any]:
+    def _repair_array(self, values: list[Any], field: FieldDescriptor) -> list[Any]:
         kept: list[Any] = []
         for value in values:
             if value is None and field.message_type:
-                self.notes[f"null in {field.json_name}"] += 1
+                self.repairs[f"null in {field.json_name}"] += 1
                 if field.message_type.name == "AnyValue":
-                    kept.append({})  # which is OTLP's null
+                    kept.append({})  # OTLP's null
                 continue
             try:
-                kept.append(self._single(value, field))
-            except Unusable as error:
+                kept.append(self._repair_single(value, field))
+            except InvalidValue as error:
                 if field.name != "exemplars":
                     raise
-                self.notes[f"left out exemplars ({error})"] += 1
+                self.repairs[f"left out exemplars ({error})"] += 1
         return kept
 
-    def _single(self, value: Any, field: FieldDescriptor) -> Any:
+    def _repair_single(self, value: Any, field: FieldDescriptor) -> Any:
         if field.message_type:
             return self.message(value, field.message_type, field.json_name)
         if field.enum_type:
-            mended = _enum(value, field)
+            repaired = _repair_enum(value, field)
         elif field.name in _ID_BYTES:
-            mended = _id(value, field)
+            repaired = _repair_id(value, field)
         elif field.name.endswith(_TIME):
-            mended = _time(value, field)
+            repaired = _repair_time(value, field)
         elif field.cpp_type in _RANGES:
-            mended = _integer(value, field)
+            repaired = _repair_integer(value, field)
         else:
-            mended = _OTHERS[field.type](value, field)
-        if mended is not value:
-            self.notes[f"{field.json_name} in another spelling"] += 1
-        return mended
+            repaired = _REPAIR_BY_TYPE[field.type](value, field)
+        if repaired is not value:
+            self.repairs[f"{field.json_name} in an unusual spelling"] += 1
+        return repaired
 
 
-def _is(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     return one is other
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "an array"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    # A number may have more digits than Python turns into text.
-    too_long = isinstance(value, int) and value.bit_length() > 8 * _LONGEST_NUMBER
+    # Python does not convert numbers with thousands of digits to text.
+    too_long = isinstance(value, int) and value.bit_length() > 8 * _MAX_NUMBER_CHARACTERS
     text = "a very long number" if too_long else repr(value)
-    return sanitize(text, most=_LONGEST_NUMBER)
+    return sanitize(text, most=_MAX_NUMBER_CHARACTERS)
 
 
-def _integer(value: Any, field: FieldDescriptor) -> Any:
+def _repair_integer(value: Any, field: FieldDescriptor) -> Any:
     low, high = _RANGES[field.cpp_type]
-    number = _whole(value)
+    number = _parse_integer(value)
     if number is None:
-        raise Unusable(f"{field.json_name} is {_shown(value)}, not a whole number")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not a whole number")
     if not low <= number < high:
-        raise Unusable(f"{field.json_name} is {_shown(value)}, out of range")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, out of range")
     return value if not isinstance(value, str) or _DIGITS.fullmatch(value) else str(number)
 
 
-def _whole(value: Any) -> int | None:
-    """Return what a whole number is in any spelling; None if it is none."""
+def _parse_integer(value: Any) -> int | None:
+    """Return a whole number in any spelling as an int; None if the value is not a whole number."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
+    if isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARACTERS:
         if _DIGITS.fullmatch(value):
             return int(value)
         text = value.strip()
         number = decimal.Decimal(text) if _DECIMAL.fullmatch(text) else None
-        # Beyond this it is none of 64 bits, and too long to be written out.
-        if number is None or number.adjusted() > _LONGEST_NUMBER or number != number.to_integral_value():
+        # A larger number does not fit into 64 bits, and would be too long to write out.
+        if (
+            number is None
+            or number.adjusted() > _MAX_NUMBER_CHARACTERS
+            or number != number.to_integral_value()
+        ):
             return None
         return int(number)
     if isinstance(value, float):
@@ -239,11 +244,11 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _time(value: Any, field: FieldDescriptor) -> Any:
+def _repair_time(value: Any, field: FieldDescriptor) -> Any:
     if isinstance(value, str) and (moment := _RFC_3339.fullmatch(value)):
         return str(_nanoseconds(moment, value, field))
-    mended = _integer(value, field)
-    return str(int(value)) if isinstance(value, float) else mended
+    repaired = _repair_integer(value, field)
+    return str(int(value)) if isinstance(value, float) else repaired
 
 
 def _nanoseconds(moment: re.Match[str], value: str, field: FieldDescriptor) -> int:
@@ -252,85 +257,85 @@ def _nanoseconds(moment: re.Match[str], value: str, field: FieldDescriptor) -> i
     try:
         since = dt.datetime.fromisoformat(f"{date}T{time}{zone}") - _EPOCH
     except (ValueError, OverflowError):
-        raise Unusable(f"{field.json_name} is {_shown(value)}, which is no time") from None
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not a time") from None
     found = (since.days * 86400 + since.seconds) * 10**9 + int((fraction or "").ljust(9, "0"))
     if not 0 <= found < 2**64:
-        raise Unusable(f"{field.json_name} is {_shown(value)}, out of range")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, out of range")
     return found
 
 
-def _double(value: Any, field: FieldDescriptor) -> Any:
+def _repair_double(value: Any, field: FieldDescriptor) -> Any:
     if isinstance(value, str):
         text = value.strip()
-        if value in _SPELLED:
+        if value in _PROTOBUF_SPELLINGS:
             return value
-        if text.casefold() in _NOT_FINITE:
-            return _NOT_FINITE[text.casefold()]
+        if text.casefold() in _OTHER_SPELLINGS:
+            return _OTHER_SPELLINGS[text.casefold()]
         number = float(text) if _DECIMAL.fullmatch(text) else math.nan
-        mended: Any = value if text == value else text
+        repaired: Any = value if text == value else text
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
-        mended = value
+        repaired = value
     else:
         number = math.nan
     if math.isinf(number):
-        raise Unusable(f"{field.json_name} is {_shown(value)}, beyond what a double holds")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, out of range of a double")
     if math.isnan(number):
-        raise Unusable(f"{field.json_name} is {_shown(value)}, not a number")
-    return mended
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not a number")
+    return repaired
 
 
-def _boolean(value: Any, field: FieldDescriptor) -> Any:
+def _repair_boolean(value: Any, field: FieldDescriptor) -> Any:
     if isinstance(value, str) and value.casefold() in ("true", "false"):
         return value.casefold() == "true"
     if not isinstance(value, bool):
-        raise Unusable(f"{field.json_name} is {_shown(value)}, not true or false")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not true or false")
     return value
 
 
-def _enum(value: Any, field: FieldDescriptor) -> Any:
+def _repair_enum(value: Any, field: FieldDescriptor) -> Any:
     names = field.enum_type.values_by_name if field.enum_type else {}
     if isinstance(value, str) and value in names:
         return value
-    number = _whole(value)
+    number = _parse_integer(value)
     if number is None or not 0 <= number < 2**31:
-        raise Unusable(f"{field.json_name} is {_shown(value)}, which OTLP does not know")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not a value of this enum")
     return value if type(value) is int else number
 
 
-def _text(value: Any, field: FieldDescriptor) -> Any:
+def _check_text(value: Any, field: FieldDescriptor) -> Any:
     if not isinstance(value, str):
-        raise Unusable(f"{field.json_name} is {_shown(value)}, not text")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not text")
     return value
 
 
-def _bytes(value: Any, field: FieldDescriptor) -> Any:
+def _check_base64(value: Any, field: FieldDescriptor) -> Any:
     if not isinstance(value, str) or not _BASE64.fullmatch(value) or len(value.rstrip("=")) % 4 == 1:
-        raise Unusable(f"{field.json_name} is {_shown(value)}, not base64")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not base64")
     return value
 
 
-def _id(value: Any, field: FieldDescriptor) -> Any:
-    """Return an id in hex, as OTLP/JSON has it; protobuf's own JSON has base64."""
+def _repair_id(value: Any, field: FieldDescriptor) -> Any:
+    """Return an id in hexadecimal, as in OTLP/JSON; protobuf's own JSON uses base64."""
     if isinstance(value, str) and _HEX.fullmatch(value):
         return value
     try:
         found = base64.b64decode(
-            str(_bytes(value, field)) + "==", altchars=b"-_" if "-" in value or "_" in value else None
+            str(_check_base64(value, field)) + "==", altchars=b"-_" if "-" in value or "_" in value else None
         )
     except binascii.Error:
         found = b""
     if len(found) != _ID_BYTES[field.name]:
-        raise Unusable(f"{field.json_name} is {_shown(value)}, no id in hex")
+        raise InvalidValue(f"{field.json_name} is {_quoted(value)}, not a hexadecimal id")
     return found.hex()
 
 
-_OTHERS: dict[int, Callable[[Any, FieldDescriptor], Any]] = {
-    FieldDescriptor.TYPE_DOUBLE: _double,
-    FieldDescriptor.TYPE_BOOL: _boolean,
-    FieldDescriptor.TYPE_STRING: _text,
-    FieldDescriptor.TYPE_BYTES: _bytes,
+_REPAIR_BY_TYPE: dict[int, Callable[[Any, FieldDescriptor], Any]] = {
+    FieldDescriptor.TYPE_DOUBLE: _repair_double,
+    FieldDescriptor.TYPE_BOOL: _repair_boolean,
+    FieldDescriptor.TYPE_STRING: _check_text,
+    FieldDescriptor.TYPE_BYTES: _check_base64,
 }

@@ -60,9 +60,9 @@ def _is_read_whole(
     if len(text) == len(msgspec.json.encode(resources)) + size:
         return True
     # The text has another spelling, such as white space, or points are missing.
-    scopes = [scope for resource in resources for scope in resource.scopeMetrics]
+    scopes = [scope for resource in resources for scope in resource.scope_metrics]
     read = {
-        b"scopeMetrics": sum(bool(resource.scopeMetrics) for resource in resources),
+        b"scopeMetrics": sum(bool(resource.scope_metrics) for resource in resources),
         b"metrics": sum(bool(scope.metrics) for scope in scopes),
         b"dataPoints": filled,
     }

@@ -23,15 +23,15 @@ __all__ = ["GatewayPayload", "Payload"]
 
 @dataclass(frozen=True)
 class GatewayPayload:
-    """What the gateway gave for one window, and what is to become of it.
+    """The metrics of one window from the gateway, and the options that decide how they are read.
 
     Attributes:
         text: JSON text of an array of `ResourceMetrics`.
-        environments: UUIDs of the environments that were asked for.
-        minute: That the window begins in, counted from the epoch.
-        identity: What `conform` needs; None to change nothing.
+        environments: UUIDs of the queried environments.
+        minute: Start of the window, in minutes since the epoch.
+        identity: The configured identity for `conform`; None to send the metrics unchanged.
         protocol: `http/protobuf` or `http/json`.
-        recorded: Whether there is a record of what is delivered.
+        recorded: Whether deliveries are recorded in a ledger.
     """
 
     text: bytes | Raw
@@ -43,18 +43,18 @@ class GatewayPayload:
 
     @property
     def passes_through(self) -> bool:
-        """Whether its text is sent as it came, and nobody asks what is in it."""
+        """Whether the text is sent unchanged, and fingerprints are not needed."""
         return not self.recorded and self.identity is None and self.protocol == HTTP_JSON
 
 
 class Payload(Protocol):
-    """The points of one answer. They go by their numbers, in the order in which they came.
+    """The points of one window, numbered from 0 in the order of the gateway's payload.
 
     Attributes:
-        points: Their fingerprints; a metric of a kind that is not known counts as a point here.
-        count: How many points there are.
-        anomalies: What is odd about them.
-        left_out: Number of points that are not OTLP, by the metric's name and the reason; not in `points`.
+        fingerprints: Fingerprints of the points. A metric of an unknown kind counts as one point.
+        count: Number of points.
+        anomalies: Anomalies of the points, for the log.
+        left_out: Number of invalid points, which have no number, by the metric's name and the reason.
     """
 
     @property
@@ -70,8 +70,8 @@ class Payload(Protocol):
     def left_out(self) -> LeftOut: ...  # noqa: D102
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
-        """Make one request of these points, in the order in which they came.
+        """Return one request with the points of these numbers, in the order of the payload.
 
         Raises:
-            MalformedOtlp: They are not OTLP.
+            MalformedOtlp: The points are not OTLP.
         """

@@ -1,16 +1,18 @@
-"""The shape of OTLP/JSON as metrics come in it, decoded straight from the text.
+"""Structs for OTLP/JSON metrics, decoded directly from the text.
 
-It supports the shape that exporters write: each field at most once, no null, no exemplars. Any other shape,
-such as a field of a later version of OTLP, raises `UnsupportedShape`; the response is then read as
-dictionaries (see `messages`), which support every shape and take twenty times as long.
+They support the shape that exporters write: each field at most once, no null, no exemplars. Any other shape,
+such as a field of a later version of OTLP, raises `UnsupportedShape`. The response is then read as
+dictionaries (see `messages`), which support every shape and take about 35 times as long.
 
-Fields have the names of the specification, in alphabetical order.
+Fields have the names of the OTLP specification, and its JSON names in alphabetical order: fingerprints depend
+on the order.
 """
 
 from __future__ import annotations
 
 import codecs
 import functools
+import re
 import struct
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -35,16 +37,16 @@ __all__ = [
     "Quantile",
     "ResourceMetrics",
     "ScopeMetrics",
-    "TextAttribute",
+    "StringAttribute",
     "Times",
     "UnsupportedShape",
     "attribute_text",
     "decode_attributes",
     "decode_structs",
-    "dictionary",
     "doubles",
     "envelope",
     "integers",
+    "metric_dict",
     "metric_structs",
     "point_decoder",
     "scan_times",
@@ -52,95 +54,97 @@ __all__ = [
 
 
 class UnsupportedShape(ValueError):
-    """Something that is not known here; the dictionaries may know it, or say what is wrong with it."""
+    """The structs do not support the text; `DictPayload` may, or reports the fault in it."""
 
 
 REFUSALS = (
     msgspec.DecodeError,
-    ValueError,  # Unfamiliar, MalformedOtlp and UnicodeDecodeError among them
+    ValueError,  # UnsupportedShape, MalformedOtlp and UnicodeDecodeError among them
     OverflowError,
     RecursionError,
     struct.error,
     ParseError,
 )
-"""What reading in this way can end in, where the dictionaries have the last word."""
+"""The exceptions after which the payload is read as dictionaries instead."""
 
 Int64 = int | str
-"""64 bits: OTLP/JSON has them as text, and takes numbers."""
+"""A 64-bit integer, which OTLP/JSON writes as text and also accepts as a number."""
+
+_KIND_FIELDS = {kind: re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", kind) for kind in KINDS}
+"""Attributes of `Metric` that can hold points, by their JSON names."""
 
 Double = float | Literal["NaN", "Infinity", "-Infinity"]
 
+_UTF8_CHUNK = 2**18
+"""Bytes of text that are checked at a time."""
 
-_PIECE = 2**18
-
-LONGEST_BOUNDS = 4096
-"""Bytes of the text of a histogram's bounds: what is made of them is kept for the next ones."""
-
+MAX_BOUNDS_BYTES = 4096
+"""Maximum size in bytes of the text of a histogram's bounds, because the encoded bounds are cached."""
 
 _NO_ATTRIBUTES = Raw(b"[]")
 
 
-class Point(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """What all data points have; the subclasses add the fields that make their values."""
+class Point(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """The fields that all data points have; subclasses add those of the value."""
 
     attributes: Raw = _NO_ATTRIBUTES
-    startTimeUnixNano: Int64 = 0  # noqa: N815
-    timeUnixNano: Int64 = 0  # noqa: N815
+    start_time_unix_nano: Int64 = 0
+    time_unix_nano: Int64 = 0
 
     def value(self) -> bytes:
-        """Return the value's canonical text; nothing but the value is left of the point."""
-        self.attributes, self.startTimeUnixNano, self.timeUnixNano = _NO_ATTRIBUTES, 0, 0
+        """Return the canonical text of the value; the attributes and times of the point are cleared."""
+        self.attributes, self.start_time_unix_nano, self.time_unix_nano = _NO_ATTRIBUTES, 0, 0
         self.normalize()
         return _encode(self)
 
     def normalize(self) -> None:
-        """Give each whole number its one spelling, which is text."""
+        """Write each 64-bit integer as text."""
 
 
-class NumberPoint(Point):
+class NumberPoint(Point, rename="camel"):
     """A point of a gauge or a sum."""
 
-    asDouble: Double | UnsetType = UNSET  # noqa: N815
-    asInt: Int64 | UnsetType = UNSET  # noqa: N815
+    as_double: Double | UnsetType = UNSET
+    as_int: Int64 | UnsetType = UNSET
     flags: int | UnsetType = UNSET
 
     def normalize(self) -> None:
-        """Give `asInt` its one spelling.
+        """Write `asInt` as text.
 
         Raises:
-            UnsupportedShape: There is `asDouble`, too.
+            UnsupportedShape: The point has `asDouble` as well.
         """
-        if self.asInt is not UNSET and self.asDouble is not UNSET:
-            raise UnsupportedShape("a number that is whole and a fraction")
-        self.asInt = _text(self.asInt)
+        if self.as_int is not UNSET and self.as_double is not UNSET:
+            raise UnsupportedShape("a point with both asInt and asDouble")
+        self.as_int = _as_text(self.as_int)
 
 
-class HistogramPoint(Point):
+class HistogramPoint(Point, rename="camel"):
     """A point of a histogram."""
 
-    bucketCounts: Raw | UnsetType = UNSET  # noqa: N815
+    bucket_counts: Raw | UnsetType = UNSET
     count: Int64 | UnsetType = UNSET
-    explicitBounds: Raw | UnsetType = UNSET  # noqa: N815
+    explicit_bounds: Raw | UnsetType = UNSET
     flags: int | UnsetType = UNSET
     max: Double | UnsetType = UNSET
     min: Double | UnsetType = UNSET
     sum: Double | UnsetType = UNSET
 
     def normalize(self) -> None:
-        """Give each count and bound its one spelling."""
-        self.count, self.bucketCounts = _text(self.count), _counts(self.bucketCounts)
-        if self.explicitBounds is not UNSET:
-            self.explicitBounds = _bounds(bytes(self.explicitBounds))
+        """Write each count as text, and each bound as a fraction."""
+        self.count, self.bucket_counts = _as_text(self.count), _normalized_counts(self.bucket_counts)
+        if self.explicit_bounds is not UNSET:
+            self.explicit_bounds = _normalized_bounds(bytes(self.explicit_bounds))
 
 
-class Buckets(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One side of an exponential histogram."""
+class Buckets(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """The positive or negative buckets of an exponential histogram."""
 
-    bucketCounts: Raw | UnsetType = UNSET  # noqa: N815
+    bucket_counts: Raw | UnsetType = UNSET
     offset: int | UnsetType = UNSET
 
 
-class ExponentialHistogramPoint(Point):
+class ExponentialHistogramPoint(Point, rename="camel"):
     """A point of an exponential histogram."""
 
     count: Int64 | UnsetType = UNSET
@@ -151,15 +155,15 @@ class ExponentialHistogramPoint(Point):
     positive: Buckets | UnsetType = UNSET
     scale: int | UnsetType = UNSET
     sum: Double | UnsetType = UNSET
-    zeroCount: Int64 | UnsetType = UNSET  # noqa: N815
-    zeroThreshold: Double | UnsetType = UNSET  # noqa: N815
+    zero_count: Int64 | UnsetType = UNSET
+    zero_threshold: Double | UnsetType = UNSET
 
     def normalize(self) -> None:
-        """Give each count its one spelling."""
-        self.count, self.zeroCount = _text(self.count), _text(self.zeroCount)
+        """Write each count as text."""
+        self.count, self.zero_count = _as_text(self.count), _as_text(self.zero_count)
         for buckets in (self.negative, self.positive):
             if buckets is not UNSET:
-                buckets.bucketCounts = _counts(buckets.bucketCounts)
+                buckets.bucket_counts = _normalized_counts(buckets.bucket_counts)
 
 
 class Quantile(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -169,38 +173,38 @@ class Quantile(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value: Double | UnsetType = UNSET
 
 
-class SummaryPoint(Point):
+class SummaryPoint(Point, rename="camel"):
     """A point of a summary."""
 
     count: Int64 | UnsetType = UNSET
     flags: int | UnsetType = UNSET
-    quantileValues: list[Quantile] | UnsetType = UNSET  # noqa: N815
+    quantile_values: list[Quantile] | UnsetType = UNSET
     sum: Double | UnsetType = UNSET
 
     def normalize(self) -> None:
-        """Give the count its one spelling."""
-        self.count = _text(self.count)
+        """Write the count as text."""
+        self.count = _as_text(self.count)
 
 
 Each = TypeVar("Each")
 
 
-class Times(msgspec.Struct, gc=False):
-    """A data point of which nothing is wanted but its times."""
+class Times(msgspec.Struct, rename="camel", gc=False):
+    """The times of a data point."""
 
-    startTimeUnixNano: Int64 = 0  # noqa: N815
-    timeUnixNano: Int64 = 0  # noqa: N815
-
-
-class Data(msgspec.Struct, Generic[Each], forbid_unknown_fields=True):
-    """The points of a metric, and what stands beside them."""
-
-    dataPoints: list[Each] = []  # noqa: N815 - msgspec makes a list for each
-    aggregationTemporality: int | str | UnsetType = UNSET  # noqa: N815
-    isMonotonic: bool | UnsetType = UNSET  # noqa: N815
+    start_time_unix_nano: Int64 = 0
+    time_unix_nano: Int64 = 0
 
 
-class Metric(msgspec.Struct, Generic[Each], forbid_unknown_fields=True):
+class Data(msgspec.Struct, Generic[Each], rename="camel", forbid_unknown_fields=True):
+    """The points of a metric, with its temporality."""
+
+    data_points: list[Each] = []
+    aggregation_temporality: int | str | UnsetType = UNSET
+    is_monotonic: bool | UnsetType = UNSET
+
+
+class Metric(msgspec.Struct, Generic[Each], rename="camel", forbid_unknown_fields=True):
     """A metric."""
 
     name: str
@@ -210,53 +214,55 @@ class Metric(msgspec.Struct, Generic[Each], forbid_unknown_fields=True):
     gauge: Data[Each] | UnsetType = UNSET
     sum: Data[Each] | UnsetType = UNSET
     histogram: Data[Each] | UnsetType = UNSET
-    exponentialHistogram: Data[Each] | UnsetType = UNSET  # noqa: N815
+    exponential_histogram: Data[Each] | UnsetType = UNSET
     summary: Data[Each] | UnsetType = UNSET
 
     @property
     def kind(self) -> str:
-        """The field that holds the points.
+        """The JSON name of the field that holds the points.
 
         Raises:
-            UnsupportedShape: There is not exactly one.
+            UnsupportedShape: The metric does not have exactly one such field.
         """
-        kinds = [kind for kind in KINDS if getattr(self, kind) is not UNSET]
+        kinds = [kind for kind, field in _KIND_FIELDS.items() if getattr(self, field) is not UNSET]
         if len(kinds) != 1:
-            raise UnsupportedShape(f"{self.name} is of {len(kinds)} kinds")
+            raise UnsupportedShape(f"{self.name} has {len(kinds)} kinds of points")
         return kinds[0]
 
     @property
     def data(self) -> Data[Each]:
-        """What is in that field."""
-        data: Data[Each] = getattr(self, self.kind)
+        """The value of that field."""
+        data: Data[Each] = getattr(self, _KIND_FIELDS[self.kind])
         return data
 
 
-class ScopeMetrics(msgspec.Struct, Generic[Each], forbid_unknown_fields=True):
+class ScopeMetrics(msgspec.Struct, Generic[Each], rename="camel", forbid_unknown_fields=True):
     """The metrics of a scope."""
 
     metrics: list[Metric[Each]] = []
     scope: Json | UnsetType = UNSET
-    schemaUrl: str | UnsetType = UNSET  # noqa: N815
+    schema_url: str | UnsetType = UNSET
 
 
-class ResourceMetrics(msgspec.Struct, Generic[Each], forbid_unknown_fields=True):
+class ResourceMetrics(msgspec.Struct, Generic[Each], rename="camel", forbid_unknown_fields=True):
     """The metrics of a resource."""
 
-    scopeMetrics: list[ScopeMetrics[Each]] = []  # noqa: N815
+    scope_metrics: list[ScopeMetrics[Each]] = []
     resource: Json | UnsetType = UNSET
-    schemaUrl: str | UnsetType = UNSET  # noqa: N815
+    schema_url: str | UnsetType = UNSET
 
 
-class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    stringValue: str  # noqa: N815
+class StringValue(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """An `AnyValue` that is a string."""
+
+    string_value: str
 
 
-class TextAttribute(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An attribute that is text, as almost all are."""
+class StringAttribute(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An attribute whose value is a string, as of almost all attributes."""
 
     key: str
-    value: _Text
+    value: StringValue
 
 
 _points = {
@@ -268,125 +274,127 @@ _points = {
     )
 }
 _resources = msgspec.json.Decoder(list[ResourceMetrics[Raw]])
-_resources_skimmed = msgspec.json.Decoder(list[ResourceMetrics[Times]])
+_resources_with_times = msgspec.json.Decoder(list[ResourceMetrics[Times]])
 _json_object = msgspec.json.Decoder(dict[str, Any]).decode
-_text_attributes = msgspec.json.Decoder(list[TextAttribute])
+_string_attributes = msgspec.json.Decoder(list[StringAttribute])
 _any_attributes = msgspec.json.Decoder(list[dict[str, Any]])
 _encode = msgspec.json.Encoder().encode
 
 doubles: Callable[[bytes | Raw], list[Double]] = msgspec.json.Decoder(list[Double]).decode
-"""Read an array of fractions; raises `msgspec.DecodeError`."""
+"""Decode an array of doubles; raises `msgspec.DecodeError`."""
 
-# Numbers in quotes are read here, not in Python.
+# Not strict: msgspec itself reads numbers in quotes.
 integers: Callable[[Raw], list[int]] = msgspec.json.Decoder(list[int], strict=False).decode
-"""Read bucket counts once they have their one spelling; raises `msgspec.DecodeError`."""
+"""Decode normalized bucket counts; raises `msgspec.DecodeError`."""
 
-_wholes = msgspec.json.Decoder(list[Int64]).decode
+_int64s = msgspec.json.Decoder(list[Int64]).decode
 
 
 def decode_structs(resource_metrics: Raw | bytes) -> list[ResourceMetrics[Raw]]:
-    """Read the text of an array of `ResourceMetrics`, but for the points in it.
+    """Decode the text of an array of `ResourceMetrics`; each point remains a raw text.
 
     Raises:
-        msgspec.DecodeError: Something is not known here.
+        msgspec.DecodeError: The structs do not support the text.
     """
     return _resources.decode(resource_metrics)
 
 
 def scan_times(resource_metrics: Raw | bytes) -> list[ResourceMetrics[Times]]:
-    """Read the times of all points, and check that all else is JSON.
+    """Decode the times of all points only, and check that the rest is JSON.
 
     Raises:
-        msgspec.DecodeError: It is not, or there is something around the points that is not known here.
-        UnicodeDecodeError: It is not text.
+        msgspec.DecodeError: It is not JSON, or the structs do not support a field outside the points.
+        UnicodeDecodeError: It is not UTF-8.
     """
-    _check_utf8(memoryview(resource_metrics))  # msgspec doesn't look into what it passes over
-    return _resources_skimmed.decode(resource_metrics)
+    _check_utf8(memoryview(resource_metrics))  # msgspec does not check values that it skips
+    return _resources_with_times.decode(resource_metrics)
 
 
 def _check_utf8(text: memoryview) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(text), _PIECE):
-        decoder.decode(text[start : start + _PIECE])
+    for start in range(0, len(text), _UTF8_CHUNK):
+        decoder.decode(text[start : start + _UTF8_CHUNK])
     decoder.decode(b"", final=True)
 
 
 def metric_structs(resources: list[ResourceMetrics[Each]]) -> Iterator[Metric[Each]]:
-    """Yield each metric."""
+    """Yield each metric struct."""
     for resource in resources:
-        for scope in resource.scopeMetrics:
+        for scope in resource.scope_metrics:
             yield from scope.metrics
 
 
 def point_decoder(kind: str) -> Callable[[Raw], Point]:
-    """Return what decodes the points of one kind of metric; it raises `msgspec.DecodeError`."""
+    """Return the decoder of points of this kind of metric; it raises `msgspec.DecodeError`."""
     return _points[kind]
 
 
-def decode_attributes(attributes: bytes) -> list[TextAttribute] | list[Json]:
-    """Read attributes: as dictionaries where some are no text.
+def decode_attributes(attributes: bytes) -> list[StringAttribute] | list[Json]:
+    """Decode attributes: all as dictionaries if some values are not strings.
 
     Raises:
-        msgspec.DecodeError: They are no array of objects.
+        msgspec.DecodeError: The text is not an array of objects.
     """
     try:
-        return _text_attributes.decode(attributes)
+        return _string_attributes.decode(attributes)
     except msgspec.ValidationError:
         return _any_attributes.decode(attributes)
 
 
-def attribute_text(attributes: list[TextAttribute] | list[Json], key: str) -> str | None:
-    """Return the attribute's text, as `model.attribute` does."""
+def attribute_text(attributes: list[StringAttribute] | list[Json], key: str) -> str | None:
+    """Return the attribute's text, as `messages.attribute` does."""
     for each in attributes:
-        if not isinstance(each, TextAttribute):
+        if not isinstance(each, StringAttribute):
             return attribute({"attributes": attributes}, key)
         if each.key == key:
-            return each.value.stringValue
+            return each.value.string_value
     return None
 
 
-def dictionary(metric: Metric[Raw]) -> Json:
-    """Return a metric as `model` has it.
+def metric_dict(metric: Metric[Raw]) -> Json:
+    """Return a metric as a dictionary of OTLP/JSON.
 
     Raises:
-        msgspec.DecodeError: A point is no JSON object.
+        msgspec.DecodeError: A point is not a JSON object.
     """
-    points = [_json_object(text) for text in metric.data.dataPoints]
+    points = [_json_object(text) for text in metric.data.data_points]
     data = {**envelope(metric.data, "dataPoints"), "dataPoints": points}
     return {**envelope(metric, metric.kind), metric.kind: data}
 
 
-def envelope(message: Any, *without: str) -> Json:
-    """Return a message as a dictionary, without the fields that hold other messages of this module."""
+def envelope(message: msgspec.Struct, *without: str) -> Json:
+    """Return a message as a dictionary by JSON names, without the fields that hold structs."""
+    fields = zip(message.__struct_fields__, message.__struct_encode_fields__, strict=True)
     return {
         name: value
-        for name in message.__struct_fields__
-        if name not in without and (value := getattr(message, name)) is not UNSET
+        for field, name in fields
+        if name not in without and (value := getattr(message, field)) is not UNSET
     }
 
 
 # Almost all histograms of an app have the same bounds.
 @functools.lru_cache(maxsize=32)
-def _bounds(text: bytes) -> Raw:
-    if len(text) > LONGEST_BOUNDS:
+def _normalized_bounds(text: bytes) -> Raw:
+    if len(text) > MAX_BOUNDS_BYTES:
         raise UnsupportedShape(f"bounds of {len(text)} bytes")
     return Raw(_encode(doubles(text)))
 
 
-def _text(value: Int64 | UnsetType) -> str | UnsetType:
+def _as_text(value: Int64 | UnsetType) -> str | UnsetType:
     return str(value) if isinstance(value, int) else value
 
 
-def _counts(counts: Raw | UnsetType) -> Raw | UnsetType:
-    """Return bucket counts as text, `["1","2"]`, which is how they usually come."""
-    if counts is UNSET or _plain(text := bytes(counts)):
+def _normalized_counts(counts: Raw | UnsetType) -> Raw | UnsetType:
+    """Return bucket counts as `["1","2"]`, which is their usual spelling."""
+    if counts is UNSET or _is_normalized(text := bytes(counts)):
         return counts
-    text = _encode([*map(str, _wholes(text))])
-    if not _plain(text):
-        raise UnsupportedShape("bucket counts in another spelling")
+    text = _encode([*map(str, _int64s(text))])
+    if not _is_normalized(text):
+        raise UnsupportedShape("bucket counts that are not whole numbers")
     return Raw(text)
 
 
-def _plain(counts: bytes) -> bool:
-    around = counts.translate(None, b"0123456789")
-    return around == b'["' + b'","' * (len(around) // 3 - 1) + b'"]' or counts == b"[]"
+def _is_normalized(counts: bytes) -> bool:
+    without_digits = counts.translate(None, b"0123456789")
+    between = b'","' * (len(without_digits) // 3 - 1)
+    return without_digits == b'["' + between + b'"]' or counts == b"[]"

@@ -167,7 +167,7 @@ class NoLeases:
     """For tests in which nobody else is there."""
 
     @contextlib.contextmanager
-    def hold(self, cells: Iterable[int]) -> Iterator[None]:
+    def hold(self, records: Iterable[int]) -> Iterator[None]:
         yield
 
 

@@ -66,11 +66,11 @@ def new_leases(tmp_path, machine):
 
 @pytest.fixture
 def free(new_leases):
-    """Tell whether nobody holds any of the cells at this moment."""
+    """Tell whether nobody holds any of the records at this moment."""
 
-    def free(cells: Iterable[int], name: str = NAME) -> bool:
+    def free(records: Iterable[int], name: str = NAME) -> bool:
         try:
-            with new_leases(name, patience=0).hold(cells):
+            with new_leases(name, patience=0).hold(records):
                 return True
         except DeliveryBusy:
             return False
@@ -82,24 +82,24 @@ def free(new_leases):
 
 
 @pytest.mark.parametrize("others", [[5], [4, 5], [5, 6, 7], [0, 5, 47], [5 + SLOTS], [5 - SLOTS]])
-def test_one_at_a_time_holds_a_cell(new_leases, free, others):
+def test_one_at_a_time_holds_a_record(new_leases, free, others):
     with new_leases().hold([5]):
         assert not free(others)
     assert free(others)
 
 
 @pytest.mark.parametrize("others", [[], [4], [6, 7], [0, 47], [*range(5), *range(6, SLOTS)]])
-def test_other_cells_are_free(new_leases, free, others):
+def test_other_records_are_free(new_leases, free, others):
     with new_leases().hold([5]):
         assert free(others)
 
 
-def test_all_cells_are_held_and_all_are_let_go(new_leases, free):
-    cells = [29_923_500 // 5 + cell for cell in range(4)]
-    with new_leases().hold(cells):
-        assert [free([cell]) for cell in cells] == [False] * 4
-        assert free([cells[-1] + 1])
-    assert free(cells)
+def test_all_records_are_held_and_all_are_let_go(new_leases, free):
+    records = [29_923_500 // 5 + record for record in range(4)]
+    with new_leases().hold(records):
+        assert [free([record]) for record in records] == [False] * 4
+        assert free([records[-1] + 1])
+    assert free(records)
 
 
 def test_another_ledger_is_free(new_leases, free):
@@ -107,7 +107,7 @@ def test_another_ledger_is_free(new_leases, free):
         assert free([5], name="8ce114f4-0000")
 
 
-def test_the_same_process_does_not_hold_a_cell_twice(new_leases):
+def test_the_same_process_does_not_hold_a_record_twice(new_leases):
     leases = new_leases(patience=0)
     with leases.hold([5]):
         with pytest.raises(DeliveryBusy), leases.hold([5]):
@@ -123,7 +123,7 @@ def test_an_error_lets_go(new_leases, free, error):
     assert free([5, 6])
 
 
-def test_cells_that_share_a_file_can_be_held_together(new_leases):
+def test_records_that_share_a_file_can_be_held_together(new_leases):
     with new_leases(patience=0).hold([5, 5, 5 + SLOTS, 5 + 2 * SLOTS]):
         pass
 
@@ -178,14 +178,14 @@ def test_nobody_sleeps_where_all_is_free(new_leases, machine):
         assert machine.slept == []
 
 
-def test_patience_is_for_all_cells_together(new_leases, machine):
+def test_patience_is_for_all_records_together(new_leases, machine):
     """Else a task that waits for many could wait as many minutes."""
     with contextlib.ExitStack() as stack:
-        for cell in (5, 6, 7):
+        for record in (5, 6, 7):
             held = contextlib.ExitStack()
-            held.enter_context(new_leases().hold([cell]))
+            held.enter_context(new_leases().hold([record]))
             stack.push(held)
-            machine.due[1000.0 + 25 * (cell - 4)] = held.close
+            machine.due[1000.0 + 25 * (record - 4)] = held.close
         with pytest.raises(DeliveryBusy), new_leases().hold([5, 6, 7]):
             pass
     assert machine.now - 1000 < PATIENCE + 1
@@ -201,8 +201,8 @@ def test_who_is_put_off_holds_nothing(new_leases, free):
 # Many at once
 
 
-@pytest.mark.parametrize("cells", [[8, 3, 47], [47, 8, 3], {3, 47, 8}, [51, 8, 47], [95, 56, 3]])
-def test_cells_are_taken_in_one_order(new_leases, monkeypatch, tmp_path, cells):
+@pytest.mark.parametrize("records", [[8, 3, 47], [47, 8, 3], {3, 47, 8}, [51, 8, 47], [95, 56, 3]])
+def test_records_are_taken_in_one_order(new_leases, monkeypatch, tmp_path, records):
     asked = []
     real = leases_module.open_locked
 
@@ -211,7 +211,7 @@ def test_cells_are_taken_in_one_order(new_leases, monkeypatch, tmp_path, cells):
         return real(path, **options)
 
     monkeypatch.setattr(leases_module, "open_locked", open_locked)
-    with new_leases().hold(cells):
+    with new_leases().hold(records):
         assert asked == [f"{NAME}-{slot}.lease" for slot in (3, 8, 47)]
 
 
@@ -228,9 +228,9 @@ def test_many_random_sets_at_once_neither_meet_nor_stick(tmp_path):
         try:
             start.wait(20)
             for _ in range(300):
-                cells = chance.sample((0, 1, 8, 9, 16, 17, 24, 40), chance.randint(1, 5))
-                with leases.hold(cells):
-                    mine = set(cells)
+                records = chance.sample((0, 1, 8, 9, 16, 17, 24, 40), chance.randint(1, 5))
+                with leases.hold(records):
+                    mine = set(records)
                     assert all(mine.isdisjoint(theirs) for theirs in occupied)
                     occupied.append(mine)
                     time.sleep(0)
@@ -261,7 +261,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def holder(tmp_path):
-    """Start another process that holds cells 5 and 6 until it is told to let go."""
+    """Start another process that holds records 5 and 6 until it is told to let go."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "leases"), NAME]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"

@@ -35,11 +35,11 @@ def new_leases(redis_server) -> Callable[..., RedisLeases]:
 
 @pytest.fixture
 def free(new_leases) -> Callable[..., bool]:
-    """Tell whether nobody holds any of the cells at this moment."""
+    """Tell whether nobody holds any of the records at this moment."""
 
-    def free(cells: Iterable[int], name: str = NAME) -> bool:
+    def free(records: Iterable[int], name: str = NAME) -> bool:
         try:
-            with new_leases(name, patience=0).hold(cells):
+            with new_leases(name, patience=0).hold(records):
                 return True
         except DeliveryBusy:
             return False
@@ -51,14 +51,14 @@ def free(new_leases) -> Callable[..., bool]:
 
 
 @pytest.mark.parametrize("others", [[5], [4, 5], [5, 6, 7], [0, 5, 47]])
-def test_one_at_a_time_holds_a_cell(new_leases, free, others):
+def test_one_at_a_time_holds_a_record(new_leases, free, others):
     with new_leases().hold([5]):
         assert not free(others)
     assert free(others)
 
 
 @pytest.mark.parametrize("others", [[4], [6, 7], [0, 47], [53]])
-def test_other_cells_are_free(new_leases, free, others):
+def test_other_records_are_free(new_leases, free, others):
     with new_leases().hold([5, 5]):
         assert free(others)
 
@@ -68,7 +68,7 @@ def test_another_ledger_is_free(new_leases, free):
         assert free([5], name="8ce114f4-0000")
 
 
-def test_the_same_process_does_not_hold_a_cell_twice(new_leases):
+def test_the_same_process_does_not_hold_a_record_twice(new_leases):
     leases = new_leases(patience=0)
     with leases.hold([5]), pytest.raises(DeliveryBusy), leases.hold([5]):
         pass
@@ -140,7 +140,7 @@ sys.stdin.readline()
 
 @contextlib.contextmanager
 def holder(redis_server: Redis, lasts: float):
-    """Run another process that holds cells 5 and 6 until it is told to let go."""
+    """Run another process that holds records 5 and 6 until it is told to let go."""
     command = [sys.executable, "-c", HOLDER, redis_server.url, NAME, str(lasts)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"

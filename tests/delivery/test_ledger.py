@@ -16,7 +16,7 @@ from tests.delivery.lines import EPOCH, NOW, SELECTION, Line, Memory, Spot, at
 SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
 
 
-def cells(line):
+def records(line):
     return sorted(key for key in line.store.values if re.search(r"/\d+T\d+Z$", key))
 
 
@@ -28,7 +28,7 @@ def test_there_is_one_entry_for_each_five_minutes_whatever_was_asked():
     line = Line()
     line.run(SOME[3:8], 3, 8)
     line.run(SOME[:1], 0, 1)
-    assert cells(line) == ["app/where/20261123T0500Z", "app/where/20261123T0505Z"]
+    assert records(line) == ["app/where/20261123T0500Z", "app/where/20261123T0505Z"]
 
 
 def test_what_was_asked_for_is_noted_by_its_selection():
@@ -42,7 +42,7 @@ def test_what_was_asked_for_is_noted_by_its_selection():
         "begun": f"{NOW:%Y-%m-%dT%H:%M:%SZ}",
         "lost_before": None,
     }
-    first, second = (json.loads(line.store.values[key])["asked"][name] for key in cells(line))
+    first, second = (json.loads(line.store.values[key])["asked"][name] for key in records(line))
     now = int(NOW.timestamp())
     assert first == [[180.0, 300.0, "delivered", now]]
     assert second == [[0.0, 210.0, "delivered", now]]
@@ -62,7 +62,7 @@ def test_entries_that_are_too_old_go_away_as_new_ones_come():
     line.run([], end=15, start=0)
     later = [(Spot("requests", "a", 60 * (60 * 24 * 15 + 120)), 1)]
     line.run(later, 60 * 24 * 15 + 120, 60 * 24 * 15 + 135)
-    assert all(key > f"app/where/{EPOCH + dt.timedelta(days=14):%Y%m%dT%H%MZ}" for key in cells(line)[:1])
+    assert all(key > f"app/where/{EPOCH + dt.timedelta(days=14):%Y%m%dT%H%MZ}" for key in records(line)[:1])
     assert head(line)["oldest"] * 300 >= (EPOCH + dt.timedelta(minutes=15)).timestamp()
 
 
@@ -169,11 +169,11 @@ def test_what_another_machine_delivers_between_the_look_and_the_intent_is_not_se
     ledger = line.ledger()
     load, loaded = ledger.records.load, []
 
-    def load_and_let_the_other_deliver(cell):
+    def load_and_let_the_other_deliver(record):
         if len(loaded) == 3:
             other.run(SOME)
-        loaded.append(cell)
-        return load(cell)
+        loaded.append(record)
+        return load(record)
 
     ledger.records.load = load_and_let_the_other_deliver
     report = line.run(SOME, ledger=ledger)
@@ -221,7 +221,7 @@ def test_any_name_of_a_metric_can_be_kept(metric):
 def test_times_are_utc_in_the_keys():
     line = Line()
     line.run([], 0, 5)
-    assert cells(line) == [f"app/where/{at(0):%Y%m%dT%H%MZ}"]
+    assert records(line) == [f"app/where/{at(0):%Y%m%dT%H%MZ}"]
 
 
 def test_what_was_in_a_damaged_entry_is_ambiguous_for_another_selection_as_well():
@@ -320,12 +320,12 @@ def test_what_another_machine_sends_at_this_moment_can_be_left_alone():
     ledger = line.ledger()
     load, loaded = ledger.records.load, []
 
-    def load_and_let_the_other_send(cell):
+    def load_and_let_the_other_send(record):
         if len(loaded) == 3:
             with pytest.raises(ReceiverUnavailable):
                 other.run(SOME)
-        loaded.append(cell)
-        return load(cell)
+        loaded.append(record)
+        return load(record)
 
     ledger.records.load = load_and_let_the_other_send
     report = line.run(SOME, ledger=ledger, on_ambiguous="fail")

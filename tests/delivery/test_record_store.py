@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_forge.delivery.record_store import ChunkedStore
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
 from tests.delivery.lines import BreakableStore, Killed, Line, Spot, named_in_the_log
-from tests.delivery.test_records import ANY_CELL, START, point_hash
+from tests.delivery.test_records import ANY_RECORD, START, point_hash
 from tests.otlp.building import exhaustively
 
 thoroughly = settings(exhaustively, max_examples=80)
@@ -22,8 +22,8 @@ KEY = "app/where/20261123T0500Z"
 MANY = [(Spot("requests", f"{site}", 60 * minute), site) for minute in range(5) for site in range(60)]
 
 
-def cell_of(sizes, *, offset=0, metric="count"):
-    """Return a cell with so many points in each minute."""
+def record_of(sizes, *, offset=0, metric="count"):
+    """Return a record with so many points in each minute."""
     numbers = iter(range(offset, 10**9))
     return LedgerRecord(
         acknowledged={
@@ -45,11 +45,11 @@ def parts(store):
 
 
 @thoroughly
-@given(cell=ANY_CELL, largest=st.integers(250, 900))
-def test_a_cell_is_read_as_it_was_written_whatever_fits(cell, largest):
+@given(record=ANY_RECORD, largest=st.integers(250, 900))
+def test_a_record_is_read_as_it_was_written_whatever_fits(record, largest):
     store = BreakableStore(largest=largest)
-    ChunkedStore(store).set(KEY, cell.to_json(START))
-    assert read(store) == cell
+    ChunkedStore(store).set(KEY, record.to_json(START))
+    assert read(store) == record
     for key in parts(store):
         content = json.loads(store.values[key])
         groups = [
@@ -61,19 +61,19 @@ def test_a_cell_is_read_as_it_was_written_whatever_fits(cell, largest):
 @pytest.mark.parametrize(("sizes", "written"), [([5], 1), ([100, 100, 100, 100, 100], 6), ([0, 250], 3)])
 def test_a_small_entry_is_one_value_and_a_large_one_has_a_part_for_each_minute(sizes, written):
     store = BreakableStore(largest=2500)
-    ChunkedStore(store).set(KEY, cell_of(sizes).to_json(START))
+    ChunkedStore(store).set(KEY, record_of(sizes).to_json(START))
     assert len(store.values) == store.writes == written
 
 
 def test_a_late_point_costs_one_part_and_the_entry():
     store = BreakableStore(largest=2500)
-    spread = ChunkedStore(store)
-    spread.set(KEY, cell_of([100] * 5).to_json(START))
+    chunked = ChunkedStore(store)
+    chunked.set(KEY, record_of([100] * 5).to_json(START))
     before, written = set(store.values), store.writes
-    later = cell_of([100] * 5)
+    later = record_of([100] * 5)
     later.acknowledged["count", START + 3][point_hash(1)] += 1
-    assert spread.get(KEY) is not None
-    spread.set(KEY, later.to_json(START))
+    assert chunked.get(KEY) is not None
+    chunked.set(KEY, later.to_json(START))
     assert store.writes - written == 2
     assert len(set(store.values) ^ before) == 2, "the part that is no longer named is gone"
     assert read(store) == later
@@ -81,29 +81,29 @@ def test_a_late_point_costs_one_part_and_the_entry():
 
 def test_an_entry_that_shrinks_is_one_value_again():
     store = BreakableStore(largest=2500)
-    spread = ChunkedStore(store)
-    spread.set(KEY, cell_of([100] * 5).to_json(START))
-    spread.set(KEY, cell_of([3]).to_json(START))
+    chunked = ChunkedStore(store)
+    chunked.set(KEY, record_of([100] * 5).to_json(START))
+    chunked.set(KEY, record_of([3]).to_json(START))
     assert list(store.values) == [KEY]
 
 
 def test_a_deleted_entry_leaves_no_part():
     store = BreakableStore(largest=2500)
-    ChunkedStore(store).set(KEY, cell_of([100] * 5).to_json(START))
+    ChunkedStore(store).set(KEY, record_of([100] * 5).to_json(START))
     ChunkedStore(store).delete(KEY)
     assert store.values == {}
 
 
 def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
-    one, other = cell_of([100] * 5), cell_of([100, 120, 140, 160, 180], offset=50)
+    one, other = record_of([100] * 5), record_of([100, 120, 140, 160, 180], offset=50)
     step, ended = 0, False
     while not ended:
         store = BreakableStore(largest=2500)
-        spread = ChunkedStore(store)
-        spread.set(KEY, one.to_json(START))
+        chunked = ChunkedStore(store)
+        chunked.set(KEY, one.to_json(START))
         store.fuse.left = step
         try:
-            spread.set(KEY, other.to_json(START))
+            chunked.set(KEY, other.to_json(START))
             ended = True
         except Killed:
             step += 1
@@ -116,8 +116,8 @@ def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
 @pytest.mark.parametrize("which", [0, 2, 4])
 def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
     store = BreakableStore(largest=2500)
-    cell = cell_of([100] * 5)
-    ChunkedStore(store).set(KEY, cell.to_json(START))
+    record = record_of([100] * 5)
+    ChunkedStore(store).set(KEY, record.to_json(START))
     name = json.loads(store.values[KEY])["parts"][which]
     others = json.loads(store.values[KEY])["parts"]
     harmed = {
@@ -132,7 +132,7 @@ def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
     assert found.damaged
     assert found.lost
     assert found.covered == {}
-    expected = copy.deepcopy(cell.acknowledged)
+    expected = copy.deepcopy(record.acknowledged)
     del expected["count", START + which]
     assert found.acknowledged == expected
 
@@ -140,25 +140,25 @@ def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
 @pytest.mark.parametrize("names", [None, 5, "text", {}, [5], [None], [["a"]], ["no such part"]])
 def test_a_list_of_parts_of_another_form_is_a_torn_entry(names):
     store = BreakableStore(largest=2500)
-    ChunkedStore(store).set(KEY, cell_of([100] * 5).to_json(START))
+    ChunkedStore(store).set(KEY, record_of([100] * 5).to_json(START))
     store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), "parts": names})
     assert read(store).damaged
-    ChunkedStore(store).set(KEY, cell_of([100] * 5).to_json(START))
+    ChunkedStore(store).set(KEY, record_of([100] * 5).to_json(START))
     assert not read(store).damaged
     ChunkedStore(store).delete(KEY)
 
 
 def test_parts_that_another_task_replaces_meanwhile_are_no_damage():
     store = BreakableStore(largest=2500)
-    spread = ChunkedStore(store)
-    spread.set(KEY, cell_of([100] * 5).to_json(START))
-    get, later = store.get, cell_of([100, 101, 102, 103, 104], offset=7)
+    chunked = ChunkedStore(store)
+    chunked.set(KEY, record_of([100] * 5).to_json(START))
+    get, later = store.get, record_of([100, 101, 102, 103, 104], offset=7)
 
     def get_and_let_the_other_write(key):
         value = get(key)
         store.get = get
-        spread.get(KEY)
-        spread.set(KEY, later.to_json(START))
+        chunked.get(KEY)
+        chunked.set(KEY, later.to_json(START))
         return value
 
     store.get = get_and_let_the_other_write
@@ -202,9 +202,9 @@ def test_old_entries_with_digests_and_single_values_stay_readable():
     entry = json.loads(line.store.values[key])
     assert entry["version"] == 1
     assert "parts" not in entry
-    cell = LedgerRecord.from_json(entry, START)
-    cell.compress(0, START)
-    line.store.values[key] = json.dumps(cell.to_json(START))
+    record = LedgerRecord.from_json(entry, START)
+    record.compress(0, START)
+    line.store.values[key] = json.dumps(record.to_json(START))
     report = line.run(MANY[:20], 0, 5)
     assert (report.unchanged, report.digested) == (20, True)
 

@@ -29,24 +29,24 @@ from tests.otlp.building import any_json, exhaustively
 thoroughly = settings(exhaustively, max_examples=80)
 
 START = 29_923_500
-"""The cell that all these are of, in minutes of the epoch."""
+"""The record that all these are of, in minutes of the epoch."""
 
 
 def point_hash(number: int) -> bytes:
     return number.to_bytes(HASH_BYTES, "big")
 
 
-def text_of(cell: LedgerRecord, start: int = START) -> bytes:
-    return msgspec.json.encode(cell.to_json(start))
+def text_of(record: LedgerRecord, start: int = START) -> bytes:
+    return msgspec.json.encode(record.to_json(start))
 
 
 def read(text: bytes, start: int = START) -> LedgerRecord:
     return LedgerRecord.from_json(msgspec.json.decode(text), start)
 
 
-def size_of(cell: LedgerRecord) -> int:
+def size_of(record: LedgerRecord) -> int:
     """Return how large Airflow says that it is: its JSON has spaces and no letters but those of ASCII."""
-    return len(json.dumps(cell.to_json(START)))
+    return len(json.dumps(record.to_json(START)))
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -71,7 +71,7 @@ def marks_of(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[PointHashes]:
     return st.dictionaries(GROUPS, st.one_of(*kinds), max_size=5)
 
 
-def cells(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[LedgerRecord]:
+def records(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[LedgerRecord]:
     return st.builds(
         LedgerRecord,
         acknowledged=marks_of(*kinds),
@@ -81,24 +81,24 @@ def cells(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[LedgerRecord]:
     )
 
 
-ANY_CELL = cells(COUNTERS, DIGESTS)
-MARKED_CELL = cells(COUNTERS)
+ANY_RECORD = records(COUNTERS, DIGESTS)
+HASHED_RECORD = records(COUNTERS)
 
 
 # JSON
 
 
 @thoroughly
-@given(cell=ANY_CELL)
-def test_a_cell_is_read_as_it_was_written(cell):
-    assert read(text_of(cell)) == cell
+@given(record=ANY_RECORD)
+def test_a_record_is_read_as_it_was_written(record):
+    assert read(text_of(record)) == record
     # Airflow's store goes by another encoder and other spaces.
-    assert LedgerRecord.from_json(json.loads(json.dumps(cell.to_json(START))), START) == cell
+    assert LedgerRecord.from_json(json.loads(json.dumps(record.to_json(START))), START) == record
 
 
 def test_this_is_what_it_looks_like():
     """A ledger lives longer than a version of this package: what was written must be read."""
-    cell = LedgerRecord(
+    record = LedgerRecord(
         acknowledged={
             ("count", START): Counter({point_hash(2): 1, point_hash(1): 2}),
             ("count", START + 4): Digest(5211, 255),
@@ -108,7 +108,7 @@ def test_this_is_what_it_looks_like():
         covered={"c0ffee": [CoveredSpan(0.0, 300.0, SpanStatus.DELIVERED, 1795410000)]},
         version=(3, "9f1c"),
     )
-    assert json.loads(text_of(cell)) == {
+    assert json.loads(text_of(record)) == {
         "version": 1,
         "revision": 3,
         "writer": "9f1c",
@@ -122,42 +122,44 @@ def test_this_is_what_it_looks_like():
 
 
 @thoroughly
-@given(cell=ANY_CELL, data=st.data())
-def test_equal_cells_are_equal_texts(cell, data):
+@given(record=ANY_RECORD, data=st.data())
+def test_equal_records_are_equal_texts(record, data):
     def shuffled(mapping: dict) -> dict:
         return dict(data.draw(st.permutations(list(mapping.items()))))
 
-    def shuffled_marks(point_hashes: PointHashes) -> PointHashes:
+    def shuffled_hashes(point_hashes: PointHashes) -> PointHashes:
         return {
             group: Counter(shuffled(some)) if isinstance(some, Counter) else some
             for group, some in shuffled(point_hashes).items()
         }
 
     twin = LedgerRecord(
-        acknowledged=shuffled_marks(cell.acknowledged),
-        in_flight=shuffled_marks(cell.in_flight),
-        covered=shuffled(cell.covered),
-        version=cell.version,
+        acknowledged=shuffled_hashes(record.acknowledged),
+        in_flight=shuffled_hashes(record.in_flight),
+        covered=shuffled(record.covered),
+        version=record.version,
     )
-    assert twin == cell
-    assert text_of(twin) == text_of(cell)
+    assert twin == record
+    assert text_of(twin) == text_of(record)
 
 
 @thoroughly
-@given(one=ANY_CELL, other=ANY_CELL)
-def test_different_cells_are_different_texts(one, other):
+@given(one=ANY_RECORD, other=ANY_RECORD)
+def test_different_records_are_different_texts(one, other):
     assert (text_of(one) == text_of(other)) == (one == other)
 
 
 @thoroughly
-@given(cell=ANY_CELL, later=st.integers(-START, 10**6))
-def test_the_text_does_not_tell_which_cell_it_is_of(cell, later):
+@given(record=ANY_RECORD, later=st.integers(-START, 10**6))
+def test_the_text_does_not_tell_which_record_it_is_of(record, later):
     def moved(point_hashes: PointHashes) -> PointHashes:
         return {(metric, minute + later): some for (metric, minute), some in point_hashes.items()}
 
-    elsewhere = LedgerRecord(moved(cell.acknowledged), moved(cell.in_flight), cell.covered, cell.version)
-    assert text_of(elsewhere, START + later) == text_of(cell)
-    assert read(text_of(cell), START + later) == elsewhere
+    elsewhere = LedgerRecord(
+        moved(record.acknowledged), moved(record.in_flight), record.covered, record.version
+    )
+    assert text_of(elsewhere, START + later) == text_of(record)
+    assert read(text_of(record), START + later) == elsewhere
 
 
 @pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
@@ -176,15 +178,15 @@ def test_a_point_more_is_16_letters_more(point_hashes):
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    """Return a cell as JSON with something else in one of its fields."""
-    cell = LedgerRecord(acknowledged={("count", START): Counter([point_hash(1)])}, version=(1, "w"))
-    return {**cell.to_json(START), **changes}
+    """Return a record as JSON with something else in one of its fields."""
+    record = LedgerRecord(acknowledged={("count", START): Counter([point_hash(1)])}, version=(1, "w"))
+    return {**record.to_json(START), **changes}
 
 
 @pytest.mark.parametrize(
     "damaged",
     [
-        *(None, [], "cell", 5, {}, {"version": 1}),
+        *(None, [], "record", 5, {}, {"version": 1}),
         *(content(version=version) for version in (0, 2, "1", None)),
         *(content(revision=revision) for revision in (None, "x", [], {})),
         *(
@@ -218,21 +220,21 @@ def content(**changes: Any) -> dict[str, Any]:
     ],
     ids=lambda damaged: json.dumps(damaged)[-60:],
 )
-def test_what_is_damaged_is_no_cell(damaged):
+def test_what_is_damaged_is_no_record(damaged):
     with pytest.raises(ValueError, match=r"\w"):
         LedgerRecord.from_json(damaged, START)
 
 
-def test_a_cell_of_another_version_is_refused_by_its_number():
+def test_a_record_of_another_version_is_refused_by_its_number():
     with pytest.raises(ValueError, match="version 2"):
         LedgerRecord.from_json(content(version=2), START)
 
 
 @thoroughly
-@given(cell=ANY_CELL, other=any_json, data=st.data())
-def test_any_other_json_in_it_is_refused_or_can_be_worked_with(cell, other, data):
+@given(record=ANY_RECORD, other=any_json, data=st.data())
+def test_any_other_json_in_it_is_refused_or_can_be_worked_with(record, other, data):
     """What is read in spite of the damage must not fail later, where nobody expects it."""
-    root = {"": msgspec.json.decode(text_of(cell))}
+    root = {"": msgspec.json.decode(text_of(record))}
     holder, key = root, ""
     while isinstance(holder[key], (dict, list)) and holder[key] and data.draw(st.integers(0, 9)):
         holder = holder[key]
@@ -285,7 +287,7 @@ def test_a_digest_stays_as_small_as_a_mark():
 
 
 @pytest.mark.parametrize(
-    ("cell", "digested"),
+    ("record", "digested"),
     [
         (LedgerRecord(), False),
         (LedgerRecord(acknowledged={("a", START): Counter([point_hash(1)])}), False),
@@ -298,8 +300,8 @@ def test_a_digest_stays_as_small_as_a_mark():
         (LedgerRecord(in_flight={("a", START): Digest(1, 1)}), False),
     ],
 )
-def test_it_says_whether_points_are_known_by_a_digest_only(cell, digested):
-    assert cell.digested is digested
+def test_it_says_whether_points_are_known_by_a_digest_only(record, digested):
+    assert record.digested is digested
 
 
 # Compressing
@@ -307,27 +309,28 @@ def test_it_says_whether_points_are_known_by_a_digest_only(cell, digested):
 
 @thoroughly
 @given(
-    cell=cells(st.lists(MARKS, min_size=1, max_size=20).map(Counter), DIGESTS), largest=st.integers(0, 1000)
+    record=records(st.lists(MARKS, min_size=1, max_size=20).map(Counter), DIGESTS),
+    largest=st.integers(0, 1000),
 )
-def test_it_is_compressed_until_it_fits(cell, largest):
-    before = copy.deepcopy(cell)
-    cell.compress(largest, START)
+def test_it_is_compressed_until_it_fits(record, largest):
+    before = copy.deepcopy(record)
+    record.compress(largest, START)
     left = []
     for field in ("acknowledged", "in_flight"):
-        was, is_ = getattr(before, field), getattr(cell, field)
+        was, is_ = getattr(before, field), getattr(record, field)
         assert was.keys() == is_.keys()
         for group, point_hashes in was.items():
             if is_[group] != point_hashes:
                 assert is_[group] == Digest.of(point_hashes.elements())
             elif isinstance(point_hashes, Counter):
                 left.append(point_hashes.total())
-    assert size_of(cell) <= max(largest, size_of(before))
-    if size_of(cell) > largest:
+    assert size_of(record) <= max(largest, size_of(before))
+    if size_of(record) > largest:
         assert max(left, default=0) <= 2, "what is left is shorter than its digest"
 
 
-def large_cell(*sizes: int) -> LedgerRecord:
-    """Return a cell with a metric for each number of points."""
+def large_record(*sizes: int) -> LedgerRecord:
+    """Return a record with a metric for each number of points."""
     numbers = iter(range(sum(sizes)))
     return LedgerRecord(
         acknowledged={
@@ -339,37 +342,37 @@ def large_cell(*sizes: int) -> LedgerRecord:
 
 @pytest.mark.parametrize(("largest", "digested"), [(12000, 0), (9000, 1), (5500, 2), (2000, 3)])
 def test_the_largest_groups_go_first_and_no_more_than_needed(largest, digested):
-    cell = large_cell(100, 300, 50, 200)
-    cell.compress(largest, START)
+    record = large_record(100, 300, 50, 200)
+    record.compress(largest, START)
     by_size = [1, 3, 0, 2]
-    assert [isinstance(cell.acknowledged[f"metric_{which}", START], Digest) for which in by_size] == [
+    assert [isinstance(record.acknowledged[f"metric_{which}", START], Digest) for which in by_size] == [
         place < digested for place in range(4)
     ]
-    assert size_of(cell) <= largest
+    assert size_of(record) <= largest
 
 
 def test_what_fits_stays_as_it_is():
-    cell = large_cell(100, 300)
-    before = copy.deepcopy(cell)
-    cell.compress(size_of(cell), START)
-    assert cell == before
-    cell.compress(size_of(cell) - 1, START)
-    assert cell.digested
+    record = large_record(100, 300)
+    before = copy.deepcopy(record)
+    record.compress(size_of(record), START)
+    assert record == before
+    record.compress(size_of(record) - 1, START)
+    assert record.digested
 
 
 def test_what_is_in_flight_is_compressed_as_well():
-    cell = LedgerRecord(in_flight=large_cell(500).acknowledged)
-    cell.compress(1000, START)
-    assert cell.in_flight["metric_0", START] == Digest.of(point_hash(number << 64) for number in range(500))
-    assert size_of(cell) <= 1000
+    record = LedgerRecord(in_flight=large_record(500).acknowledged)
+    record.compress(1000, START)
+    assert record.in_flight["metric_0", START] == Digest.of(point_hash(number << 64) for number in range(500))
+    assert size_of(record) <= 1000
 
 
 def test_compressing_never_makes_it_larger():
     """A group of one or two marks is shorter than its digest."""
-    cell = large_cell(*[1] * 50)
-    before = size_of(cell)
-    cell.compress(before - 1, START)
-    assert size_of(cell) <= before
+    record = large_record(*[1] * 50)
+    before = size_of(record)
+    record.compress(before - 1, START)
+    assert size_of(record) <= before
 
 
 # What was asked for
@@ -395,13 +398,13 @@ PARTS = st.lists(
 @thoroughly
 @given(parts=PARTS)
 def test_each_second_is_as_it_was_asked_for_last(parts):
-    cell, expected = LedgerRecord(), {}
+    record, expected = LedgerRecord(), {}
     for at, ((first, last), state) in enumerate(parts):
-        before = list(cell.covered.get("c0ffee", ()))
+        before = list(record.covered.get("c0ffee", ()))
         part = CoveredSpan(float(first), float(last), state, at)
-        if news := not cell.covers("c0ffee", part[:2], state):
-            cell.cover("c0ffee", part)
-        after = cell.covered["c0ffee"]
+        if news := not record.covers("c0ffee", part[:2], state):
+            record.cover("c0ffee", part)
+        after = record.covered["c0ffee"]
         if news:
             expected.update(dict.fromkeys(range(first, last), (state, at)))
         else:
@@ -437,29 +440,29 @@ D, E, R = SpanStatus.DELIVERED, SpanStatus.EMPTY, SpanStatus.REJECTED
     ],
 )
 def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
-    cell = LedgerRecord(
+    record = LedgerRecord(
         covered={"c0ffee": [CoveredSpan(first, last, state, 1) for first, last, state in before]}
     )
     first, last, state = asked
-    assert not cell.covers("c0ffee", (first, last), state)
-    cell.cover("c0ffee", CoveredSpan(first, last, state, 2))
-    assert cell.covered["c0ffee"] == [CoveredSpan(*part) for part in after]
+    assert not record.covers("c0ffee", (first, last), state)
+    record.cover("c0ffee", CoveredSpan(first, last, state, 2))
+    assert record.covered["c0ffee"] == [CoveredSpan(*part) for part in after]
 
 
 @pytest.mark.parametrize("part", [(0, 300), (0, 120), (60, 120), (120, 300)])
 @pytest.mark.parametrize("state", SpanStatus)
 def test_what_is_known_is_no_news(part, state):
-    cell = LedgerRecord(covered={"c0ffee": [CoveredSpan(0, 300, state, 1)]})
-    assert cell.covers("c0ffee", part, state)
+    record = LedgerRecord(covered={"c0ffee": [CoveredSpan(0, 300, state, 1)]})
+    assert record.covers("c0ffee", part, state)
 
 
 def test_each_selection_is_asked_for_on_its_own():
-    cell = LedgerRecord()
+    record = LedgerRecord()
     for selection in ("one", "other"):
-        assert not cell.covers(selection, (0, 300))
-        cell.cover(selection, CoveredSpan(0, 300, D, 1))
-    cell.cover("one", CoveredSpan(0, 300, E, 2))
-    assert cell.covered == {"one": [CoveredSpan(0, 300, E, 2)], "other": [CoveredSpan(0, 300, D, 1)]}
+        assert not record.covers(selection, (0, 300))
+        record.cover(selection, CoveredSpan(0, 300, D, 1))
+    record.cover("one", CoveredSpan(0, 300, E, 2))
+    assert record.covered == {"one": [CoveredSpan(0, 300, E, 2)], "other": [CoveredSpan(0, 300, D, 1)]}
 
 
 def test_a_mark_in_the_text_is_the_mark():

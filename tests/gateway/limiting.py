@@ -8,15 +8,16 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.files import open_shared
-from airflow_provider_forge.gateway.budget import Budget
-from airflow_provider_forge.gateway.ratelimit import FileStore, LimitStore, RateLimiter
-from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+from airflow_provider_forge.gateway.budget import Budget, Decision, Priority
+from airflow_provider_forge.gateway.ratelimit import LimitStore, RateLimiter
+from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.redis_program import Redis
 
+LIVE = Priority.LIVE
 SECONDS = 60.0
 PERIOD = 61.0
 """What a limiter keeps as a distance where 60 s are allowed: a margin is added for the way to the gateway."""
@@ -66,22 +67,29 @@ class Process:
 
     _numbers = count()
 
-    def __init__(self, limiter: RateLimiter, machine: Machine, *, live: bool = False) -> None:
+    def __init__(
+        self, limiter: RateLimiter, machine: Machine, *, priority: Priority = Priority.BACKFILL
+    ) -> None:
         self.store: LimitStore = limiter.store
         self.machine = machine
-        self.live = live
-        self.holder = f"holder-{next(self._numbers)}"
+        self.priority = priority
+        self.owner = f"owner-{next(self._numbers)}"
         self.wakes_at: float | None = None
         self.granted_at: float | None = None
         self.placed = False
 
     def step(self) -> bool:
         """Ask for the place; tell whether it is granted."""
-        verdict = self.store.ask(self.holder, live=self.live)
-        self.placed = verdict.placed
-        self.wakes_at = self.machine.now + verdict.seconds
-        self.granted_at = self.machine.now if verdict.granted else None
-        return verdict.granted
+        decision = ask(self.store, self.owner, self.priority)
+        self.placed = decision.placed
+        self.wakes_at = self.machine.now + decision.seconds
+        self.granted_at = self.machine.now if decision.granted else None
+        return decision.granted
+
+
+def ask(store: LimitStore, owner: str, priority: Priority = Priority.BACKFILL) -> Decision:
+    """Ask a store for a slot, once."""
+    return store.transact(lambda budget, now: budget.ask(owner, now, priority=priority))
 
 
 def make_unused(store: LimitStore) -> None:

@@ -1,4 +1,4 @@
-"""One test for each way in which a call can end, over real sockets: see the facts in `read_answer`."""
+"""One test for each way in which a call can end, over real sockets: see the facts in `read_response`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zlib
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -38,6 +39,9 @@ from airflow_provider_forge.sandbox import Fault, Scenario
 from airflow_provider_forge.sandbox import environments as sandbox_environments
 from airflow_provider_forge.sandbox.server import Reply
 from airflow_provider_forge.windows import Window, parse_time
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.gateway.budget import Priority
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 PRODUCTION = Environment("8cb293d5-be08-47ae-a75c-95b89da5ad1d", "production")
@@ -597,14 +601,14 @@ class CountingLimiter:
         self.events: list[str] = []
         self.usage = Usage()
 
-    def acquire(self, *, live: bool, patience: float | None) -> SimpleNamespace:
+    def acquire(self, *, priority: Priority, patience: float | None) -> SimpleNamespace:
         self.events.append("acquired")
         events = self.events
         return SimpleNamespace(
-            waited=1.25, use=lambda: events.append("used"), settle=lambda: events.append("settled")
+            waited=1.25, confirm=lambda: events.append("used"), settle=lambda: events.append("settled")
         )
 
-    def refused(self, credentials: str) -> float:
+    def blocked_for(self, credentials: str) -> float:
         return 0.0
 
 

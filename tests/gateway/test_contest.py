@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_forge.gateway.ratelimit import FileStore
-from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 from airflow_provider_forge.sandbox import SandboxGateway
 
 PROCESSES = 8
@@ -24,8 +23,8 @@ CONTESTANT = """
 import sys, time
 from pathlib import Path
 from airflow_provider_forge.gateway.client import GatewayClient
-from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
-from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+from airflow_provider_forge.gateway.ratelimit import RateLimiter
+from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
 kind, place, seconds, url, email, token, app_id, duration = sys.argv[1:]
 limits = {"calls": 5, "seconds": float(seconds)}
@@ -81,7 +80,7 @@ def store(request, tmp_path) -> list[str]:
     )
     store = FileStore(Path(place)) if kind == "file" else RedisStore(place, "account")
     # Nobody has called: the first calls need not wait for a period.
-    store.change(lambda budget, _now: budget.uses.clear())
+    store.transact(lambda budget, _now: budget.slots.clear())
     return [kind, place]
 
 

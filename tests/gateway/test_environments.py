@@ -18,7 +18,12 @@ from airflow_provider_forge.exceptions import (
     QueryRefused,
     RateLimited,
 )
-from airflow_provider_forge.gateway.environments import LEFT_ALONE, Environment, EnvironmentDirectory, Layers
+from airflow_provider_forge.gateway.environments import (
+    LEFT_ALONE,
+    Environment,
+    EnvironmentDirectory,
+    LayeredStateStore,
+)
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 OTHER_APP = "11111111-2222-4333-8444-555555555555"
@@ -419,7 +424,7 @@ def test_who_waits_for_its_turn_uses_what_was_found_meanwhile(find, atlassian, m
         find("staging", PRODUCTION)
         yield
 
-    directory = EnvironmentDirectory(APP, atlassian.look_up, memory, clock, turn=turn)
+    directory = EnvironmentDirectory(APP, atlassian.look_up, memory, clock, lock=turn)
     assert directory.find(["production", PRODUCTION])
     assert atlassian.look_ups == 1
 
@@ -441,7 +446,7 @@ def test_what_only_one_memory_can_keep_is_known(atlassian, clock):
 
     memories = Forgetful(), Memory()
     for _ in range(3):
-        directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(*memories), clock)
+        directory = EnvironmentDirectory(APP, atlassian.look_up, LayeredStateStore(*memories), clock)
         assert directory.find([PRODUCTION, "staging"])
     assert atlassian.look_ups == 1
 
@@ -450,7 +455,7 @@ def test_the_first_memorys_name_of_an_environment_holds(atlassian, clock):
     first, second = Memory(), Memory()
     first.save({"names": {PRODUCTION: None}})
     second.save({"names": {PRODUCTION: "production", STAGING: "staging"}})
-    directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(first, second), clock)
+    directory = EnvironmentDirectory(APP, atlassian.look_up, LayeredStateStore(first, second), clock)
     assert directory.find([PRODUCTION, STAGING]) == (Environment(PRODUCTION), Environment(STAGING, "staging"))
     assert atlassian.look_ups == 0
     assert first.load()["names"] == second.load()["names"] == {PRODUCTION: None, STAGING: "staging"}
@@ -461,13 +466,13 @@ def test_the_later_look_up_holds(atlassian, clock):
     for memory, ago, uuid in ((first, 2, CUSTOM), (second, 1, PRODUCTION)):
         seen = (clock.now - timedelta(hours=ago)).isoformat()
         memory.save({"seen": seen, "ids": {"production": uuid}})
-    directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(first, second), clock)
+    directory = EnvironmentDirectory(APP, atlassian.look_up, LayeredStateStore(first, second), clock)
     assert directory.find(["production"]) == (Environment(PRODUCTION, "production"),)
 
 
 def test_a_memory_that_cannot_be_read_is_not_empty_and_not_written_over(atlassian, clock):
     first, second = Unreadable(), Memory()
-    directory = EnvironmentDirectory(APP, atlassian.look_up, Layers(first, second), clock)
+    directory = EnvironmentDirectory(APP, atlassian.look_up, LayeredStateStore(first, second), clock)
     with pytest.raises(LedgerUnavailable):
         directory.find([PRODUCTION])
     assert atlassian.look_ups == 0

@@ -19,7 +19,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     UnknownFailure,
 )
-from airflow_provider_forge.gateway.responses import read_answer
+from airflow_provider_forge.gateway.responses import read_response
 
 NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
 SECRET = "s3cr3t-t0ken-of-the-account"
@@ -30,7 +30,7 @@ def failure(body: Any, status: int = 200, headers: dict[str, str] | None = None,
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx.Response(status, content=content, headers=headers)
     with pytest.raises(ForgeError) as caught:
-        read_answer(response, dict, now=NOW, secrets=[SECRET], splittable=False, via=via)
+        read_response(response, dict, now=NOW, secrets=[SECRET], splittable=False, via=via)
     return caught.value
 
 

@@ -16,10 +16,11 @@ import pytest
 
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable
 from airflow_provider_forge.files import open_shared
-from airflow_provider_forge.gateway import ratelimit as ratelimit_module
-from airflow_provider_forge.gateway.ratelimit import LEAST_PATIENCE, LOCK_PATIENCE, FileStore, RateLimiter
+from airflow_provider_forge.gateway import ratelimit_stores as ratelimit_stores_module
+from airflow_provider_forge.gateway.ratelimit import RateLimiter
+from airflow_provider_forge.gateway.ratelimit_stores import LOCK_TIMEOUT, MIN_TIMEOUT, FileStore
 from tests.conftest import make_old
-from tests.gateway.limiting import PERIOD, new_file_limiter
+from tests.gateway.limiting import LIVE, PERIOD, new_file_limiter
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_a_damaged_file_is_told_of(new_limiter, content, caplog):
 def test_what_is_lost_counts_as_the_whole_budget_used_now(new_limiter, machine, loss):
     """After a crash or in a cleaned directory: it may have been used this moment."""
     limiter = new_limiter(calls=2)
-    assert limiter.acquire(live=True).waited == PERIOD, "a new directory tells nothing, either"
-    assert limiter.acquire(live=True).waited == 0
+    assert limiter.acquire(priority=LIVE).waited == PERIOD, "a new directory tells nothing, either"
+    assert limiter.acquire(priority=LIVE).waited == 0
     directory = limiter.store.path.parent
     if loss == "an empty file":
         limiter.store.path.write_bytes(b"")
@@ -56,7 +57,7 @@ def test_what_is_lost_counts_as_the_whole_budget_used_now(new_limiter, machine, 
             path.unlink()
     else:
         shutil.rmtree(directory)
-    assert [limiter.acquire(live=True).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
+    assert [limiter.acquire(priority=LIVE).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
 
 
 def test_one_name_of_the_file_is_enough_to_know_all(new_limiter, machine):
@@ -77,20 +78,20 @@ def test_an_account_that_certainly_has_not_called_need_not_wait(new_limiter):
 def test_what_is_kept_beside_the_record_does_not_make_an_unused_account_wait(new_limiter):
     limiter = new_limiter()
     make_old(limiter.store.path.parent)
-    memory = limiter.store.memory("environments")
+    memory = limiter.store.state_store("environments")
     memory.save({"a": 1})
-    with memory.turn():
+    with memory.lock():
         assert limiter.acquire().waited == 0
-    assert limiter.store.memory("environments").load() == {"a": 1}
+    assert limiter.store.state_store("environments").load() == {"a": 1}
 
 
 def test_a_memory_that_cannot_be_used_is_an_empty_one(new_limiter, caplog):
     limiter = new_limiter()
-    memory = limiter.store.memory("environments")
+    memory = limiter.store.state_store("environments")
     limiter.store.path.with_name("environments.json").mkdir()
     memory.save({"a": 1})
     assert memory.load() == {}
-    assert "nothing is remembered there" in caplog.text
+    assert "nothing is stored there" in caplog.text
 
 
 def test_who_waits_for_want_of_a_record_is_told(new_limiter, caplog):
@@ -120,7 +121,7 @@ def test_a_poisoned_file_costs_a_period_and_nothing_else(new_limiter, content, c
     limiter.acquire()
     limiter.store.path.write_bytes(content)
     assert limiter.acquire().waited == PERIOD
-    assert limiter.refused("a1b2c3") == 0
+    assert limiter.blocked_for("a1b2c3") == 0
     assert "is damaged" in caplog.text
 
 
@@ -146,21 +147,21 @@ def test_a_lock_that_nobody_lets_go_of_is_an_error_that_names_its_holder(new_lim
     limiter = new_limiter()
     limiter.acquire()
     waited = []
-    real = ratelimit_module.open_locked
+    real = ratelimit_stores_module.open_locked
 
     def open_locked(path, *, patience, **options):
         waited.append(patience)
         return real(path, patience=0, **options)
 
-    monkeypatch.setattr(ratelimit_module, "open_locked", open_locked)
+    monkeypatch.setattr(ratelimit_stores_module, "open_locked", open_locked)
     held = open_shared(limiter.store.path)
     fcntl.flock(held, fcntl.LOCK_EX)
     with pytest.raises(RateLimitUnavailable, match=rf"locked by process {os.getpid()} of user ") as caught:
         limiter.acquire(patience=patience)
     assert str(limiter.store.path) in str(caught.value)
-    assert waited == [{0.0: LEAST_PATIENCE, 7.0: 7.0, None: LOCK_PATIENCE}[patience]]
+    assert waited == [{0.0: MIN_TIMEOUT, 7.0: 7.0, None: LOCK_TIMEOUT}[patience]]
     os.close(held)
-    assert limiter.acquire(live=True, patience=patience).waited == 0
+    assert limiter.acquire(priority=LIVE, patience=patience).waited == 0
 
 
 def test_a_fifo_in_its_place_is_refused_at_once(new_limiter):
@@ -185,7 +186,7 @@ def test_a_file_system_that_fails_for_a_moment_is_no_final_error(new_limiter, mo
         patch.setattr(os, "open", fail)
         with pytest.raises(RateLimitUnavailable, match=os.strerror(code)):
             limiter.acquire()
-    assert limiter.acquire(live=True).waited == 0
+    assert limiter.acquire(priority=LIVE).waited == 0
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
@@ -251,7 +252,7 @@ def test_the_file_tells_nothing_but_times_random_names_and_a_short_hash(new_limi
     limiter = new_limiter()
     make_old(limiter.store.path.parent)
     limiter.acquire()
-    limiter.refuse("a1b2c3")
+    limiter.block_credentials("a1b2c3")
     known = json.loads(limiter.store.path.read_bytes())
     ((at, holder, live),) = known.pop("uses")
     assert (at, live) == (1000, False)

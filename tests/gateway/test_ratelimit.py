@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_forge.exceptions import RateLimited, RateLimitUnavailable, RetryableError
-from airflow_provider_forge.gateway.budget import LONGEST_PAUSE, MAX_WAIT, REFUSED_FOR, distance_of, period_of
+from airflow_provider_forge.gateway.budget import BLOCKED_FOR, MAX_PAUSE, MAX_WAIT, distance_of, period_of
 from airflow_provider_forge.gateway.ratelimit import Usage
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (
+    LIVE,
     PERIOD,
     SECONDS,
     Machine,
@@ -51,7 +52,7 @@ def test_the_budget_is_given_at_once_and_then_one_place_a_period_later(new_limit
     assert period_of(SECONDS) == PERIOD
     granted = []
     for _ in range(7):
-        new_limiter(calls=3).acquire(live=True)
+        new_limiter(calls=3).acquire(priority=LIVE)
         granted.append(machine.now - 1000)
     assert granted == [0, 0, 0, PERIOD, PERIOD, PERIOD, 2 * PERIOD]
 
@@ -77,7 +78,7 @@ def test_spreading_costs_nothing_of_the_budget(new_limiter, machine):
 def test_a_live_window_keeps_no_distance(new_limiter):
     limiter = new_limiter(calls=2)
     limiter.acquire()
-    assert limiter.acquire(live=True).waited == 0
+    assert limiter.acquire(priority=LIVE).waited == 0
 
 
 def test_a_place_says_how_long_it_was_waited_for(new_limiter):
@@ -89,7 +90,7 @@ def test_idle_time_is_not_saved_up(new_limiter, machine):
     limiter = new_limiter(calls=2)
     limiter.acquire()
     machine.now += 10 * PERIOD
-    assert [limiter.acquire(live=True).waited for _ in range(3)] == [0, 0, PERIOD]
+    assert [limiter.acquire(priority=LIVE).waited for _ in range(3)] == [0, 0, PERIOD]
 
 
 def test_a_use_is_over_exactly_a_period_later(new_limiter, machine):
@@ -110,14 +111,14 @@ def test_places_count_from_when_the_request_left(new_limiter, machine):
     limiter = new_limiter(calls=1)
     place = limiter.acquire()
     machine.now += 20
-    place.use()
+    place.confirm()
     assert limiter.acquire().waited == PERIOD
 
 
 def test_a_request_that_leaves_late_holds_back_those_who_sleep_already(new_limiter, machine):
     limiter = new_limiter(calls=1, seconds=30)
     place = limiter.acquire()
-    machine.due[1020.0] = place.use
+    machine.due[1020.0] = place.confirm
     limiter.acquire()
     assert machine.now == 1020 + limiter.store.period
     assert machine.slept == [limiter.store.period, 20]
@@ -129,7 +130,7 @@ def test_who_connects_so_long_that_another_went_ahead_waits_again(new_limiter, m
     machine.now += 5 * PERIOD
     limiter.acquire()
     machine.now += 1
-    place.use()
+    place.confirm()
     assert machine.now == 1000 + 6 * PERIOD
     assert limiter.acquire().waited == PERIOD
 
@@ -203,8 +204,8 @@ def test_who_wakes_after_its_place_has_passed_comes_anew(new_limiter, machine):
     limiter = new_limiter(calls=2, seconds=30)
     used = []
     for _ in range(2):
-        limiter.acquire(live=True)
-    slow, frozen, third, fourth = (Process(limiter, machine, live=True) for _ in range(4))
+        limiter.acquire(priority=LIVE)
+    slow, frozen, third, fourth = (Process(limiter, machine, priority=LIVE) for _ in range(4))
     slow.step(), frozen.step()
     machine.now = slow.wakes_at
     assert slow.step()
@@ -245,10 +246,10 @@ def test_a_request_that_leaves_late_holds_back_those_behind_a_dead_process(new_l
 def test_a_live_window_goes_before_the_backfills_that_still_sleep(new_limiter, machine):
     limiter = new_limiter(calls=2, seconds=15)
     for _ in range(2):
-        limiter.acquire(live=True)
+        limiter.acquire(priority=LIVE)
     backfills = [Process(limiter, machine) for _ in range(4)]
     assert not any(process.step() for process in backfills)
-    live = [Process(limiter, machine, live=True) for _ in range(3)]
+    live = [Process(limiter, machine, priority=LIVE) for _ in range(3)]
     assert not any(process.step() for process in live)
     period = limiter.store.period
     assert [process.wakes_at - 1000 for process in live] == [period, period, 2 * period]
@@ -269,7 +270,7 @@ def test_a_live_window_does_not_take_back_a_place_that_is_due(new_limiter, machi
     limiter = new_limiter(calls=1)
     limiter.acquire()
     machine.now += 1
-    backfill, live = Process(limiter, machine), Process(limiter, machine, live=True)
+    backfill, live = Process(limiter, machine), Process(limiter, machine, priority=LIVE)
     backfill.step()
     machine.now = backfill.wakes_at
     assert not live.step()
@@ -284,7 +285,7 @@ def test_whom_a_live_window_overtakes_keeps_its_place(new_limiter, machine):
     machine.now += 1
     backfill = Process(limiter, machine)
     backfill.step()
-    Process(limiter, machine, live=True).step()
+    Process(limiter, machine, priority=LIVE).step()
     assert not backfill.step()
     assert backfill.placed
     assert backfill.wakes_at == 1000 + 2 * PERIOD
@@ -295,7 +296,7 @@ def test_acquire_passes_on_who_is_live(new_limiter, machine):
     limiter.acquire()
     machine.now += 1
     Process(limiter, machine).step()
-    assert limiter.acquire(live=True).waited == PERIOD - 1
+    assert limiter.acquire(priority=LIVE).waited == PERIOD - 1
 
 
 # Patience
@@ -331,7 +332,7 @@ def test_patience_is_for_the_time_until_a_place_is_taken(new_limiter, machine, p
 # A pause, because the gateway counted too many calls
 
 
-@pytest.mark.parametrize(("seconds", "length"), [(17, 17), (0, 0), (None, PERIOD), (1e9, LONGEST_PAUSE)])
+@pytest.mark.parametrize(("seconds", "length"), [(17, 17), (0, 0), (None, PERIOD), (1e9, MAX_PAUSE)])
 def test_a_pause_holds_for_all_who_share_the_account(new_limiter, machine, seconds, length):
     new_limiter(calls=2).pause(seconds)
     assert new_limiter(calls=2).acquire().waited == pytest.approx(length)
@@ -367,7 +368,7 @@ def test_who_would_sleep_through_a_long_pause_loses_its_place(new_limiter, machi
     assert not process.step()
     assert not process.placed
     assert process.wakes_at == 1000 + 600 - MAX_WAIT
-    assert [use[1] for use in kept(limiter)["uses"]] != [process.holder]
+    assert [use[1] for use in kept(limiter)["uses"]] != [process.owner]
     machine.now = process.wakes_at
     assert not process.step()
     assert process.placed
@@ -378,7 +379,7 @@ def test_a_place_that_was_granted_waits_for_a_pause_that_comes_before_it_is_used
     limiter = new_limiter(calls=2)
     place = limiter.acquire()
     limiter.pause(30)
-    place.use()
+    place.confirm()
     assert (machine.now, place.waited) == (1030, 30)
 
 
@@ -387,8 +388,8 @@ def test_a_place_that_was_granted_waits_for_a_pause_that_comes_before_it_is_used
 
 def slow_call(limiter: RateLimiter, machine: Machine, seconds: float) -> None:
     """Make a call whose answer begins so many seconds after it left."""
-    place = limiter.acquire(live=True)
-    place.use()
+    place = limiter.acquire(priority=LIVE)
+    place.confirm()
     machine.now += seconds
     place.settle()
 
@@ -430,13 +431,13 @@ def test_a_request_that_arrives_after_a_period_still_counts(new_limiter, machine
 def test_requests_that_arrive_in_another_order_than_they_left_keep_the_limit(new_limiter, machine):
     limiter = new_limiter(calls=2)
     arrived = []
-    slow, quick = (limiter.acquire(live=True) for _ in range(2))
+    slow, quick = (limiter.acquire(priority=LIVE) for _ in range(2))
     for place, moment in ((quick, 1005.0), (slow, 1040.0)):
         machine.now = moment
         place.settle()
         arrived.append(moment)
     for _ in range(4):
-        limiter.acquire(live=True)
+        limiter.acquire(priority=LIVE)
         arrived.append(machine.now)
     assert over_limit(arrived, 2, SECONDS) == 0
     assert arrived[2:4] == pytest.approx([1005 + SECONDS, 1040 + SECONDS])
@@ -452,7 +453,7 @@ def test_a_store_that_fails_once_the_call_was_made_does_not_fail_the_call(
     def fail(*_, **__):
         raise RateLimitUnavailable("not there")
 
-    monkeypatch.setattr(type(limiter.store), "change", fail)
+    monkeypatch.setattr(type(limiter.store), "transact", fail)
     place.settle()
     assert "not there" in caplog.text
 
@@ -461,27 +462,27 @@ def test_a_store_that_fails_once_the_call_was_made_does_not_fail_the_call(
 
 
 def test_refused_credentials_are_known_to_all_for_a_quarter_of_an_hour(new_limiter, machine):
-    new_limiter().refuse("a1b2c3")
-    assert new_limiter().refused("a1b2c3") == REFUSED_FOR == 15 * 60
-    assert new_limiter().refused("d4e5f6") == 0
-    machine.now += REFUSED_FOR - 1
-    assert new_limiter().refused("a1b2c3") == 1
+    new_limiter().block_credentials("a1b2c3")
+    assert new_limiter().blocked_for("a1b2c3") == BLOCKED_FOR == 15 * 60
+    assert new_limiter().blocked_for("d4e5f6") == 0
+    machine.now += BLOCKED_FOR - 1
+    assert new_limiter().blocked_for("a1b2c3") == 1
     machine.now += 1
-    assert new_limiter().refused("a1b2c3") == 0
+    assert new_limiter().blocked_for("a1b2c3") == 0
     assert not kept(new_limiter())["refusals"]
 
 
 def test_refused_credentials_of_two_connections_are_both_known(new_limiter):
     limiter = new_limiter()
-    limiter.refuse("a1b2c3")
-    limiter.refuse("d4e5f6")
-    assert [limiter.refused(name) for name in ("a1b2c3", "d4e5f6")] == [REFUSED_FOR] * 2
+    limiter.block_credentials("a1b2c3")
+    limiter.block_credentials("d4e5f6")
+    assert [limiter.blocked_for(name) for name in ("a1b2c3", "d4e5f6")] == [BLOCKED_FOR] * 2
 
 
 def test_a_refusal_takes_no_place(new_limiter):
     limiter = new_limiter(calls=1)
-    limiter.refuse("a1b2c3")
-    limiter.refused("a1b2c3")
+    limiter.block_credentials("a1b2c3")
+    limiter.blocked_for("a1b2c3")
     assert limiter.acquire().waited == 0
 
 
@@ -505,7 +506,7 @@ def test_a_damaged_record_counts_as_the_whole_budget_used_now(new_limiter, machi
     limiter.acquire()
     spoil(limiter, content)
     machine.now += 30
-    assert [limiter.acquire(live=True).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
+    assert [limiter.acquire(priority=LIVE).waited for _ in range(3)] == [PERIOD, 0, PERIOD]
 
 
 def test_after_a_restart_of_the_machine_the_whole_budget_counts_as_used_now(new_limiter):
@@ -514,10 +515,10 @@ def test_after_a_restart_of_the_machine_the_whole_budget_counts_as_used_now(new_
     before.acquire()
     before.acquire()
     before.pause(70)
-    before.refuse("a1b2c3")
+    before.block_credentials("a1b2c3")
     after = new_limiter(calls=2, machine=Machine(now=7.0))
-    assert after.refused("a1b2c3") == REFUSED_FOR
-    assert [after.acquire(live=True).waited for _ in range(3)] == pytest.approx([70, 0, PERIOD])
+    assert after.blocked_for("a1b2c3") == BLOCKED_FOR
+    assert [after.acquire(priority=LIVE).waited for _ in range(3)] == pytest.approx([70, 0, PERIOD])
 
 
 def test_a_clock_that_is_put_back_a_little_costs_as_little(new_limiter, machine):

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_forge.gateway.budget import Budget
+from airflow_provider_forge.gateway.budget import Budget, Priority
 from airflow_provider_forge.sandbox import over_limit
-from tests.gateway.limiting import Machine, Process, kept, make_unused, new_file_limiter, new_redis_limiter
+from tests.gateway.limiting import (
+    Machine,
+    Process,
+    ask,
+    kept,
+    make_unused,
+    new_file_limiter,
+    new_redis_limiter,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_forge.gateway.ratelimit import RateLimiter
@@ -51,7 +59,8 @@ class Simulation:
             self.limiter.pause(length)
             self.paused_until = max(self.paused_until, self.machine.now + length)
         elif process is None:
-            self.living[number] = Process(self.limiter, self.machine, live=number >= 4)
+            priority = Priority.LIVE if number >= 4 else Priority.BACKFILL
+            self.living[number] = Process(self.limiter, self.machine, priority=priority)
             self.living[number].step()
         elif process.granted_at is not None:
             self.use(number)
@@ -89,11 +98,11 @@ def test_no_span_ever_holds_more_uses_than_allowed(tmp_path_factory, redis_of_al
 
 
 VERBS = st.one_of(
-    st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.booleans()),
-    st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.booleans()),
+    st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.sampled_from(Priority)),
+    st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.sampled_from(Priority)),
     st.tuples(st.just("pause"), st.sampled_from([None, 0, 3.5, 59, 61, 500, 1e6])),
-    st.tuples(st.just("refuse"), st.sampled_from("xy")),
-    st.tuples(st.just("refused"), st.sampled_from("xy")),
+    st.tuples(st.just("block_credentials"), st.sampled_from("xy")),
+    st.tuples(st.just("blocked_for"), st.sampled_from("xy")),
     st.tuples(st.just("settle"), st.sampled_from("abcdef")),
 )
 DELTAS = st.sampled_from([0.0, 0.0, 0.25, 3.0, 15.0, 30.5, 61.0, 300.0, -0.5, -900.0])
@@ -110,15 +119,16 @@ def test_the_store_says_what_the_budget_says(redis_of_all, steps, calls):
     for (verb, *what), delta in steps:
         machine.now += delta
         if verb == "ask":
-            holder, live = what
-            expected, said = budget.ask(holder, machine.now, live=live), store.ask(holder, live=live)
+            owner, priority = what
+            expected, said = budget.ask(owner, machine.now, priority=priority), ask(store, owner, priority)
             assert said.placed == expected.placed
             assert said.seconds == pytest.approx(expected.seconds, abs=1e-5)
         elif verb == "settle":
             budget.settle(*what, machine.now - store.margin, machine.now)
-            store.settle(*what)
+            store.transact(lambda stored, now, what=what: stored.settle(*what, now - store.margin, now))
         else:
             expected = getattr(budget, verb)(*what, machine.now)
-            assert getattr(store, verb)(*what) == pytest.approx(expected, abs=1e-5)
+            said = store.transact(lambda stored, now, verb=verb, what=what: getattr(stored, verb)(*what, now))
+            assert said == pytest.approx(expected, abs=1e-5)
         # However often it is written and read again, nothing is lost.
         budget = Budget.from_json(budget.to_json(), calls, store.period)

@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge import redis_client as redis_server_module
+from airflow_provider_forge import redis_client as redis_client_module
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable, RetryableError
-from airflow_provider_forge.gateway import ratelimit_redis as ratelimit_redis_module
+from airflow_provider_forge.gateway import ratelimit_stores as ratelimit_stores_module
 from airflow_provider_forge.gateway.ratelimit import RateLimiter
-from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+from airflow_provider_forge.gateway.ratelimit_stores import RedisStore
 from demo.processes import free_ports
-from tests.gateway.limiting import ClockedRedisStore, Machine, Process, make_unused, new_redis_limiter
+from tests.gateway.limiting import (
+    LIVE,
+    ClockedRedisStore,
+    Machine,
+    Process,
+    ask,
+    make_unused,
+    new_redis_limiter,
+)
 from tests.redis_program import Redis
 
 if TYPE_CHECKING:
@@ -34,7 +42,7 @@ PASSWORD = "c4n4ry/p4ss word"
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Do not wait for long for a server that is not there."""
-    monkeypatch.setattr(redis_server_module, "TIMEOUT", 0.3)
+    monkeypatch.setattr(redis_client_module, "TIMEOUT", 0.3)
 
 
 # The clock is the server's
@@ -45,7 +53,7 @@ def test_the_clock_is_the_servers(redis_server, monkeypatch):
     store = RedisStore(redis_server.url, "account", seconds=3)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    store.refuse("a1b2c3")
+    RateLimiter(store).block_credentials("a1b2c3")
     seconds, microseconds = redis_server.client.time()
     record = json.loads(redis_server.client.get(store.key))
     assert 0 <= seconds + microseconds / 1e6 - float(record["as_of"]) < 10
@@ -53,7 +61,7 @@ def test_the_clock_is_the_servers(redis_server, monkeypatch):
 
 def test_times_keep_their_microseconds(redis_server):
     machine = Machine(now=1_800_000_000.123456)
-    new_redis_limiter(redis_server, machine, calls=1).store.ask("a", live=False)
+    ask(new_redis_limiter(redis_server, machine, calls=1).store, "a")
     ((at, _, _),) = json.loads(redis_server.client.get("airflow-provider-forge:account"))["uses"]
     assert at == 1800000000.123456
 
@@ -68,10 +76,10 @@ def test_a_record_of_an_earlier_version_is_read(redis_server):
         "paused_until": "0.000000",
     }
     redis_server.client.set(store.key, json.dumps({**record, "refusals": {"a1b2c3": "1100.000000"}}))
-    assert store.refused("a1b2c3") == 100
+    assert RateLimiter(store).blocked_for("a1b2c3") == 100
     # Lua writes an empty table as an object.
     redis_server.client.set(store.key, json.dumps({**record, "uses": {}, "refusals": {}}))
-    assert store.ask("b", live=True).granted
+    assert ask(store, "b", LIVE).granted
 
 
 # What it keeps
@@ -80,7 +88,7 @@ def test_a_record_of_an_earlier_version_is_read(redis_server):
 def test_it_keeps_one_key_for_an_account_with_times_random_names_and_a_short_hash(redis_server):
     store = new_redis_limiter(redis_server, Machine()).store
     Process(RateLimiter(store), store.machine).step()
-    store.refuse("a1b2c3")
+    RateLimiter(store).block_credentials("a1b2c3")
     assert set(redis_server.client.keys()) == {"clock", "airflow-provider-forge:account"}
     record = json.loads(redis_server.client.get(store.key))
     assert set(record) == {"run", "as_of", "uses", "paused_until", "refusals"}
@@ -92,17 +100,17 @@ def test_accounts_have_budgets_of_their_own(redis_server):
     other.key += "-2"
     make_unused(one)
     make_unused(other)
-    assert one.ask("a", live=False).granted
-    assert other.ask("b", live=False).granted
-    assert not one.ask("c", live=False).granted
+    assert ask(one, "a").granted
+    assert ask(other, "b").granted
+    assert not ask(one, "c").granted
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        lambda store: store.ask("a", live=False),
-        lambda store: store.pause(100),
-        lambda store: store.refuse("a1b2c3"),
+        lambda store: ask(store, "a"),
+        lambda store: RateLimiter(store).pause(100),
+        lambda store: RateLimiter(store).block_credentials("a1b2c3"),
     ],
 )
 def test_it_never_expires(redis_server, event):
@@ -116,11 +124,11 @@ def test_a_key_that_is_gone_counts_as_the_whole_budget_used_now(redis_server):
     """Evicted, flushed, or not yet on the replica that took over."""
     store = ClockedRedisStore(redis_server, Machine(), calls=2)
     make_unused(store)
-    assert [store.ask(holder, live=True).granted for holder in "abc"] == [True, True, False]
+    assert [ask(store, owner, LIVE).granted for owner in "abc"] == [True, True, False]
     redis_server.client.delete(store.key)
-    assert [store.ask(holder, live=True).granted for holder in "def"] == [False, False, False]
+    assert [ask(store, owner, LIVE).granted for owner in "def"] == [False, False, False]
     store.machine.now += store.period
-    assert [store.ask(holder, live=True).granted for holder in "def"] == [True, True, False]
+    assert [ask(store, owner, LIVE).granted for owner in "def"] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -129,9 +137,9 @@ def test_a_key_that_is_gone_counts_as_the_whole_budget_used_now(redis_server):
 def test_a_poisoned_record_costs_a_period_and_nothing_else(redis_server, text):
     store = ClockedRedisStore(redis_server, Machine(), calls=1)
     redis_server.client.set(store.key, text)
-    assert store.ask("a", live=False).seconds == pytest.approx(1)
+    assert ask(store, "a").seconds == pytest.approx(1)
     store.machine.now += store.period
-    assert store.ask("a", live=False).granted
+    assert ask(store, "a").granted
 
 
 def test_a_change_that_another_process_overtakes_is_made_again(redis_server):
@@ -142,34 +150,34 @@ def test_a_change_that_another_process_overtakes_is_made_again(redis_server):
     def action(budget, now):
         overtaken.append(now)
         if len(overtaken) < 3:
-            other.refuse(f"a{len(overtaken)}")
-        return budget.refuse("b", now)
+            RateLimiter(other).block_credentials(f"a{len(overtaken)}")
+        return budget.block_credentials("b", now)
 
     slept = []
     store._sleep = slept.append
-    store.change(action)
+    store.transact(action)
     assert (len(overtaken), len(slept)) == (3, 2)
     assert slept[0] < slept[1] * 1.6
-    assert all(store.refused(name) > 0 for name in ("a1", "a2", "b"))
+    assert all(RateLimiter(store).blocked_for(name) > 0 for name in ("a1", "a2", "b"))
 
 
 def test_a_change_that_is_always_overtaken_is_an_error_in_the_end(redis_server, monkeypatch):
-    monkeypatch.setattr(ratelimit_redis_module, "PATIENCE", 0.0)
+    monkeypatch.setattr(ratelimit_stores_module, "CONFLICT_TIMEOUT", 0.0)
     store, other = (ClockedRedisStore(redis_server, Machine(), calls=2) for _ in range(2))
     numbers = count()
 
     def action(budget, now):
-        other.refuse(f"a{next(numbers)}")
-        return budget.refuse("b", now)
+        RateLimiter(other).block_credentials(f"a{next(numbers)}")
+        return budget.block_credentials("b", now)
 
     with pytest.raises(RateLimitUnavailable, match="Too many tasks"):
-        store.change(action)
+        store.transact(action)
 
 
 def test_a_record_of_another_type_counts_as_the_whole_budget_used_now(redis_server):
     store = ClockedRedisStore(redis_server, Machine(), calls=1)
     redis_server.client.lpush(store.key, "x")
-    assert store.ask("a", live=False).seconds == pytest.approx(1)
+    assert ask(store, "a").seconds == pytest.approx(1)
     assert redis_server.client.type(store.key) == "string"
 
 
@@ -185,23 +193,23 @@ def own_server(tmp_path) -> Iterator[Redis]:
 def test_a_server_that_has_just_been_started_may_have_forgotten(own_server):
     """So the whole budget counts as used then, and nobody goes over the limit because Redis crashed."""
     store = RedisStore(own_server.url, "account", calls=2, seconds=60)
-    verdict = store.ask("a", live=False)
+    verdict = ask(store, "a")
     assert not verdict.granted
     # It is 61 s from the first time that somebody asked.
     assert not verdict.placed
     assert verdict.seconds == pytest.approx(1, abs=0.1)
-    assert store.ask("a", live=False).seconds <= verdict.seconds, "and not from each time"
+    assert ask(store, "a").seconds <= verdict.seconds, "and not from each time"
 
 
 def test_a_record_from_another_run_of_the_server_may_lack_the_last_uses(redis_server):
     store = ClockedRedisStore(redis_server, Machine(), calls=2)
     make_unused(store)
-    store.ask("a", live=True)
+    ask(store, "a", LIVE)
     record = json.loads(redis_server.client.get(store.key))
     redis_server.client.set(store.key, json.dumps({**record, "run": "another"}))
-    assert [store.ask(holder, live=True).granted for holder in "bc"] == [False, False]
+    assert [ask(store, owner, LIVE).granted for owner in "bc"] == [False, False]
     store.machine.now += store.period
-    assert [store.ask(holder, live=True).granted for holder in "bcd"] == [True, True, False]
+    assert [ask(store, owner, LIVE).granted for owner in "bcd"] == [True, True, False]
 
 
 # One that is not there
@@ -212,8 +220,8 @@ def test_a_server_that_is_not_there_is_no_unlimited_client(quick):
     limiter = RateLimiter(RedisStore(f"redis://127.0.0.1:{port}", "account"))
     for use in (
         limiter.acquire,
-        lambda: limiter.refused("a1b2c3"),
-        lambda: limiter.refuse("a1b2c3"),
+        lambda: limiter.blocked_for("a1b2c3"),
+        lambda: limiter.block_credentials("a1b2c3"),
         lambda: limiter.pause(5),
     ):
         with pytest.raises(RateLimitUnavailable) as caught:
@@ -228,7 +236,7 @@ def test_a_server_that_does_not_answer(quick):
         store = RedisStore(f"redis://127.0.0.1:{silent.getsockname()[1]}", "account")
         began = time.monotonic()
         with pytest.raises(RateLimitUnavailable, match="TimeoutError"):
-            store.ask("a", live=False)
+            ask(store, "a")
         assert time.monotonic() - began < 10
 
 
@@ -243,26 +251,26 @@ def test_a_server_that_goes_away_while_somebody_sleeps(tmp_path, quick):
 
 
 def test_a_server_that_stands_still_for_a_moment_is_waited_for(own_server, monkeypatch):
-    monkeypatch.setattr(redis_server_module, "TIMEOUT", 1.0)
+    monkeypatch.setattr(redis_client_module, "TIMEOUT", 1.0)
     store = RedisStore(own_server.url, "account")
-    store.ask("a", live=False)
+    ask(store, "a")
     os.kill(own_server.pid, signal.SIGSTOP)
     threading.Timer(1.3, os.kill, (own_server.pid, signal.SIGCONT)).start()
-    assert store.refused("a1b2c3") == 0
+    assert RateLimiter(store).blocked_for("a1b2c3") == 0
 
 
 def test_connections_that_the_server_has_closed_are_made_anew(redis_server):
     store = RedisStore(redis_server.url, "account")
-    store.refuse("a1b2c3")
+    RateLimiter(store).block_credentials("a1b2c3")
     redis_server.client.client_kill_filter(_type="normal")
-    assert store.refused("a1b2c3") > 0
+    assert RateLimiter(store).blocked_for("a1b2c3") > 0
 
 
 def test_scripts_that_the_server_has_forgotten_are_sent_again(redis_server):
     store = RedisStore(redis_server.url, "account")
-    store.refuse("a1b2c3")
+    RateLimiter(store).block_credentials("a1b2c3")
     redis_server.client.script_flush()
-    assert store.refused("a1b2c3") > 0
+    assert RateLimiter(store).blocked_for("a1b2c3") > 0
 
 
 # Passwords
@@ -277,8 +285,8 @@ def test_a_password_is_never_shown(tmp_path, password, caplog):
         url = f"redis://{f':{quote(password)}@' * bool(password)}{server.address}"
         store = RedisStore(url, "account")
         with pytest.raises(RateLimitUnavailable) as caught:
-            store.ask("a", live=False)
-        assert RedisStore(server.url, "account", seconds=1).refused("a1b2c3") == 0
+            ask(store, "a")
+        assert RateLimiter(RedisStore(server.url, "account", seconds=1)).blocked_for("a1b2c3") == 0
     printed = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value)) + caplog.text
     assert "c4n4ry" not in printed
     assert server.address in caught.value.message
@@ -318,7 +326,7 @@ def test_tls_is_spoken_to_rediss(quick):
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(RateLimitUnavailable):
-            store.ask("a", live=False)
+            ask(store, "a")
         thread.join()
     assert first == [b"\x16"], "the first byte of a TLS handshake"
 

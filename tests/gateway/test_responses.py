@@ -21,7 +21,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     WindowTooLarge,
 )
-from airflow_provider_forge.gateway.responses import GatewayResponse, read_answer
+from airflow_provider_forge.gateway.responses import GatewayResponse, read_response
 
 NOW = datetime(2021, 5, 10, 10, 59, 30, tzinfo=timezone.utc)
 
@@ -36,7 +36,7 @@ def read(
 ) -> GatewayResponse:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx.Response(status, content=content, headers=headers)
-    return read_answer(response, kind, now=NOW, secrets=["s3cr3t-t0ken"], splittable=splittable)
+    return read_response(response, kind, now=NOW, secrets=["s3cr3t-t0ken"], splittable=splittable)
 
 
 def failure(*arguments: Any, **options: Any) -> ForgeError:
@@ -68,7 +68,7 @@ def test_what_is_kept_of_a_good_answer_is_no_copy():
     read(b'{"data":{"a":[]}}', kind=Kept)
     response = httpx.Response(200, content=body)
     tracemalloc.start()
-    answer = read_answer(response, Kept, now=NOW, secrets=(), splittable=True)
+    answer = read_response(response, Kept, now=NOW, secrets=(), splittable=True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(answer.data.a) > 2 * 10**6

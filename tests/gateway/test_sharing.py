@@ -7,12 +7,14 @@ import threading
 import pytest
 
 from airflow_provider_forge.exceptions import CredentialsRefused, RateLimited, WindowExpired
-from airflow_provider_forge.gateway.budget import LONGEST_PAUSE, MAX_WAIT, REFUSED_FOR
+from airflow_provider_forge.gateway.budget import BLOCKED_FOR, MAX_PAUSE, MAX_WAIT
 from airflow_provider_forge.gateway.client import ATTEMPTS
 from airflow_provider_forge.gateway.environments import Environment
-from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
+from airflow_provider_forge.gateway.ratelimit import RateLimiter
+from airflow_provider_forge.gateway.ratelimit_stores import FileStore
 from airflow_provider_forge.sandbox import Fault, Scenario
-from tests.gateway.limiting import PERIOD, kept, make_unused, new_file_limiter, new_redis_limiter
+from tests.gateway.limiting import LIVE, PERIOD, kept, make_unused, new_file_limiter, new_redis_limiter
+from tests.gateway.limiting import ask as ask_store
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 PRODUCTION = Environment("8cb293d5-be08-47ae-a75c-95b89da5ad1d", "production")
@@ -81,7 +83,7 @@ def test_a_call_too_many_is_made_again_after_the_wait_that_the_gateway_asks_for(
 
 def test_the_pause_is_everybodys(gateway, ask, new_limiter, machine):
     gateway.add_fault(Fault("status", status=429, retry_after="17", first=1))
-    machine.due[1001.0] = lambda: waited.append(new_limiter().store.ask("another", live=True).seconds)
+    machine.due[1001.0] = lambda: waited.append(ask_store(new_limiter().store, "another", LIVE).seconds)
     waited: list[float] = []
     ask(gateway, new_limiter())
     assert waited == [pytest.approx(16)]
@@ -115,7 +117,7 @@ def test_a_gateway_that_never_lets_us_in_is_an_error_in_the_end(gateway, ask, ne
     assert new_limiter().acquire().waited == pytest.approx(17), "and the pause holds after it"
 
 
-@pytest.mark.parametrize(("asked", "length"), [(600, 600), (23 * 3600, LONGEST_PAUSE)])
+@pytest.mark.parametrize(("asked", "length"), [(600, 600), (23 * 3600, MAX_PAUSE)])
 def test_a_long_pause_is_not_slept_through_by_who_has_no_patience(
     gateway, ask, new_limiter, machine, asked, length
 ):
@@ -157,7 +159,7 @@ def test_refused_credentials_are_not_tried_again_for_a_quarter_of_an_hour(
     for words in ("refused the credentials at 20:00:10", "before 20:15:10", "password", "login", "at once"):
         assert words in second.value.message
     assert "expired-token" not in second.value.message
-    machine.now += REFUSED_FOR - 300
+    machine.now += BLOCKED_FOR - 300
     with pytest.raises(CredentialsRefused):
         ask(gateway, new_limiter(), api_token="expired-token")
     assert len(gateway.calls) == 2
@@ -184,7 +186,7 @@ def test_who_is_refused_takes_no_place(gateway, ask, new_limiter):
     for _ in range(10):
         with pytest.raises(CredentialsRefused):
             ask(gateway, new_limiter(), api_token="expired-token")
-    assert [new_limiter().acquire(live=True).waited for _ in range(4)] == [0] * 4
+    assert [new_limiter().acquire(priority=LIVE).waited for _ in range(4)] == [0] * 4
 
 
 def test_forty_queued_windows_make_five_bad_calls_at_most(gateway, ask, tmp_path, machine):

@@ -42,7 +42,7 @@ class Sender:
         self.transport = Transport(url, auth, ("s3cr3t-t0ken",), usage=self.usage, timeout=timeout)
 
     def post(self, *, splittable: bool = True) -> httpx.Response:
-        place = SimpleNamespace(use=self._use)
+        place = SimpleNamespace(confirm=self._use, settle=lambda: None)
         return self.transport.post({"query": "q"}, place, splittable=splittable)[0]
 
     def _use(self) -> None:
@@ -77,7 +77,7 @@ def test_an_answer_arrives_whole_in_each_coding(coding, body):
 
 
 @pytest.mark.parametrize("codings", [1, 2, 3])
-@pytest.mark.parametrize(("of_window", "kind"), [(True, WindowTooLarge), (False, GatewayUnavailable)])
+@pytest.mark.parametrize(("splittable", "kind"), [(True, WindowTooLarge), (False, GatewayUnavailable)])
 def test_the_limit_holds_for_what_is_unpacked_codings_in_codings_included(
     monkeypatch, codings, splittable, kind
 ):

@@ -25,9 +25,10 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
     WindowExpired,
 )
+from airflow_provider_forge.gateway.budget import Priority
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
-from airflow_provider_forge.gateway.ratelimit import FileStore, RateLimiter
-from airflow_provider_forge.gateway.ratelimit_redis import RedisStore
+from airflow_provider_forge.gateway.ratelimit import RateLimiter
+from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 from airflow_provider_forge.hooks import forge as forge_module
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
@@ -552,9 +553,9 @@ def test_a_window_that_ended_less_than_two_hours_ago_goes_before_older_ones(
     asked: list[bool] = []
     acquire = RateLimiter.acquire
 
-    def spy(self, *, live, patience):
-        asked.append(live)
-        return acquire(self, live=live, patience=patience)
+    def spy(self, *, priority, patience):
+        asked.append(priority is Priority.LIVE)
+        return acquire(self, priority=priority, patience=patience)
 
     monkeypatch.setattr(RateLimiter, "acquire", spy)
     end = datetime.now(timezone.utc) - timedelta(minutes=age)
@@ -674,8 +675,8 @@ def test_a_bad_connection_of_type_redis(connection, monkeypatch, store, fields, 
 def test_a_gateway_is_one_memory_however_its_url_is_written(connection, variables, host):
     """Otherwise how an environment is called would be settled anew, and its series could fork."""
     connection(host=host)
-    ForgeMetricsHook()._directory()._memory.save({})
-    assert list(variables) == [f"forge_environments_{APP}_api.atlassian.com"]
+    key = ForgeMetricsHook()._directory(Priority.BACKFILL)._store._stores[0].key
+    assert key == f"forge_environments_{APP}_api.atlassian.com"
 
 
 # What parsing a DAG file may do

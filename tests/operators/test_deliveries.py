@@ -233,14 +233,15 @@ def test_the_record_says_nothing_that_is_secret(recorded, gateway, tmp_path, var
     assert not any(gateway.api_token in text or gateway.email in text for text in kept)
 
 
-def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
+def test_damaged_records_count_as_lost_and_make_their_points_ambiguous(recorded, sink, tmp_path):
     run()
     sent = len(sink.points)
     for path in (tmp_path / "ledger").rglob("2*.json"):
         path.write_text("{half")
-    with pytest.raises(Exception, match="ledger cannot be read"):
-        run()
+    with pytest.raises(AirflowFailException, match="on_ambiguous='resend'"):
+        run(on_ambiguous="fail")
     assert len(sink.points) == sent
+    assert run()["ambiguous"] == sent
 
 
 def test_a_lost_record_is_noticed_by_the_variable_that_says_there_was_one(

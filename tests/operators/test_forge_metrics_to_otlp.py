@@ -438,7 +438,7 @@ def test_duplicates_are_sent_as_they_are_and_warned_about(gateway, sink, connect
     gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))
     summary = run()
     assert summary["sent"] == 2 * generated(gateway, QUARTER).total()
-    assert "points came twice" in caplog.text
+    assert "duplicate points" in caplog.text
 
 
 def test_the_connections_are_not_templated():

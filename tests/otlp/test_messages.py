@@ -190,7 +190,7 @@ def test_what_is_selected_is_what_was_chosen(resource_metrics, data):
 
 
 def whole(resource_metrics: list) -> Counter[str]:
-    """Return each point with all that is around it."""
+    """Return each point with its resource, scope and metric."""
     found = []
     for resource in resource_metrics:
         for scope in resource.get("scopeMetrics") or ():

@@ -109,13 +109,13 @@ def test_conflicts(metrics, conflicts):
     ("odd", "words"),
     [
         (Anomalies(), ""),
-        (Anomalies(duplicates=2), "2 points came twice"),
+        (Anomalies(duplicates=2), "2 duplicate points"),
         (Anomalies(overlaps=3), "3 points overlap others of their series"),
         (
             Anomalies(1, 2, ("a", "b")),
             (
-                "1 points came twice; 2 points overlap others of their series;"
-                " more than one type or unit for a, b"
+                "1 duplicate points; 2 points overlap others of their series;"
+                " conflicting types or units of a, b"
             ),
         ),
     ],

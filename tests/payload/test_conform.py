@@ -45,21 +45,21 @@ def identity(app=APP, environments=NAMES, **more) -> Identity:
 
 
 def attributes(resource_metrics: dict) -> dict:
-    """Return the resource's attributes; of an `AnyValue`, what is in it."""
+    """Return the resource's attributes, with the contents of each `AnyValue`."""
     return {
         pair["key"]: next(iter(pair["value"].values())) for pair in resource_metrics["resource"]["attributes"]
     }
 
 
 def resource_of(data_point: dict, who: Identity | None = None, source: dict | None = None) -> dict:
-    """Return the resource attributes that a point gets."""
+    """Return the resource attributes of a conformed point."""
     given = {**entry(metric("n", data_point)), "resource": source}
     (resource_metrics,) = conform([given], who or identity())
     return attributes(resource_metrics)
 
 
 def only_metric(given: dict) -> dict:
-    """Return what becomes of a metric."""
+    """Return the conformed metric."""
     (resource_metrics,) = conform([entry(given)], identity())
     (scope_metrics,) = resource_metrics["scopeMetrics"]
     (right,) = scope_metrics["metrics"]

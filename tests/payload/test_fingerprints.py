@@ -71,7 +71,7 @@ def of(
     kind: str = "sum",
     environments: tuple[str, ...] = (PRODUCTION,),
 ) -> Fingerprint:
-    """Return the fingerprint of a point that is alone in its answer."""
+    """Return the fingerprint of the only point of a payload."""
     answer = [entry({"name": name, kind: {"dataPoints": [data_point]}})]
     (only,) = fingerprint_points(answer, environments=environments, minute=0)
     return only
@@ -95,7 +95,7 @@ def assert_same_point_of_another_value(one: Fingerprint, other: Fingerprint) -> 
 
 
 def test_it_is_the_same_for_good():
-    """To change it is to send everything once more that any ledger has on record."""
+    """A changed fingerprint would send every recorded point again."""
     data_point = point(**TIMES, asInt="8")
     data_point["attributes"].append(text("contextAri", "ari:cloud:compass::site/1"))
     unknown = {"name": "load", "sketch": {"dataPoints": [{"asInt": "1"}]}}
@@ -124,7 +124,7 @@ def test_those_of_the_sample_are_what_they_were_in_the_first_version(sample):
     assert in_words(found) == RECORDED["sample"]
 
 
-def test_a_mark_is_16_letters_in_base64_without_padding():
+def test_a_point_hash_is_16_characters_in_base64_without_padding():
     letters = base64.b64encode(of(point()).point_hash)
     assert HASH_BYTES == len(of(point()).point_hash) == 12
     assert len(letters) == 16
@@ -334,7 +334,7 @@ def test_the_minute_is_that_of_the_points_time(nanoseconds, minute):
 
 @pytest.mark.parametrize("time", [{}, {"timeUnixNano": None}, {"timeUnixNano": "0"}])
 def test_a_point_without_a_time_is_one_of_the_minute_asked_for(time):
-    """Else all of them, from whatever window, would be in one entry, where equal ones count as sent."""
+    """Otherwise equal points of different windows would share a record and count as delivered."""
     (only,) = fingerprint_points(
         [entry(metric("n", point(**time)))], environments=[PRODUCTION], minute=29_923_500
     )

@@ -1,4 +1,4 @@
-"""The fast way of reading an answer and the complete one have one outcome, whatever comes."""
+"""The fast payload and its fallback have the same result for any payload."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def source(content, protocol=HTTP_PROTOBUF, identity=IDENTITY) -> GatewayPayload
 
 
 def outcome(make, part):
-    """Return all that can be had from an answer read in one way; MalformedOtlp where it is malformed."""
+    """Return all results of a payload; MalformedOtlp if it is malformed."""
     try:
         content = make()
         everything = range(len(content.fingerprints))
@@ -57,7 +57,7 @@ def outcome(make, part):
 
 
 parts = st.sampled_from([slice(0, None, 2), slice(None, None, -3), slice(1, None)])
-"""Of an answer's points."""
+"""Selections of a payload's points."""
 
 
 @pytest.mark.parametrize("identity", [IDENTITY, None], ids=["conform", "raw"])
@@ -76,7 +76,7 @@ def test_both_ways_have_one_outcome(protocol, identity, content, part):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_fingerprints_are_what_they_were_in_the_first_version(protocol, sample):
+def test_fingerprints_are_those_of_the_first_version(protocol, sample):
     ways = set()
     for answer in RECORDED["answers"]:
         given = GatewayPayload(answer["resourceMetrics"].encode(), ENVIRONMENTS, MINUTE, IDENTITY, protocol)
@@ -95,7 +95,7 @@ def test_fingerprints_are_what_they_were_in_the_first_version(protocol, sample):
     assert ways >= {(FastPayload, True), (DictPayload, True)}
 
 
-def test_the_sample_is_read_in_the_fast_way(sample):
+def test_the_sample_is_read_by_the_fast_payload(sample):
     text = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
     content = read(GatewayPayload(json.dumps(text).encode(), ENVIRONMENTS, MINUTE, IDENTITY, HTTP_PROTOBUF))
     assert isinstance(content, FastPayload)
@@ -167,7 +167,7 @@ def with_point(kind, **fields):
 @pytest.mark.parametrize("identity", [IDENTITY, None], ids=["conform", "raw"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_fast_way_knows_every_kind_of_metric_and_its_edges(kind, protocol, identity):
+def test_the_fast_payload_supports_every_kind_of_metric_and_edge_values(kind, protocol, identity):
     content = with_point(kind)
     content[0]["scopeMetrics"][0]["metrics"][0][kind]["dataPoints"][0]["attributes"] += ATTRIBUTES
     given = source(content, protocol, identity)
@@ -202,11 +202,11 @@ def test_the_fast_way_knows_every_kind_of_metric_and_its_edges(kind, protocol, i
         with_point("exponentialHistogram", scale=2**31),
     ],
 )
-def test_what_the_fast_way_does_not_know_is_never_lost(content, caplog):
+def test_an_unsupported_shape_is_read_by_the_fallback(content, caplog):
     given = source(content)
     with caplog.at_level(logging.INFO):
         assert isinstance(read(given), DictPayload)
-    assert "slow way" in caplog.text
+    assert "slower fallback" in caplog.text
     assert outcome(lambda: read(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))
     as_json = source(content, HTTP_JSON)
     assert outcome(lambda: read(as_json), slice(1)) == outcome(lambda: DictPayload(as_json), slice(1))
@@ -295,7 +295,7 @@ def passed_through(raw: bytes, minute: int = 0) -> GatewayPayload:
     return GatewayPayload(raw, [PRODUCTION], minute, None, HTTP_JSON, recorded=False)
 
 
-def test_where_nothing_is_recorded_or_changed_the_text_is_passed_through():
+def test_an_unchanged_and_unrecorded_text_is_passed_through():
     raw = (
         b' [ {"scopeMetrics":[{"metrics":[{"name":"\\u00fc","sum":{"dataPoints":[{"asInt":1.0,"x":1}]}}]}]}]'
     )
@@ -305,7 +305,7 @@ def test_where_nothing_is_recorded_or_changed_the_text_is_passed_through():
     assert said(content.build_request([0])) == said(DictPayload(passed_through(raw)).build_request([0]))
 
 
-def test_parts_of_what_is_passed_through_are_cut_out_byte_for_byte():
+def test_points_of_a_passthrough_payload_are_slices_of_its_bytes():
     points = [b'{ "asInt":1.0,"future":[%d] }' % number for number in range(3)]
     raw = b'[{"scopeMetrics":[{"metrics":[{"name":"n","sum":{"dataPoints":[%b]}}]}]}]' % b" , ".join(points)
     part = read(passed_through(raw)).build_request([2, 0])
@@ -325,7 +325,7 @@ def test_what_is_passed_through_is_what_came(content, part):
     assert said(through.build_request(numbers[part])) == said(complete.build_request(numbers[part]))
 
 
-def test_no_point_that_is_passed_through_counts_as_another():
+def test_fingerprints_of_a_passthrough_payload_are_unique():
     raw = json.dumps([entry(metric("n", point(), point()))]).encode()
     marks = [each.point_hash for minute in (1, 2) for each in read(passed_through(raw, minute)).fingerprints]
     assert len(set(marks)) == len({mark[:KEY_BYTES] for mark in marks}) == 4
@@ -343,7 +343,7 @@ def around(*points: bytes) -> bytes:
 @pytest.mark.parametrize(
     "broken", [b'{"asInt":01}', b"{}]", b'{"asInt":1', b"{'asInt':1}", b'{"note":"\\x"}']
 )
-def test_what_is_passed_through_is_json(broken):
+def test_a_passthrough_payload_must_be_json(broken):
     with pytest.raises(MalformedOtlp):
         read(passed_through(around(broken))).build_request([0])
 
@@ -358,7 +358,7 @@ def test_what_is_passed_through_is_json(broken):
         b"[1]",
     ],
 )
-def test_a_broken_point_is_cut_out_of_what_is_passed_through(broken):
+def test_an_invalid_point_is_cut_out_of_a_passthrough_payload(broken):
     content = read(passed_through(around(GOOD_POINT, broken, GOOD_POINT)))
     assert content.left_out.total() == 1
     assert content.count == 2
@@ -366,7 +366,7 @@ def test_a_broken_point_is_cut_out_of_what_is_passed_through(broken):
     assert body == b'{"resourceMetrics":%b}' % around(GOOD_POINT, GOOD_POINT)
 
 
-def test_a_broken_letter_is_repaired_in_what_is_passed_through():
+def test_an_invalid_character_is_repaired_in_a_passthrough_payload():
     content = read(passed_through(around(b'{"asInt":1,"note":"\xff"}')))
     assert not content.left_out
     assert json.loads(content.build_request([0]).body)["resourceMetrics"] == json.loads(

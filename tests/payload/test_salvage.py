@@ -1,4 +1,4 @@
-"""One bad value holds back itself, and nothing is lost in silence."""
+"""An invalid value affects only itself, and nothing is lost silently."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ BAD = [
 
 @pytest.mark.parametrize("protobuf", [True, False])
 @pytest.mark.parametrize(("kind", "fields"), BAD)
-def test_a_point_without_meaning_holds_back_itself(kind, fields, protobuf):
+def test_an_invalid_point_is_left_out_alone(kind, fields, protobuf):
     good = GOOD if kind in ("sum", "gauge") else point(count="1", timeUnixNano="60000000000")
     given = [entry({"name": "n", kind: {"dataPoints": [good, {**good, **fields}, good]}}, metric("m", GOOD))]
     found = salvaged(given, protobuf=protobuf)
@@ -126,20 +126,20 @@ REPAIRED = [
 
 
 @pytest.mark.parametrize(("given", "right"), REPAIRED)
-def test_what_has_one_meaning_is_repaired(given, right):
+def test_a_value_with_a_single_meaning_is_repaired(given, right):
     found = salvaged([entry(metric("n", GOOD | given))])
     assert found.resource_metrics == [entry(metric("n", GOOD | right))]
     assert not found.left_out
-    assert found.notes
-    assert salvaged(found.resource_metrics).notes == {}
+    assert found.repairs
+    assert salvaged(found.resource_metrics).repairs == {}
 
 
 @pytest.mark.parametrize("protobuf", [True, False])
 @pytest.mark.parametrize("spelled", [7, 7.0, "7", -0.0])
-def test_what_protobufs_reader_takes_stays_as_it_came(spelled, protobuf):
+def test_values_that_protobufs_reader_accepts_stay_unchanged(spelled, protobuf):
     given = [entry(metric("n", GOOD | {"asInt": spelled, "flags": 1.0}), isMonotonic=None)]
     found = salvaged(given, protobuf=protobuf)
-    assert (found.resource_metrics, found.left_out, found.notes) == (given, {}, {})
+    assert (found.resource_metrics, found.left_out, found.repairs) == (given, {}, {})
 
 
 UNKNOWN = {"metrics": [metric("n", GOOD, GOOD)]}
@@ -168,7 +168,7 @@ UNKNOWN = {"metrics": [metric("n", GOOD, GOOD)]}
     ],
 )
 @pytest.mark.parametrize("protobuf", [True, False])
-def test_points_in_another_shape_of_one_meaning_are_found(given, protobuf):
+def test_points_in_another_unambiguous_shape_are_found(given, protobuf):
     found = salvaged(given, protobuf=protobuf)
     assert count_points(found.resource_metrics) == 2
     assert not found.left_out
@@ -200,7 +200,7 @@ def test_points_in_another_shape_of_one_meaning_are_found(given, protobuf):
     ],
 )
 @pytest.mark.parametrize("protobuf", [True, False])
-def test_points_that_cannot_be_told_are_named(given, name, points, protobuf):
+def test_points_that_cannot_be_attributed_are_reported(given, name, points, protobuf):
     found = salvaged([*given, entry(metric("m", GOOD))] if name != NO_NAME else given, protobuf=protobuf)
     counts = {}
     for (metric_name, _), count in found.left_out.items():
@@ -209,38 +209,38 @@ def test_points_that_cannot_be_told_are_named(given, name, points, protobuf):
     assert count_points(found.resource_metrics) == (name != NO_NAME)
 
 
-def test_an_unknown_kind_goes_out_as_json_only():
+def test_an_unknown_kind_is_sent_as_json_only():
     given = [entry({"name": "load", "sketch": {"dataPoints": [GOOD, GOOD]}}, metric("n", GOOD))]
     as_json = salvaged(given, protobuf=False)
-    assert (as_json.resource_metrics, as_json.left_out, as_json.carried) == (given, {}, ["load"])
+    assert (as_json.resource_metrics, as_json.left_out, as_json.unknown_kinds) == (given, {}, ["load"])
     found = salvaged(given)
     assert found.resource_metrics == [entry(metric("n", GOOD))]
-    assert found.left_out == {("load", "protobuf has no place for sketch"): 2}
+    assert found.left_out == {("load", "protobuf has no field for sketch"): 2}
 
 
 @pytest.mark.parametrize(
     "empty",
     [[], [{}], [entry()], [entry({"name": "n"})], [entry(gauge("n"))], [entry({"name": "n", "sum": None})]],
 )
-def test_nothing_is_nothing(empty):
+def test_an_empty_payload_stays_empty(empty):
     found = salvaged(empty)
-    assert (count_points(found.resource_metrics), found.left_out, found.notes) == (0, {}, {})
+    assert (count_points(found.resource_metrics), found.left_out, found.repairs) == (0, {}, {})
 
 
-def test_unknown_fields_beside_points_are_no_loss():
+def test_unknown_fields_beside_points_leave_nothing_out():
     given = [{**entry(metric("n", GOOD | {"confidence": 0.5})), "later": {"a": [1]}}]
     found = salvaged(given)
     assert (found.resource_metrics, found.left_out) == (given, {})
 
 
-def test_what_only_describes_a_metric_is_left_out_alone():
+def test_an_invalid_description_is_left_out_alone():
     found = salvaged([entry({**metric("n", GOOD), "description": 1, "metadata": [text("a", "b"), "c"]})])
     assert found.resource_metrics == [entry(metric("n", GOOD))]
     assert not found.left_out
-    assert len(found.notes) == 2
+    assert len(found.repairs) == 2
 
 
 @pytest.mark.parametrize("broken", [b"", b"[", b"{}", b"null", b'"[]"', b"[1,]"])
-def test_what_is_no_array_is_malformed(broken):
+def test_other_values_than_an_array_are_malformed(broken):
     with pytest.raises(MalformedOtlp):
         salvaged(broken)

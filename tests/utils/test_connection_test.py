@@ -152,7 +152,7 @@ def test_a_budget_that_is_taken_is_told_and_not_waited_for(press_forge, gateway)
     # That account pauses now, as it would behind a long queue.
     works, message = press_forge()
     assert not works
-    assert re.search("^The account's calls are taken.*: again in 2[34][0-9] s$", message)
+    assert re.search("^Rate limit: other tasks have reserved .*Next call possible in 2[34][0-9] s$", message)
     assert len(gateway.calls) == 1
 
 

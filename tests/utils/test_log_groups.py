@@ -90,7 +90,7 @@ def test_a_warning_in_a_section_is_not_overlooked(gateway, sink, connect, lines)
     gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))
     run()
     sections, outside = lines()
-    assert any("points came twice" in message for message in sections[QUARTER.humanize()])
+    assert any("duplicate points" in message for message in sections[QUARTER.humanize()])
     [(level, message)] = [each for each in outside if each[1].startswith(QUARTER.humanize())]
     assert level == "WARNING"
     assert " unchanged; warnings above: 1; call " in message
