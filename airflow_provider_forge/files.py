@@ -1,8 +1,8 @@
-"""Files that several processes, and several users of a machine, share.
+"""Files shared by several processes, and several users, of a machine.
 
-A directory such as `/tmp` is open to every user, so nothing found in it is trusted: a file is opened without
-following a symbolic link and without waiting, it has to be a regular file, its lock is waited for with a
-time-out, and the caller reads no more than it expects.
+A directory such as `/tmp` is open to every user, so nothing in it is trusted: a file is opened without
+following symbolic links and without blocking, it must be a regular file, waiting for its lock has a timeout,
+and the caller reads no more than it expects.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 POLL = 0.01
-"""Mean seconds between two tries to lock a file, which is held for a millisecond or so."""
+"""Mean seconds between two attempts to lock a file, which is locked for about a millisecond."""
 
-MAKING = 5.0
-"""Seconds for which a directory that cannot be entered may still be one that another process is making."""
+CREATION_TIME = 5.0
+"""Seconds within which another process may still be creating a directory that cannot be entered."""
 
 _PERMANENT = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOENT),
@@ -48,32 +48,32 @@ _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def is_permanent(error: OSError) -> bool:
-    """Return whether trying again is of no use: permissions, a read-only file system, a wrong kind of file.
+    """Return whether a retry is pointless: permissions, a read-only file system, a wrong kind of file.
 
-    A full disk, too many open files, an I/O error and the like may be over in a moment.
+    A full disk, too many open files, an I/O error and the like may be gone in a moment.
     """
     return error.errno in _PERMANENT
 
 
 def open_shared(path: Path, initial: Callable[[], bytes] | None = None) -> int:
-    """Open a file for reading and writing that every user of the machine may use; make it where missing.
+    """Open a file for reading and writing that every user of the machine may use; create it if missing.
 
-    The file has a second name beside it, which begins with a dot. If only the first name is removed, the file
-    is found by the second, with its content and with the locks that others hold on it.
+    The file has a second name in the same directory, which begins with a dot. If only the first name is
+    removed, the file is found by the second, with its content and with the locks that others hold on it.
 
     Args:
-        path: The file; the directory that it is in is made, too.
-        initial: Returns the content of a new file, before anybody else can see it; default is none.
+        path: The file. Its directory is created, too.
+        initial: Returns the content of a new file, which nobody sees without it; default is none.
 
     Raises:
-        OSError: It cannot be made or opened, or is not a regular file.
+        OSError: The file cannot be created or opened, or is not a regular file.
     """
     with contextlib.suppress(FileNotFoundError):
         return _open_regular(path)
-    _make_directory(path.parent)
+    _create_directory(path.parent)
     spare = path.with_name(f".{path.name}")
     if not spare.exists():
-        _make_file(spare, initial)
+        _create_file(spare, initial)
     with contextlib.suppress(FileExistsError):
         os.link(spare, path, follow_symlinks=False)
     return _open_regular(path)
@@ -90,35 +90,35 @@ def open_locked(
 ) -> int:
     """Open a file as `open_shared` does and lock it exclusively; closing the descriptor unlocks it.
 
-    The file that is locked is the one that has the path: a locked file that was removed protects nothing.
+    The locked file is the one at the path: a lock on a file that has been removed protects nothing.
 
     Args:
         path: As in `open_shared`.
         patience: Seconds, 0 or more, to wait for the lock.
         initial: As in `open_shared`.
-        every: Mean seconds between two tries.
+        every: Mean seconds between two attempts.
         clock: Returns the present in seconds.
-        sleep: Waits that many seconds.
+        sleep: Sleeps for a number of seconds.
 
     Raises:
-        TimeoutError: Another process holds the lock; `strerror` names it as far as the system does.
+        TimeoutError: Another process holds the lock; `strerror` names it if the system does.
         OSError: As in `open_shared`.
     """
     deadline = clock() + patience
     while (descriptor := _try_lock(path, initial)) is None:
         if clock() >= deadline:
             raise TimeoutError(errno.ETIMEDOUT, f"locked by {_find_holder(path)}", str(path))
-        # Callers that came at the same moment must not try again at the same moment.
+        # Jitter: callers that collided must not collide again.
         sleep(every * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
     with contextlib.suppress(OSError):
-        os.utime(descriptor)  # what cleans a directory by age leaves what is in use
+        os.utime(descriptor)  # programs that clean a directory by age leave files in use
     return descriptor
 
 
 def missing_for(path: Path) -> float:
-    """Return for how many wall-clock seconds there was certainly no such file; 0 if unknown.
+    """Return for how many wall-clock seconds the file has certainly been missing; 0 if unknown.
 
-    Removing a file changes the time of its directory. A directory that is missing itself tells nothing.
+    Removing a file changes the time of its directory. If the directory is missing, too, the time is unknown.
     """
     try:
         return max(0.0, time.time() - path.parent.stat().st_mtime)
@@ -127,18 +127,18 @@ def missing_for(path: Path) -> float:
 
 
 def read_at_most(descriptor: int, size: int) -> bytes | None:
-    """Return the whole content of a file, from its beginning; None if that is more than `size` bytes."""
+    """Return the entire content of a file; None if it is larger than `size` bytes."""
     content = b""
-    while len(content) <= size and (part := os.pread(descriptor, size + 1 - len(content), len(content))):
-        content += part
+    while len(content) <= size and (chunk := os.pread(descriptor, size + 1 - len(content), len(content))):
+        content += chunk
     return content if len(content) <= size else None
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Make `content` the whole content of a file.
+    """Replace the content of a file.
 
     Raises:
-        OSError: Not all of it could be written.
+        OSError: The content could not be written completely.
     """
     written = 0
     while written < len(content):
@@ -147,10 +147,10 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Make a directory that only this user may use, or make sure that it is one.
+    """Create a directory that only this user may use, or check an existing one.
 
     Raises:
-        OSError: It cannot be made, is not a directory, or belongs to another user.
+        OSError: The directory cannot be created, is not a directory, or belongs to another user.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -164,7 +164,7 @@ def make_private(path: Path) -> None:
 
 
 def _open_regular(path: Path) -> int:
-    # Opening a FIFO waits for its other end, unless told not to.
+    # Without O_NONBLOCK, opening a FIFO would wait for its other end.
     descriptor = os.open(path, _OPEN)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -172,10 +172,10 @@ def _open_regular(path: Path) -> int:
     return descriptor
 
 
-def _make_file(path: Path, initial: Callable[[], bytes] | None) -> None:
-    """Make a file for every user of the machine, unless another process is faster."""
+def _create_file(path: Path, initial: Callable[[], bytes] | None) -> None:
+    """Create a file for every user of the machine, unless another process is faster."""
     content = initial() if initial else b""
-    # Made under another name and linked, so that nobody ever meets it with the wrong mode, or half written.
+    # Created under another name and linked, so that nobody sees it with the wrong mode or incomplete.
     fresh = path.with_name(f".{uuid.uuid4().hex}")
     descriptor = os.open(fresh, _OPEN | os.O_CREAT | os.O_EXCL)
     try:
@@ -190,11 +190,11 @@ def _make_file(path: Path, initial: Callable[[], bytes] | None) -> None:
         fresh.unlink()
 
 
-def _make_directory(path: Path) -> None:
-    """Make a directory for every user of the machine, whatever the umask."""
+def _create_directory(path: Path) -> None:
+    """Create a directory for every user of the machine, regardless of the umask."""
     if path.exists():
         return
-    # Made under another name, because between mkdir and chmod another user could not enter it.
+    # Created under another name, because another user could not enter it between mkdir and chmod.
     fresh = path.with_name(f".{uuid.uuid4().hex}")
     fresh.mkdir()
     try:
@@ -208,11 +208,11 @@ def _make_directory(path: Path) -> None:
 
 
 def _try_lock(path: Path, initial: Callable[[], bytes] | None) -> int | None:
-    """Return the descriptor of the locked file; None if it has to be tried again."""
+    """Return the descriptor of the locked file; None if another attempt is necessary."""
     try:
         descriptor = open_shared(path, initial)
     except PermissionError:
-        if _is_being_made(path.parent):
+        if _is_being_created(path.parent):
             return None
         raise
     locked = False
@@ -226,13 +226,13 @@ def _try_lock(path: Path, initial: Callable[[], bytes] | None) -> int | None:
     return descriptor if locked else None
 
 
-def _is_being_made(directory: Path) -> bool:
-    """Return whether another user's process may be about to open its new directory for all."""
+def _is_being_created(directory: Path) -> bool:
+    """Return whether another user's process may be about to open its new directory for everyone."""
     try:
         status = directory.stat()
     except OSError:
         return False
-    return status.st_uid != os.geteuid() and abs(time.time() - status.st_ctime) < MAKING
+    return status.st_uid != os.geteuid() and abs(time.time() - status.st_ctime) < CREATION_TIME
 
 
 def _has_path(descriptor: int, path: Path) -> bool:
@@ -243,7 +243,7 @@ def _has_path(descriptor: int, path: Path) -> bool:
 
 
 def _find_holder(path: Path) -> str:
-    """Return words for the process that holds the lock of a file, as Linux tells it."""
+    """Return words for the process that holds the lock of a file, as Linux reports it."""
     try:
         status = path.stat()
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -252,7 +252,7 @@ def _find_holder(path: Path) -> str:
             if (kind, file) == ("FLOCK", device) and int(pid) > 0:
                 return f"process {pid} of {_user(Path(f'/proc/{pid}').stat().st_uid)}"
     except (OSError, ValueError):
-        pass  # not Linux, or a process that has ended meanwhile
+        pass  # not Linux, or the process has ended in the meantime
     return "another process"
 
 

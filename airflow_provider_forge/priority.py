@@ -1,4 +1,4 @@
-"""Who goes first among waiting tasks: live windows before those of a catchup or a backfill."""
+"""The weight rule for waiting tasks: live windows go before those of a catchup or a backfill."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["LiveFirst"]
 
 HEAD_START = 1_000
-"""More than any weight that people give by hand."""
+"""More than any weight that people set by hand."""
 
 _PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", "heal__")
-"""How the ids of runs begin that nobody waits for; people may name theirs as they like."""
+"""Prefixes of the ids of runs that nobody waits for. Manual runs can have any id."""
 
 _DATE = re.compile(r"__(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d)")
 
 
 class LiveFirst(PriorityWeightStrategy):
-    """A weight rule: live and manual runs go before older ones, and otherwise as `absolute` has it.
+    """A weight rule: live and manual runs go before older ones; otherwise it works as `absolute`.
 
-    Airflow queues waiting tasks by weight and then by logical date, oldest first. Where only so many may run
-    at once, a backfill of days would therefore hold back the live window until it is done. What a run is
-    called tells its date; its type does not tell its age, because a backfill with *All Runs* keeps the names
-    of the runs that it repeats.
+    Airflow queues waiting tasks by weight and then by logical date, oldest first. If the number of active
+    tasks is limited, a backfill of days would therefore delay the live window until the backfill is done. The
+    age of a run is read from the date in its id, not from its type, because a backfill with *All Runs* keeps
+    the ids of the runs that it repeats.
     """
 
     def get_weight(self, ti: TaskInstance) -> int:
-        """Return the task's own weight, with a head start where it is live."""
+        """Return the task's own weight, plus a head start if its run is live."""
         weight = int(ti.task.priority_weight) if ti.task is not None else 1
         return weight + HEAD_START if self._is_live(ti.run_id) else weight
 

@@ -1,1 +1,1 @@
-"""What Atlassian's GraphQL gateway speaks: query and answer, windows, rate limit. No Airflow here."""
+"""The client of Atlassian's GraphQL gateway, with the rate limit. No Airflow here."""

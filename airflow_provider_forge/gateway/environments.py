@@ -1,9 +1,9 @@
-"""Environments: from the names people use to the ids that the gateway takes, and back to a stable name.
+"""Environments: resolves the names that people use to the gateway's ids, and ids to stable names.
 
-A look-up costs a call of the account's budget, so its outcome is remembered. Two things are remembered, for
-two reasons. *Which ids the names stand for* holds for a day: an environment can be deleted and made anew
-under its old name. *How an id is called in what is exported* holds for good, the answer "not known" included:
-it is part of each series' identity, and a name that came or went would fork all of them.
+A look-up costs a call of the account's budget, so its result is cached, in two parts. *Ids by name* expire
+after a day: an environment can be deleted and created again under its old name. *Exported names by id* never
+expire, unknown ones included: a name is part of the identity of each series, so one that changed would fork
+all of them.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ __all__ = ["Environment", "EnvironmentDirectory", "LayeredStateStore"]
 
 log = get_logger(__name__)
 
-LEFT_ALONE = dt.timedelta(minutes=5)
-"""For how long a look-up is not repeated that failed, or that did not find a name: it costs a call."""
+LOOK_UP_PAUSE = dt.timedelta(minutes=5)
+"""Time for which a look-up is not repeated after it failed, or did not find a name: it costs a call."""
 
-REMEMBERED = dt.timedelta(days=1)
-"""How long a name stands for the id that was looked up."""
+CACHED_FOR = dt.timedelta(days=1)
+"""Time for which the id of a name is cached."""
 
 _ARI = "ari:cloud:ecosystem::environment/"
 # Atlassian's command line tool says `development` where the gateway says `default`.
@@ -54,7 +54,7 @@ class Environment:
 
     Attributes:
         id: Its UUID, in lower case.
-        name: `production`, `staging`, `development`, or the key of a custom one; None where it isn't known.
+        name: `production`, `staging`, `development`, or the key of a custom one; None if unknown.
     """
 
     id: str
@@ -62,9 +62,9 @@ class Environment:
 
     @classmethod
     def from_gateway(cls, ari_or_id: str, key: str, kind: str) -> Environment:
-        """Make one of the gateway's `AppEnvironment`; its id comes as a UUID or as an ARI."""
+        """Convert the gateway's `AppEnvironment`, whose id is a UUID or an ARI."""
         name = kind.lower() if key in _STANDARD_KEYS else key
-        # A custom environment's key is a developer's choice; here it becomes text for logs and labels.
+        # A custom environment's key is a developer's choice; make it safe for logs and labels.
         return cls(printable(ari_or_id.rsplit("/", 1)[-1].lower()), printable(name))
 
 
@@ -73,7 +73,7 @@ class EnvironmentDirectory:
 
     Args:
         app_id: UUID of the app.
-        look_up: Asks the gateway for all environments of the app.
+        look_up: Fetches all environments of the app from the gateway.
         store: Stores environments that were looked up, across tasks.
         clock: Returns the present, aware.
         lock: Excludes other processes that look up the same.
@@ -95,25 +95,25 @@ class EnvironmentDirectory:
         self._clock = clock
 
     def find(self, wanted: Sequence[str]) -> tuple[Environment, ...]:
-        """Return the distinct environments that are meant, in their order.
+        """Return the distinct environments, in the order given.
 
         Args:
             wanted: Names, UUIDs or ARIs of environments.
 
         Raises:
-            ConfigurationError: There is no environment of such a name (the message lists those there are),
-                or an ARI is malformed or another app's.
-            ForgeError: A name had to be looked up, and that failed.
+            ConfigurationError: The app has no environment of a name (the message lists those it has), or an
+                ARI is malformed or another app's.
+            ForgeError: A look-up was necessary and failed.
         """
         ids = [self._parse_id(entry) for entry in wanted]
         names = [entry for entry, uuid in zip(wanted, ids, strict=True) if uuid is None]
         uuids = [uuid for uuid in ids if uuid]
-        known = _Known.load(self._store)
-        if not self._suffices(known, names, uuids):
+        known = _KnownEnvironments.load(self._store)
+        if not self._is_sufficient(known, names, uuids):
             with self._lock():
-                # Another process may have looked up the same meanwhile.
-                known = _Known.load(self._store)
-                self._learn(known, names, uuids)
+                # Another process may have looked up the same in the meantime.
+                known = _KnownEnvironments.load(self._store)
+                self._update(known, names, uuids)
         found = [
             Environment(uuid, known.names[uuid]) if uuid else self._by_name(known, entry)
             for entry, uuid in zip(wanted, ids, strict=True)
@@ -123,19 +123,19 @@ class EnvironmentDirectory:
             distinct.setdefault(environment.id, environment)
         return tuple(distinct.values())
 
-    def _suffices(self, known: _Known, names: Sequence[str], uuids: Sequence[str]) -> bool:
+    def _is_sufficient(self, known: _KnownEnvironments, names: Sequence[str], uuids: Sequence[str]) -> bool:
         now = self._clock()
-        fresh = known.is_fresh(now) or known.was_tried(now)
+        fresh = known.is_fresh(now) or known.is_paused(now)
         return all(uuid in known.names for uuid in uuids) and all(
             known.is_missing(name, now) or (fresh and known.id_of(name)) for name in names
         )
 
-    def _learn(self, known: _Known, names: Sequence[str], uuids: Sequence[str]) -> None:
+    def _update(self, known: _KnownEnvironments, names: Sequence[str], uuids: Sequence[str]) -> None:
         before = msgspec.to_builtins(known)
-        if not self._suffices(known, names, ()):
+        if not self._is_sufficient(known, names, ()):
             self._refresh(known, names)
         if unnamed := [uuid for uuid in uuids if uuid not in known.names]:
-            self._name(known, unnamed)
+            self._settle_names(known, unnamed)
         if msgspec.to_builtins(known) != before:
             known.save(self._store)
 
@@ -152,8 +152,8 @@ class EnvironmentDirectory:
             raise ConfigurationError("environments", f"{entry!r} is not of the app {self._app_id}")
         return uuid
 
-    def _refresh(self, known: _Known, names: Sequence[str]) -> None:
-        """Look the names up; go on with older knowledge where the gateway cannot be asked just now."""
+    def _refresh(self, known: _KnownEnvironments, names: Sequence[str]) -> None:
+        """Look the names up. If the gateway does not answer, use the expired ids, if they are complete."""
         try:
             known.learn(self._look_up(), self._clock())
             known.missing = {name: self._clock() for name in names if not known.id_of(name)}
@@ -162,41 +162,48 @@ class EnvironmentDirectory:
                 raise
             known.tried = self._clock()
             log.warning(
-                "Environment ids of %s are those looked up at %s: %s", self._app_id, known.seen, error
+                "The environments of %s could not be looked up again, so those found at %s are used: %s",
+                self._app_id,
+                known.seen,
+                error,
             )
 
-    def _name(self, known: _Known, uuids: Sequence[str]) -> None:
-        """Settle for good how environments that were configured by their id are called."""
+    def _settle_names(self, known: _KnownEnvironments, uuids: Sequence[str]) -> None:
+        """Settle the exported names of environments that are configured by their id; they never change."""
         if not all(uuid in known.ids.values() for uuid in uuids):
             try:
                 known.learn(self._look_up(), self._clock())
             except (ConfigurationError, CredentialsRefused):
-                raise  # no answer of the gateway's about these environments
+                raise  # says nothing about these environments
             except ForgeError as error:
-                log.warning("Exported without a name for good: environments %s: %s", ", ".join(uuids), error)
+                log.warning(
+                    "The names of the environments %s are unknown, so they are always exported without: %s",
+                    ", ".join(uuids),
+                    error,
+                )
         name_of = {uuid: name for name, uuid in known.ids.items()}
         known.names |= {uuid: name_of.get(uuid) for uuid in uuids}
 
-    def _by_name(self, known: _Known, name: str) -> Environment:
+    def _by_name(self, known: _KnownEnvironments, name: str) -> Environment:
         uuid = known.id_of(name)
         if uuid is None:
-            there_are = ", ".join(sorted(known.ids)) or "none"
+            existing = ", ".join(sorted(known.ids)) or "none"
             raise ConfigurationError(
-                "environments", f"there is no {name!r} in app {self._app_id}; there are: {there_are}"
+                "environments", f"there is no {name!r} in app {self._app_id}; there are: {existing}"
             )
-        # Called as it is configured, whatever has become of the environment since.
+        # The configured name, even if the environment has been renamed since.
         return Environment(uuid, known.name_of(name))
 
 
-class _Known(msgspec.Struct):
-    """What is remembered of an app.
+class _KnownEnvironments(msgspec.Struct):
+    """The cached environments of an app, as stored.
 
     Attributes:
-        seen: When its environments were last looked up.
-        ids: UUIDs of its environments by their name, as of then.
-        names: How environments configured by their UUID are called, for good; None for not at all.
-        missing: Names that a look-up did not find, and when.
-        tried: When a look-up failed for which older knowledge served.
+        seen: Time of the last successful look-up.
+        ids: UUIDs by name, as of then.
+        names: Exported names by UUID, of environments that are configured by it; None for no name.
+        missing: Names that a look-up did not find, with its time.
+        tried: Time of the last failed look-up for which expired ids sufficed.
     """
 
     seen: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
@@ -206,33 +213,33 @@ class _Known(msgspec.Struct):
     tried: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
 
     @classmethod
-    def load(cls, memory: StateStore) -> _Known:
+    def load(cls, store: StateStore) -> _KnownEnvironments:
         try:
-            return msgspec.convert(memory.load(), cls)
+            return msgspec.convert(store.load(), cls)
         except msgspec.ValidationError:
-            log.warning("What was remembered of the app's environments is damaged; they are looked up again")
+            log.warning("The cached environments of the app are damaged; they are looked up again")
             return cls()
 
-    def save(self, memory: StateStore) -> None:
-        # Another task may have settled a name during this one's look-up: the first word holds.
-        self.names = {**self.names, **_Known.load(memory).names}
-        memory.save(msgspec.to_builtins(self))
+    def save(self, store: StateStore) -> None:
+        # Another task may have settled a name during this look-up: the first one wins.
+        self.names = {**self.names, **_KnownEnvironments.load(store).names}
+        store.save(msgspec.to_builtins(self))
 
     def learn(self, environments: list[Environment], now: dt.datetime) -> None:
         self.seen = now
         self.ids = {environment.name: environment.id for environment in environments if environment.name}
 
     def is_fresh(self, now: dt.datetime) -> bool:
-        return self.seen is not None and self.seen >= now - REMEMBERED
+        return self.seen is not None and self.seen >= now - CACHED_FOR
 
-    def was_tried(self, now: dt.datetime) -> bool:
-        return self.tried is not None and self.tried > now - LEFT_ALONE
+    def is_paused(self, now: dt.datetime) -> bool:
+        return self.tried is not None and self.tried > now - LOOK_UP_PAUSE
 
     def is_missing(self, name: str, now: dt.datetime) -> bool:
-        return not self.id_of(name) and name in self.missing and self.missing[name] > now - LEFT_ALONE
+        return not self.id_of(name) and name in self.missing and self.missing[name] > now - LOOK_UP_PAUSE
 
-    def merge(self, other: _Known) -> _Known:
-        """Return what both know: the later look-up, and of each name what this one says."""
+    def merge(self, other: _KnownEnvironments) -> _KnownEnvironments:
+        """Return the later look-up, with the names of both; this one's win."""
         later = max(self, other, key=lambda known: known.seen or _NEVER)
         return msgspec.structs.replace(later, names={**other.names, **self.names})
 
@@ -245,44 +252,44 @@ class _Known(msgspec.Struct):
 
 
 class LayeredStateStore:
-    """One memory made of several, such as an Airflow Variable and a file: some callers can use only one.
+    """Combines several stores, such as an Airflow Variable and a file, because some callers can use only one.
 
     Args:
-        stores: The first one's word on the name of an environment holds.
+        stores: If they differ in the name of an environment, the first one wins.
     """
 
     def __init__(self, *stores: StateStore) -> None:
         self._stores = stores
-        self._completed = False
+        self._synchronized = False
         self._unreadable: set[int] = set()
 
     def load(self) -> dict[str, Any]:
-        """Return what they know together. What only some know of names is told to the others, once.
+        """Return the merged object, and save it once to the stores that lack names.
 
         Raises:
-            RetryableError: One cannot be read, and the others know nothing.
+            RetryableError: A store cannot be read, and the others are empty.
         """
-        known: dict[int, _Known] = {}
+        known: dict[int, _KnownEnvironments] = {}
         failure: RetryableError | None = None
         self._unreadable.clear()
-        for index, memory in enumerate(self._stores):
+        for index, store in enumerate(self._stores):
             try:
-                known[index] = _Known.load(memory)
+                known[index] = _KnownEnvironments.load(store)
             except RetryableError as error:
                 failure = error
                 self._unreadable.add(index)
-        merged = functools.reduce(_Known.merge, known.values(), _Known())
+        merged = functools.reduce(_KnownEnvironments.merge, known.values(), _KnownEnvironments())
         if failure and not merged.seen and not merged.names:
             raise failure
         content: dict[str, Any] = msgspec.to_builtins(merged)
-        for index, each in known.items():
-            if not self._completed and each.names != merged.names:
+        for index, stored in known.items():
+            if not self._synchronized and stored.names != merged.names:
                 self._stores[index].save(content)
-        self._completed = True
+        self._synchronized = True
         return content
 
     def save(self, content: dict[str, Any]) -> None:
-        """Keep the object in each, but for those that could not be read: they may know more."""
-        for index, memory in enumerate(self._stores):
+        """Save the object to each store, except those that could not be read: they may hold more."""
+        for index, store in enumerate(self._stores):
             if index not in self._unreadable:
-                memory.save(content)
+                store.save(content)

@@ -1,7 +1,7 @@
-"""Which error a failed answer of the gateway's becomes: by status and type, never by text.
+"""Converts failed responses of the gateway to errors: by status and type, never by text.
 
-What is not GraphQL comes from Atlassian's edge, a firewall or a proxy. Its words are shown as well, since
-nobody else knows why it refused.
+Responses that are not GraphQL come from Atlassian's edge, a firewall or a proxy. Errors quote their text,
+because nothing else says why they refused.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["SPLIT_HINT", "Reply", "error_of"]
 
 SPLIT_HINT = (
-    "Its halves are asked for; where even a minute is too much, ask for fewer environments or metrics at a"
-    " time, raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
+    "Its halves will be fetched. If even a minute is too much, fetch fewer environments or metrics at a time,"
+    " raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
 )
-"""What is done about a window that is too much, and what to do where that does not help."""
+"""How a window that is too large is handled, and the remedy if that does not help."""
 
 _TOKENS = "https://id.atlassian.com/manage/api-tokens"
 _STATUS_PAGE = "https://developer.status.atlassian.com"
@@ -71,17 +71,17 @@ _STATUS_OF_TYPE = {
     "UNAUTHORIZED": 401,
     "VALIDATIONERROR": 400,
 }
-"""For an error that has no status code: its `errorType` or `classification`, capitals only."""
+"""Statuses of errors without a status code, by `errorType` or `classification`, in capital letters only."""
 
 _SCOPE_TYPES = {"INSUFFICIENTOAUTHSCOPES", "INSUFFICIENTSCOPE", "INSUFFICIENTSCOPES"}
 
 _TOO_LARGE = {408, 413, 504}
 _TOO_LARGE_TYPE = re.compile("COMPLEX|EXECUTIONABORTED|TIMEDOUT|TIMEOUT|TOOLARGE")
-"""Part of a type that says the same, whatever the status: servers give a query too complex a 400, too.
-`ExecutionAborted` is what graphql-java makes of one."""
+"""Part of a type that means the same with any status: servers also give a query that is too complex a 400.
+graphql-java reports one as `ExecutionAborted`."""
 
 _WORDS = ("message", "errorMessages", "errorMessage", "error_description", "error", "detail", "title")
-"""Where bodies that are not GraphQL say what is wrong; the first that is there counts."""
+"""Keys of the message in bodies that are not GraphQL; the first one present counts."""
 
 _TITLE = re.compile("<title[^>]*>(.*?)</title|<h1[^>]*>(.*?)</h1", re.IGNORECASE | re.DOTALL)
 _READ = 20_000
@@ -90,15 +90,15 @@ _MOST_SCOPES = 20
 
 @dataclass(frozen=True)
 class Reply:
-    """A response that was read whole, and what is needed to make an error of it.
+    """A response and its context, from which an error is made.
 
     Attributes:
-        response: The response.
+        response: The response, with its body read.
         request_id: The gateway's id of the request.
-        now: The present, against which times in headers are read.
-        secrets: What must not appear in an error should the gateway repeat it.
-        splittable: Whether a window was asked for, so that there is less to ask for should it be too much.
-        via: The proxy that may have answered, to stand behind the status; empty if none can have.
+        now: The present, to which times in headers are relative.
+        secrets: Secrets to redact in errors, in case the gateway repeats them.
+        splittable: Whether the query was for a window, so that half of it can be fetched instead.
+        via: Words for the proxy that may have responded, to follow the status; empty if there is none.
     """
 
     response: httpx.Response
@@ -110,22 +110,22 @@ class Reply:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds after which to ask again."""
+        """Seconds after which to retry, if the response says so."""
         return retry_after(self.response.headers, self.now)
 
     @property
     def is_page(self) -> bool:
-        """Whether it is a page for people."""
+        """Whether the response is a page of HTML."""
         kind = self.response.headers.get("content-type", "").lower()
         return "html" in kind or self.response.content[:_READ].lstrip().startswith(b"<")
 
 
 def error_of(failures: list[Any], reply: Reply) -> ForgeError:
-    """Return the error that failures stand for.
+    """Return the error for a failed response.
 
     Args:
-        failures: GraphQL errors, as they came; none if only the HTTP status tells of a failure.
-        reply: What they came in.
+        failures: GraphQL errors, as received; empty if only the HTTP status reports a failure.
+        reply: The response.
     """
     statuses = set(_statuses(failures))
     if not reply.response.is_success:
@@ -151,6 +151,7 @@ def error_of(failures: list[Any], reply: Reply) -> ForgeError:
 
 
 def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -> ForgeError:
+    """Return the error for a 401 or a 403."""
     scopes = _missing_scopes(failures)
     if scopes is not None:
         named = f", or one with the scopes {', '.join(scopes)}" if scopes else ""
@@ -159,7 +160,7 @@ def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -
             f" {_TOKENS}{named}, and put it into the Forge Connection's password",
             request_id=reply.request_id,
         )
-    # By the text, which decides no more than this hint.
+    # The text decides only about this hint.
     hint = (
         ". If it was made with scopes, make one without scopes: these do not cover app metrics"
         if "scope" in said.lower()
@@ -172,27 +173,34 @@ def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -
             f" {_TOKENS}{hint}",
             request_id=reply.request_id,
         )
-    if not failures and reply.is_page:
-        return GatewayUnavailable(
-            f"A page of HTML refused the call, which is not Atlassian's GraphQL{said}: a firewall, a proxy or"
-            " an IP allowlist on the way may be the reason. Have this machine's address and the gateway's"
-            " host allowed there. The call will be retried",
-            retry_after=reply.retry_after,
-            request_id=reply.request_id,
-        )
-    if not failures and not _is_of_gateway(reply):
-        return AccessForbidden(
-            f"The call was refused before it reached Atlassian's GraphQL{said}: have this machine's address"
-            " put on the organization's IP allowlist, and the gateway's host allowed by firewalls and"
-            " proxies. If that is done, check app_id, and whose token the Forge Connection holds",
-            request_id=reply.request_id,
-        )
+    if not failures and (error := _refused_before_gateway(said, reply)):
+        return error
     return AccessForbidden(
         f"Atlassian does not let this account read this app{said}. The API token must belong to the"
         " account that owns the app: check app_id, whose token the Forge Connection holds, and whether the"
         f" app has been transferred to another owner{hint}",
         request_id=reply.request_id,
     )
+
+
+def _refused_before_gateway(said: str, reply: Reply) -> ForgeError | None:
+    """Return the error for a 403 of a firewall, a proxy or Atlassian's edge; None if it is the gateway's."""
+    if reply.is_page:
+        return GatewayUnavailable(
+            f"A page of HTML refused the call, which is not Atlassian's GraphQL{said}: a firewall, a proxy or"
+            " an IP allowlist on the way may be the reason. Allow this machine's address and the gateway's"
+            " host there. The call will be retried",
+            retry_after=reply.retry_after,
+            request_id=reply.request_id,
+        )
+    if not _is_of_gateway(reply):
+        return AccessForbidden(
+            f"The call was refused before it reached Atlassian's GraphQL{said}: have this machine's address"
+            " put on the organization's IP allowlist, and the gateway's host allowed by firewalls and"
+            " proxies. If that is done, check app_id, and whose token the Forge Connection holds",
+            request_id=reply.request_id,
+        )
+    return None
 
 
 def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Reply) -> ForgeError:
@@ -225,11 +233,11 @@ def _extensions(failures: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _types_of(extension: dict[str, Any]) -> list[str]:
-    """Return its type, then its classification, in one spelling: capitals only."""
-    return [_in_capitals(extension.get(key)) for key in ("errorType", "classification")]
+    """Return the type, then the classification, normalized to capital letters."""
+    return [_normalize(extension.get(key)) for key in ("errorType", "classification")]
 
 
-def _in_capitals(name: object) -> str:
+def _normalize(name: object) -> str:
     return re.sub("[^A-Z]", "", str(name).upper())
 
 
@@ -242,12 +250,12 @@ def _unknown_types(failures: list[Any]) -> Iterator[str]:
     for extension in _extensions(failures):
         for key in ("errorType", "classification"):
             value = extension.get(key)
-            if isinstance(value, str) and value.strip() and not _TOO_LARGE_TYPE.search(_in_capitals(value)):
+            if isinstance(value, str) and value.strip() and not _TOO_LARGE_TYPE.search(_normalize(value)):
                 yield sanitize(value, most=100)
 
 
 def _missing_scopes(failures: list[Any]) -> list[str] | None:
-    """Return the scopes that a token lacks, as far as they are named; None if that is not the failure."""
+    """Return the scopes that the token lacks, if they are named; None if the failure is another one."""
     missing = [
         extension for extension in _extensions(failures) if _SCOPE_TYPES.intersection(_types_of(extension))
     ]
@@ -275,7 +283,7 @@ def _status(extension: dict[str, Any]) -> int | None:
 
 
 def _said(failures: list[Any], statuses: set[int], reply: Reply) -> str:
-    """Return the statuses and the server's words, to go into a message."""
+    """Return the statuses and the server's message, for use in an error."""
     codes = (", ".join(str(status) for status in sorted(statuses)) or "no status") + reply.via
     words = "; ".join(filter(None, map(_words_in, failures)))
     if not words and not reply.response.is_success:
@@ -285,7 +293,7 @@ def _said(failures: list[Any], statuses: set[int], reply: Reply) -> str:
 
 
 def _words_in(content: Any) -> str:
-    """Return what a part of a JSON body says is wrong; empty if it says nothing."""
+    """Return the message in a part of a JSON body; empty if there is none."""
     if isinstance(content, list):
         return "; ".join(filter(None, map(_words_in, content[:10])))
     if isinstance(content, dict):
@@ -294,7 +302,7 @@ def _words_in(content: Any) -> str:
 
 
 def _words_of_edge(reply: Reply) -> str:
-    """Return what a failed answer that is not GraphQL says."""
+    """Return the message of a failed response that is not GraphQL."""
     if reply.is_page:
         text = reply.response.content[:_READ].decode(errors="replace")
         found = _TITLE.search(text)
@@ -308,7 +316,7 @@ def _words_of_edge(reply: Reply) -> str:
 
 
 def _is_of_gateway(reply: Reply) -> bool:
-    """Return whether a body without GraphQL errors has the form of the gateway's own, or says nothing."""
+    """Return whether a body without GraphQL errors has the form of the gateway's own, or is empty."""
     content = _body(reply)
     if not isinstance(content, dict):
         return not reply.response.content.strip()

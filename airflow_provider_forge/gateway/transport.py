@@ -23,33 +23,64 @@ if TYPE_CHECKING:
 __all__ = ["Transport"]
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds; a gateway that does not take a connection by then will not."""
+"""Seconds; a gateway that has not accepted a connection by then will not."""
 
-WHOLE_CALL = 3
-"""Time for a whole call, in time-outs of silence: an answer that trickles must not hold a task for hours."""
+MAX_TIMEOUTS = 3
+"""Maximum duration of a call in timeouts: a response that trickles must not occupy a task for hours."""
 
-LARGEST = 512 * 1024 * 1024
-"""Bytes of an answer, unpacked, that are still read: more than three times those of 200,000 points.
-It ends what would go on for ever, and what was compressed to hurt."""
+MAX_SIZE = 512 * 1024 * 1024
+"""Maximum size in bytes of a response after decompression, more than three times that of 200,000 points.
+Protects against endless responses and decompression bombs."""
 
-LARGEST_FAILURE = 4 * 1024 * 1024
-"""The same of an answer whose status is a failure, for the sake of the words in it."""
+MAX_FAILURE_SIZE = 4 * 1024 * 1024
+"""The same for a response whose status is a failure; it is read for its message."""
 
 FLOWING = 1024 * 1024
-"""Bytes of an answer that show, once its time is over, that it was on its way: half of it may be in time."""
+"""Bytes of a response that timed out which show that it was arriving: half of it may arrive in time."""
 
-_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
+_TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+
+
+_HEADERS = {
+    "Accept-Encoding": ACCEPT_ENCODING,
+    "User-Agent": USER_AGENT,
+    "X-ExperimentalApi": "ForgeMetricsQuery",
+}
+
+
+class _Trace:
+    """Uses the reservation as the request of one call leaves and its response begins.
+
+    Attributes:
+        has_left: Whether the request has left for the gateway.
+    """
+
+    def __init__(self, wire: Wire, reservation: Reservation, usage: Usage) -> None:
+        self._wire = wire
+        self._reservation = reservation
+        self._usage = usage
+        self.has_left = False
+
+    def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        self._wire.trace(event, info)
+        # A CONNECT goes to a proxy; the gateway does not count it.
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self._reservation.confirm()
+            self._usage.calls += 1
+            self.has_left = True
+        elif event.endswith("receive_response_headers.complete") and self.has_left:
+            self._reservation.settle()
 
 
 class Transport:
-    """Posts to one gateway.
+    """Sends requests to one gateway.
 
     Args:
         url: The GraphQL endpoint.
-        auth: The account's.
-        secrets: What must appear in no error.
+        auth: Credentials of the account.
+        secrets: Secrets to redact in errors.
         usage: Counts the calls.
-        timeout: Seconds that the gateway may stay silent.
+        timeout: Seconds for which the gateway may stay silent.
     """
 
     def __init__(
@@ -60,48 +91,36 @@ class Transport:
         self._auth = auth
         self._secrets = secrets
         self._usage = usage
-        self._seconds = timeout * WHOLE_CALL
+        self._seconds = timeout * MAX_TIMEOUTS
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
 
     @cached_property
     def route(self) -> Route:
-        """The way to the gateway.
+        """The route to the gateway, through a proxy if the environment names one.
 
         Raises:
-            ConfigurationError: A variable of proxies or certificates cannot be used.
+            ConfigurationError: An environment variable for proxies or certificates is invalid.
         """
         return Route(self._url)
 
     def post(
         self, content: Mapping[str, Any], reservation: Reservation, *, splittable: bool
     ) -> tuple[httpx.Response, float]:
-        """Return the response, read whole, and the seconds that it took.
+        """Return the response, with its body read, and the duration in seconds.
 
         Args:
-            content: Of the request, as JSON.
+            content: JSON content of the request.
             reservation: Slot at the rate limit; confirmed when the request leaves.
-            splittable: Whether a window is asked for, so that there is less to ask for.
+            splittable: Whether the query is for a window, so that half of it can be fetched instead.
 
         Raises:
-            WindowTooLarge: The window may be too much for one answer.
-            GatewayUnavailable: There is no whole answer.
-            BrokenAnswer: It cannot be unpacked.
-            ConfigurationError: A proxy on the way refuses the call.
+            WindowTooLarge: The window may be too large for one response.
+            GatewayUnavailable: There is no complete response.
+            BrokenAnswer: The response cannot be decompressed.
+            ConfigurationError: A proxy refuses the call.
         """
         wire = Wire()
-        left = False
-
-        def trace(event: str, info: Mapping[str, Any]) -> None:
-            nonlocal left
-            wire.trace(event, info)
-            # A proxy is asked for a tunnel first, of which the gateway knows nothing.
-            if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-                reservation.confirm()
-                self._usage.calls += 1
-                left = True
-            elif event.endswith("receive_response_headers.complete") and left:
-                reservation.settle()
-
+        trace = _Trace(wire, reservation, self._usage)
         started = time.monotonic()
         wire.begin(self._seconds)
         response = None
@@ -113,11 +132,7 @@ class Transport:
                     self._url,
                     json=content,
                     auth=self._auth,
-                    headers={
-                        "Accept-Encoding": ACCEPT_ENCODING,
-                        "User-Agent": USER_AGENT,
-                        "X-ExperimentalApi": "ForgeMetricsQuery",
-                    },
+                    headers=_HEADERS,
                     extensions={"trace": trace},
                 ) as response,
             ):
@@ -125,21 +140,21 @@ class Transport:
                     raise refusal
                 whole = self._read(response, wire, splittable=splittable)
         except httpx.RequestError as error:
-            if left and response is None:
-                reservation.settle()  # it may have arrived until now
+            if trace.has_left and response is None:
+                reservation.settle()  # the request may have arrived as late as now
             raise self._no_answer(error, wire, splittable=splittable) from error
         return whole, time.monotonic() - started
 
     def _read(self, response: httpx.Response, wire: Wire, *, splittable: bool) -> httpx.Response:
-        """Return the response read whole and unpacked, without the headers that deny that."""
+        """Return the response with its body decompressed, without the headers of the transfer."""
         try:
-            content = read_body(response, limit=LARGEST if response.is_success else LARGEST_FAILURE)
+            content = read_body(response, limit=MAX_SIZE if response.is_success else MAX_FAILURE_SIZE)
         except BodyUnreadable as error:
             if response.is_success:
                 raise self._unreadable(error, response, wire, splittable=splittable) from error
-            content = error.content  # the status counts, and what could be read may say more
+            content = error.content  # the status decides, and the part that was read may explain it
         headers = [
-            (name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE
+            (name, value) for name, value in response.headers.multi_items() if name not in _TRANSFER_HEADERS
         ]
         return httpx.Response(response.status_code, headers=headers, content=content)
 
@@ -148,7 +163,7 @@ class Transport:
     ) -> ForgeError:
         request_id = request_id_in(response.headers, self._secrets)
         if error.too_large:
-            what = f"An answer of more than {LARGEST} bytes from {self._host} was not read on"
+            what = f"An answer of more than {MAX_SIZE} bytes from {self._host} was not read to its end"
             if splittable:
                 return WindowTooLarge(f"{what}. {SPLIT_HINT}", request_id=request_id)
             return GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)

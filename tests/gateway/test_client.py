@@ -689,13 +689,13 @@ def endless():
 def test_an_answer_that_never_ends_is_not_read_on(
     canary_gateway, connect, window, endless, splittable, monkeypatch
 ):
-    monkeypatch.setattr(transport, "LARGEST", 100_000)
+    monkeypatch.setattr(transport, "MAX_SIZE", 100_000)
     client = connect(canary_gateway, url=endless)
     call = (
         (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if splittable else (client.environments, APP)
     )
     with pytest.raises(
-        ForgeError, match=r"more than 100000 bytes from 127\.0\.0\.1 was not read on"
+        ForgeError, match=r"more than 100000 bytes from 127\.0\.0\.1 was not read to its end"
     ) as caught:
         call[0](*call[1:])
     assert type(caught.value) is (WindowTooLarge if splittable else GatewayUnavailable)

@@ -19,7 +19,7 @@ from airflow_provider_forge.exceptions import (
     RateLimited,
 )
 from airflow_provider_forge.gateway.environments import (
-    LEFT_ALONE,
+    LOOK_UP_PAUSE,
     Environment,
     EnvironmentDirectory,
     LayeredStateStore,
@@ -242,7 +242,7 @@ def test_old_knowledge_serves_while_the_gateway_is_unavailable(find, atlassian, 
     # A later task tries again: what is old does not become fresh by being used.
     atlassian.failure = None
     atlassian.recreate("production", NEW)
-    clock.advance(seconds=LEFT_ALONE.total_seconds())
+    clock.advance(seconds=LOOK_UP_PAUSE.total_seconds())
     assert find("production") == (Environment(NEW, "production"),)
 
 
@@ -401,7 +401,7 @@ def test_a_look_up_that_fails_is_left_alone_for_a_while(find, atlassian, clock):
     for _ in range(3):
         assert find("production")
     assert atlassian.look_ups == 2
-    clock.advance(seconds=LEFT_ALONE.total_seconds())
+    clock.advance(seconds=LOOK_UP_PAUSE.total_seconds())
     find("production")
     assert atlassian.look_ups == 3
 
@@ -414,7 +414,7 @@ def test_a_name_that_was_not_found_is_left_alone_for_a_while(find, atlassian, cl
     assert find("production", "staging"), "nobody has to wait for that"
     assert atlassian.look_ups == 1
     atlassian.environments.append(Environment(NEW, "prod"))
-    clock.advance(seconds=LEFT_ALONE.total_seconds())
+    clock.advance(seconds=LOOK_UP_PAUSE.total_seconds())
     assert find("prod") == (Environment(NEW, "prod"),)
 
 

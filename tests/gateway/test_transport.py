@@ -81,7 +81,7 @@ def test_an_answer_arrives_whole_in_each_coding(coding, body):
 def test_the_limit_holds_for_what_is_unpacked_codings_in_codings_included(
     monkeypatch, codings, splittable, kind
 ):
-    monkeypatch.setattr(transport, "LARGEST", 100_000)
+    monkeypatch.setattr(transport, "MAX_SIZE", 100_000)
     body = b" " * 10**6
     for _ in range(codings):
         body = gzip.compress(body)
