@@ -187,11 +187,11 @@ _COUNTS, _BOUNDS = (tag(HistogramDataPoint, name) for name in ("bucket_counts", 
 _pack_double, _pack_unsigned, _pack_signed = (struct.Struct(f"<c{code}").pack for code in "dQq")
 
 
-def _double(field_tag: bytes, number: Double) -> bytes:
+def _write_double(field_tag: bytes, number: Double) -> bytes:
     return _pack_double(field_tag, float(number))
 
 
-def _bounds(field_tag: bytes, text: Raw) -> bytes:
+def _write_bounds(field_tag: bytes, text: Raw) -> bytes:
     return _cached_bounds(field_tag, bytes(text))
 
 
@@ -201,15 +201,15 @@ def _cached_bounds(field_tag: bytes, text: bytes) -> bytes:
     return nested(field_tag, struct.pack(f"<{len(numbers)}d", *map(float, numbers)))
 
 
-def _unsigned(field_tag: bytes, number: Int64) -> bytes:
+def _write_unsigned(field_tag: bytes, number: Int64) -> bytes:
     return _pack_unsigned(field_tag, _integer(number))
 
 
-def _signed(field_tag: bytes, number: Int64) -> bytes:
+def _write_signed(field_tag: bytes, number: Int64) -> bytes:
     return _pack_signed(field_tag, _integer(number))
 
 
-def _counts(field_tag: bytes, counts: Raw) -> bytes:
+def _write_counts(field_tag: bytes, counts: Raw) -> bytes:
     numbers = integers(counts)
     head, pack = _packer(field_tag, len(numbers))
     return head + pack(*numbers)
@@ -221,23 +221,23 @@ def _packer(field_tag: bytes, count: int) -> tuple[bytes, Callable[..., bytes]]:
     return field_tag + varint(packer.size), packer.pack
 
 
-def _short_counts(field_tag: bytes, counts: Raw) -> bytes:
+def _write_varint_counts(field_tag: bytes, counts: Raw) -> bytes:
     return nested(field_tag, b"".join(varint(_check_below(2**64, number)) for number in integers(counts)))
 
 
-def _flags(field_tag: bytes, number: int) -> bytes:
+def _write_flags(field_tag: bytes, number: int) -> bytes:
     return field_tag + varint(_check_below(2**32, number))
 
 
-def _zigzag(field_tag: bytes, number: int) -> bytes:
+def _write_zigzag(field_tag: bytes, number: int) -> bytes:
     return field_tag + varint(_check_below(2**32, 2 * number if number >= 0 else -2 * number - 1))
 
 
-def _buckets(field_tag: bytes, buckets: Buckets) -> bytes:
+def _write_buckets(field_tag: bytes, buckets: Buckets) -> bytes:
     return nested(field_tag, _fields(_BUCKETS_LAYOUT, buckets))
 
 
-def _quantiles(field_tag: bytes, quantiles: list[Quantile]) -> bytes:
+def _write_quantiles(field_tag: bytes, quantiles: list[Quantile]) -> bytes:
     return b"".join(nested(field_tag, _fields(_QUANTILE_LAYOUT, quantile)) for quantile in quantiles)
 
 
@@ -261,7 +261,7 @@ def _complete_histogram(point: HistogramPoint) -> bytes | None:
     statistics = _pack_statistics(
         _COUNT, _integer(count), _SUM, float(total), _MIN, float(low), _MAX, float(high)
     )
-    return b"".join((statistics, _counts(_COUNTS, counts), _bounds(_BOUNDS, bounds)))
+    return b"".join((statistics, _write_counts(_COUNTS, counts), _write_bounds(_BOUNDS, bounds)))
 
 
 def _integer(number: Int64) -> int:
@@ -278,11 +278,11 @@ def _check_below(limit: int, number: int) -> int:
 
 
 _WIRE_TYPES: dict[Callable[[bytes, Any], bytes], int] = {
-    _double: _FIXED64,
-    _unsigned: _FIXED64,
-    _signed: _FIXED64,
-    _flags: _VARINT,
-    _zigzag: _VARINT,
+    _write_double: _FIXED64,
+    _write_unsigned: _FIXED64,
+    _write_signed: _FIXED64,
+    _write_flags: _VARINT,
+    _write_zigzag: _VARINT,
 }
 
 
@@ -306,36 +306,42 @@ _POINT_MESSAGES = dict(
         strict=True,
     )
 )
-_NUMBER_LAYOUT = _layout(NumberDataPoint, as_double=_double, as_int=_signed, flags=_flags)
+_NUMBER_LAYOUT = _layout(NumberDataPoint, as_double=_write_double, as_int=_write_signed, flags=_write_flags)
 _LAYOUTS = {
     "gauge": _NUMBER_LAYOUT,
     "sum": _NUMBER_LAYOUT,
     "histogram": _layout(
         HistogramDataPoint,
-        count=_unsigned,
-        sum=_double,
-        bucket_counts=_counts,
-        explicit_bounds=_bounds,
-        flags=_flags,
-        min=_double,
-        max=_double,
+        count=_write_unsigned,
+        sum=_write_double,
+        bucket_counts=_write_counts,
+        explicit_bounds=_write_bounds,
+        flags=_write_flags,
+        min=_write_double,
+        max=_write_double,
     ),
     "exponentialHistogram": _layout(
         ExponentialHistogramDataPoint,
-        count=_unsigned,
-        sum=_double,
-        scale=_zigzag,
-        zero_count=_unsigned,
-        positive=_buckets,
-        negative=_buckets,
-        flags=_flags,
-        min=_double,
-        max=_double,
-        zero_threshold=_double,
+        count=_write_unsigned,
+        sum=_write_double,
+        scale=_write_zigzag,
+        zero_count=_write_unsigned,
+        positive=_write_buckets,
+        negative=_write_buckets,
+        flags=_write_flags,
+        min=_write_double,
+        max=_write_double,
+        zero_threshold=_write_double,
     ),
     "summary": _layout(
-        SummaryDataPoint, count=_unsigned, sum=_double, quantile_values=_quantiles, flags=_flags
+        SummaryDataPoint,
+        count=_write_unsigned,
+        sum=_write_double,
+        quantile_values=_write_quantiles,
+        flags=_write_flags,
     ),
 }
-_BUCKETS_LAYOUT = _layout(ExponentialHistogramDataPoint.Buckets, offset=_zigzag, bucket_counts=_short_counts)
-_QUANTILE_LAYOUT = _layout(SummaryDataPoint.ValueAtQuantile, quantile=_double, value=_double)
+_BUCKETS_LAYOUT = _layout(
+    ExponentialHistogramDataPoint.Buckets, offset=_write_zigzag, bucket_counts=_write_varint_counts
+)
+_QUANTILE_LAYOUT = _layout(SummaryDataPoint.ValueAtQuantile, quantile=_write_double, value=_write_double)
