@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
 from airflow_provider_forge.cli.dry_run import DryClient
 from airflow_provider_forge.cli.ledgers import ledger_store
-from airflow_provider_forge.delivery.deliver import Policy
-from airflow_provider_forge.delivery.exporter import Exporter
-from airflow_provider_forge.delivery.progress import Progress
+from airflow_provider_forge.delivery.exporter import Exporter, Resource
+from airflow_provider_forge.delivery.progress import Progress, available_windows
+from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.utils.ledger import account_of, open_ledger
-from airflow_provider_forge.utils.run_interval import available_windows
 from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time, parse_time
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _receiver(options: Namespace, otlp: OtlpHook) -> OtlpClient:
 
 def _exporter(options: Namespace, forge: ForgeMetricsHook, receiver: OtlpClient, store: Store) -> Exporter:
     return Exporter(
-        forge,
+        lambda window: forge.fetch(window.start, window.end, options.environments, options.metrics),
         receiver,
         open_ledger(
             store,
@@ -93,11 +92,7 @@ def _exporter(options: Namespace, forge: ForgeMetricsHook, receiver: OtlpClient,
             account_of(options.otlp_conn_id, receiver.endpoint),
         ),
         Policy(resend=options.resend),
-        options.environments,
-        options.metrics,
-        resource_attributes={},
-        conform=True,
-        on_expired="fail",
+        Resource(forge.service_name),
     )
 
 
@@ -106,7 +101,7 @@ def _deliver(window: Window, exporter: Exporter) -> dict[str, Any]:
     receiver = exporter.receiver
     before = len(receiver.batches) if isinstance(receiver, DryClient) else 0
     exporter.export(progress)
-    done = {"window": str(window), **vars(progress.summary), "problems": progress.problems}
+    done = {"window": str(window), **progress.stats.to_json(), "problems": progress.problems}
     if isinstance(receiver, DryClient):
         done["requests"] = [dataclasses.asdict(batch) for batch in receiver.batches[before:]]
     return done

@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.coverage.coverage import WindowStatus
-from airflow_provider_forge.otlp import selftelemetry as own
+from airflow_provider_forge.delivery import telemetry as own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_forge.coverage.coverage import Coverage
+    from airflow_provider_forge.delivery.telemetry import Measurement, Reporter
     from airflow_provider_forge.otlp.endpoint import Endpoint
-    from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter
 
 __all__ = ["report_coverage"]
 

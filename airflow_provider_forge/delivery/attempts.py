@@ -1,4 +1,4 @@
-"""How long a task goes on with a receiver that fails, before it leaves the rest to Airflow."""
+"""Retries within a task while the receiver fails, before the rest is left to Airflow's retries."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["Attempts", "Retries"]
 
 PATIENCE = 60.0
-"""Seconds from a request's first failure within which it is retried: a try of the task costs a call of the
-gateway's five a minute, and an outage of an hour is Airflow's business."""
+"""Seconds after a request's first failure during which it is retried. Each try of the task costs one of the
+gateway's five calls a minute, so short outages are bridged here; longer ones are left to Airflow."""
 
 FIRST_WAIT = 1.0
-"""Seconds; each wait is twice the one before, less up to a half, so that many tasks don't return at once."""
+"""Seconds; each wait is twice the previous one, minus a random part of up to half, to spread out tasks."""
 
 JITTER = 0.1
-"""Part of a wait that the receiver asked for by which it may be exceeded, for the same reason."""
+"""Fraction by which a wait may exceed the receiver's Retry-After, for the same reason."""
 
 MAX_REFUSALS = 8
-"""Refusals in a row after which a receiver is taken to refuse everything, whatever is in a request."""
+"""Consecutive refusals after which a receiver is assumed to refuse every request."""
 
 
 @dataclass
 class Attempts:
-    """What the requests of one task share.
+    """State shared by all requests of one task.
 
     Attributes:
-        patience: Seconds from a request's first failure within which it is retried.
-        clock: Returns the present in seconds.
-        sleep: Waits that many seconds.
+        patience: Seconds after a request's first failure during which it is retried.
+        clock: Returns a monotonic time in seconds.
+        sleep: Sleeps for a number of seconds.
         random: Returns a number from 0 up to 1.
-        refusals: Requests that the receiver has refused since it accepted one.
+        refusals: Consecutive requests that the receiver has refused.
     """
 
     patience: float = field(default_factory=lambda: PATIENCE)
@@ -52,10 +52,10 @@ class Attempts:
         return self.refusals >= MAX_REFUSALS
 
     def begin(self, export_timeout: float | None) -> Retries:
-        """Begin with a request.
+        """Return the retries of a new request.
 
         Args:
-            export_timeout: Seconds that it may take as a whole; None for no limit of its own.
+            export_timeout: Maximum time in seconds for the request and its retries; None for no limit.
         """
         return Retries(self, export_timeout)
 
@@ -71,11 +71,11 @@ class Retries:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the next call may take; None for the endpoint's own limit."""
+        """Maximum time in seconds for the next call; None for the endpoint's own limit."""
         return None if self._end is None else max(self._end - self._attempts.clock(), 0.0)
 
     def wait_after(self, error: ReceiverUnavailable) -> float | None:
-        """Return the seconds to wait before the request is sent again; None if it is Airflow's turn."""
+        """Return the seconds to wait before the next retry; None to leave it to Airflow."""
         if not error.transient:
             return None
         now = self._attempts.clock()

@@ -1,4 +1,4 @@
-"""Where a task over several windows keeps its progress: a retry goes on where the try before it ended."""
+"""Checkpoints of a task over several windows: a retry continues where the previous try ended."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ log = get_logger(__name__)
 
 @dataclass
 class Checkpoint:
-    """The progress of one task instance, kept with what tells its tries from those after a clear.
+    """The stored progress of one task instance.
 
     Attributes:
-        store: Airflow's task state store, or the one of the ledger; both get, set and delete. None keeps
+        store: Airflow's task state store or the ledger's store; both have get, set and delete. None stores
             nothing.
-        key: Under which it is kept.
-        run: What is the same for all tries of a run until it is cleared, and for what is asked for.
-        lasting: Whether to leave it there once all is done. The task state store goes with its run; in the
-            ledger's nobody would remove it.
+        key: Key in the store.
+        run: Identity of the run and of its options. A cleared run, or other options, begin from scratch.
+        lasting: Whether to leave the progress in the store at the end. Airflow deletes the task state store
+            with the run; in the ledger's store nothing would remove it.
     """
 
     store: Any
@@ -41,10 +41,10 @@ class Checkpoint:
     lasting: bool
 
     def load(self) -> Progress | None:
-        """Return what an earlier try of this run has left; None where there was none.
+        """Return the progress of an earlier try of this run; None if there is none.
 
         Raises:
-            LedgerUnavailable: The store does not answer.
+            LedgerUnavailable: The store cannot be read.
         """
         if self.store is None:
             return None
@@ -52,62 +52,62 @@ class Checkpoint:
             found = self.store.get(self.key)
         except RetryableError:
             raise
-        except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
+        except Exception as error:  # any backend can be configured, with errors of its own
             raise LedgerUnavailable(
-                f"The progress of earlier tries cannot be read ({type(error).__name__}: {error}). It will"
-                " be retried. If this persists, see the API server's log"
+                f"The progress of earlier tries cannot be read ({type(error).__name__}: {error}). The task"
+                " will be retried. If this persists, check the API server's log"
             ) from error
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None
         try:
             progress = Progress.from_json(found["progress"])
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("The progress of earlier tries is damaged (%s): all is asked for again", error)
+            log.warning("The progress of earlier tries is damaged (%s): all windows are fetched again", error)
             return None
         log.info(
-            "Earlier tries of this run have delivered %d windows: going on from there", progress.summary.calls
+            "Earlier tries of this run have delivered %d windows: continuing from there", progress.stats.calls
         )
         return progress
 
     def save(self, progress: Progress) -> None:
-        """Keep how far the task has come, unless this was its last window."""
+        """Store the progress, unless no window is left to deliver."""
         if progress.todo:
-            self._ask("set", {"run": self.run, "progress": progress.to_json()})
+            self._call("set", {"run": self.run, "progress": progress.to_json()})
 
     def conclude(self, progress: Progress) -> None:
-        """Keep, or forget, that all is done."""
+        """Store the final progress, or delete the checkpoint."""
         if self.lasting:
-            self._ask("set", {"run": self.run, "progress": progress.to_json()})
+            self._call("set", {"run": self.run, "progress": progress.to_json()})
         else:
-            self._ask("delete")
+            self._call("delete")
 
-    def _ask(self, verb: str, *value: Any) -> None:
+    def _call(self, verb: str, *value: Any) -> None:
         if self.store is None:
             return
         try:
             getattr(self.store, verb)(self.key, *value)
         except Exception as error:  # noqa: BLE001 - as above
-            # What is delivered is on record: without this, a retry asks for more than it has to.
-            log.warning("The progress of this try was not kept: %s: %s", type(error).__name__, error)
+            # The ledger prevents duplicates. Without a checkpoint a retry only fetches more windows.
+            log.warning("The progress of this try was not stored: %s: %s", type(error).__name__, error)
 
 
 def find_checkpoint(
-    context: Mapping[str, Any], ledger: Ledger, interval: Window, asked_for: Mapping[str, Any]
+    context: Mapping[str, Any], ledger: Ledger, interval: Window, options: Mapping[str, Any]
 ) -> Checkpoint:
-    """Return where the task's progress is kept; one that keeps nothing for what takes a single call.
+    """Return the task's checkpoint, which stores nothing if the interval is a single window.
 
     Args:
-        context: The task's.
-        ledger: In whose store it is kept where Airflow, before 3.3, has none for tasks.
-        interval: Of the task.
-        asked_for: What else decides which points are delivered; another answer begins anew.
+        context: The task's context.
+        ledger: The ledger. Its store is used before Airflow 3.3, which has no task state store.
+        interval: The task's interval.
+        options: All else that decides which points are delivered. With other options the task begins again.
     """
     ti, run = context.get("ti"), context.get("dag_run")
     task = [getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")]
     identity = {
         "interval": str(interval),
-        "asked_for": _digest(asked_for),
-        # A clear counts up the one, and sets the other to the present where the run had ended.
+        "asked_for": _digest(options),
+        # Clearing a run increments the former, and resets the latter if the run had ended.
         "clear_number": getattr(run, "clear_number", None),
         "started": str(getattr(run, "start_date", None)),
     }
@@ -115,9 +115,9 @@ def find_checkpoint(
         return Checkpoint(None, "", identity, lasting=False)
     if (store := context.get("task_state_store")) is not None:
         return Checkpoint(store, "forge_progress", identity, lasting=True)
-    kept = ledger.store if ledger.store.lasting else None
+    store = ledger.store if ledger.store.lasting else None
     name = _digest({"task": task, "interval": str(interval)})
-    return Checkpoint(kept, f"{ledger.name}/progress-{name}", identity, lasting=False)
+    return Checkpoint(store, f"{ledger.name}/progress-{name}", identity, lasting=False)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

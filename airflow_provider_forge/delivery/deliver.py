@@ -1,267 +1,149 @@
-"""One answer's way to the receiver: what is not there yet, in batches, each recorded as it arrives."""
+"""Delivers one window: sends the points that the receiver has not acknowledged yet, in batches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.attempts import Attempts
-from airflow_provider_forge.delivery.deduplication import PointStatus
 from airflow_provider_forge.delivery.isolation import Isolation, halves
+from airflow_provider_forge.delivery.ledger import Selection
 from airflow_provider_forge.delivery.sender import Sender
-from airflow_provider_forge.exceptions import (
-    ExportRefused,
-    FinalError,
-    PointsChanged,
-    PointsMalformed,
-    PointsRejected,
-    RequestTooLarge,
-)
-from airflow_provider_forge.text import get_logger, sanitize
+from airflow_provider_forge.exceptions import ExportRefused, PointsMalformed, RequestTooLarge
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from airflow_provider_forge.delivery.ledger import Ledger, Selection
-    from airflow_provider_forge.delivery.session import LedgerSession
+    from airflow_provider_forge.delivery.attempts import Attempts
+    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.delivery.progress import DeliveryStats
+    from airflow_provider_forge.delivery.sender import Policy
+    from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.fingerprints import Fingerprint
     from airflow_provider_forge.payload.source import Payload
 
-__all__ = ["DeliveryStats", "FetchedWindow", "Policy", "deliver"]
+__all__ = ["deliver", "selection_of"]
 
-log = get_logger(__name__)
+MAX_HALVINGS = 8
+"""How many times a batch that is too large for the receiver is halved."""
 
-HALVINGS = 8
-"""How often a request that the receiver finds too large is cut in two."""
-
-REASONS = 5
-"""How many reasons an error gives for points that were left out."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What to do with points that are not simply new.
-
-    Attributes:
-        resend: Send all, whatever was acknowledged.
-        on_changed: What to do with points acknowledged with another value: `skip`, `send` or `fail`.
-        on_ambiguous: What to do with points that were sent with no answer known: `resend` or `fail`.
-        since: Time of the epoch at which the run began: what was rejected since then fails it, in whichever
-            of its tries; None not to look.
-    """
-
-    resend: bool = False
-    on_changed: str = "skip"
-    on_ambiguous: str = "resend"
-    since: float | None = None
-
-
-@dataclass(frozen=True)
-class FetchedWindow:
-    """What the gateway gave for one window.
-
-    Attributes:
-        start: The window's first moment.
-        end: The first moment after it.
-        selection: What was asked for.
-        content: Its points.
-        reread: Returns its fingerprints as if these environments had been asked for.
-        request_id: The gateway's id of the request.
-    """
-
-    start: dt.datetime
-    end: dt.datetime
-    selection: Selection
-    content: Payload
-    reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None
-    request_id: str | None = None
-
-
-@dataclass
-class DeliveryStats:
-    """What became of an answer's points.
-
-    Attributes:
-        points: Points in the answer.
-        sent: Points that the receiver has acknowledged now.
-        unchanged: Points that it had acknowledged before.
-        changed: Points that it had acknowledged with another value.
-        ambiguous: Points that it may have had before, with no answer known.
-        rejected: Points that it rejected of those sent.
-        batches: Requests that it acknowledged.
-        warnings: Requests that it acknowledged with words beside, or with an answer that cannot be read.
-        digested: Whether points are too many to be recorded one by one.
-        contended: Whether another task delivered the same minutes at the same time.
-        problems: What fails the task once everything else is delivered.
-    """
-
-    points: int = 0
-    sent: int = 0
-    unchanged: int = 0
-    changed: int = 0
-    ambiguous: int = 0
-    rejected: int = 0
-    batches: int = 0
-    warnings: int = 0
-    digested: bool = False
-    contended: bool = False
-    problems: list[FinalError] = field(default_factory=list)
+MAX_REASONS = 5
+"""Number of reasons that an error lists for points that were left out."""
 
 
 def deliver(
-    answer: FetchedWindow,
+    metrics: AppMetrics,
+    payload: Payload,
     receiver: OtlpClient,
     ledger: Ledger,
     policy: Policy,
-    report: DeliveryStats | None = None,
-    attempts: Attempts | None = None,
-) -> DeliveryStats:
-    """Send what the receiver has not acknowledged yet, oldest first, and record what it acknowledges.
+    stats: DeliveryStats,
+    attempts: Attempts,
+    reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None,
+) -> None:
+    """Send the points that the receiver has not acknowledged yet, oldest first, and record each response.
 
     Args:
-        answer: What the gateway gave.
-        receiver: Where it goes.
-        ledger: What the receiver has.
-        policy: What to do with points that are not simply new.
-        report: An empty one to fill, for who wants to know how far it came where something is raised.
-        attempts: What the requests of one task share; None for a task of this window only.
+        metrics: The gateway's metrics of the window.
+        payload: The same, read.
+        receiver: The receiver.
+        ledger: The points that the receiver has acknowledged.
+        policy: The treatment of points that are not new.
+        stats: Updated while points are delivered, so that the caller has partial counts after an exception.
+        attempts: State shared by all requests of a task.
+        reread: Returns the payload's fingerprints as if these environments had been requested.
 
     Raises:
-        DeliveryBusy: Another task delivers the same minutes at this moment.
-        LedgerUnavailable: The record cannot be read or written.
-        ReceiverUnavailable: The receiver is busy or did not answer, and that lasts.
-        ExportRefused: It refuses requests, whatever is in them.
+        DeliveryBusy: Another task is delivering the same minutes.
+        LedgerUnavailable: The ledger cannot be read or written.
+        ReceiverUnavailable: The receiver is busy or did not answer, even after retries.
+        ExportRefused: The receiver refuses every request.
     """
-    with ledger.open_session(
-        answer.content.fingerprints, answer.selection, answer.start, answer.end, reread=answer.reread
-    ) as page:
-        return _Delivery(
-            answer, receiver, page, policy, report or DeliveryStats(), attempts or Attempts()
-        ).run()
+    points, selection, window = payload.fingerprints, selection_of(metrics), metrics.window
+    with ledger.open_session(points, selection, window.start, window.end, reread=reread) as session:
+        sender = Sender(payload, receiver, session, policy, stats, attempts)
+        isolation = Isolation(payload, sender)
+        batches = _Batches(payload, sender.choose_points(), receiver.endpoint.max_body_bytes)
+        with sender.recording():
+            for batch, request in batches:
+                try:
+                    sender.send(batch, request)
+                except ExportRefused as refusal:
+                    _recover(batch, refusal, batches, isolation)
+    stats.problems += [problem for problem in (isolation.problem(), _malformed(metrics, payload)) if problem]
 
 
-class _Delivery:
-    def __init__(
-        self,
-        answer: FetchedWindow,
-        receiver: OtlpClient,
-        page: LedgerSession,
-        policy: Policy,
-        report: DeliveryStats,
-        attempts: Attempts,
-    ) -> None:
-        self._content = answer.content
-        self._most_bytes = receiver.endpoint.max_body_bytes
-        self._page = page
-        self._policy = policy
-        self._report = report
-        self._answer = answer
-        self._sender = Sender(answer.content, receiver, page, policy, report, attempts)
-        self._isolation = Isolation(answer.content, self._sender)
-        report.points = answer.content.count + sum(answer.content.left_out.values())
-        report.unchanged = len(page.points_with(PointStatus.UNCHANGED))
-        report.changed = len(page.points_with(PointStatus.CHANGED))
-        report.ambiguous = len(self._sender.ambiguous)
+def _recover(batch: list[int], refusal: ExportRefused, batches: _Batches, isolation: Isolation) -> None:
+    """Continue after a refused request: halve one that is too large, else isolate its bad points."""
+    if not isinstance(refusal, RequestTooLarge):
+        isolation.deliver_rest(batch, refusal)
+    elif len(batch) > 1:
+        batches.halve(batch, refusal)
+    else:
+        isolation.leave_out(batch, refusal)
 
-    def run(self) -> DeliveryStats:
-        numbers = self._to_send()
-        sender = self._sender
-        sender.pending |= {*numbers, *self._page.points_with(PointStatus.NEW, PointStatus.AMBIGUOUS)}
-        self._recall_rejections()
-        try:
-            self._send(numbers)
-        finally:
-            # Also when it failed half-way: what was acknowledged until then is never sent again.
-            self._page.record_window(
-                pending=sender.pending,
-                rejected=sender.rejected,
-                resent=self._policy.resend,
-                complete=not self._content.left_out,
-            )
-            try:
-                self._page.save()
-            finally:
-                sender.report_contention()
-        self._page.prune()
-        if (problem := self._isolation.problem()) is not None:
-            self._report.problems.append(problem)
-        if self._content.left_out:
-            self._report.problems.append(_malformed(self._answer))
-        self._report.digested = self._page.digested
-        return self._report
 
-    def _recall_rejections(self) -> None:
-        """Let a rejection fail the run, though a later try of it find all else delivered."""
-        policy = self._policy
-        if policy.since is not None and not policy.resend and self._page.has_rejections_since(policy.since):
-            self._report.problems.append(
-                PointsRejected(
-                    "The receiver rejected points in an earlier try of this run, whose log says why; OTLP"
-                    " forbids to send them again. To do it all the same, run it with resend=True",
-                    rejected=0,
-                )
-            )
+def selection_of(metrics: AppMetrics) -> Selection:
+    """Return the environments and metrics that were requested."""
+    names = {environment.id: environment.name for environment in metrics.environments if environment.name}
+    return Selection([environment.id for environment in metrics.environments], metrics.metrics, names)
 
-    def _to_send(self) -> list[int]:
-        """Return the points to send; say what is done with those that are not simply new."""
-        policy, report = self._policy, self._report
-        if policy.resend:
-            return self._page.points_with(*PointStatus)
-        wanted = [PointStatus.NEW]
-        if report.changed:
-            told = f"{report.changed} points have other values now than those delivered"
-            if policy.on_changed == "send":
-                wanted.append(PointStatus.CHANGED)
-                log.warning("%s: sent again (on_changed='send')", told)
-            elif policy.on_changed == "skip":
-                log.warning("%s: not sent (on_changed='skip')", told)
-            else:
-                report.problems.append(
-                    PointsChanged(f"{told}. To send them, run it with on_changed='send' or resend=True")
-                )
-        if not self._sender.settle_ambiguous(self._sender.ambiguous):
-            wanted.append(PointStatus.AMBIGUOUS)
-        return self._page.points_with(*wanted)
 
-    def _send(self, numbers: list[int]) -> None:
-        todo = [(numbers, HALVINGS)] if numbers else []
-        while todo:
-            batch, halvings = todo.pop()
-            export = self._content.build_request(batch)
-            parts = -(-export.size // self._most_bytes)
+class _Batches:
+    """Batches of points, with the request for each; none is larger than the receiver's limit.
+
+    Args:
+        payload: The window's points.
+        numbers: Numbers of the points to send, oldest first.
+        max_bytes: Maximum size in bytes of a request, before compression.
+    """
+
+    def __init__(self, payload: Payload, numbers: list[int], max_bytes: int) -> None:
+        self._payload = payload
+        self._max_bytes = max_bytes
+        self._queue = [(numbers, MAX_HALVINGS)] if numbers else []
+        self._halvings_left = MAX_HALVINGS
+
+    def __iter__(self) -> Iterator[tuple[list[int], ExportRequest]]:
+        while self._queue:
+            batch, self._halvings_left = self._queue.pop()
+            request = self._payload.build_request(batch)
+            parts = -(-request.size // self._max_bytes)
             if parts > 1 and len(batch) > 1:
-                todo += [(part, halvings) for part in reversed(_cut(batch, parts))]
-                continue
-            try:
-                self._sender.send(batch, export)
-            except RequestTooLarge as refusal:
-                if len(batch) == 1:
-                    self._isolation.leave_out(batch, refusal)
-                    continue
-                if not halvings:
-                    raise
-                todo += [(part, halvings - 1) for part in reversed(halves(batch))]
-            except ExportRefused as refusal:
-                self._isolation.deliver_rest(batch, refusal)
+                self._queue += [(part, self._halvings_left) for part in reversed(_cut(batch, parts))]
+            else:
+                yield batch, request
+
+    def halve(self, batch: list[int], refusal: RequestTooLarge) -> None:
+        """Continue with the halves of the current batch, which the receiver refused as too large.
+
+        Raises:
+            RequestTooLarge: It has been halved often enough.
+        """
+        if not self._halvings_left:
+            raise refusal
+        self._queue += [(part, self._halvings_left - 1) for part in reversed(halves(batch))]
 
 
-def _malformed(answer: FetchedWindow) -> PointsMalformed:
-    left_out = answer.content.left_out
-    total = sum(left_out.values())
-    most = left_out.most_common(REASONS)
-    reasons = [f"{count} of {sanitize(metric)} ({sanitize(reason)})" for (metric, reason), count in most]
-    if more := total - sum(count for _, count in most):
-        reasons.append(f"{more} for other reasons")
-    # The message alone is what a task with several windows shows in the end.
-    request = f" (request id {sanitize(answer.request_id)})" if answer.request_id else ""
+def _malformed(metrics: AppMetrics, payload: Payload) -> PointsMalformed | None:
+    """Return the error for points that are not OTLP; None if there are none."""
+    if not payload.left_out:
+        return None
+    total = sum(payload.left_out.values())
+    listed = payload.left_out.most_common(MAX_REASONS)
+    reasons = [f"{count} of {sanitize(metric)} ({sanitize(reason)})" for (metric, reason), count in listed]
+    if others := total - sum(count for _, count in listed):
+        reasons.append(f"{others} for other reasons")
+    # A task with several windows shows the message only.
+    request = f" (request id {sanitize(metrics.request_id)})" if metrics.request_id else ""
+    window = metrics.window
     return PointsMalformed(
-        f"Atlassian's answer for {answer.start:%Y-%m-%d %H:%M} to {answer.end:%H:%M} UTC has {total} points"
+        f"Atlassian's answer for {window.start:%Y-%m-%d %H:%M} to {window.end:%H:%M} UTC has {total} points"
         f" that are not OTLP: {'; '.join(reasons)}{request}. They are left out, and all others are delivered."
         " The window stays open in the record: run it again, and only these points are still to be sent. If"
         " this persists, report it to Atlassian's support with the request id",
-        request_id=answer.request_id,
+        request_id=metrics.request_id,
     )
 
 

@@ -1,189 +1,172 @@
-"""The line of one window: gateway, typed answer, what is still undelivered, conform, OTLP, ledger."""
+"""Exports windows of metrics from one app to one receiver: fetch, read, deliver, report."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery.attempts import Attempts
-from airflow_provider_forge.delivery.progress import in_words
+from airflow_provider_forge.delivery.deliver import deliver
+from airflow_provider_forge.delivery.log_groups import log_group
+from airflow_provider_forge.delivery.progress import DeliveryStats, Pass, check_age
 from airflow_provider_forge.delivery.telemetry import TaskStats
-from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, WindowExpired, WindowTooLarge
+from airflow_provider_forge.exceptions import BrokenAnswer, WindowExpired, WindowTooLarge
+from airflow_provider_forge.otlp.messages import MalformedOtlp
+from airflow_provider_forge.payload.conform import Identity
+from airflow_provider_forge.payload.reader import read
+from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.text import get_logger, sanitize
-from airflow_provider_forge.utils.log_groups import log_group
-from airflow_provider_forge.utils.run_interval import check_age
 
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from airflow_provider_forge.delivery.deliver import DeliveryStats, FetchedWindow, Policy
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.delivery.progress import Progress
+    from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.gateway.client import AppMetrics
-    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.otlp.client import OtlpClient
-    from airflow_provider_forge.payload.conform import Identity
+    from airflow_provider_forge.payload.source import Payload
     from airflow_provider_forge.windows import Window
 
-__all__ = ["Exporter"]
+__all__ = ["Exporter", "Resource"]
 
 log = get_logger(__name__)
 
 
-@dataclass
-class Exporter:
-    """Takes windows from one app to one receiver.
+@dataclass(frozen=True)
+class Resource:
+    """Attributes for the resource of all points, in addition to those of the app and the environment.
 
     Attributes:
-        forge: The gateway.
-        receiver: The receiver.
-        ledger: What the receiver has.
-        policy: What to do with points that are not simply new.
-        environments: As `ForgeMetricsHook.fetch` takes them.
-        metrics: Likewise.
-        resource_attributes: The user's attributes for the resource.
-        conform: Whether to put right what Atlassian labels wrongly.
-        on_expired: `fail`, or `skip` what is too old.
-        stats: Of what is done.
-        attempts: What the requests to the receiver share.
-        now: Returns the present, aware.
+        service_name: Value of `service.name`; None for the app's own.
+        attributes: The user's attributes; they override all others.
     """
 
-    forge: ForgeMetricsHook
+    service_name: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Exporter:
+    """Exports windows from one app to one receiver.
+
+    Attributes:
+        fetch: Fetches the metrics of a window from the gateway.
+        receiver: The receiver.
+        ledger: The points that the receiver has acknowledged.
+        policy: The treatment of points that are not new, and of windows that are too old.
+        resource: How to correct and complete Atlassian's resources; None to pass metrics through unchanged.
+        stats: Statistics of this process.
+        attempts: State shared by all requests to the receiver.
+        now: Returns the current time, aware.
+    """
+
+    fetch: Callable[[Window], AppMetrics]
     receiver: OtlpClient
     ledger: Ledger
     policy: Policy
-    environments: str | Sequence[str] | None
-    metrics: str | Sequence[str] | None
-    resource_attributes: Mapping[str, Any]
-    conform: bool
-    on_expired: str
+    resource: Resource | None
     stats: TaskStats = field(default_factory=TaskStats)
     attempts: Attempts = field(default_factory=Attempts)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
 
-    def export(self, progress: Progress, keep: Callable[[Progress], None] = lambda _: None) -> None:
-        """Deliver what is to do, window by window; one that is too much for the gateway in halves.
-
-        Whatever is raised, the progress says what was delivered until then, and what is left.
+    def export(self, progress: Progress, save: Callable[[Progress], None] = lambda _: None) -> None:
+        """Deliver all windows, one by one; a window that is too large for the gateway in halves.
 
         Args:
-            progress: What is to do.
-            keep: Called with it after each window, because a task can be stopped in the next one.
+            progress: The windows to deliver. Updated after each window, so it is accurate after an exception.
+            save: Called with the progress after each window, because the task may be killed in the next one.
 
         Raises:
             RetryableError: The gateway, the receiver or the ledger failed.
             FinalError: One of them refused.
         """
-        while progress.todo:
-            self._export_next(progress.todo, progress, self.on_expired)
-            keep(progress)
-        while progress.late:
-            # What nobody has delivered yet is left to its own run.
-            if self.ledger.has_records(progress.late[0].start, progress.late[0].end):
-                self._export_next(progress.late, progress, "skip")
-            else:
-                progress.late.popleft()
+        while (window := progress.next_window()) is not None:
+            current_pass = progress.current_pass
+            halves: tuple[Window, ...] = ()
+            try:
+                # A late window that is not on record is left to the run that it belongs to.
+                if current_pass is Pass.FIRST or self.ledger.has_records(window.start, window.end):
+                    check_age(window, self.receiver.endpoint, self.now())
+                    self._export_window(window, current_pass, progress)
+            except WindowTooLarge as error:
+                halves = window.halves()
+                if not halves:
+                    raise
+                log.warning("%s; requesting its two halves instead", error)
+            except WindowExpired as error:  # while other windows were delivered, or during a rate-limit wait
+                if current_pass is Pass.FIRST and self.policy.on_expired == "fail":
+                    raise
+                log.warning("Skipped: %s", error)
+                progress.stats.expired += 1
+                self.stats.windows["expired"] += current_pass is Pass.FIRST
+            self.stats.in_window = False
+            progress.finish_window(*halves)
+            save(progress)
 
-    def _export_next(self, todo: deque[Window], progress: Progress, on_expired: str) -> None:
-        window, again = todo[0], todo is progress.late
-        halves: tuple[Window, ...] = ()
-        try:
-            check_age(window, self.receiver.endpoint, self.now())
-            self._export_window(window, progress, again=again)
-        except WindowTooLarge as error:
-            halves = window.halves()
-            if not halves:
-                raise
-            log.warning("%s; requesting its two halves instead", error)
-        except WindowExpired as error:  # while others were delivered, or it waited for the rate limit
-            if on_expired == "fail":
-                raise
-            log.warning("Left out: %s", error)
-            progress.summary.expired += 1
-            self.stats.windows["expired"] += not again
-        self.stats.in_window = False
-        todo.popleft()
-        todo.extendleft(reversed(halves))
-
-    def _export_window(self, window: Window, progress: Progress, *, again: bool) -> None:
-        from airflow_provider_forge.delivery.deliver import DeliveryStats
-
-        title = f"{window.humanize()}, looked at again" if again else window.humanize()
-        report = DeliveryStats()
-        try:
-            with self.stats.window(window, report, again=again), log_group(title) as details:
-                metrics = self.forge.fetch(window.start, window.end, self.environments, self.metrics)
-                log.info(
-                    "Atlassian answered with %s bytes: %s of %s",
-                    f"{len(metrics.text):,}",
-                    ", ".join(metrics.metrics),
-                    ", ".join(environment.name or environment.id for environment in metrics.environments),
+    def _export_window(self, window: Window, current_pass: Pass, progress: Progress) -> None:
+        """Fetch a window, read it, deliver the points that the receiver lacks, and report the result."""
+        title = window.humanize() + (", looked at again" if current_pass is Pass.REVISIT else "")
+        stats = DeliveryStats(calls=1)
+        with self.stats.count_window(window, current_pass, stats), log_group(title) as group:
+            metrics = self.fetch(window)
+            stats.request_ids.append(metrics.request_id)
+            log.info(
+                "Atlassian answered with %s bytes: %s of %s",
+                f"{len(metrics.text):,}",
+                ", ".join(metrics.metrics),
+                ", ".join(environment.name or environment.id for environment in metrics.environments),
+            )
+            with _malformed_as_broken(metrics):
+                payload = self._read(metrics, [environment.id for environment in metrics.environments])
+                if anomalies := str(payload.anomalies):
+                    log.warning("%s: %s; sent as they are", window, anomalies)
+                deliver(
+                    metrics,
+                    payload,
+                    self.receiver,
+                    self.ledger,
+                    self.policy,
+                    stats,
+                    self.attempts,
+                    lambda environments: self._read(metrics, environments).fingerprints,
                 )
-                self._deliver(metrics, report)
-        except ForgeError as error:
-            # What happened is in the error, and who catches it decides how loud to be.
-            log.info("%s: not delivered, %s", title, type(error).__name__)
-            raise
-        details.say(
-            f"{title}: {in_words(report)}",
+        stats.empty = int(not stats.points)
+        group.summarize(
+            f"{title}: {stats.describe()}",
             f"call {metrics.elapsed:.2f} s, waited {metrics.waited:.1f} s for the limit, request id"
             f" {metrics.request_id}",
         )
-        progress.summary.add(report, metrics.request_id)
-        progress.problems += [problem.message for problem in report.problems]
+        progress.stats += stats
 
-    def _deliver(self, metrics: AppMetrics, report: DeliveryStats) -> None:
-        from airflow_provider_forge.delivery.deliver import deliver
-        from airflow_provider_forge.otlp.messages import MalformedOtlp
-
-        try:
-            deliver(self._read(metrics), self.receiver, self.ledger, self.policy, report, self.attempts)
-        except MalformedOtlp as error:
-            raise BrokenAnswer(
-                f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)}). The"
-                " call will be retried. If this persists, please open an issue with airflow-provider-forge",
-                request_id=metrics.request_id,
-            ) from error
-
-    def _read(self, metrics: AppMetrics) -> FetchedWindow:
-        from airflow_provider_forge.delivery.deliver import FetchedWindow
-        from airflow_provider_forge.delivery.ledger import Selection
-        from airflow_provider_forge.payload.reader import read
-        from airflow_provider_forge.payload.source import GatewayPayload
-
-        environments = [environment.id for environment in metrics.environments]
-        names = {environment.id: environment.name for environment in metrics.environments if environment.name}
-        source = GatewayPayload(
-            metrics.text,
-            environments,
-            int(metrics.window.start.timestamp() // 60),
-            self._identity(metrics) if self.conform else None,
-            self.receiver.endpoint.protocol,
-            recorded=self.ledger.store.lasting,
-        )
-        content = read(source)
-        if odd := str(content.anomalies):
-            log.warning("%s: %s; sent as they are", metrics.window, odd)
-        selection = Selection(environments, metrics.metrics, names)
-        return FetchedWindow(
-            metrics.window.start,
-            metrics.window.end,
-            selection,
-            content,
-            lambda others: read(dataclasses.replace(source, environments=others)).fingerprints,
-            metrics.request_id,
+    def _read(self, metrics: AppMetrics, environments: Collection[str]) -> Payload:
+        """Read the gateway's response, as if these environments had been requested."""
+        identity = None
+        if self.resource is not None:
+            names = {environment.id: environment.name for environment in metrics.environments}
+            identity = Identity(metrics.app_id, self.resource.service_name, names, self.resource.attributes)
+        return read(
+            GatewayPayload(
+                metrics.text,
+                environments,
+                int(metrics.window.start.timestamp() // 60),
+                identity,
+                self.receiver.endpoint.protocol,
+                recorded=self.ledger.store.lasting,
+            )
         )
 
-    def _identity(self, metrics: AppMetrics) -> Identity:
-        from airflow_provider_forge.payload.conform import Identity
 
-        return Identity(
-            metrics.app_id,
-            self.forge.service_name,
-            {environment.id: environment.name for environment in metrics.environments},
-            self.resource_attributes,
-        )
+@contextlib.contextmanager
+def _malformed_as_broken(metrics: AppMetrics) -> Iterator[None]:
+    """Report metrics that are not OTLP as a broken answer of the gateway, which is retried."""
+    try:
+        yield
+    except MalformedOtlp as error:
+        raise BrokenAnswer(
+            f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)}). The call will be"
+            " retried. If this persists, please open an issue with airflow-provider-forge",
+            request_id=metrics.request_id,
+        ) from error

@@ -1,31 +1,50 @@
-"""How far a task has come: what is left to deliver, and what became of the rest; it outlives a try."""
+"""The windows a task has yet to deliver, and the statistics of those delivered; both outlive a try."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.exceptions import FinalError
-from airflow_provider_forge.windows import Window
+from airflow_provider_forge.exceptions import FinalError, WindowExpired
+from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, Window, ceil, expired_error, floor
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterable
 
-    from airflow_provider_forge.delivery.deliver import DeliveryStats
+    from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["Progress", "Summary", "in_words"]
+__all__ = ["DeliveryStats", "Pass", "Progress", "available_windows", "check_age"]
 
-_ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches", "warnings")
-
-
-MOST_REQUEST_IDS = 500
-"""Request ids that outlive a try or a deferral: the last ones."""
+MAX_REQUEST_IDS = 500
+"""Number of request ids, the last ones, that are kept across tries and deferrals."""
 
 
 @dataclass
-class Summary:
-    """What became of several windows; most fields are those of `DeliveryStats`, added up."""
+class DeliveryStats:
+    """Counts of windows, points and requests; those of several windows are added with `+`.
+
+    All fields but `problems` are part of the task's XCom, by these names and in this order.
+
+    Attributes:
+        calls: Windows fetched.
+        empty: Windows without points.
+        points: Points in the gateway's responses.
+        sent: Points that the receiver has acknowledged now.
+        unchanged: Points that it had acknowledged before.
+        changed: Points that it had acknowledged with another value.
+        ambiguous: Points that it may have received before, without a known response.
+        rejected: Points it rejected out of those sent.
+        batches: Requests that it acknowledged.
+        warnings: Requests that it acknowledged with a message, or with a response that cannot be read.
+        expired: Windows that were skipped because they are too old.
+        digested: Whether there are too many points to record them one by one.
+        contended: Whether another task delivered the same minutes at the same time.
+        request_ids: The gateway's ids of the requests.
+        problems: Errors that fail the task once everything else is delivered.
+    """
 
     calls: int = 0
     empty: int = 0
@@ -41,78 +60,141 @@ class Summary:
     digested: bool = False
     contended: bool = False
     request_ids: list[str | None] = field(default_factory=list)
+    problems: list[FinalError] = field(default_factory=list)
 
-    def add(self, report: DeliveryStats, request_id: str | None) -> None:
-        """Add a window."""
-        self.calls += 1
-        self.empty += not report.points
-        for name in _ADDED_UP:
-            setattr(self, name, getattr(self, name) + getattr(report, name))
-        self.digested |= report.digested
-        self.contended |= report.contended
-        self.request_ids.append(request_id)
+    def __add__(self, other: DeliveryStats) -> DeliveryStats:
+        """Return the sum of both; a flag is set if it is set in either."""
+        total = DeliveryStats()
+        for name in (each.name for each in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(total, name, mine or theirs if isinstance(mine, bool) else mine + theirs)
+        return total
+
+    def describe(self) -> str:
+        """Return the counts of points: `812 points, 800 sent, 12 unchanged`, and others that are not 0."""
+        if not self.points:
+            return "no points"
+        names = ["sent", "unchanged"]
+        names += [name for name in ("changed", "ambiguous", "rejected") if getattr(self, name)]
+        return ", ".join([f"{self.points:,} points", *(f"{getattr(self, name):,} {name}" for name in names)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for XCom."""
+        return {name: value for name, value in vars(self).items() if name != "problems"}
 
 
-def in_words(counts: DeliveryStats | Summary) -> str:
-    """Return what became of points: `812 points, 800 sent, 12 unchanged`, and what else there was."""
-    if not counts.points:
-        return "no points"
-    always, seldom = ("sent", "unchanged"), ("changed", "ambiguous", "rejected")
-    named = [*always, *(name for name in seldom if getattr(counts, name))]
-    return ", ".join([f"{counts.points:,} points", *(f"{getattr(counts, name):,} {name}" for name in named)])
+class Pass(Enum):
+    """The reason for which a window is fetched."""
+
+    FIRST = "to deliver it"
+    REVISIT = "to find points that arrived late"
 
 
 @dataclass
 class Progress:
-    """The state of a task.
+    """The progress of a task.
 
     Attributes:
-        todo: Windows still to be delivered, in their order.
-        late: Windows to look at again thereafter, for points that came late.
-        summary: What became of the others.
-        problems: Messages of what fails the task once everything is delivered.
+        todo: Windows to deliver, in this order.
+        late: Windows to fetch again thereafter, for points that arrived late.
+        stats: Statistics of the windows delivered.
     """
 
     todo: deque[Window]
     late: deque[Window] = field(default_factory=deque)
-    summary: Summary = field(default_factory=Summary)
-    problems: list[str] = field(default_factory=list)
+    stats: DeliveryStats = field(default_factory=DeliveryStats)
 
     @classmethod
     def begin(cls, windows: Iterable[Window], late: Iterable[Window], *, expired: int) -> Progress:
-        """Return the state of a task that has done nothing but leave out what is too old."""
-        return cls(deque(windows), deque(late), Summary(expired=expired))
+        """Return the progress of a task that has delivered nothing yet and skipped `expired` windows."""
+        return cls(deque(windows), deque(late), DeliveryStats(expired=expired))
+
+    def next_window(self) -> Window | None:
+        """Return the window to deliver now; None if there is none left."""
+        queue = self.todo or self.late
+        return queue[0] if queue else None
+
+    @property
+    def current_pass(self) -> Pass:
+        """The reason for which `next_window` is fetched."""
+        return Pass.FIRST if self.todo else Pass.REVISIT
+
+    def finish_window(self, *halves: Window) -> None:
+        """Remove the window returned by `next_window`, or replace it with its halves."""
+        queue = self.todo or self.late
+        queue.popleft()
+        queue.extendleft(reversed(halves))
+
+    @property
+    def problems(self) -> list[str]:
+        """Messages of the errors that fail the task once everything else is delivered."""
+        return [problem.message for problem in self.stats.problems]
 
     def check(self) -> None:
-        """Raise what fails the task.
+        """Fail the task if there are problems.
 
         Raises:
-            FinalError: There is something.
+            FinalError: There are.
         """
-        if self.problems:
+        if self.stats.problems:
             raise FinalError(" | ".join(self.problems))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as Airflow can keep it while the task is deferred, or from try to try."""
+        """Return the progress as Airflow stores it during a deferral, or between tries."""
+        summary = self.stats.to_json()
         return {
             "todo": _joined(self.todo),
             "late": _joined(self.late),
-            "summary": {**vars(self.summary), "request_ids": self.summary.request_ids[-MOST_REQUEST_IDS:]},
+            "summary": {**summary, "request_ids": self.stats.request_ids[-MAX_REQUEST_IDS:]},
             "problems": self.problems,
         }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Progress:
-        """Read it back."""
+        """Return the progress that `to_json` has returned."""
         todo, late = (
             deque(window for text in content[name] for window in Window(*text.split("/")).split())
             for name in ("todo", "late")
         )
-        return cls(todo, late, Summary(**content["summary"]), list(content["problems"]))
+        problems = [FinalError(message) for message in content["problems"]]
+        return cls(todo, late, DeliveryStats(**content["summary"], problems=problems))
+
+
+def available_windows(
+    interval: Window, now: dt.datetime, on_expired: str, endpoint: Endpoint
+) -> tuple[list[Window], int]:
+    """Return the windows that can be delivered, oldest first, and the number of those that are too old.
+
+    Raises:
+        WindowExpired: A window is too old for the gateway or the destination, and `on_expired` is `fail`.
+    """
+    max_age = min(RETENTION, endpoint.max_age or RETENTION)
+    if interval.start >= now - max_age:
+        return list(interval.split()), 0
+    if on_expired == "fail":
+        check_age(interval, endpoint, now)
+        raise expired_error(f"The interval {interval}", now)
+    first = min(ceil(now - max_age, MAX_WINDOW), ceil(interval.end, MAX_WINDOW))
+    expired = round((first - floor(interval.start, MAX_WINDOW)).total_seconds() / MAX_WINDOW.total_seconds())
+    return list(Window(first, interval.end).split()) if first < interval.end else [], expired
+
+
+def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
+    """Check that the destination still accepts a window's points, before fetching them costs a call.
+
+    Raises:
+        WindowExpired: The window begins before the destination's age limit.
+    """
+    if endpoint.max_age is not None and window.start < now - endpoint.max_age:
+        raise WindowExpired(
+            f"{window} begins before {now - endpoint.max_age:%Y-%m-%dT%H:%MZ}: the destination discards"
+            f" points older than {endpoint.max_age}, so the window is not fetched. {endpoint.age_remedy},"
+            " or set on_expired='skip'"
+        )
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:
-    """Return windows as few long ones: 14 days have 1,344, and what Airflow keeps of a task is for little."""
+    """Return adjacent windows as one: 14 days are 1,344, too many for Airflow's stores."""
     joined: list[Window] = []
     for window in windows:
         if joined and joined[-1].end == window.start:

@@ -1,7 +1,9 @@
-"""Sends batches of one window's points: each intended before, acknowledged after, and retried in between."""
+"""Sends one window's points: each request is on record before it is sent and after it is acknowledged."""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.deduplication import PointStatus
@@ -9,6 +11,7 @@ from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
     LedgerUnavailable,
+    PointsChanged,
     PointsRejected,
     ReceiverUnavailable,
     RequestTooLarge,
@@ -16,198 +19,290 @@ from airflow_provider_forge.exceptions import (
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_forge.delivery.attempts import Attempts
-    from airflow_provider_forge.delivery.deliver import DeliveryStats, Policy
+    from airflow_provider_forge.delivery.progress import DeliveryStats
     from airflow_provider_forge.delivery.session import LedgerSession
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.source import Payload
 
-__all__ = ["Sender"]
+__all__ = ["Policy", "Sender"]
 
 log = get_logger(__name__)
 
 
-class Sender:
-    """Takes points to the receiver, and keeps the record right whatever happens on the way.
-
-    Args:
-        content: The window's points.
-        receiver: Where they go.
-        page: What the record says of them.
-        policy: What to do with points that are not simply new.
-        report: To be filled.
-        attempts: What the requests of the task share.
+@dataclass(frozen=True)
+class Policy:
+    """The treatment of points that are not new, and of windows that are too old.
 
     Attributes:
-        pending: Numbers of points that are to be delivered and not acknowledged yet.
-        rejected: Numbers of points of requests of which the receiver rejected some.
-        accepted: Whether the receiver has accepted a request.
-        ambiguous: Numbers of points that may have arrived and are counted as such.
+        resend: Whether to send all points, acknowledged ones too.
+        on_changed: For points acknowledged with another value: `skip`, `send` or `fail`.
+        on_ambiguous: For points sent before without a known response: `resend` or `fail`.
+        on_expired: For windows that are too old: `fail` or `skip`.
+        since: Start of the run, in seconds since the epoch. Points rejected since then fail the run, even if
+            an earlier try sent them. None to ignore earlier rejections.
+    """
+
+    resend: bool = False
+    on_changed: str = "skip"
+    on_ambiguous: str = "resend"
+    on_expired: str = "fail"
+    since: float | None = None
+
+
+class Sender:
+    """Sends points to the receiver, and keeps the ledger correct if it is interrupted.
+
+    Args:
+        payload: The window's points.
+        receiver: The receiver.
+        session: The ledger's record of these points.
+        policy: The treatment of points that are not new.
+        stats: Updated while points are sent.
+        attempts: State shared by all requests of the task.
+
+    Attributes:
+        pending: Numbers of the points to deliver that are not acknowledged yet.
+        rejected: Numbers of the points in requests of which the receiver rejected some.
+        has_accepted: Whether the receiver has accepted a request.
+        ambiguous: Numbers of the points counted as ambiguous.
     """
 
     def __init__(
         self,
-        content: Payload,
+        payload: Payload,
         receiver: OtlpClient,
-        page: LedgerSession,
+        session: LedgerSession,
         policy: Policy,
-        report: DeliveryStats,
+        stats: DeliveryStats,
         attempts: Attempts,
     ) -> None:
-        self._content = content
+        self._payload = payload
         self._receiver = receiver
-        self._page = page
+        self._session = session
         self._policy = policy
-        self._report = report
+        self._stats = stats
         self.attempts = attempts
         self.pending: set[int] = set()
         self.rejected: set[int] = set()
-        self.accepted = False
-        # Points that this delivery has sent without hearing whether they were stored.
-        self._doubtful: set[int] = set()
-        self.ambiguous = set(page.points_with(PointStatus.AMBIGUOUS))
+        self.has_accepted = False
+        # Points that were sent here without a known response.
+        self._unconfirmed: set[int] = set()
+        self.ambiguous = set(session.points_with(PointStatus.AMBIGUOUS))
 
-    def may_repeat(self, error: ExportRefused | ReceiverUnavailable) -> bool:
-        """Whether points of a request that failed may be sent again at once."""
-        return not error.maybe_stored or self._policy.on_ambiguous == "resend"
+    def choose_points(self) -> list[int]:
+        """Return the points to send, oldest first; log or report the treatment of those that are not new."""
+        session, stats = self._session, self._stats
+        stats.points = self._payload.count + sum(self._payload.left_out.values())
+        stats.unchanged = len(session.points_with(PointStatus.UNCHANGED))
+        stats.changed = len(session.points_with(PointStatus.CHANGED))
+        stats.ambiguous = len(self.ambiguous)
+        if self._policy.resend:
+            numbers = session.points_with(*PointStatus)
+        else:
+            statuses = [PointStatus.NEW]
+            if stats.changed and self._may_send_changed():
+                statuses.append(PointStatus.CHANGED)
+            if not self._withhold_ambiguous(self.ambiguous):
+                statuses.append(PointStatus.AMBIGUOUS)
+            numbers = session.points_with(*statuses)
+            self._recall_rejections()
+        self.pending |= {*numbers, *session.points_with(PointStatus.NEW, PointStatus.AMBIGUOUS)}
+        return numbers
 
-    def send(self, batch: list[int], export: ExportRequest) -> None:
-        """Send points in one request, and again while the receiver is away for a moment.
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the window's result at the end, also after an exception: acknowledged points stay so."""
+        session, stats = self._session, self._stats
+        try:
+            yield
+        finally:
+            session.record_window(
+                pending=self.pending,
+                rejected=self.rejected,
+                resent=self._policy.resend,
+                complete=not self._payload.left_out,
+            )
+            try:
+                session.save()
+            finally:
+                self._report_contention()
+        session.prune()
+        stats.digested = session.digested
+
+    def send(self, batch: list[int], request: ExportRequest) -> None:
+        """Send points in one request, and retry it during a short outage of the receiver.
 
         Args:
-            batch: The points' numbers.
-            export: The request that holds them.
+            batch: Numbers of the points.
+            request: The request that contains them.
 
         Raises:
-            LedgerUnavailable: The record cannot be read or written.
-            ReceiverUnavailable: The receiver is away for longer, or it is unknown what it has stored.
-            ExportRefused: It refused the request.
+            LedgerUnavailable: The ledger cannot be read or written.
+            ReceiverUnavailable: The outage lasts, or it is unknown whether the points were stored.
+            ExportRefused: The receiver refused the request.
         """
         retries = self.attempts.begin(self._receiver.endpoint.export_timeout)
         while True:
+            remaining = self._announce(batch)
+            if not remaining:
+                return
+            if len(remaining) < len(batch):
+                batch, request = remaining, self._payload.build_request(remaining)
             try:
-                self._send_once(batch, export, retries.seconds_left)
+                warning = self._receiver.export(request, seconds=retries.seconds_left)
+            except PointsRejected as rejection:
+                self._note_rejection(batch, rejection)
+                break
+            except ExportRefused as error:
+                self._note_failure(batch, error)
+                raise
             except ReceiverUnavailable as error:
-                wait = retries.wait_after(error) if self.may_repeat(error) else None
+                self._note_failure(batch, error)
+                wait = retries.wait_after(error) if self.may_resend_after(error) else None
                 if wait is None:
                     raise
-                # Whoever ends the task meanwhile must not leave points in doubt that were not taken.
-                self._page.save()
+                # If the task is killed during the wait, the points must not be on record as sent.
+                self._session.save()
                 log.warning("%s, in %.1f s, by this task", error.message, wait)
                 self.attempts.sleep(wait)
             else:
-                return
+                self._stats.warnings += warning is not None
+                break
+        self._note_success(batch, request)
 
-    def _send_once(self, batch: list[int], export: ExportRequest, seconds: float | None) -> None:
-        self._page.mark_in_flight(batch)
+    def may_resend_after(self, error: ExportRefused | ReceiverUnavailable) -> bool:
+        """Return whether the points of a failed request may be sent again at once."""
+        return not error.maybe_stored or self._policy.on_ambiguous == "resend"
+
+    def _announce(self, batch: list[int]) -> list[int]:
+        """Record that points are about to be sent; return them without those that another task has sent."""
+        self._session.mark_in_flight(batch)
         try:
-            self._page.save()
+            self._session.save()
         except LedgerUnavailable:  # nothing was sent
             self._withdraw(batch)
             raise
-        self.report_contention()
-        if there := self._taken_meanwhile(batch):
-            self._page.mark_pending(there)
-            batch = [number for number in batch if number not in there]
-            if not batch:
-                return
-            export = self._content.build_request(batch)
-        self._note_repetition(batch)
-        try:
-            self._report.warnings += self._receiver.export(export, seconds=seconds) is not None
-        except PointsRejected as rejection:
-            # OTLP forbids to send them again, so they count as acknowledged.
-            log.warning("%s", rejection)
-            self._report.rejected += rejection.rejected
-            self._report.sent -= rejection.rejected
-            self._report.problems.append(rejection)
-            self.rejected.update(batch)
-        except (ExportRefused, ReceiverUnavailable) as error:
-            self._note_failure(batch, error)
-            raise
-        self._note_success(batch, export)
+        self._report_contention()
+        if withheld := self._sent_meanwhile(batch):
+            self._session.mark_pending(withheld)
+            batch = [number for number in batch if number not in withheld]
+        if repeated := self._unconfirmed.intersection(batch) - self.ambiguous:
+            self.ambiguous |= repeated
+            self._stats.ambiguous += len(repeated)
+            log.warning(
+                "%d points are sent again though they may have been stored, so one duplicate of each is"
+                " possible",
+                len(repeated),
+            )
+        return batch
 
-    def report_contention(self) -> None:
+    def _report_contention(self) -> None:
         """Report another task at the same minutes, once, before anything more is sent."""
-        if self._page.contended and not self._report.contended:
-            self._report.contended = True
+        if self._session.contended and not self._stats.contended:
+            self._stats.contended = True
             log.warning(
                 "Another task has delivered the same minutes at the same time, on a machine that shares no"
                 " lease with this one: points of both may have been sent twice"
             )
 
-    def _taken_meanwhile(self, batch: list[int]) -> set[int]:
-        """Return the points that another writer has delivered, or sends, since this page was opened."""
-        if self._policy.resend or not self._page.contended:
+    def _sent_meanwhile(self, batch: list[int]) -> set[int]:
+        """Return the points not to send because another task has, since this session was opened."""
+        if self._policy.resend or not self._session.contended:
             return set()
-        statuses = {number: self._page.status(number) for number in batch}
-        there = {number for number in batch if statuses[number] is PointStatus.UNCHANGED}
-        self._report.unchanged += len(there)
+        statuses = {number: self._session.status(number) for number in batch}
+        delivered = {number for number in batch if statuses[number] is PointStatus.UNCHANGED}
+        self._stats.unchanged += len(delivered)
         if self._policy.on_changed != "send":
             changed = {number for number in batch if statuses[number] is PointStatus.CHANGED}
-            self._report.changed += len(changed)
-            there |= changed
-        self.pending.difference_update(there)
+            self._stats.changed += len(changed)
+            delivered |= changed
+        self.pending.difference_update(delivered)
         unknown = {
             number
             for number in batch
             if statuses[number] is PointStatus.AMBIGUOUS and number not in self.ambiguous
         }
         self.ambiguous |= unknown
-        self._report.ambiguous += len(unknown)
-        return there | self.settle_ambiguous(unknown)
+        self._stats.ambiguous += len(unknown)
+        return delivered | self._withhold_ambiguous(unknown)
 
-    def settle_ambiguous(self, numbers: set[int]) -> set[int]:
-        """Say what is done with points that may have arrived; return those that are held back."""
+    def _may_send_changed(self) -> bool:
+        """Log or report points that have other values than those delivered; return whether to send them."""
+        message = f"{self._stats.changed} points have other values now than those delivered"
+        if self._policy.on_changed == "send":
+            log.warning("%s: sent again (on_changed='send')", message)
+            return True
+        if self._policy.on_changed == "skip":
+            log.warning("%s: not sent (on_changed='skip')", message)
+        else:
+            self._stats.problems.append(
+                PointsChanged(f"{message}. To send them, run it with on_changed='send' or resend=True")
+            )
+        return False
+
+    def _withhold_ambiguous(self, numbers: set[int]) -> set[int]:
+        """Log or report points that may have been stored; return those that must not be sent again."""
         if not numbers:
             return set()
-        told = f"{len(numbers)} points were sent before, and whether they arrived is not known"
+        message = f"{len(numbers)} points were sent before, and whether they arrived is not known"
         if self._policy.on_ambiguous == "resend":
-            log.warning("%s: sent again, so one duplicate of each is possible", told)
+            log.warning("%s: sent again, so one duplicate of each is possible", message)
             return set()
-        self._report.problems.append(
+        self._stats.problems.append(
             DeliveryAmbiguous(
-                f"{told}. Look for them at the receiver; to send them again, run it with"
+                f"{message}. Look for them at the receiver; to send them again, run it with"
                 " on_ambiguous='resend' or resend=True"
             )
         )
         return set(numbers)
 
-    def _note_repetition(self, batch: list[int]) -> None:
-        repeated = self._doubtful.intersection(batch) - self.ambiguous
-        if repeated:
-            self.ambiguous |= repeated
-            self._report.ambiguous += len(repeated)
-            log.warning(
-                "%d points are sent again though they may have been stored, so one duplicate of each is"
-                " possible",
-                len(repeated),
+    def _recall_rejections(self) -> None:
+        """Fail the run for points rejected in an earlier try, even if this try delivers everything else."""
+        since = self._policy.since
+        if since is not None and self._session.has_rejections_since(since):
+            self._stats.problems.append(
+                PointsRejected(
+                    "The receiver rejected points in an earlier try of this run; that try's log has the"
+                    " reason. OTLP forbids sending them again. To send them anyway, run it with resend=True",
+                    rejected=0,
+                )
             )
 
+    def _note_rejection(self, batch: list[int], rejection: PointsRejected) -> None:
+        # OTLP forbids sending them again, so they count as acknowledged.
+        log.warning("%s", rejection)
+        self._stats.rejected += rejection.rejected
+        self._stats.sent -= rejection.rejected
+        self._stats.problems.append(rejection)
+        self.rejected.update(batch)
+
     def _note_failure(self, batch: list[int], error: ExportRefused | ReceiverUnavailable) -> None:
-        # A request that is too large says nothing of others.
+        # A request that is too large says nothing about others.
         if isinstance(error, ExportRefused) and not isinstance(error, RequestTooLarge):
             self.attempts.refusals += 1
         if error.maybe_stored:
-            self._doubtful.update(batch)
+            self._unconfirmed.update(batch)
         else:
             self._withdraw(batch)
 
     def _withdraw(self, batch: list[int]) -> None:
-        self._page.mark_pending(number for number in batch if number not in self._doubtful)
+        self._session.mark_pending(number for number in batch if number not in self._unconfirmed)
 
-    def _note_success(self, batch: list[int], export: ExportRequest) -> None:
-        self._page.mark_acknowledged(batch)
-        self._doubtful.difference_update(batch)
+    def _note_success(self, batch: list[int], request: ExportRequest) -> None:
+        self._session.mark_acknowledged(batch)
+        self._unconfirmed.difference_update(batch)
         self.pending.difference_update(batch)
         self.attempts.refusals = 0
-        self.accepted = True
-        self._report.sent += export.points
-        self._report.batches += 1
+        self.has_accepted = True
+        self._stats.sent += request.points
+        self._stats.batches += 1
         log.info(
             "The receiver took a request of %s bytes: %d points, %s",
-            f"{export.size:,}",
-            export.points,
-            ", ".join(export.metrics),
+            f"{request.size:,}",
+            request.points,
+            ", ".join(request.metrics),
         )

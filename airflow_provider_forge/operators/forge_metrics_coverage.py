@@ -110,7 +110,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
 
         from airflow_provider_forge.coverage.monitor import Findings, report_token_expiry
         from airflow_provider_forge.coverage.telemetry import report_coverage
-        from airflow_provider_forge.otlp.selftelemetry import Reporter
+        from airflow_provider_forge.delivery.telemetry import Reporter
 
         now = pendulum.now("UTC")
         with final_errors():

@@ -1,17 +1,13 @@
-"""The operator: one data interval of Forge metrics, from Atlassian's gateway to an OTLP endpoint."""
+"""The operator that exports a data interval of Forge metrics from Atlassian's gateway to an OTLP endpoint."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowSkipException,
-    BaseOperator,
-    conf,
-)
+import pendulum
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
-from airflow_provider_forge.delivery.telemetry import TaskStats, report_task
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
@@ -19,6 +15,8 @@ from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
+from airflow_provider_forge.utils.run_interval import find_interval, settled_at
+from airflow_provider_forge.utils.task_metrics import report_task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,9 +25,10 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_forge.delivery.checkpoint import Checkpoint
-    from airflow_provider_forge.delivery.deliver import Policy
     from airflow_provider_forge.delivery.exporter import Exporter
     from airflow_provider_forge.delivery.progress import Progress
+    from airflow_provider_forge.delivery.sender import Policy
+    from airflow_provider_forge.delivery.telemetry import TaskStats
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.windows import Window
 
@@ -37,35 +36,36 @@ __all__ = ["ForgeMetricsToOtlpOperator"]
 
 log = get_logger(__name__)
 
-WORTH_A_DEFERRAL = 15.0
-"""Seconds: who waits for less before it has a place keeps its worker, because starting anew takes as long."""
+MIN_DEFERRAL = 15.0
+"""Seconds; for a shorter wait the task keeps its worker, because starting another takes as long."""
 
 
 class ForgeMetricsToOtlpOperator(BaseOperator):
-    """Sends the metrics of one interval to an OTLP endpoint, oldest first, one gateway call per quarter hour.
+    """Exports the metrics of one interval to an OTLP endpoint, oldest first, one gateway call per 15 minutes.
 
     The interval is the one given, else the run's data interval, else (a manual run without a logical date)
     the last settled quarter hour before the run.
 
-    A DAG whose `params` are `trigger_form()` lets a run by hand say what to deliver: what is filled in wins
-    over the arguments.
+    If the DAG's `params` are `trigger_form()`, a manual run's trigger form can set what to deliver. Its
+    values override the arguments.
 
-    What the receiver acknowledges is recorded, point by point. A re-run sends what is not on record and
-    nothing else, whatever windows it was first asked in. The record is kept at the OTLP Connection's
-    `ledger_url`, else (Airflow 3.3 and later) in the state store of the asset that stands for the pair of
-    Connections. The task has that asset as inlet and outlet; the event carries the summary, which is also
-    what the task returns::
+    Points that the receiver acknowledges are recorded one by one in a ledger. A re-run sends only points that
+    are not on record, even if earlier runs had other windows. The ledger is stored at the OTLP Connection's
+    `ledger_url`, else (Airflow 3.3 and later) in the state store of the asset that represents the pair of
+    Connections. The task has that asset as inlet and outlet. The asset's event contains the summary, which
+    the task also returns::
 
         {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 2, "empty": 0,
          "points": 1630, "sent": 812, "unchanged": 818, "changed": 0, "ambiguous": 0, "rejected": 0,
-         "batches": 1, "expired": 0, "digested": False, "contended": False, "request_ids": ["…", "…"]}
+         "batches": 1, "warnings": 0, "expired": 0, "digested": False, "contended": False,
+         "request_ids": ["…", "…"]}
 
-    A task that comes before its interval has settled is deferred until then, and one whose window another
-    task delivers at this moment until that is done; neither uses up a retry. Nor does the wait for the rate
-    limit, for which a task sleeps up to a minute; beyond that it is deferred or sleeps on, see `deferrable`.
-    Errors that trying again cannot mend fail the task without a retry: bad input, refused credentials, a
-    refused query, an expired window, rejected points. All others leave it to Airflow's retries; on Airflow
-    3.3 and later the next try comes when the gateway or the receiver has asked for it.
+    A task whose interval has not settled is deferred until it has. A task whose window another task is
+    delivering is deferred until that one ends. Neither uses a retry, nor does a wait for the rate limit: the
+    task sleeps for up to a minute, and beyond that is deferred or keeps sleeping, see `deferrable`. Errors
+    that a retry cannot fix fail the task at once: wrong arguments, refused credentials, a refused query, an
+    expired window, rejected points. All others are left to Airflow's retries. On Airflow 3.3 and later the
+    next try starts when the gateway or the receiver has asked for it.
 
     Args:
         forge_conn_id: Connection to Atlassian's gateway.
@@ -74,25 +74,25 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         environments: Names, UUIDs or ARIs, as a list or comma-separated; default is the Connection's.
             Templated.
         metrics: Metric labels, likewise. Templated.
-        interval_start: First moment of the interval, aware, as a datetime or ISO 8601 text; empty text counts
-            as not given. Templated.
-        interval_end: First moment after it. Templated.
-        resource_attributes: Attributes for the resource of all points; they win over Atlassian's and ours.
+        interval_start: Start of the interval, aware, as a datetime or ISO 8601 text; empty text counts as not
+            given. Templated.
+        interval_end: End of the interval, exclusive. Templated.
+        resource_attributes: Attributes for the resource of all points; they override Atlassian's and ours.
             Templated.
-        conform: Put right what Atlassian labels wrongly, and give each app and environment a resource with a
-            stable identity. False passes Atlassian's metrics through as they are.
-        on_expired: What to do about windows that are older than Atlassian's 14 days, or than the destination
-            keeps points: `fail`, or `skip` them.
-        on_changed: What to do about points that were delivered and now have another value: `skip` them with
-            a warning, `send` them again, or `fail` the task once everything else is delivered.
-        on_ambiguous: What to do about points that a former try sent without getting an answer: `resend` them
-            with a warning, because one duplicate is possible, or `fail` the task likewise.
-        resend: Send all points again, whatever is on record. Templated.
-        revisit_after: A live run (one whose interval ended no longer ago than this) also looks again at what
-            lies so far back, for points that came late. None not to.
-        deferrable: Whether to give up the worker while the account's calls are taken for more than the next
+        conform: Whether to correct metadata that Atlassian sets wrongly, and to give each app and environment
+            a resource with a stable identity. False passes Atlassian's metrics through unchanged.
+        on_expired: For windows older than Atlassian's 14 days, or than the destination accepts: `fail`, or
+            `skip` them.
+        on_changed: For points that were delivered and now have another value: `skip` them with a warning,
+            `send` them again, or `fail` the task once everything else is delivered.
+        on_ambiguous: For points that an earlier try sent without a known response: `resend` them with a
+            warning, because each may be duplicated once, or `fail` the task likewise.
+        resend: Whether to send all points again, whether on record or not. Templated.
+        revisit_after: A live run (one whose interval ended no longer ago than this) also fetches the interval
+            that lies this far back, for points that arrived late. None to switch it off.
+        deferrable: Whether to release the worker if the account's calls are reserved for more than the next
             minute. Default is Airflow's setting `operators.default_deferrable`.
-        telemetry: Whether to send the exporter's own metrics, `forge.exporter.*`, to the receiver, too.
+        telemetry: Whether to send the exporter's own metrics, `forge.exporter.*`, to the receiver as well.
 
     Raises:
         ConfigurationError: An option or the combination of arguments is wrong.
@@ -138,7 +138,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         _check_choice("on_ambiguous", on_ambiguous, "resend", "fail")
         if resource_attributes and not conform:
             raise ConfigurationError(
-                "resource_attributes", "need conform=True: without it nothing is changed"
+                "resource_attributes", "need conform=True: without it metrics are passed through unchanged"
             )
         if revisit_after is not None and revisit_after <= dt.timedelta(0):
             raise ConfigurationError("revisit_after", f"{revisit_after} is not above 0; None switches it off")
@@ -159,50 +159,116 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.deferrable = deferrable
         self.telemetry = telemetry
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
-        # An outlet alone loses what is kept with it whenever the DAG file cannot be imported for a minute.
+        # An outlet alone loses its state whenever the DAG file cannot be imported for a minute.
         self.inlets = _with(self.inlets, self.asset)
         self.outlets = _with(self.outlets, self.asset)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the task; defer it until the interval has settled, should it be too early.
+        """Run the task; defer it if its interval has not settled.
 
         Raises:
-            AirflowFailException: An error that trying again cannot mend.
+            AirflowFailException: An error that a retry cannot fix.
             AirflowSkipException: All of the interval is too old, and `on_expired` is `skip`.
-            RetryableError: Anything else that went wrong.
+            RetryableError: Any other error.
         """
-        import pendulum
-
-        from airflow_provider_forge.utils.run_interval import find_interval, settled_at
-
         with final_errors():
-            self._take_form(context)
+            self._apply_form(context)
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
-            log.info("%s has settled at %s: deferred until then", interval, settled)
-            self.defer(trigger=_wake_at(settled), method_name="resume")
-        return self._run(context, TaskStats())
+            log.info("%s settles at %s: deferred until then", interval, settled)
+            self.defer(trigger=_wake_at(settled), method_name="execute_complete")
+        return self._export(context, interval)
 
-    def resume(
+    def execute_complete(
         self,
         context: Context,
         event: Any = None,  # noqa: ARG002 - Airflow's signature
         progress: dict[str, Any] | None = None,
         limited_since: float | None = None,
     ) -> dict[str, Any]:
-        """Go on after a deferral: the triggerer's clock says that it is time, whatever the worker's does."""
+        """Continue after a deferral. The triggerer's clock has decided on the time, so the worker's does not.
+
+        Args:
+            context: The task's context.
+            event: The trigger's event.
+            progress: Progress before the deferral; None if the task had not begun.
+            limited_since: Time at which the rate limit deferred the task, in seconds since the epoch.
+        """
         with final_errors():
-            self._take_form(context)
+            self._apply_form(context)
+            interval = find_interval(context, self.interval_start, self.interval_end)
+        return self._export(context, interval, progress, limited_since)
+
+    def _export(
+        self,
+        context: Context,
+        interval: Window,
+        so_far: dict[str, Any] | None = None,
+        limited_since: float | None = None,
+    ) -> dict[str, Any]:
+        """Export the interval's windows, and report the task's statistics however it ends."""
+        from airflow_provider_forge.delivery.progress import Progress
+        from airflow_provider_forge.delivery.telemetry import TaskStats
+
         stats = TaskStats()
         if limited_since is not None:
             stats.deferred = max(stats.started / 1e9 - limited_since, 0.0)
-        return self._run(context, stats, progress)
+        patience = MIN_DEFERRAL if self.deferrable else None
+        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
+        with (
+            final_errors(),
+            OtlpHook(self.otlp_conn_id).get_conn() as receiver,
+            report_task(stats, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
+        ):
+            exporter = self._exporter(context, forge, receiver, stats)
+            checkpoint = self._checkpoint(context, interval, exporter, forge)
+            if so_far is not None:
+                progress = Progress.from_json(so_far)
+            else:
+                progress = checkpoint.load() or self._begin(interval, exporter)
+            try:
+                exporter.export(progress, checkpoint.save)
+            except (DeliveryBusy, RateLimited) as error:
+                if isinstance(error, RateLimited) and not self.deferrable:
+                    raise
+                self._defer(error, progress)
+            checkpoint.conclude(progress)
+            return self._report(context, interval, progress)
 
-    def _take_form(self, context: Context) -> None:
-        """Let what the run's trigger form says win over the arguments."""
-        import pendulum
+    def _report(self, context: Context, interval: Window, progress: Progress) -> dict[str, Any]:
+        """Log the summary, put it into the asset's event, and return it; fail or skip the task if need be."""
+        stats = progress.stats
+        log.info(
+            "Summary: %s: calls: %d, %s, requests: %d%s",
+            interval.humanize(),
+            stats.calls,
+            stats.describe(),
+            stats.batches,
+            f", windows left out: {stats.expired}" if stats.expired else "",
+        )
+        progress.check()
+        if stats.expired and not stats.calls:
+            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
+        summary = {"window": str(interval), **stats.to_json()}
+        events = context.get("outlet_events")
+        # A mapped task has the asset only if it is one of its outlets.
+        if events is not None and self.asset in (context.get("outlets") or ()):
+            events[self.asset].extra = summary
+        return summary
 
+    def _defer(self, error: RetryableError, progress: Progress) -> NoReturn:
+        """Defer the task until the time that the error gives."""
+        now = pendulum.now("UTC")
+        resume_at = now.add(seconds=error.retry_after or 0)
+        log.info("%s: deferred until %s", error, resume_at)
+        kwargs: dict[str, Any] = {"progress": progress.to_json()}
+        if isinstance(error, RateLimited):
+            kwargs["limited_since"] = now.timestamp()
+        self.defer(trigger=_wake_at(resume_at), method_name="execute_complete", kwargs=kwargs)
+
+    def _apply_form(self, context: Context) -> None:
+        """Override arguments with the values of the run's trigger form."""
         from airflow_provider_forge.operators.form import check_conf_is_taken, read_form
 
         run, params = context.get("dag_run"), context.get("params") or {}
@@ -212,146 +278,76 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         for name, value in form.items():
             setattr(self, name, value)
 
-    def _run(
-        self, context: Context, stats: TaskStats, so_far: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        from airflow_provider_forge.utils.run_interval import find_interval
-
-        patience = WORTH_A_DEFERRAL if self.deferrable else None
-        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
-        with (
-            final_errors(),
-            OtlpHook(self.otlp_conn_id).get_conn() as receiver,
-            report_task(stats, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
-        ):
-            interval = find_interval(context, self.interval_start, self.interval_end)
-            exporter = self._exporter(context, forge, receiver, stats)
-            checkpoint = self._checkpoint(context, interval, exporter)
-            summary = self._deliver(interval, exporter, checkpoint, so_far)
-        self._tell(context, summary)
-        return summary
-
-    def _deliver(
-        self, interval: Window, exporter: Exporter, checkpoint: Checkpoint, so_far: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        from airflow_provider_forge.delivery.progress import Progress, in_words
-
-        if so_far is not None:
-            progress = Progress.from_json(so_far)
-        else:
-            progress = checkpoint.load() or self._begin(interval, exporter)
-        try:
-            exporter.export(progress, checkpoint.save)
-        except (DeliveryBusy, RateLimited) as put_off:
-            if isinstance(put_off, RateLimited) and not self.deferrable:
-                raise
-            self._put_off(put_off, progress)
-        checkpoint.conclude(progress)
-        summary = progress.summary
-        log.info(
-            "Summary: %s: calls: %d, %s, requests: %d%s",
-            interval.humanize(),
-            summary.calls,
-            in_words(summary),
-            summary.batches,
-            f", windows left out: {summary.expired}" if summary.expired else "",
-        )
-        progress.check()
-        if summary.expired and not summary.calls:
-            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
-        return {"window": str(interval), **vars(summary)}
-
-    def _put_off(self, error: RetryableError, progress: Progress) -> NoReturn:
-        """Defer the task until what it waits for may be there."""
-        import pendulum
-
-        now = pendulum.now("UTC")
-        again = now.add(seconds=error.retry_after or 0)
-        log.info("%s: deferred until %s", error, again)
-        left: dict[str, Any] = {"progress": progress.to_json()}
-        if isinstance(error, RateLimited):
-            left["limited_since"] = now.timestamp()
-        self.defer(trigger=_wake_at(again), method_name="resume", kwargs=left)
-
     def _exporter(
         self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, stats: TaskStats
     ) -> Exporter:
-        from airflow_provider_forge.delivery.exporter import Exporter
+        from airflow_provider_forge.delivery.exporter import Exporter, Resource
         from airflow_provider_forge.payload.conform import check_attributes
         from airflow_provider_forge.utils.ledger import account_of, find_store, open_ledger
 
-        check_attributes(self.resource_attributes or {})
-        store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
+        attributes = self.resource_attributes or {}
+        check_attributes(attributes)
+        ledger = open_ledger(
+            find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url),
+            forge.app_id,
+            receiver.endpoint.destination,
+            forge.redis_url,
+            account_of(self.otlp_conn_id, receiver.endpoint),
+        )
         return Exporter(
-            forge,
+            lambda window: forge.fetch(window.start, window.end, self.environments, self.metrics),
             receiver,
-            open_ledger(
-                store,
-                forge.app_id,
-                receiver.endpoint.destination,
-                forge.redis_url,
-                account_of(self.otlp_conn_id, receiver.endpoint),
-            ),
+            ledger,
             self._policy(context),
-            self.environments,
-            self.metrics,
-            self.resource_attributes or {},
-            conform=self.conform,
-            on_expired=self.on_expired,
-            stats=stats,
+            Resource(forge.service_name, attributes) if self.conform else None,
+            stats,
         )
 
-    def _checkpoint(self, context: Context, interval: Window, exporter: Exporter) -> Checkpoint:
+    def _policy(self, context: Context) -> Policy:
+        from airflow_provider_forge.delivery.sender import Policy
+
+        # A template renders as text.
+        resend = str(self.resend or False).strip().lower()
+        _check_choice("resend", resend, "true", "false")
+        run = context.get("dag_run")
+        started = getattr(run, "start_date", None)
+        return Policy(
+            resend=resend == "true",
+            on_changed=self.on_changed,
+            on_ambiguous=self.on_ambiguous,
+            on_expired=self.on_expired,
+            since=started.timestamp() if started else None,
+        )
+
+    def _checkpoint(
+        self, context: Context, interval: Window, exporter: Exporter, forge: ForgeMetricsHook
+    ) -> Checkpoint:
         from airflow_provider_forge.delivery.checkpoint import find_checkpoint
 
-        asked_for = {
-            "selection": exporter.forge.selection(self.environments, self.metrics),
+        options = {
+            "selection": forge.selection(self.environments, self.metrics),
             "resend": exporter.policy.resend,
             "conform": self.conform,
             "resource_attributes": dict(self.resource_attributes or {}),
             "ledger": exporter.ledger.name,
         }
-        return find_checkpoint(context, exporter.ledger, interval, asked_for)
+        return find_checkpoint(context, exporter.ledger, interval, options)
 
     def _begin(self, interval: Window, exporter: Exporter) -> Progress:
-        """Return what is to be done: the interval, and what a live run looks at again for late points."""
-        import pendulum
-
-        from airflow_provider_forge.delivery.progress import Progress
-        from airflow_provider_forge.utils.run_interval import available_windows
+        """Return the windows to deliver, and those that a live run revisits for late points."""
+        from airflow_provider_forge.delivery.progress import Progress, available_windows
 
         now = pendulum.now("UTC")
         endpoint = exporter.receiver.endpoint
         windows, expired = available_windows(interval, now, self.on_expired, endpoint)
         exporter.stats.windows["expired"] += expired
         late: list[Window] = []
-        back = self.revisit_after
-        if back is not None and now - interval.end <= back and not exporter.policy.resend:
-            late, _ = available_windows(interval.shifted(-back), now, "skip", endpoint)
-            # A long interval reaches back into itself.
+        offset = self.revisit_after
+        if offset is not None and now - interval.end <= offset and not exporter.policy.resend:
+            late, _ = available_windows(interval.shifted(-offset), now, "skip", endpoint)
+            # A long interval overlaps with its own shifted one.
             late = [window for window in late if window.end <= interval.start]
         return Progress.begin(windows, late, expired=expired)
-
-    def _policy(self, context: Context) -> Policy:
-        from airflow_provider_forge.delivery.deliver import Policy
-
-        # A template leaves text.
-        resend = str(self.resend or False).strip().lower()
-        _check_choice("resend", resend, "true", "false")
-        run = context.get("dag_run")
-        begun = getattr(run, "start_date", None)
-        return Policy(
-            resend=resend == "true",
-            on_changed=self.on_changed,
-            on_ambiguous=self.on_ambiguous,
-            since=begun.timestamp() if begun else None,
-        )
-
-    def _tell(self, context: Context, summary: dict[str, Any]) -> None:
-        """Put the summary into the asset's event; a mapped task has no asset unless it was given one."""
-        events = context.get("outlet_events")
-        if events is not None and self.asset in (context.get("outlets") or ()):
-            events[self.asset].extra = summary
 
 
 def _with(assets: list[Any], asset: Asset) -> list[Any]:

@@ -1,43 +1,35 @@
-"""Which interval a task delivers, and which windows of it can still be had."""
+"""The interval of a task run, and the time at which its data has settled."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
-from airflow_provider_forge.windows import (
-    MAX_WINDOW,
-    RETENTION,
-    Window,
-    ceil,
-    expired_error,
-    floor,
-    parse_time,
-)
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.windows import Window, parse_time
 
 if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_forge.otlp.endpoint import Endpoint
-
-__all__ = ["available_windows", "check_age", "check_not_in_future", "find_interval", "settled_at"]
+__all__ = ["check_not_in_future", "find_interval", "settled_at"]
 
 MAX_LEAD = dt.timedelta(hours=2)
-"""An interval that ends further ahead is a mistake, not one to wait for: a schedule's are an hour at most."""
+"""An interval that ends later than this is a mistake: a schedule's intervals are an hour at most."""
 
 
 def find_interval(context: Context, start: dt.datetime | str | None, end: dt.datetime | str | None) -> Window:
-    """Return what the task is to deliver: what was given, else what the run says.
+    """Return the interval to deliver: the operator's, else the run's data interval.
+
+    A manual run without a logical date has no data interval. It delivers the last settled window before it.
 
     Args:
-        context: Of the task; a manual run without a logical date has no data interval in it.
-        start: The operator's `interval_start`; None or empty text where it was not given.
+        context: The task's context.
+        start: The operator's `interval_start`; None or empty text if not given.
         end: Its `interval_end`, likewise.
 
     Raises:
-        ConfigurationError: A time is malformed, only one is given, or there is nothing between them.
+        ConfigurationError: A time is malformed, only one is given, or the end is not after the start.
     """
     start, end = start or None, end or None
     if start is None and end is None:
@@ -61,18 +53,18 @@ def find_interval(context: Context, start: dt.datetime | str | None, end: dt.dat
 
 
 def settled_at(interval: Window, context: Context, now: dt.datetime) -> pendulum.DateTime:
-    """Return when the interval's data has arrived, as far as the DAG's timetable allows for.
+    """Return the time at which the interval has settled: its end plus the settle time of the timetable.
 
     Raises:
-        ConfigurationError: That is too far ahead to be meant.
+        ConfigurationError: The interval ends too far in the future.
     """
     dag = context.get("dag")
     check_not_in_future("interval_end", interval.end, now)
-    return interval.end + _settle_of(dag.timetable if dag else None)
+    return interval.end + _settle_time(dag.timetable if dag else None)
 
 
-def _settle_of(timetable: Any) -> dt.timedelta:
-    """Return how long a timetable lets data arrive late, also one that is inside an AssetOrTimeSchedule."""
+def _settle_time(timetable: Any) -> dt.timedelta:
+    """Return a timetable's settle time, also of one inside an `AssetOrTimeSchedule`."""
     while timetable is not None:
         settle = getattr(timetable, "settle", None)
         if isinstance(settle, dt.timedelta):
@@ -82,46 +74,13 @@ def _settle_of(timetable: Any) -> dt.timedelta:
 
 
 def check_not_in_future(field: str, end: dt.datetime, now: dt.datetime) -> None:
-    """Refuse an end that is too far ahead to be waited for.
+    """Check that an interval does not end too far in the future.
 
     Raises:
-        ConfigurationError: It is further ahead than `MAX_LEAD`.
+        ConfigurationError: It ends more than `MAX_LEAD` from now.
     """
     if end > now + MAX_LEAD:
         hours = MAX_LEAD // dt.timedelta(hours=1)
         raise ConfigurationError(
             field, f"{end} is more than {hours} hours in the future; give an earlier time"
-        )
-
-
-def available_windows(
-    interval: Window, now: dt.datetime, on_expired: str, endpoint: Endpoint
-) -> tuple[list[Window], int]:
-    """Return the windows to ask for, oldest first, and how many are too old and left out.
-
-    Raises:
-        WindowExpired: Some are too old for the gateway or for the destination, and `on_expired` is `fail`.
-    """
-    keep = min(RETENTION, endpoint.max_age or RETENTION)
-    if interval.start >= now - keep:
-        return list(interval.split()), 0
-    if on_expired == "fail":
-        check_age(interval, endpoint, now)
-        raise expired_error(f"The interval {interval}", now)
-    edge = min(ceil(now - keep, MAX_WINDOW), ceil(interval.end, MAX_WINDOW))
-    expired = round((edge - floor(interval.start, MAX_WINDOW)).total_seconds() / MAX_WINDOW.total_seconds())
-    return list(Window(edge, interval.end).split()) if edge < interval.end else [], expired
-
-
-def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
-    """Refuse a window that the destination would throw away, before it costs a call.
-
-    Raises:
-        WindowExpired: It begins longer ago than the destination keeps points.
-    """
-    if endpoint.max_age is not None and window.start < now - endpoint.max_age:
-        raise WindowExpired(
-            f"{window} begins before {now - endpoint.max_age:%Y-%m-%dT%H:%MZ}: the destination keeps nothing"
-            f" older than {endpoint.max_age}, so it is not asked for. {endpoint.age_remedy}, or set"
-            " on_expired='skip'"
         )

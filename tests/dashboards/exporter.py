@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import WindowStatus
-from airflow_provider_forge.delivery.telemetry import POINT_OUTCOMES, WINDOW_OUTCOMES
-from airflow_provider_forge.otlp import selftelemetry as own
+from airflow_provider_forge.delivery import telemetry as own
+from airflow_provider_forge.delivery.telemetry import (
+    POINT_OUTCOMES,
+    WINDOW_OUTCOMES,
+    Measurement,
+    Reporter,
+    encode_measurements,
+)
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
-from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter, encode_measurements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from airflow_provider_forge.otlp import selftelemetry as own
+from airflow_provider_forge.delivery import telemetry as own
 from dashboards.generate import DIRECTORY
 from demo.waiting import wait_for
 from tests.dashboards.asking import ALL, DASHBOARDS, escaped, queries, replaced

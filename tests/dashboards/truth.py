@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from airflow_provider_forge.otlp.selftelemetry import Instrument
+    from airflow_provider_forge.delivery.telemetry import Instrument
     from airflow_provider_forge.sandbox import Point
     from tests.dashboards.day import App
     from tests.dashboards.exporter import Told

@@ -11,18 +11,25 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_forge.delivery import deliver as deliver_module
-from airflow_provider_forge.delivery.deliver import DeliveryStats, FetchedWindow, Policy, deliver
+import msgspec
+
+from airflow_provider_forge.delivery import sender as sender_module
+from airflow_provider_forge.delivery.attempts import Attempts
+from airflow_provider_forge.delivery.deliver import deliver
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
+from airflow_provider_forge.delivery.progress import DeliveryStats
+from airflow_provider_forge.delivery.sender import Policy
+from airflow_provider_forge.gateway.client import AppMetrics
+from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.otlp.endpoint import Endpoint
 from airflow_provider_forge.payload.reader import read
 from airflow_provider_forge.payload.source import GatewayPayload
+from airflow_provider_forge.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from airflow_provider_forge.delivery.accounts import Account
-    from airflow_provider_forge.delivery.attempts import Attempts
     from airflow_provider_forge.payload.source import Payload
 
 EPOCH = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.timezone.utc)
@@ -155,7 +162,7 @@ def named_in_the_log() -> Iterator[list[int]]:
 
     collector = Collector()
     # All modules of the delivery log below it.
-    logger = logging.getLogger(deliver_module.__name__.rpartition(".")[0])
+    logger = logging.getLogger(sender_module.__name__.rpartition(".")[0])
     logger.addHandler(collector)
     try:
         yield found
@@ -228,11 +235,25 @@ class Line:
         def content(environments: Collection[str]) -> Payload:
             return read(GatewayPayload(text, environments, 0, None, "http/json"))
 
-        answer = FetchedWindow(
-            at(start),
-            at(end),
-            selection,
+        metrics = AppMetrics(
+            "app",
+            Window(at(start), at(end)),
+            tuple(Environment(name) for name in selection.environments),
+            tuple(selection.metrics),
+            msgspec.Raw(text),
+            None,
+            elapsed=0.0,
+            waited=0.0,
+        )
+        stats = DeliveryStats()
+        deliver(
+            metrics,
             content(selection.environments),
+            self.receiver,
+            ledger or self.ledger(),
+            Policy(**policy),
+            stats,
+            attempts or Attempts(),
             lambda environments: content(environments).fingerprints,
         )
-        return deliver(answer, self.receiver, ledger or self.ledger(), Policy(**policy), None, attempts)
+        return stats

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_forge.delivery import exporter as exporter_module
-from airflow_provider_forge.delivery.progress import MOST_REQUEST_IDS, Progress
+from airflow_provider_forge.delivery.progress import MAX_REQUEST_IDS, Progress
 from airflow_provider_forge.exceptions import GatewayUnavailable, LedgerUnavailable
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
@@ -178,7 +178,7 @@ class TestTaskStateStoreThatFails:
                 raise OSError("full")
 
         assert attempt(context={"task_state_store": Full()})[0]["calls"] == 6
-        assert "The progress of this try was not kept: OSError: full" in caplog.text
+        assert "The progress of this try was not stored: OSError: full" in caplog.text
 
     def test_what_cannot_be_read_is_not_taken_for_none(self, attempt):
         class Away(TaskStateStore):
@@ -207,13 +207,13 @@ def test_nothing_is_left_in_the_ledgers_store(attempt, kept_in, tmp_path):
 def test_fourteen_days_are_few_bytes():
     fortnight = Window(QUARTER.start.subtract(days=14), QUARTER.end)
     progress = Progress.begin(fortnight.split(), [QUARTER], expired=0)
-    progress.summary.request_ids = ["0123456789abcdef0123456789abcdef"] * 1344
+    progress.stats.request_ids = ["0123456789abcdef0123456789abcdef"] * 1344
     content = progress.to_json()
     assert content["todo"] == [str(fortnight)]
     assert len(json.dumps(content)) < 20_000
     again = Progress.from_json(json.loads(json.dumps(content)))
     assert (again.todo, again.late) == (progress.todo, progress.late)
-    assert len(again.summary.request_ids) == MOST_REQUEST_IDS
+    assert len(again.stats.request_ids) == MAX_REQUEST_IDS
 
 
 def test_windows_apart_and_halves_stay_themselves():

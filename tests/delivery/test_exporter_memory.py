@@ -12,10 +12,10 @@ import msgspec
 import pendulum
 import pytest
 
-from airflow_provider_forge.delivery.deliver import Policy
-from airflow_provider_forge.delivery.exporter import Exporter
+from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.ledger import Ledger
 from airflow_provider_forge.delivery.progress import Progress
+from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.gateway.client import AppMetrics
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, Endpoint
@@ -30,21 +30,19 @@ POINTS = 1000
 class Forge:
     """Serves windows, and notes how much memory is in use whenever it is asked for one."""
 
-    service_name = None
-
     def __init__(self) -> None:
         self.in_use: list[int] = []
         self.answer_bytes = 0
 
-    def fetch(self, start, end, environments, metrics, **_):
+    def fetch(self, window):
         self.in_use.append(tracemalloc.get_traced_memory()[0])
-        time = int(start.timestamp()) * 10**9
+        time = int(window.start.timestamp()) * 10**9
         points = [point(asInt=number, timeUnixNano=str(time)) for number in range(POINTS)]
         for number, each in enumerate(points):
             each["attributes"].append(text("contextAri", f"ari:cloud:jira::site/{number}"))
         body = json.dumps([entry(metric("forge_api_request_count", *points))]).encode()
         self.answer_bytes = len(body)
-        return AppMetrics(APP, Window(start, end), (), (), msgspec.Raw(body), None, 0.0, 0.0)
+        return AppMetrics(APP, window, (), (), msgspec.Raw(body), None, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("conform", [True, False])
@@ -54,10 +52,12 @@ def test_nothing_of_a_window_is_kept_once_it_is_delivered(tmp_path, protocol, co
     forge = Forge()
     sizes = []
     endpoint = Endpoint("http://localhost:4318/v1/metrics", protocol=protocol, max_body_bytes=100_000)
-    receiver = SimpleNamespace(endpoint=endpoint, export=lambda export: sizes.append(len(export.body)))
+    receiver = SimpleNamespace(
+        endpoint=endpoint, export=lambda export, seconds: sizes.append(len(export.body))
+    )
     store = ObjectStore(tmp_path) if recorded else InMemoryStore()
     ledger = Ledger(store, "app", leases=NoLeases())
-    exporter = Exporter(forge, receiver, ledger, Policy(), None, None, {}, conform, "fail")
+    exporter = Exporter(forge.fetch, receiver, ledger, Policy(), Resource() if conform else None)
     first = pendulum.instance(dt.datetime(2026, 11, 23, 5, tzinfo=dt.timezone.utc))
     windows = [
         Window(first.add(minutes=15 * number), first.add(minutes=15 * (number + 1))) for number in range(6)

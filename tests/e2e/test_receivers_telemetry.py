@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.otlp import selftelemetry as own
+from airflow_provider_forge.delivery import telemetry as own
+from airflow_provider_forge.delivery.telemetry import Measurement, Reporter
 from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
-from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter
 from tests.receivers.prometheus import Prometheus
 from tests.receivers.totals import Total
 from tests.receivers.victoria_metrics import VictoriaMetrics

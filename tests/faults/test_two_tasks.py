@@ -173,7 +173,7 @@ def test_a_task_that_waits_too_long_is_put_off_and_uses_up_no_retry(line, machin
     monkeypatch.setattr(leases, "FileLeases", functools.partial(leases.FileLeases, patience=0))
     with pytest.raises(TaskDeferred) as deferred:
         machines[1].run()
-    assert deferred.value.method_name == "resume"
+    assert deferred.value.method_name == "execute_complete"
     held.open()
     assert one.result()["sent"] == machines[1].run()["unchanged"]
     assert line.received == line.generated(MINUTES)

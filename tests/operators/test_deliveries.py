@@ -159,7 +159,7 @@ def test_without_a_record_a_live_run_does_not_look_back(connect, gateway, sink, 
 def test_what_the_destination_would_throw_away_costs_no_call(recorded, gateway):
     recorded(max_age="1h")
     with pytest.raises(
-        AirflowFailException, match="the destination keeps nothing older than 1:00:00"
+        AirflowFailException, match="the destination discards points older than 1:00:00"
     ) as failed:
         run()
     assert "max_age" in str(failed.value)
@@ -218,7 +218,7 @@ def test_a_window_that_another_task_delivers_is_put_off_without_using_up_a_retry
     assert arrived.wait(60)
     with pytest.raises(TaskDeferred) as deferred:
         run()
-    assert deferred.value.method_name == "resume"
+    assert deferred.value.method_name == "execute_complete"
     go_on.set()
     first.join()
     assert run()["sent"] == 0
@@ -299,7 +299,7 @@ def test_a_deferral_goes_on_where_it_was(recorded, gateway, sink, monkeypatch):
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(context)
     kept = json.loads(json.dumps(deferred.value.kwargs))
-    summary = task.resume(context, event=None, **kept)
+    summary = task.execute_complete(context, event=None, **kept)
     assert Counter(sink.points) == generated(gateway, hour)
     assert (summary["calls"], summary["sent"]) == (4, len(sink.points))
 

@@ -62,6 +62,7 @@ def test_every_point_of_the_window_arrives_once(gateway, sink, connect, protocol
         "ambiguous": 0,
         "rejected": 0,
         "batches": 1,
+        "warnings": 0,
         "expired": 0,
         "digested": False,
         "contended": False,
@@ -194,13 +195,13 @@ def test_a_run_before_its_interval_has_settled_is_deferred_until_then(gateway, s
     with pytest.raises(TaskDeferred) as deferred:
         ForgeMetricsToOtlpOperator(task_id="export").execute(context)
     assert deferred.value.trigger.moment == context["data_interval_end"].add(minutes=5)
-    assert deferred.value.method_name == "resume"
+    assert deferred.value.method_name == "execute_complete"
     assert gateway.calls == []
 
 
 def test_a_deferred_run_goes_on_though_this_machines_clock_be_slow(gateway, sink, connect):
     connect(gateway, sink)
-    summary = ForgeMetricsToOtlpOperator(task_id="export").resume(too_early(-1), event="woken")
+    summary = ForgeMetricsToOtlpOperator(task_id="export").execute_complete(too_early(-1), event="woken")
     assert summary["points"] == len(sink.points) > 0
 
 

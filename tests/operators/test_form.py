@@ -86,7 +86,7 @@ def test_resend(gateway):
 def test_a_task_goes_on_with_the_form_after_a_deferral(gateway):
     task = ForgeMetricsToOtlpOperator(task_id="export")
     context = {"dag_run": SimpleNamespace(run_after=NOW), "params": {**EMPTY, **FILLED}}
-    assert task.resume(context)["window"] == str(HALF_HOUR)
+    assert task.execute_complete(context)["window"] == str(HALF_HOUR)
 
 
 @pytest.mark.parametrize(

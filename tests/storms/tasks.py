@@ -197,7 +197,7 @@ def attempt(
         operator = ForgeMetricsToOtlpOperator(task_id="export", **{"telemetry": False, **run.arguments})
         say("began", start=str(plan.moment(run.start)), end=str(plan.moment(run.end)))
         try:
-            result = operator.resume(context, None, **left) if left else operator.execute(context)
+            result = operator.execute_complete(context, None, **left) if left else operator.execute(context)
         except TaskDeferred as deferred:
             say("deferred", why=str(deferred.kwargs))
             return DEFERRED, deferred.kwargs

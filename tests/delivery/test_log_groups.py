@@ -9,10 +9,10 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_forge.delivery.log_groups import log_group
 from airflow_provider_forge.exceptions import GatewayUnavailable
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
-from airflow_provider_forge.utils.log_groups import log_group
 from airflow_provider_forge.windows import Window
 
 QUARTER = Window.last_settled(pendulum.now("UTC").subtract(hours=3))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_forge.otlp import selftelemetry as own
+from airflow_provider_forge.delivery import telemetry as own
+from airflow_provider_forge.delivery.telemetry import Measurement, Reporter, encode_measurements
 from airflow_provider_forge.otlp.endpoint import PROTOCOLS, Endpoint, metrics_url
-from airflow_provider_forge.otlp.selftelemetry import Measurement, Reporter, encode_measurements
 from airflow_provider_forge.sandbox import Fault, OtlpSink
 
 APP, OTHER = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57", "11111111-d82c-45e2-b4fb-c6a0751d7d57"
