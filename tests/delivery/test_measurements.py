@@ -144,7 +144,7 @@ def test_a_receiver_that_is_not_there_raises_nothing_and_shows_no_secret(sink, c
 def test_a_receiver_that_says_nothing_is_not_waited_for_as_long_as_for_the_app_s_points(
     sink, monkeypatch, caplog
 ):
-    monkeypatch.setattr(own, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(own, "MAX_SECONDS", 0.2)
     sink.add_fault(Fault("hang", operation="telemetry"))
     assert not send(sink.url, timeout=3600.0)
     assert "ReadTimeout" in caplog.text
