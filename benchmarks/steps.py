@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from zlib_ng import gzip_ng
 
 from airflow_provider_forge.gateway.responses import MetricsData, read_resource_metrics, read_response
-from airflow_provider_forge.otlp.compress import compress
+from airflow_provider_forge.otlp.client import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.payload.dict_payload import DictPayload

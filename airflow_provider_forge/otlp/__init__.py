@@ -1,1 +1,1 @@
-"""What OTLP speaks: the model, conform, encodings, the client. No Airflow here."""
+"""OTLP over HTTP: messages, requests, the endpoint and the client. Does not import Airflow."""

@@ -1,7 +1,7 @@
-"""A receiver's answer, read as leniently as its points are counted strictly.
+"""A receiver's response, parsed leniently, but with a strict count of the rejected points.
 
-Receivers in the wild answer with nothing, with null, with an empty message in either encoding, with a byte
-order mark or broken letters, and without saying which encoding it is: the body itself tells.
+Real receivers respond with an empty body, null, an empty message in either encoding, a byte order mark, or
+invalid characters, and some without a content type. So the encoding is detected from the body.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["MAX_REPLY", "PartialSuccess", "Reply", "partial_success", "words"]
+__all__ = ["MAX_REPLY", "PartialSuccess", "Reply", "partial_success", "status_message"]
 
 MAX_REPLY = 4 * 1024 * 1024
-"""Bytes of an answer, unpacked: what OTLP 1.11 recommends as the limit that a client must have."""
+"""Maximum size in bytes of a decompressed response: the limit that OTLP 1.11 recommends for clients."""
 
-_MARKS = (
-    # UTF-32's little-endian mark begins with UTF-16's.
+_BYTE_ORDER_MARKS = (
+    # UTF-32 first: its little-endian mark starts with UTF-16's.
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_WHOLE = re.compile(r"([+-]?[0-9]{1,30})(?:\.0*)?")
+_INTEGER = re.compile(r"([+-]?[0-9]{1,30})(?:\.0*)?")
 _FLOAT = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?[eE][+-]?[0-9]{1,3}")
 _SIGN_BIT = 1 << 63
-# As text, because Python refuses to read whole numbers of thousands of digits.
+# Numbers stay text, because Python refuses to parse integers of thousands of digits.
 _JSON = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer whose status is known.
+    """A response whose status is known, though maybe not its whole body.
 
     Attributes:
         status: HTTP status.
-        headers: Names in lower case.
-        content: The body, decoded as far as it could be read.
-        unread: Why the rest of it could not be read, as a clause; None if there is no rest.
+        headers: Headers, with names in lower case.
+        content: The decompressed body, as far as it could be read.
+        unread: Why the rest of the body could not be read, as a clause; None if all of it was read.
     """
 
     status: int
@@ -64,32 +64,32 @@ class Reply:
 
     @property
     def kind(self) -> str:
-        """The content type that it says it has, in lower case."""
+        """The content type, in lower case."""
         return self.headers.get("content-type", "").lower()
 
     @property
     def is_success(self) -> bool:
-        """Whether the receiver has taken the request, though maybe not all of its points."""
+        """Whether the receiver accepted the request, though maybe not all of its points."""
         return 200 <= self.status < 300
 
     @property
     def is_html(self) -> bool:
-        """Whether it is a page for people, which no receiver of OTLP answers with."""
+        """Whether it is an HTML page, with which no OTLP receiver responds."""
         return "html" in self.kind
 
     @property
     def redirects(self) -> bool:
-        """Whether it names another URL."""
+        """Whether it redirects to another URL."""
         return self.status in (301, 302, 303, 307, 308) and "location" in self.headers
 
 
 class PartialSuccess(NamedTuple):
-    """What an answer of 2xx says beside its status.
+    """The partial success in a 2xx response.
 
     Attributes:
-        rejected: Number of points rejected; None if it says that there are some with a number that cannot be.
-        message: The receiver's words; empty if there are none.
-        readable: Whether the body is what its content type says.
+        rejected: Number of rejected points; None if the response reports an impossible number.
+        message: The receiver's message; empty if there is none.
+        readable: Whether the body has the format of its content type.
     """
 
     rejected: int | None = 0
@@ -98,7 +98,7 @@ class PartialSuccess(NamedTuple):
 
 
 def partial_success(reply: Reply) -> PartialSuccess:
-    """Return what an answer of 2xx says of its points."""
+    """Parse the partial success of a 2xx response; all points are accepted if there is none."""
     content = _json(reply.content)
     if isinstance(content, dict):
         found = _named(content, "partialSuccess", "partial_success")
@@ -117,8 +117,8 @@ def partial_success(reply: Reply) -> PartialSuccess:
     return PartialSuccess()
 
 
-def words(reply: Reply) -> str:
-    """Return a failed answer's words: a `google.rpc.Status` in JSON or protobuf, or plain text."""
+def status_message(reply: Reply) -> str:
+    """Return the message of an error response: a `google.rpc.Status` in JSON or protobuf, or plain text."""
     if reply.is_html:
         return ""
     content = _json(reply.content)
@@ -130,8 +130,8 @@ def words(reply: Reply) -> str:
 
 
 def _text(content: bytes) -> str:
-    """Decode text without its charset label: Python knows codecs of that name that are no text."""
-    for mark, encoding in _MARKS:
+    """Decode text, ignoring its charset parameter, which may name a Python codec that is not for text."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return content.decode(encoding, errors="replace")
     return content.decode("utf-8-sig", errors="replace")
@@ -139,27 +139,27 @@ def _text(content: bytes) -> str:
 
 def _json(content: bytes) -> Any:
     try:
-        # Whatever follows the value says nothing, such as a second line.
+        # Anything after the value is ignored, such as a second line.
         return _JSON.raw_decode(_text(content).lstrip())[0]
     except (ValueError, RecursionError):
         return None
 
 
 def _named(message: dict[str, Any], *names: str) -> Any:
-    """Return a field of protobuf's JSON, whose readers must take its original name, too."""
+    """Return a field of protobuf's JSON, whose parsers must accept both spellings of its name."""
     return next((message[name] for name in names if message.get(name) is not None), None)
 
 
 def _count(value: Any) -> int | None:
-    """Return a number of points in protobuf's JSON: a number or text; None if it cannot be one."""
+    """Parse a number of points in protobuf's JSON, a number or text; None if the number is impossible."""
     if value is None or value is False or value == "":
         return 0
     text = value.strip() if isinstance(value, str) else ""
     if _FLOAT.fullmatch(text):
         number = float(text)
         return int(number) if 0 <= number < _SIGN_BIT and number.is_integer() else None
-    whole = _WHOLE.fullmatch(text)
-    return int(whole[1]) if whole and 0 <= int(whole[1]) < _SIGN_BIT else None
+    integer = _INTEGER.fullmatch(text)
+    return int(integer[1]) if integer and 0 <= int(integer[1]) < _SIGN_BIT else None
 
 
 def _partial_success_in_protobuf(content: bytes, *, cut_off: bool) -> PartialSuccess:
@@ -169,23 +169,27 @@ def _partial_success_in_protobuf(content: bytes, *, cut_off: bool) -> PartialSuc
         if number == 1 and isinstance(value, int):
             rejected = value if value < _SIGN_BIT else None
         elif number == 2 and isinstance(value, bytes):
-            # Some receivers cut a message in the middle of a letter, which protobuf's own reader refuses.
+            # Some receivers truncate a message within a character, which protobuf's own parser refuses.
             message = value
     return PartialSuccess(rejected, message.decode("utf-8", errors="replace"))
 
 
 def _protobuf(content: bytes, *, cut_off: bool) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a message by their numbers; the last one as far as it goes if it may be cut off.
+    """Yield the number and value of each field of a message.
+
+    Args:
+        content: The message.
+        cut_off: Whether it may be truncated; then the last value may be incomplete.
 
     Raises:
-        ValueError: It is no protobuf, or cut off where it must not be.
+        ValueError: It is not valid protobuf, or is truncated though `cut_off` is false.
     """
     at = 0
     while at < len(content):
         key, at = _varint(content, at)
         number, wire_type = key >> 3, key & 7
         if not number:
-            raise ValueError("no field has the number 0")
+            raise ValueError("a field has the number 0")
         if wire_type == 0:
             value, at = _varint(content, at)
             yield number, value
@@ -195,7 +199,7 @@ def _protobuf(content: bytes, *, cut_off: bool) -> Iterator[tuple[int, int | byt
         elif wire_type in (1, 5):
             size = 8 if wire_type == 1 else 4
         else:
-            raise ValueError("groups went out of use before OTLP")
+            raise ValueError("it has a group, which OTLP does not use")
         if at + size > len(content) and not cut_off:
             raise ValueError("it is cut off")
         yield number, content[at : at + size]

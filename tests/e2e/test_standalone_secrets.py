@@ -83,7 +83,7 @@ def test_the_failures_are_those_that_were_meant(failed: Deployment) -> None:
     errors = {
         "expired_token": "Atlassian refused the credentials",
         "echoing_gateway": "GatewayUnavailable",
-        "echoing_receiver": "which OTLP forbids to try again",
+        "echoing_receiver": "a status that OTLP forbids retrying",
         "unknown_environment": "there is no 'nowhere'",
     }
     logs = {task_id: api.task_log(ti) for task_id, ti in instances.items()}

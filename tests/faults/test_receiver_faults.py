@@ -39,7 +39,7 @@ class Row:
 
 NO_ANSWER = r"^No answer from .*will be retried. If this persists, check the OTLP Connection's host"
 BUSY = r" answered {}.*\. The request will be retried$"
-FORBIDDEN = r" answered {}.*, which OTLP forbids to try again: .*{}"
+FORBIDDEN = r" answered {}.*, a status that OTLP forbids retrying: .*{}"
 NOT_KNOWN = "sent before, and whether they arrived is not known"
 
 
@@ -63,8 +63,10 @@ ROWS = {
     "hang after it stored": silent("hang_after", stored=True, timeout=1),
     "reset before": silent("reset_before"),
     "reset after it stored": silent("reset_after", stored=True),
-    "302": refused(302, "it moved: put its present URL into the OTLP Connection's host", kind="redirect"),
-    "400": refused(400, "try the other protocol, or look at the receiver's log"),
+    "302": refused(
+        302, "the receiver has moved: set the OTLP Connection's host to its new URL", kind="redirect"
+    ),
+    "400": refused(400, "try the other protocol, or check the receiver's log"),
     "401": refused(401, "check the OTLP Connection's password and its extra auth_header"),
     "403": refused(403, "check the OTLP Connection's password and its extra auth_header"),
     "404": refused(404, "check the path in the OTLP Connection's host: /v1/metrics is added"),
@@ -77,7 +79,7 @@ ROWS = {
     "415": refused(415, "set the OTLP Connection's extra protocol"),
     "429": busy(429),
     "429 with Retry-After": busy(429, retry_after="7"),
-    "500": refused(500, "look at the receiver's log", unknown=True),
+    "500": refused(500, "check the receiver's log", unknown=True),
     "502": busy(502, unknown=True),
     "502 in HTML": Row(Fault("html", status=502), ReceiverUnavailable, BUSY.format(502), unknown=True),
     "503": busy(503),
@@ -86,7 +88,7 @@ ROWS = {
     "200 with HTML": Row(
         Fault("html", status=200),
         AirflowFailException,
-        "page of HTML, which is no answer to OTLP, so nothing may have been stored: check the OTLP",
+        "HTML page, which is not an OTLP response, so the points may not have been stored: check",
         unknown=True,
     ),
 }
@@ -148,7 +150,7 @@ def test_a_success_is_given_with_its_status_line(line, kind, caplog):
     line.connect(otlp={"protocol": "http/json"})
     line.sink.add_fault(from_the_middle_on(Fault(kind)))
     assert line.run()["warnings"] == 2
-    assert "the body of its answer cannot be read" in caplog.text
+    assert "the body of its response cannot be read" in caplog.text
     assert line.received == line.generated()
     line.assert_nothing_left()
 
@@ -226,7 +228,7 @@ def test_a_receiver_that_took_all_may_still_say_something(line, caplog):
     line.sink.add_fault(Fault("partial_success", rejected=0, message="deprecated"))
     summary = line.run()
     assert (summary["rejected"], summary["warnings"]) == (0, 3)
-    assert "names no number of rejected ones, and says: deprecated" in caplog.text
+    assert "reported no number of rejected points, and added: deprecated" in caplog.text
     assert line.received == line.generated()
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airflow_provider_forge.otlp import compress as module
-from airflow_provider_forge.otlp.compress import compress
+from airflow_provider_forge.otlp import client as module
+from airflow_provider_forge.otlp.client import compress
 
 LARGE = os.urandom(100_000)
 
