@@ -1,34 +1,34 @@
-"""Everything this provider raises on purpose.
+"""The exceptions of this provider.
 
 ::
 
     ForgeError
-    ├── FinalError                 trying again changes nothing
-    │   ├── ConfigurationError     an argument or a Connection field is wrong; also a ValueError
-    │   ├── CredentialsRefused     Atlassian: bad or expired API token (401)
-    │   ├── AccessForbidden        Atlassian: right account, wrong app (403)
-    │   ├── QueryRefused           Atlassian: the query itself is refused
-    │   ├── WindowExpired          the window is older than the gateway keeps metrics
+    ├── FinalError                 a retry cannot help
+    │   ├── ConfigurationError     an argument or a Connection field is invalid; also a ValueError
+    │   ├── CredentialsRefused     Atlassian: invalid or expired API token (401)
+    │   ├── AccessForbidden        Atlassian: the account has no access to the app (403)
+    │   ├── QueryRefused           Atlassian: the query is invalid
+    │   ├── WindowExpired          the window is older than Atlassian's retention of 14 days
     │   ├── ExportRefused          receiver: the request is refused, and would be again
-    │   │   └── RequestTooLarge    receiver: the request is larger than it takes
-    │   ├── PointsRejected         receiver: it took the request and rejected points of it
-    │   ├── DeliveryAmbiguous      points may be there already, and `on_ambiguous` is `fail`
+    │   │   └── RequestTooLarge    receiver: the request exceeds its size limit
+    │   ├── PointsRejected         receiver: the request is accepted, and points of it are rejected
+    │   ├── DeliveryAmbiguous      points may already be stored, and `on_ambiguous` is `fail`
     │   ├── PointsChanged          Atlassian changed delivered points, and `on_changed` is `fail`
-    │   └── PointsMalformed        Atlassian: points that are not OTLP; all others are delivered
-    └── RetryableError             trying again later may help; `retry_after` says when
-        ├── RateLimited            the account's budget of calls is used up: by Atlassian's count or by ours
-        ├── RateLimitUnavailable   what shares that budget among machines does not answer
-        ├── GatewayUnavailable     Atlassian: server error, time-out, broken connection
-        │   └── UnknownFailure     Atlassian: an error of a type that this version does not know
-        ├── BrokenAnswer           Atlassian: an answer that is not what was asked for
-        ├── WindowTooLarge         Atlassian: the window is too much for one answer
-        ├── ReceiverUnavailable    receiver: busy, time-out, broken connection
-        ├── LedgerUnavailable      the record of deliveries cannot be read or written
-        ├── SecretsUnavailable     Airflow cannot read a Connection or a Variable at this moment
-        └── DeliveryBusy           another task delivers the same window at this moment
+    │   └── PointsMalformed        Atlassian: some points are not valid OTLP; all others are delivered
+    └── RetryableError             a later retry may help; `retry_after` is the time to wait
+        ├── RateLimited            the account's rate limit is reached, by Atlassian's count or by ours
+        ├── RateLimitUnavailable   the store that shares the rate limit among machines does not answer
+        ├── GatewayUnavailable     Atlassian: server error, timeout, broken connection
+        │   └── UnknownFailure     Atlassian: an error type that this version does not know
+        ├── BrokenAnswer           Atlassian: the response is malformed or incomplete
+        ├── WindowTooLarge         Atlassian: the window is too large for one response
+        ├── ReceiverUnavailable    receiver: busy, timeout, broken connection
+        ├── LedgerUnavailable      the ledger of deliveries cannot be read or written
+        ├── SecretsUnavailable     Airflow cannot read a Connection or a Variable at present
+        └── DeliveryBusy           another task is delivering the same window
 
-Each message says what happened and what to do about it, and ends with the request id where there is one.
-No message carries a credential, a header or a body.
+A message states the failure and the remedy, and ends with the request id if there is one. It never contains
+a credential, a header or a body.
 """
 
 from __future__ import annotations
@@ -65,23 +65,24 @@ __all__ = [
 ]
 
 
-LONGEST_ID = 100
-"""Characters of a request id; Atlassian's have 32 or 36."""
+MAX_REQUEST_ID = 100
+"""Maximum length of a request id in characters; Atlassian's have 32 or 36."""
 
 
 class ForgeError(Exception):
-    """Base of all errors of this provider.
+    """Base class of this provider's exceptions.
 
     Args:
-        message: What happened, and what to do about it.
-        request_id: The gateway's id of the request, for Atlassian's support; None where there is none.
+        message: The failure and its remedy.
+        request_id: The gateway's id of the request, for Atlassian's support; None if there is none.
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        # It may quote a server, or name a metric: no error is to break a log's lines, whoever forgets.
+        # Messages quote servers and name metrics, so all of them are made printable here: none may break a
+        # line of the log.
         super().__init__(message := printable(message))
         self.message = message
-        self.request_id = sanitize(request_id, most=LONGEST_ID) if request_id else None
+        self.request_id = sanitize(request_id, most=MAX_REQUEST_ID) if request_id else None
 
     def __str__(self) -> str:
         return f"{self.message} (request id {self.request_id})" if self.request_id else self.message
@@ -99,15 +100,15 @@ def _rebuild(cls: type[ForgeError], message: str, state: dict[str, Any]) -> Forg
 
 
 class FinalError(ForgeError):
-    """Trying again changes nothing: the operator fails the task without a retry."""
+    """A retry cannot help: the operator fails the task without one."""
 
 
 class ConfigurationError(FinalError, ValueError):
-    """An argument or a Connection field is wrong.
+    """An argument or a Connection field is invalid.
 
     Args:
-        field: The field's name, with its Connection where it is one of a Connection.
-        problem: What is wrong with it, and what to give instead.
+        field: Name of the field, with the id of its Connection if it belongs to one.
+        problem: The problem, and a valid value.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -125,20 +126,20 @@ class AccessForbidden(FinalError):
 
 
 class QueryRefused(FinalError):
-    """The gateway refused the query: an unknown metric, environment or app, or a bad interval."""
+    """The gateway refused the query: an unknown metric, environment or app, or an invalid interval."""
 
 
 class WindowExpired(FinalError):
-    """The window is older than the 14 days for which the gateway keeps metrics."""
+    """The window is older than the 14 days for which Atlassian keeps metrics."""
 
 
 class ExportRefused(FinalError):
-    """The receiver refused the request with a status that OTLP forbids to retry.
+    """The receiver refused the request with a status that OTLP forbids retrying.
 
     Args:
-        message: What happened, and what to do about it.
-        status: The HTTP status that refused it; None where no status did.
-        maybe_stored: Whether the receiver may have stored the points all the same.
+        message: The failure and its remedy.
+        status: HTTP status of the refusal; None if the response was refused for another reason.
+        maybe_stored: Whether the receiver may have stored the points nevertheless.
     """
 
     def __init__(self, message: str, *, status: int | None = None, maybe_stored: bool = False) -> None:
@@ -148,15 +149,15 @@ class ExportRefused(FinalError):
 
 
 class RequestTooLarge(ExportRefused):
-    """The request is larger than the receiver takes: it may take parts of it."""
+    """The request exceeds the receiver's size limit; parts of it may not."""
 
 
 class PointsRejected(FinalError):
-    """The receiver answered with a partial success that rejected points.
+    """The receiver responded with a partial success: it rejected points.
 
     Args:
-        message: What happened, and what to do about it.
-        rejected: How many points were rejected.
+        message: The failure and its remedy.
+        rejected: Number of rejected points.
     """
 
     def __init__(self, message: str, *, rejected: int) -> None:
@@ -165,24 +166,24 @@ class PointsRejected(FinalError):
 
 
 class DeliveryAmbiguous(FinalError):
-    """Points may have reached the receiver before, and `on_ambiguous` is `fail`."""
+    """Points may already be stored at the receiver, and `on_ambiguous` is `fail`."""
 
 
 class PointsChanged(FinalError):
-    """Atlassian now gives other values for points already delivered, and `on_changed` is `fail`."""
+    """Atlassian has changed the values of delivered points, and `on_changed` is `fail`."""
 
 
 class PointsMalformed(FinalError):
-    """The gateway gave points that are not OTLP; all others are delivered."""
+    """The gateway returned points that are not valid OTLP; all others are delivered."""
 
 
 class RetryableError(ForgeError):
-    """Trying again later may help.
+    """A later retry may help.
 
     Args:
-        message: What happened, and what to do about it.
-        retry_after: Seconds to wait before trying again; None where nothing was said.
-        request_id: The gateway's id of the request.
+        message: The failure and its remedy.
+        retry_after: Time to wait before a retry, in seconds; None if not known.
+        request_id: The gateway's id of the request; None if there is none.
     """
 
     def __init__(
@@ -193,15 +194,15 @@ class RetryableError(ForgeError):
 
 
 class RateLimited(RetryableError):
-    """The account's budget of calls is used up: the gateway says so, or those who share it have taken it."""
+    """The account's rate limit is reached: by the gateway's count, or by the calls of all tasks."""
 
 
 class RateLimitUnavailable(RetryableError):
-    """The store of the rate limit does not answer; no call is made without it."""
+    """The store of the rate limit does not answer. No call is made without it."""
 
 
 class GatewayUnavailable(RetryableError):
-    """The gateway failed: a server error, a time-out, or no connection."""
+    """The gateway failed: a server error, a timeout, or no connection."""
 
 
 class UnknownFailure(GatewayUnavailable):
@@ -209,22 +210,22 @@ class UnknownFailure(GatewayUnavailable):
 
 
 class BrokenAnswer(RetryableError):
-    """The gateway's answer is not what was asked for: not JSON, cut off, or null where data should be."""
+    """The gateway's response is malformed: not JSON, truncated, or null instead of data."""
 
 
 class WindowTooLarge(RetryableError):
-    """The window is too much for one answer of the gateway's: it may answer for halves of it."""
+    """The window is too large for one response of the gateway; halves of it may not be."""
 
 
 class ReceiverUnavailable(RetryableError):
     """The receiver is busy or cannot be reached.
 
     Args:
-        message: What happened, and what to do about it.
-        retry_after: Seconds to wait before trying again; None where nothing was said.
-        maybe_stored: Whether the receiver may have stored the points all the same.
-        transient: Whether it may well pass within a minute, as a restart does and a wrong certificate does
-            not.
+        message: The failure and its remedy.
+        retry_after: Time to wait before a retry, in seconds; None if not known.
+        maybe_stored: Whether the receiver may have stored the points nevertheless.
+        transient: Whether the failure may pass within a minute, as a restart does and an invalid certificate
+            does not.
     """
 
     def __init__(
@@ -241,12 +242,12 @@ class ReceiverUnavailable(RetryableError):
 
 
 class LedgerUnavailable(RetryableError):
-    """The record of deliveries cannot be read or written."""
+    """The ledger of deliveries cannot be read or written."""
 
 
 class SecretsUnavailable(RetryableError):
-    """Airflow cannot read a Connection or a Variable: a secrets backend or the API server is away."""
+    """Airflow cannot read a Connection or a Variable: a secrets backend or the API server does not answer."""
 
 
 class DeliveryBusy(RetryableError):
-    """Another task delivers the same window at this moment."""
+    """Another task is delivering the same window."""

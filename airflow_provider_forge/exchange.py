@@ -1,4 +1,4 @@
-"""One call over HTTP, bounded in bytes, however they are compressed, and in time, however they trickle."""
+"""Bounds of one HTTP exchange: in bytes, even after decompression, and in time, even if bytes trickle in."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPT_ENCODING", "BodyUnreadable", "Wire", "read_body"]
 
 ACCEPT_ENCODING = "gzip, deflate"
-"""The content codings that `read_body` decodes. httpx by itself would ask for all that are installed."""
+"""The content codings that `read_body` decodes. By default, httpx accepts all that are installed."""
 
 MAX_CODINGS = 4
-"""Content codings applied to one body, one over the other; a server that means well applies one."""
+"""Maximum number of content codings of one body; a well-behaved server applies one."""
 
 MAX_MEMBERS = 65536
-"""Members of one gzip body: bgzip's of 64 KiB make 4 GiB of them."""
+"""Maximum number of members of a gzip body: 4 GiB of bgzip's 64 KiB."""
 
 _NO_CODING = ("", "identity")
 _SHOWN = 30
@@ -34,12 +34,12 @@ _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
 class BodyUnreadable(Exception):
-    """The body of a response cannot be read to its end; its status and headers can.
+    """The body of a response cannot be read completely; its status and headers can.
 
     Attributes:
-        reason: Why, as a clause: `its content coding 'br' is not known`.
-        content: What could be read, decoded as far as possible.
-        too_large: Whether the limit of bytes was reached.
+        reason: The reason, as a clause: `its content coding 'br' is not known`.
+        content: The part of the body that could be read, decoded as far as possible.
+        too_large: Whether the body exceeds the limit.
     """
 
     def __init__(self, reason: str, content: bytes, *, too_large: bool = False) -> None:
@@ -52,15 +52,15 @@ class BodyUnreadable(Exception):
 def read_body(response: httpx.Response, *, limit: int) -> bytes:
     """Read the body of a streamed response, and return it decoded.
 
-    Memory stays within a small multiple of the limit, whatever the server sends: httpx's own decoders unpack
-    a chunk whole, which is a thousand times its size, and once more for each coding.
+    Memory use is limited to a small multiple of the limit for any response. httpx's own decoders decompress
+    a whole chunk at once, up to a thousand times its size, and again for each further coding.
 
     Args:
-        response: From `httpx.Client.stream`, not read yet.
-        limit: Maximum size in bytes of the body as it arrives, and after each content coding.
+        response: An unread response from `httpx.Client.stream`.
+        limit: Maximum size in bytes of the body, as received and after each content coding.
 
     Raises:
-        BodyUnreadable: It is larger, the connection broke, or its coding is unknown or wrong.
+        BodyUnreadable: The body exceeds the limit, the connection broke, or a coding is unknown or invalid.
     """
     import httpx
 
@@ -75,7 +75,7 @@ def read_body(response: httpx.Response, *, limit: int) -> bytes:
                 raise BodyUnreadable(f"it is larger than {limit} bytes", content, too_large=True)
     except httpx.RequestError as error:
         content = _decode_leniently(response, b"".join(chunks), limit)
-        raise BodyUnreadable(f"it broke off ({type(error).__name__})", content) from error
+        raise BodyUnreadable(f"the connection broke ({type(error).__name__})", content) from error
     raw = b"".join(chunks)
     del chunks
     return _decode(response, raw, limit)
@@ -87,7 +87,7 @@ def _decode(response: httpx.Response, raw: bytes, limit: int) -> bytes:
     if not raw or not codings:
         return raw
     if len(codings) > MAX_CODINGS:
-        raise BodyUnreadable(f"it has {len(codings)} content codings, one over the other", raw)
+        raise BodyUnreadable(f"it has {len(codings)} nested content codings", raw)
     content = raw
     for coding in reversed(codings):
         content = _decompress(coding, content, limit)
@@ -102,7 +102,7 @@ def _decode_leniently(response: httpx.Response, raw: bytes, limit: int) -> bytes
 
 
 def _decompress(coding: str, raw: bytes, limit: int) -> bytes:
-    """Undo one coding; the error for a body that does not have it holds the body as it came."""
+    """Decode one coding. If the body does not have it, the error contains the body as received."""
     wbits = _window_bits(coding, raw)
     decoder = zlib.decompressobj(wbits)
     parts: list[bytes] = []
@@ -114,21 +114,21 @@ def _decompress(coding: str, raw: bytes, limit: int) -> bytes:
                 part = decoder.decompress(piece, limit - size + 1)
             except zlib.error as error:
                 content = b"".join(parts) or raw
-                raise BodyUnreadable(f"it is not the {coding} that it says", content) from error
+                raise BodyUnreadable(f"it is not valid {coding}", content) from error
             parts.append(part)
             size += len(part)
             if size > limit:
                 raise BodyUnreadable(
-                    f"it is larger than {limit} bytes unpacked", b"".join(parts), too_large=True
+                    f"it is larger than {limit} bytes decompressed", b"".join(parts), too_large=True
                 )
             piece = decoder.unused_data.lstrip(b"\0")
-            if piece:  # a gzip body may have several members, one after the other
+            if piece:  # a gzip body may have several members in succession
                 members += 1
                 decoder = zlib.decompressobj(wbits)
             if members > MAX_MEMBERS:
                 raise BodyUnreadable(f"it has more than {MAX_MEMBERS} members", b"".join(parts))
     if not decoder.eof:
-        raise BodyUnreadable("it is cut off", b"".join(parts))
+        raise BodyUnreadable("it is truncated", b"".join(parts))
     return b"".join(parts)
 
 
@@ -136,25 +136,25 @@ def _window_bits(coding: str, raw: bytes) -> int:
     if coding in ("gzip", "x-gzip"):
         return zlib.MAX_WBITS + 16
     if coding == "deflate":
-        # RFC 9110 says with zlib's header; servers that leave it out have always been understood, too.
+        # RFC 9110 requires zlib's header, but HTTP clients have always accepted bodies without it.
         has_header = raw[0] & 0x0F == zlib.DEFLATED and int.from_bytes(raw[:2], "big") % 31 == 0
         return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
     raise BodyUnreadable(f"its content coding {coding[:_SHOWN]!r} is not known", raw)
 
 
 class Wire:
-    """The connections of one `httpx.Client`: bounds calls in time, and keeps the head of the last answer.
+    """Observes the connections of an `httpx.Client`: limits calls in time, records the head of responses.
 
-    httpx's timeouts bound the silence between two bytes only, and h11 discards a status line whose headers
-    it does not like. Hand `trace` in with each request, as `extensions={"trace": wire.trace}`; for one call
-    at a time.
+    httpx's timeouts only limit the time between two bytes, and h11 discards a status line that is followed
+    by invalid headers. Pass `extensions={"trace": wire.trace}` with each request. Supports one call at a
+    time.
 
     Args:
         clock: Returns the present in seconds.
 
     Attributes:
-        sent: Whether the last request was handed over whole, so that the server may have acted on it.
-        head: The first bytes that came in answer to it, up to 64 KiB.
+        sent: Whether the last request was sent completely, so that the server may have acted on it.
+        head: The first bytes of the response, up to 64 KiB.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -165,34 +165,34 @@ class Wire:
         self.head = b""
 
     def begin(self, seconds: float) -> None:
-        """Begin a call that may take this long as a whole, connecting included."""
+        """Start the time of a call, whose maximum duration in seconds includes connecting."""
         self._deadline = self._clock() + seconds
         self._in_tunnel, self.sent, self.head = False, False, b""
 
     @property
     def expired(self) -> bool:
-        """Whether the call has taken as long as it may."""
+        """Whether the call has reached its maximum duration."""
         return self._clock() >= self._deadline
 
     @property
     def status(self) -> int | None:
-        """The server's status, once its status line has arrived; interim answers have none."""
+        """The server's status; None until its status line has arrived. Ignores interim responses (1xx)."""
         return None if self._in_tunnel else self._parse_head()[0]
 
     @property
     def proxy_status(self) -> int | None:
-        """The status with which a proxy refused to open a tunnel to the server; None if none did."""
+        """The status with which a proxy refused a tunnel to the server; None if none did."""
         return self._parse_head()[0] if self._in_tunnel else None
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of the last answer, names in lower case, read from whatever has arrived."""
+        """The headers of the last response that have arrived, with names in lower case."""
         lines = (line.decode("latin-1").partition(":") for line in self._parse_head()[1].splitlines()[1:])
         return {name.strip().lower(): value.strip() for name, _, value in lines if name.strip()}
 
     @property
     def rest(self) -> bytes:
-        """What has arrived after the head of the last answer, in its transfer coding."""
+        """The bytes after the head of the last response, in its transfer coding."""
         return self._parse_head()[2]
 
     def _parse_head(self) -> tuple[int | None, bytes, bytes]:
@@ -206,31 +206,31 @@ class Wire:
         return None, b"", b""
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take part in a call: see httpx's request extension `trace`."""
+        """Handle an event of a call: see httpx's request extension `trace`."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._watch(info["return_value"])
+            self._observe(info["return_value"])
         elif event.endswith("send_request_headers.started"):
             self._in_tunnel = info["request"].method == b"CONNECT"
             self.sent, self.head = False, b""
         elif event.endswith("send_request_body.complete"):
             self.sent = not self._in_tunnel
 
-    def _watch(self, stream: Any) -> None:
+    def _observe(self, stream: Any) -> None:
         read, write = stream.read, stream.write
 
         def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:
-            data: bytes = read(max_bytes, timeout=self._left(timeout))
+            data: bytes = read(max_bytes, timeout=self._remaining(timeout))
             if len(self.head) < _MAX_HEAD:
                 self.head += data
             return data
 
         def write_in_time(buffer: bytes, timeout: float | None = None) -> None:
-            # In pieces, because the time given is that of each system call, and a call takes a few bytes.
+            # In pieces, because the timeout is per system call, each of which may send only a few bytes.
             for start in range(0, len(buffer), _PIECE):
-                write(buffer[start : start + _PIECE], timeout=self._left(timeout))
+                write(buffer[start : start + _PIECE], timeout=self._remaining(timeout))
 
         stream.read, stream.write = read_in_time, write_in_time
 
-    def _left(self, timeout: float | None) -> float:
+    def _remaining(self, timeout: float | None) -> float:
         left = self._deadline - self._clock()
         return max(left if timeout is None else min(timeout, left), _SHORTEST_TIMEOUT)

@@ -1,4 +1,4 @@
-"""What both clients need of HTTP: who we are, when to come back, and how to quote an answer safely."""
+"""HTTP helpers of all clients: the User-Agent, Retry-After, transport errors, and checks of URLs."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ __all__ = [
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
-_HEADERS = ("retry-after", "x-ratelimit-reset")
-_EPOCH_FROM = 1e9
-_LONGEST = 24 * 60 * 60.0
+_RETRY_HEADERS = ("retry-after", "x-ratelimit-reset")
+_MIN_EPOCH = 1e9
+_MAX_WAIT = 24 * 60 * 60.0
 _CREDENTIAL_NAME = re.compile("auth|cookie|credential|key|pass|secret|session|sig|token", re.IGNORECASE)
 
 
 def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
-    """Return the seconds after which to ask again, 0 to a day; None where the headers don't say.
+    """Return the time to wait before a retry, in seconds, 0 to a day; None if no header gives it.
 
-    `Retry-After` wins over `X-RateLimit-Reset`. Each may hold seconds, an HTTP-date (RFC 9110), or, on
-    Atlassian's gateway, an ISO 8601 time, with or without seconds: `2021-05-10T11:00Z`.
+    `Retry-After` takes precedence over `X-RateLimit-Reset`. Each may be a number of seconds, an HTTP-date
+    (RFC 9110), or, on Atlassian's gateway, an ISO 8601 time with or without seconds: `2021-05-10T11:00Z`.
 
     Args:
         headers: The response's headers, looked up in lower case.
-        now: The present, aware.
+        now: The present, timezone-aware.
     """
-    for name in _HEADERS:
+    for name in _RETRY_HEADERS:
         value = headers.get(name, "").strip()
         seconds = _seconds(value, now) if value else None
         if seconds is not None:
-            return min(max(0.0, seconds), _LONGEST)
+            return min(max(0.0, seconds), _MAX_WAIT)
     return None
 
 
 def _seconds(value: str, now: dt.datetime) -> float | None:
     if value.isascii() and value.isdecimal():
         number = float(value)
-        # X-RateLimit-Reset is an epoch on many gateways; nobody asks for a wait of thirty years.
-        if number > _EPOCH_FROM:
-            milliseconds = number > _EPOCH_FROM * 1000
+        # X-RateLimit-Reset is an epoch time on many gateways; no server asks for a wait of thirty years.
+        if number > _MIN_EPOCH:
+            milliseconds = number > _MIN_EPOCH * 1000
             number = (number / 1000 if milliseconds else number) - now.timestamp()
         return number if math.isfinite(number) else None
     moment = _http_date(value) or _iso_time(value)
@@ -80,7 +80,7 @@ def _http_date(value: str) -> dt.datetime | None:
 
 def _iso_time(value: str) -> dt.datetime | None:
     try:
-        # Python 3.10 does not read the suffix Z.
+        # Python 3.10 does not parse the suffix Z.
         moment = dt.datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value[-1] == "Z" else ""))
     except ValueError:
         return None
@@ -88,31 +88,37 @@ def _iso_time(value: str) -> dt.datetime | None:
 
 
 def explain_transport_error(error: BaseException, *, trust: str) -> str:
-    """Return what kept an answer from coming, by the types of httpx's error and of those behind it.
+    """Explain why there is no response, with a remedy, by the types of an error and its causes.
 
     Args:
-        error: That was raised in place of an answer.
-        trust: How to make a certificate trusted, as a sentence without its full stop.
+        error: The error that httpx raised.
+        trust: How to trust the server's certificate, as a sentence without its full stop.
     """
     import httpx
 
     reasons: tuple[tuple[type[BaseException], str], ...] = (
         (
             ssl.SSLCertVerificationError,
-            f"its TLS certificate is not one that this machine trusts, or not one of this host. {trust}",
+            f"its TLS certificate is not trusted by this machine, or is not for this host. {trust}",
         ),
         (ssl.SSLError, "it does not speak TLS on this port. Write http:// for https://, or another port"),
-        (ConnectionRefusedError, "nothing listens on that port. Check the host, its port, and that it runs"),
-        (socket.gaierror, "this machine knows no host of that name. Check the host"),
+        (
+            ConnectionRefusedError,
+            "nothing listens on that port. Check the host, its port, and that it is running",
+        ),
+        (socket.gaierror, "this machine cannot resolve the host name. Check the host"),
         (
             httpx.ProxyError,
-            "it opens no connection to that host. Check the proxy, or put the host into NO_PROXY",
+            "it did not connect to that host. Check the proxy, or add the host to NO_PROXY",
         ),
-        (httpx.ConnectTimeout, "it does not take the connection. Check the host and the firewalls between"),
-        (httpx.TimeoutException, "it took the connection and stayed silent. Raise the timeout"),
+        (
+            httpx.ConnectTimeout,
+            "it did not accept the connection. Check the host, and the firewalls in between",
+        ),
+        (httpx.TimeoutException, "it accepted the connection and did not respond. Raise the timeout"),
         (
             httpx.TransportError,
-            "it broke the connection off. Check whether it is https that it speaks, and on this port",
+            "it closed the connection. Check whether it speaks https, and on this port",
         ),
     )
     chain = _chain(error)
@@ -120,12 +126,12 @@ def explain_transport_error(error: BaseException, *, trust: str) -> str:
 
 
 def is_tls_failure(error: BaseException) -> bool:
-    """Return whether TLS kept an answer from coming, so that a connection was there."""
+    """Return whether TLS failed, which implies that the connection was established."""
     return any(isinstance(link, ssl.SSLError) for link in _chain(error))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return the error and those behind it."""
+    """Return the error and its causes."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -138,27 +144,27 @@ def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult
     """Return the parts of an absolute http or https URL that carries no credentials.
 
     Args:
-        field: What the URL is called, for the error.
+        field: Name of the URL's field, for the error message.
         url: The URL.
-        example: A good one, for the error.
+        example: A valid URL, for the error message.
 
     Raises:
-        ConfigurationError: It is no such URL. The message never repeats credentials.
+        ConfigurationError: It is not such a URL. The message never contains credentials.
     """
     import httpx
 
-    # What does not parse may still hold a secret, so it is repeated only where it cannot.
+    # A URL that cannot be parsed may contain a secret, so it is quoted only if it has no place for one.
     shown = "" if "@" in url or "?" in url else f"{url!r} "
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
         _ = httpx.URL(url).host
-        # As the look-up of the host's address does it, which otherwise fails when a call is made.
+        # The resolver does the same, and would fail only when a call is made.
         (parts.hostname or "").encode("idna")
     except (ValueError, httpx.InvalidURL):
         raise ConfigurationError(field, f"{shown}is not a URL; give one such as {example}") from None
     if "@" in parts.netloc:
-        raise ConfigurationError(field, "carries credentials; put the secret into the Connection's password")
+        raise ConfigurationError(field, "contains credentials; put the secret into the Connection's password")
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname
@@ -175,13 +181,13 @@ def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult
 
 
 def check_cleartext(field: str, url: str, *, allowed: bool) -> None:
-    """Refuse a URL that would carry a secret to another machine without TLS.
+    """Check that a URL does not send a secret to another machine without TLS.
 
-    A proxy on this machine, such as the sidecar of a service mesh, is no other machine: how it reaches the
-    host is its configuration.
+    A proxy on this machine, such as the sidecar of a service mesh, is not another machine: its configuration
+    determines how it connects to the host.
 
     Args:
-        field: The URL's field, for the error.
+        field: Name of the URL's field, for the error message.
         url: An absolute URL that `check_url` has accepted.
         allowed: Whether the Connection's extra `allow_cleartext` permits it.
 
@@ -196,8 +202,8 @@ def check_cleartext(field: str, url: str, *, allowed: bool) -> None:
         return
     raise ConfigurationError(
         field,
-        f"http:// would send the secret to {parts.hostname} in clear text, which every network and proxy on"
-        " the way can read: use https://, or, on a network that you trust, set the extra allow_cleartext to"
+        f"http:// would send the secret to {parts.hostname} in clear text, readable by every network and"
+        " proxy in between: use https://, or, on a network that you trust, set the extra allow_cleartext to"
         " true",
     )
 

@@ -1,8 +1,8 @@
-"""How this machine reaches a URL: directly or through a proxy, and which certificates it trusts there.
+"""The route to a URL: directly or through a proxy, and the trusted certificate authorities.
 
-httpx reads the same variables by itself. It raises whatever comes to hand for a wrong one, though, part of a
-proxy's password included, and for right ones as well: an IPv6 network in NO_PROXY, or a SOCKS proxy for other
-hosts.
+httpx reads the same environment variables. But its errors for an invalid one are of various types and may
+contain part of a proxy's password, and some valid values fail: an IPv6 network in NO_PROXY, or a SOCKS proxy
+for other hosts.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ __all__ = ["Proxy", "Route", "find_proxy", "proxy_status", "trusted_authorities"
 _EXAMPLE = "http://proxy.example:3128"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[^\s\[\]@%/?#\\]+")
-_LAST_PORT = 65535
-_PROXY_REFUSED = 407
-_WORTH_A_RETRY = (408, 425, 429)
+_MAX_PORT = 65535
+_PROXY_AUTH_REQUIRED = 407
+_RETRYABLE = (408, 425, 429)
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy that a variable names.
+    """A proxy from an environment variable.
 
     Attributes:
-        url: Its URL, with credentials.
-        variable: The variable.
-        name: The proxy in words, without credentials.
-        secrets: What must not be shown of it.
+        url: URL of the proxy, with credentials.
+        variable: Name of the variable.
+        name: Description of the proxy for messages, without credentials.
+        secrets: Secrets in the URL, to be masked in messages.
     """
 
     url: str = field(repr=False)
@@ -55,33 +55,33 @@ class Proxy:
 
 
 class Route:
-    """The way to one URL.
+    """The route to one URL.
 
     Args:
         url: An absolute http or https URL.
-        authorities: Makes the TLS context for the URL's host; called only for https.
+        authorities: Returns the TLS context for the URL's host; called only for https.
 
     Attributes:
-        proxy: The proxy on the way; None if there is none.
+        proxy: The proxy; None for a direct connection.
 
     Raises:
-        ConfigurationError: A variable names no usable proxy, certificate file or directory.
+        ConfigurationError: The proxy, certificate file or directory of an environment variable is invalid.
     """
 
     def __init__(self, url: str, authorities: Callable[[], ssl.SSLContext] | None = None) -> None:
         self._host = urllib.parse.urlsplit(url).hostname
         self._secure = url.lower().startswith("https:")
         self.proxy = find_proxy(url)
-        # For http, where nothing is encrypted: one that trusts nobody, because to read all takes long.
-        make = (authorities or trusted_authorities) if self._secure else _nobody
-        self._context = make()
-        self._proxy = _for_httpx(self.proxy) if self.proxy else None
+        # For http, which uses no TLS, an empty context: loading all authorities is slow.
+        make_context = (authorities or trusted_authorities) if self._secure else _empty_context
+        self._context = make_context()
+        self._proxy = _httpx_proxy(self.proxy) if self.proxy else None
 
     def client(self, **options: Any) -> httpx.Client:
-        """Return a new client for this way.
+        """Return a new client for this route.
 
         Args:
-            options: Arguments of `httpx.Client`, without those of proxies, TLS and the environment.
+            options: Arguments of `httpx.Client`, except `proxy`, `verify` and `trust_env`.
         """
         import httpx
 
@@ -89,72 +89,72 @@ class Route:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown of the proxy."""
+        """Secrets in the proxy's URL, to be masked in messages."""
         return self.proxy.secrets if self.proxy else ()
 
     @property
-    def words(self) -> str:
-        """The proxy in words, to stand behind the host's name; empty if there is none."""
+    def via(self) -> str:
+        """Description of the proxy, to append to the host's name; empty if there is no proxy."""
         return f" through {self.proxy.name}" if self.proxy else ""
 
     @property
     def answered_by_proxy(self) -> str:
-        """The same where a proxy answers in the host's place; empty within a tunnel of TLS."""
-        return "" if self._secure else self.words
+        """The same, if the proxy may respond in place of the host; empty for https, which is tunneled."""
+        return "" if self._secure else self.via
 
     def refusal(self, error: httpx.RequestError | int) -> ConfigurationError | None:
-        """Return the error for a proxy that refuses the call for good; None if it does not.
+        """Return the error if the proxy refuses the call, and would refuse a retry; None if it does not.
 
         Args:
-            error: What httpx raised, or the status that was answered.
+            error: The error that httpx raised, or the status of the response.
         """
         status = error if isinstance(error, int) else proxy_status(error)
-        if status is None or not 400 <= status < 500 or status in _WORTH_A_RETRY:
+        if status is None or not 400 <= status < 500 or status in _RETRYABLE:
             return None
-        if isinstance(error, int) and status != _PROXY_REFUSED:
+        if isinstance(error, int) and status != _PROXY_AUTH_REQUIRED:
             return None
-        name = self.proxy.name if self.proxy else "a proxy on the way"
+        name = self.proxy.name if self.proxy else "a proxy in between"
         variable = self.proxy.variable if self.proxy else "HTTPS_PROXY" if self._secure else "HTTP_PROXY"
-        if status == _PROXY_REFUSED:
+        if status == _PROXY_AUTH_REQUIRED:
             return ConfigurationError(
                 variable,
-                f"{name} asks for credentials of its own (407) on the way to {self._host}: put its user and"
-                " password into that variable, percent-encoded, or the host into NO_PROXY",
+                f"{name} requires credentials (407) to connect to {self._host}: put its user and password,"
+                " percent-encoded, into that variable, or the host into NO_PROXY",
             )
         return ConfigurationError(
             variable,
-            f"{name} refuses to connect to {self._host} ({status}): have that host allowed there, or put it"
+            f"{name} refuses to connect to {self._host} ({status}): allow that host at the proxy, or put it"
             " into NO_PROXY",
         )
 
 
 def proxy_status(error: httpx.RequestError) -> int | None:
-    """Return the status with which a proxy has refused to open a tunnel; None if it has not."""
+    """Return the status with which a proxy refused a tunnel; None if the error has another cause."""
     import httpx
 
     if not isinstance(error, httpx.ProxyError):
         return None
-    # httpx keeps the status nowhere else.
+    # httpx has the status only in the message.
     code = str(error)[:3]
     return int(code) if code.isascii() and code.isdecimal() and len(code) == 3 else None
 
 
 def find_proxy(url: str) -> Proxy | None:
-    """Return the proxy that the environment names for a URL; None for a direct connection.
+    """Return the proxy for a URL from the environment; None for a direct connection.
 
-    The variables are HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; in lower case they win. An entry of
-    NO_PROXY is a host, which covers its subdomains, `.domain`, an address, a network, or `*`; a host or an
-    address may have a port.
+    The variables are HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; their lower-case names take
+    precedence. An entry of NO_PROXY is a host, which includes its subdomains, `.domain`, an address, a
+    network, or `*`; a host or an address may have a port.
 
     Raises:
-        ConfigurationError: The variable's value is not the URL of a proxy that can be used. The message
-            repeats nothing of it.
+        ConfigurationError: The variable's value is not the URL of a usable proxy. The message does not
+            contain it.
     """
     parts = urllib.parse.urlsplit(url)
     proxies = urllib.request.getproxies()
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     entries = proxies.get("no", "").replace(",", " ").split()
-    if any(_covers(entry, parts.scheme, parts.hostname or "", port) for entry in entries):
+    if any(_matches(entry, parts.scheme, parts.hostname or "", port) for entry in entries):
         return None
     for scheme in (parts.scheme, "all"):
         if text := proxies.get(scheme, "").strip():
@@ -174,21 +174,21 @@ def _parse(text: str, variable: str) -> Proxy:
         url = httpx.URL(text if "://" in text else f"http://{text}")
         proxy = httpx.Proxy(url)
         url.host.encode("idna")
-        # If a password is not percent-encoded, its end looks like a path, and its beginning like a host.
+        # If a password is not percent-encoded, part of it may be parsed as the host or the path.
         usable = bool(_HOST.fullmatch(url.host)) and "@" not in f"{url.raw_path!r}{url.fragment}"
-        usable &= url.port is None or 0 < url.port <= _LAST_PORT
+        usable &= url.port is None or 0 < url.port <= _MAX_PORT
     except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
         raise ConfigurationError(
             variable,
-            f"is not the URL of a proxy; give one such as {_EXAMPLE}, the special characters of a user and"
+            f"is not the URL of a proxy; give one such as {_EXAMPLE}, with special characters of the user and"
             " password percent-encoded, or unset it",
         )
     if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ConfigurationError(
             variable,
-            "names a SOCKS proxy, which needs the package socksio: pip install 'httpx[socks]', name an HTTP"
+            "is a SOCKS proxy, which requires the package socksio: pip install 'httpx[socks]', use an HTTP"
             " proxy, or put the host into NO_PROXY",
         )
     user, password = proxy.raw_auth or (b"", b"")
@@ -198,15 +198,15 @@ def _parse(text: str, variable: str) -> Proxy:
     return Proxy(str(url), variable, name, secrets)
 
 
-def _for_httpx(proxy: Proxy) -> httpx.Proxy:
+def _httpx_proxy(proxy: Proxy) -> httpx.Proxy:
     import httpx
 
     secure = proxy.url.lower().startswith("https:")
     return httpx.Proxy(proxy.url, ssl_context=trusted_authorities() if secure else None)
 
 
-def _covers(entry: str, scheme: str, host: str, port: int | None) -> bool:
-    """Return whether an entry of NO_PROXY covers a host."""
+def _matches(entry: str, scheme: str, host: str, port: int | None) -> bool:
+    """Return whether an entry of NO_PROXY matches a host."""
     wanted, separator, rest = entry.lower().rpartition("://")
     if separator and wanted not in ("all", scheme):
         return False
@@ -236,7 +236,7 @@ def trusted_authorities() -> ssl.SSLContext:
     """Return a TLS context with the authorities of SSL_CERT_FILE or SSL_CERT_DIR, otherwise certifi's.
 
     Raises:
-        ConfigurationError: The variable names something else than it should.
+        ConfigurationError: The variable's file or directory cannot be read.
     """
     import httpx
 
@@ -255,5 +255,5 @@ def trusted_authorities() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _nobody() -> ssl.SSLContext:
+def _empty_context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

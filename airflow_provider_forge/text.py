@@ -1,7 +1,7 @@
-"""Text from outside, made safe for logs, errors, XCom and terminals.
+"""Sanitizes untrusted text for logs, error messages, XCom and terminals.
 
-What servers and proxies say, and what metrics are called, may hold line breaks, terminal escapes, markers of
-Airflow's log, or a secret that was sent there. All of it that people are shown goes through `sanitize`.
+Responses of servers and proxies, and names of metrics, may contain line breaks, terminal escapes, markers of
+Airflow's log groups, or a secret that was sent in the request. `sanitize` is applied before any is shown.
 """
 
 from __future__ import annotations
@@ -20,73 +20,73 @@ if TYPE_CHECKING:
 
 __all__ = ["get_logger", "printable", "sanitize", "visible"]
 
-QUOTED = 300
+DEFAULT_LENGTH = 300
 """Characters of a text that are shown by default."""
 
-SHORTEST_SECRET = 6
-"""Characters; to hide a shorter text would tear ordinary words apart."""
+MIN_SECRET_LENGTH = 6
+"""Characters. Masking a shorter secret would garble ordinary words."""
 
-_PART = 12
-"""Characters in a row of a secret that are hidden even if the rest of it is missing."""
+_FRAGMENT = 12
+"""Consecutive characters of a secret that are masked even without the rest of it."""
 
-LOGGED = 4000
-"""Characters of one argument of a log line: a list of all metrics of a large app still fits."""
+MAX_LOG_ARGUMENT = 4000
+"""Characters of one argument of a log line: enough for a list of all metrics of a large app."""
 
-_READ = 20_000
-"""Characters that are looked at: more than any server needs to say what is wrong."""
+_MAX_INPUT = 20_000
+"""Characters that are processed at all: more than the error message of any server."""
 
-# Printable by Unicode's categories, and yet without a glyph of their own.
+# Printable by Unicode's categories, but without a glyph.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u3164\ufe00-\ufe0f\uffa0]")
-# Airflow's UI opens and closes a section of the log wherever a line has one of these.
+# Airflow's UI opens and closes a log group at each of these, anywhere in a line.
 _MARKER = re.compile(":{2,}(?=(?:end)?group)|##(?=\\[(?:end)?group)", re.IGNORECASE)
-_MASK = "***"
+_REPLACEMENT = "***"
 
 
-def sanitize(text: object, secrets: Iterable[str] = (), *, most: int = QUOTED) -> str:
-    """Return a text from outside in one short, printable line, without any of the secrets.
+def sanitize(text: object, secrets: Iterable[str] = (), *, most: int = DEFAULT_LENGTH) -> str:
+    """Return untrusted text as one short, printable line, with secrets masked.
 
-    A secret is found in pieces, with characters between that are not visible, and in the encodings that
-    servers repeat it in: base64, URL-quoted, escaped for JSON or HTML.
+    A secret is also masked if it is incomplete, contains invisible characters, or has one of the encodings
+    in which servers echo it: base64, hexadecimal, URL-quoted, escaped for JSON or HTML.
 
     Args:
-        text: What to show; str is applied to it.
-        secrets: What must not be shown.
-        most: Characters that are shown; a longer text ends in an ellipsis.
+        text: The text; converted with `str`.
+        secrets: The secrets to mask.
+        most: Maximum length in characters; a longer text is truncated, with an ellipsis.
     """
-    line = printable(_hide(str(text)[:_READ], secrets))
+    line = printable(_mask(str(text)[:_MAX_INPUT], secrets))
     return line if len(line) <= most else line[:most] + "…"
 
 
 def printable(text: str) -> str:
-    """Return a text in one line of visible characters, which opens no section of Airflow's log."""
+    """Return a text as one line of visible characters, without markers of Airflow's log groups."""
     return _MARKER.sub(lambda found: found.group()[0], " ".join(visible(text).split()))
 
 
 def visible(text: str) -> str:
-    """Return a text with a space for each character that cannot be seen; its spaces stay."""
+    """Return a text with each invisible character replaced by a space; its own spaces stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else " " for letter in _INVISIBLE.sub(" ", text))
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of a module, whose lines show what they are given as `printable` does."""
+    """Return a module's logger, which sanitizes the arguments of its log lines."""
     logger = logging.getLogger(name)
-    logger.addFilter(_clean_arguments)
+    logger.addFilter(_sanitize_arguments)
     return logger
 
 
-def _clean_arguments(record: logging.LogRecord) -> bool:
+def _sanitize_arguments(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(
-            argument if isinstance(argument, (int, float)) else sanitize(argument, most=LOGGED)
+            argument if isinstance(argument, (int, float)) else sanitize(argument, most=MAX_LOG_ARGUMENT)
             for argument in record.args
         )
     return True
 
 
-def _hide(text: str, secrets: Iterable[str]) -> str:
-    """Return the text with each secret masked, as a whole or in part, however it is spelled."""
+def _mask(text: str, secrets: Iterable[str]) -> str:
+    """Return the text with each secret masked, whole or in part, in each of its encodings."""
     spellings = _spellings(tuple(secrets))
     if not spellings:
         return text
@@ -94,7 +94,7 @@ def _hide(text: str, secrets: Iterable[str]) -> str:
     visible = "".join(letter for _, letter in seen)
     hidden = sorted(_spans(visible, spellings))
     for start, end in reversed(hidden):
-        text = text[: seen[start][0]] + _MASK + text[seen[end - 1][0] + 1 :]
+        text = text[: seen[start][0]] + _REPLACEMENT + text[seen[end - 1][0] + 1 :]
     return text
 
 
@@ -103,37 +103,39 @@ def _is_visible(letter: str) -> bool:
 
 
 def _spans(text: str, spellings: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Yield where secrets are, first whole ones, then parts; no two overlap."""
+    """Yield the positions of secrets, whole ones first, then fragments; no two overlap."""
     whole = re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE)
     rest = list(text)
     for found in whole.finditer(text):
         rest[found.start() : found.end()] = " " * len(found.group())
         yield found.span()
-    parts = {spelling[i : i + _PART] for spelling in spellings for i in range(len(spelling) - _PART + 1)}
+    parts = {
+        spelling[i : i + _FRAGMENT] for spelling in spellings for i in range(len(spelling) - _FRAGMENT + 1)
+    }
     left = "".join(rest)
     start = end = -1
-    for index in range(len(left) - _PART + 1):
-        if left[index : index + _PART] not in parts:
+    for index in range(len(left) - _FRAGMENT + 1):
+        if left[index : index + _FRAGMENT] not in parts:
             continue
         if index > end:
             if end > 0:
                 yield start, end
             start = index
-        end = index + _PART
+        end = index + _FRAGMENT
     if end > 0:
         yield start, end
 
 
 @lru_cache(maxsize=16)
 def _spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """Return how servers may repeat the secrets, without white space, the longest first."""
+    """Return the encodings in which servers may echo the secrets, without white space, longest first."""
     found = {
         "".join(filter(_is_visible, spelling))
         for secret in secrets
-        if len(secret) >= SHORTEST_SECRET
+        if len(secret) >= MIN_SECRET_LENGTH
         for spelling in _encodings(secret)
     }
-    return tuple(sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True))
+    return tuple(sorted((each for each in found if len(each) >= MIN_SECRET_LENGTH), key=len, reverse=True))
 
 
 def _encodings(secret: str) -> Iterator[str]:
@@ -144,7 +146,7 @@ def _encodings(secret: str) -> Iterator[str]:
     yield html.escape(secret)
     raw = secret.encode(errors="surrogatepass")
     yield raw.hex()
-    # Within a longer text, base64 spells a secret in one of three ways: by what stands before it.
+    # Within a longer text, a secret has one of three base64 encodings, by its offset modulo 3.
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + raw).decode()
         inner = encoded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]

@@ -234,11 +234,11 @@ def test_nothing_listens(listener):
 
 
 def test_no_such_host():
-    assert "no host of that name" in no_answer_from("http://no-such-host.invalid")
+    assert "cannot resolve the host name" in no_answer_from("http://no-such-host.invalid")
 
 
 def test_silence(listener):
-    assert "stayed silent" in no_answer_from(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert "did not respond" in no_answer_from(f"http://127.0.0.1:{listener.getsockname()[1]}")
 
 
 def test_a_certificate_that_is_not_trusted(tmp_path, listener):
@@ -250,7 +250,7 @@ def test_a_certificate_that_is_not_trusted(tmp_path, listener):
         thread.start()
         why = no_answer_from(f"https://127.0.0.1:{port}")
         thread.join()
-    assert "not one that this machine trusts" in why
+    assert "not trusted by this machine" in why
     assert why.endswith("Trust it")
 
 
@@ -269,7 +269,7 @@ def test_a_connection_that_breaks(listener):
     thread.start()
     why = no_answer_from(f"http://127.0.0.1:{listener.getsockname()[1]}")
     thread.join()
-    assert "broke the connection off" in why
+    assert "closed the connection" in why
 
 
 def test_a_connection_that_nobody_takes():

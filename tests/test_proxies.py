@@ -171,7 +171,7 @@ def through(route: Route, url: str) -> httpx.Response | httpx.RequestError:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(407, "asks for credentials"), (403, "refuses to connect"), (401, "refuses"), (429, None), (502, None)],
+    [(407, "requires credentials"), (403, "refuses to connect"), (401, "refuses"), (429, None), (502, None)],
 )
 def test_a_proxy_that_opens_no_tunnel(variables, status, words):
     with raw_server(lambda _: response(status)) as server:
@@ -182,7 +182,7 @@ def test_a_proxy_that_opens_no_tunnel(variables, status, words):
     assert isinstance(error, httpx.ProxyError)
     refusal = route.refusal(error)
     assert (refusal is None) == (words is None)
-    assert route.words == f" through the proxy http://127.0.0.1:{server.port} (HTTPS_PROXY)"
+    assert route.via == f" through the proxy http://127.0.0.1:{server.port} (HTTPS_PROXY)"
     assert route.answered_by_proxy == ""
     if refusal:
         assert refusal.field == "HTTPS_PROXY"
@@ -200,7 +200,7 @@ def test_a_proxy_without_a_tunnel_answers_in_the_hosts_place(variables, status, 
         assert server.requests[0].line.startswith("GET http://gateway.example/")
     refusal = route.refusal(answer.status_code)
     assert bool(refusal) is refused
-    assert route.answered_by_proxy == route.words == f" through the proxy {server.url} (HTTP_PROXY)"
+    assert route.answered_by_proxy == route.via == f" through the proxy {server.url} (HTTP_PROXY)"
     if refusal:
         assert "the proxy" in str(refusal)
         assert "(407)" in str(refusal)
@@ -209,4 +209,4 @@ def test_a_proxy_without_a_tunnel_answers_in_the_hosts_place(variables, status, 
 def test_a_407_of_a_proxy_that_no_variable_names():
     refusal = Route("http://gateway.example").refusal(407)
     assert refusal.field == "HTTP_PROXY"
-    assert "a proxy on the way" in str(refusal)
+    assert "a proxy in between" in str(refusal)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import msgspec
 
 from airflow_provider_forge import json_text
-from airflow_provider_forge.exceptions import LONGEST_ID, AccessForbidden, BrokenAnswer
+from airflow_provider_forge.exceptions import MAX_REQUEST_ID, AccessForbidden, BrokenAnswer
 from airflow_provider_forge.gateway.failures import Reply, error_of
 from airflow_provider_forge.http import sanitize
 
@@ -284,7 +284,7 @@ def _request_id(response: httpx.Response, envelope: _Envelope | None, secrets: t
     gateway = extensions.get("gateway") if isinstance(extensions, dict) else None
     in_body = gateway.get("request_id") if isinstance(gateway, dict) else None
     found = (
-        sanitize(in_body, secrets, most=LONGEST_ID) if in_body else request_id_in(response.headers, secrets)
+        sanitize(in_body, secrets, most=MAX_REQUEST_ID) if in_body else request_id_in(response.headers, secrets)
     )
     return found or None
 
@@ -292,4 +292,4 @@ def _request_id(response: httpx.Response, envelope: _Envelope | None, secrets: t
 def request_id_in(headers: httpx.Headers, secrets: tuple[str, ...] = ()) -> str | None:
     """Return the request id of a response whose body has none; None if the headers have none, either."""
     found = headers.get("x-request-id") or headers.get("x-trace-id") or ""
-    return sanitize(found, secrets, most=LONGEST_ID) or None
+    return sanitize(found, secrets, most=MAX_REQUEST_ID) or None

@@ -188,9 +188,9 @@ class Transport:
         if refusal := self.route.refusal(error):
             return refusal
         reason = sanitize(error, (*self._secrets, *self.route.secrets))
-        what = f"No answer from {self._host}{self.route.words} ({type(error).__name__}: {reason})"
+        what = f"No answer from {self._host}{self.route.via} ({type(error).__name__}: {reason})"
         if wire.expired:
-            what = f"No whole answer from {self._host}{self.route.words} within {self._seconds:g} s"
+            what = f"No whole answer from {self._host}{self.route.via} within {self._seconds:g} s"
         request_id = request_id or request_id_in(httpx.Headers(wire.headers), self._secrets)
         if splittable and (flowing if wire.expired else isinstance(error, httpx.ReadTimeout)):
             return WindowTooLarge(

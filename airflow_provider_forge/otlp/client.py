@@ -197,7 +197,9 @@ class OtlpClient:
         except httpx.RequestError as error:
             if wire.status is not None:
                 # The status line has arrived, so the receiver has answered, whatever is wrong with the rest.
-                return Reply(wire.status, wire.headers, wire.rest, f"it broke off ({type(error).__name__})")
+                return Reply(
+                    wire.status, wire.headers, wire.rest, f"the connection broke ({type(error).__name__})"
+                )
             raise self._no_answer(error, seconds) from error
 
     def _no_answer(self, error: httpx.RequestError, seconds: float) -> ReceiverUnavailable:
@@ -211,7 +213,7 @@ class OtlpClient:
             reason = f": the call took longer than {seconds:g} s as a whole"
         cause = f"{type(error).__name__}: {sanitize(str(error), self._secrets)}"
         return ReceiverUnavailable(
-            f"No answer from {self._host()}{self._route.words} ({cause}){reason}. The request will be"
+            f"No answer from {self._host()}{self._route.via} ({cause}){reason}. The request will be"
             " retried. If this persists, check the OTLP Connection's host and the network",
             maybe_stored=self._wire.sent,
             transient=transient,

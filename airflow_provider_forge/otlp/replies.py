@@ -201,7 +201,7 @@ def _protobuf(content: bytes, *, cut_off: bool) -> Iterator[tuple[int, int | byt
         else:
             raise ValueError("it has a group, which OTLP does not use")
         if at + size > len(content) and not cut_off:
-            raise ValueError("it is cut off")
+            raise ValueError("it is truncated")
         yield number, content[at : at + size]
         at += size
 
@@ -216,4 +216,4 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & (2**64 - 1), at
-    raise ValueError("it is cut off")
+    raise ValueError("it is truncated")

@@ -134,7 +134,7 @@ def test_not_the_owner(press):
         (Fault("status", status=503), r"The gateway failed \(503"),
         (Fault("html", status=200), "not GraphQL.*check the Connection's host"),
         (Fault("rate_limited", seconds=1), "too many calls"),
-        (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it broke the connection off"),
+        (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it closed the connection"),
         (Fault("null", level="ecosystem"), "production.*. Whether the account may read its metrics is not"),
     ],
 )
@@ -185,7 +185,7 @@ def test_what_answered_is_told(press_otlp, sink, protocol):
         (
             {"allow_cleartext": True},
             {"host": "http://no-such-host.invalid:4318"},
-            "no host of that name. Check the host",
+            "cannot resolve the host name. Check the host",
         ),
         ({}, {"host": ""}, "^host: is missing beside password"),
         ({"ledger_url": "bucket"}, {}, "^ledger_url: 'bucket' is not a URL"),
@@ -210,7 +210,7 @@ def test_a_field_that_is_wrong_is_named(press_otlp, extra, fields, said):
         (Fault("status", status=503), "answered 503"),
         (Fault("redirect", status=301), "answered 301.*new URL"),
         (Fault("html", status=200), "HTML page"),
-        (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it broke the connection off"),
+        (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it closed the connection"),
     ],
 )
 def test_a_receiver_that_refuses(press_otlp, sink, fault, said):
