@@ -74,7 +74,7 @@ ROWS = {
     "413": Row(
         Fault("status", status=413),
         AirflowFailException,
-        r" answered 413 .*where even single points are too large, raise the receiver's limit",
+        r" answered 413 .*if even single points are too large, raise the receiver's limit",
     ),
     "415": refused(415, "set the OTLP Connection's extra protocol"),
     "429": busy(429),
