@@ -284,7 +284,9 @@ def _request_id(response: httpx.Response, envelope: _Envelope | None, secrets: t
     gateway = extensions.get("gateway") if isinstance(extensions, dict) else None
     in_body = gateway.get("request_id") if isinstance(gateway, dict) else None
     found = (
-        sanitize(in_body, secrets, most=MAX_REQUEST_ID) if in_body else request_id_in(response.headers, secrets)
+        sanitize(in_body, secrets, most=MAX_REQUEST_ID)
+        if in_body
+        else request_id_in(response.headers, secrets)
     )
     return found or None
 
