@@ -599,7 +599,7 @@ def test_a_call_ends_when_it_has_taken_as_long_as_it_may_as_a_whole():
 
     with raw_server(drip) as receiver:
         error = failure(receiver.url, ReceiverUnavailable, timeout=30, export_timeout=0.5)
-    assert "it took longer than 0.5 s as a whole" in str(error)
+    assert "the call took longer than 0.5 s as a whole" in str(error)
     assert error.maybe_stored is True
 
 
