@@ -119,11 +119,10 @@ class Transport:
             BrokenAnswer: The response cannot be decompressed.
             ConfigurationError: A proxy refuses the call.
         """
-        wire = Wire()
+        wire, response = Wire(), None
         trace = _Trace(wire, reservation, self._usage)
         started = time.monotonic()
         wire.begin(self._seconds)
-        response = None
         try:
             with (
                 self.route.client(timeout=self._timeout) as client,

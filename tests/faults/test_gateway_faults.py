@@ -43,7 +43,7 @@ CREDENTIALS = r"^Atlassian refused the credentials .*password \(its API token\).
 FORBIDDEN = r"^Atlassian does not let this account read this app .*must belong to the account that owns"
 TOO_MANY = r"^Atlassian counted too many calls .*Another program with the same account"
 CUT_OFF = r"^The gateway's answer is cut off or not GraphQL .*check the Connection's host"
-UNKNOWN = r"^The gateway failed in a way that this version does not know: .*taken for a refusal"
+UNKNOWN = r"^The gateway failed in a way that this version does not know: .*counts as a refusal"
 NULL = r"^The gateway gave null as {}\. The call will be retried. .*developer console"
 
 ROWS = {
