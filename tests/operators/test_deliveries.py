@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk import Asset
 
 from airflow_provider_forge.delivery import leases
-from airflow_provider_forge.exceptions import ReceiverUnavailable
+from airflow_provider_forge.exceptions import LedgerUnavailable, ReceiverUnavailable
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault, OtlpSink
@@ -233,12 +233,22 @@ def test_the_record_says_nothing_that_is_secret(recorded, gateway, tmp_path, var
     assert not any(gateway.api_token in text or gateway.email in text for text in kept)
 
 
-def test_damaged_records_count_as_lost_and_make_their_points_ambiguous(recorded, sink, tmp_path):
+def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
+    run()
+    sent = len(sink.points)
+    (tmp_path / "ledger").rename(tmp_path / "elsewhere")
+    (tmp_path / "ledger").write_text("a file in the place of a directory")
+    with pytest.raises(LedgerUnavailable, match="ledger cannot be read"):
+        run()
+    assert len(sink.points) == sent
+
+
+def test_a_record_that_is_damaged_names_what_may_have_arrived(recorded, sink, tmp_path):
     run()
     sent = len(sink.points)
     for path in (tmp_path / "ledger").rglob("2*.json"):
         path.write_text("{half")
-    with pytest.raises(AirflowFailException, match="on_ambiguous='resend'"):
+    with pytest.raises(AirflowFailException, match="whether they arrived is not known"):
         run(on_ambiguous="fail")
     assert len(sink.points) == sent
     assert run()["ambiguous"] == sent
