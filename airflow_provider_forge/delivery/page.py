@@ -31,8 +31,8 @@ MOST_TRIES = 10
 """How often an entry is written anew because another task was faster each time."""
 
 SLOW = 10.0
-"""Seconds between reading an entry and having it written: usually some 25 ms, and a few seconds on a busy machine.
-A writer that took longer stood still, and cannot know what others did meanwhile."""
+"""Seconds from reading an entry to having it written: usually some 25 ms, a few seconds on a busy machine. A
+writer that took longer stood still, and cannot know what others did meanwhile."""
 
 
 class Page:
