@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_forge.text import printable, quote
+from airflow_provider_forge.text import printable, quote, shorten
 
 __all__ = [
     "AccessForbidden",
@@ -68,6 +68,14 @@ __all__ = [
 LONGEST_ID = 100
 """Characters of a request id; Atlassian's have 32 or 36."""
 
+LONGEST_MESSAGE = 4000
+"""Characters of a message: Airflow keeps it in its database, and alerts carry it."""
+
+
+def _shown(message: str) -> str:
+    """Return a message that may quote a server, or name thousands of metrics, as people can be shown it."""
+    return shorten(printable(message), LONGEST_MESSAGE)
+
 
 class ForgeError(Exception):
     """Base of all errors of this provider.
@@ -78,8 +86,7 @@ class ForgeError(Exception):
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        # It may quote a server, or name a metric: no error is to break a log's lines, whoever forgets.
-        super().__init__(message := printable(message))
+        super().__init__(message := _shown(message))
         self.message = message
         self.request_id = quote(request_id, most=LONGEST_ID) if request_id else None
 
@@ -113,7 +120,7 @@ class ConfigurationError(FinalError, ValueError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = printable(field)
-        self.problem = printable(problem)
+        self.problem = _shown(problem)
 
 
 class CredentialsRefused(FinalError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["get_logger", "printable", "quote", "visible"]
+__all__ = ["get_logger", "printable", "quote", "shorten", "visible"]
 
 QUOTED = 300
 """Characters of a text that are shown by default."""
@@ -55,6 +55,14 @@ def quote(text: object, secrets: Iterable[str] = (), *, most: int = QUOTED) -> s
     """
     line = printable(_hide(str(text)[:_READ], secrets))
     return line if len(line) <= most else line[:most] + "…"
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text of at most so many characters: a longer one with its beginning and its end."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 3]} … {text[-end:]}"
 
 
 def printable(text: str) -> str:

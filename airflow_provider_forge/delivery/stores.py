@@ -11,7 +11,7 @@ import msgspec
 
 from airflow_provider_forge.delivery import localfile
 from airflow_provider_forge.exceptions import LedgerUnavailable
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, quote
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.model import Json
@@ -198,9 +198,9 @@ class ObjectStore:
 
     def _unavailable(self, verb: str, path: Any, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"The record of deliveries cannot be {verb} at {path} ({type(error).__name__}: {error}). It is"
-            " tried again; should that not end, check the OTLP Connection's extra ledger_url and the rights"
-            " of its credentials"
+            f"The record of deliveries cannot be {verb} at {path} ({type(error).__name__}: {quote(error)})."
+            " It is tried again; should that not end, check the OTLP Connection's extra ledger_url and the"
+            " rights of its credentials"
         )
 
 

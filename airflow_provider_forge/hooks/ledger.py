@@ -14,7 +14,7 @@ from airflow_provider_forge.hooks.memory import VariableMemory
 from airflow_provider_forge.hooks.otlp import is_credential
 from airflow_provider_forge.hooks.shared import shared_directory
 from airflow_provider_forge.hooks.storage import open_storage
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +85,8 @@ class AssetStore:
         except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
             raise LedgerUnavailable(
                 f"Airflow's asset state store did not {verb} an entry of {self.name}"
-                f" ({type(error).__name__}: {error}). It is tried again; should that not end, look at the"
-                " API server's log"
+                f" ({type(error).__name__}: {quote(error)}). It is tried again; should that not end, look"
+                " at the API server's log"
             ) from error
 
 

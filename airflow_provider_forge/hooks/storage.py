@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.hooks.secrets import read_connection
+from airflow_provider_forge.text import quote
 
 __all__ = ["open_storage"]
 
@@ -35,14 +36,14 @@ def open_storage(url: str) -> Any:
     except TypeError as error:  # universal-pathlib 0.3 does not know the class of Airflow 3.0
         raise ConfigurationError(
             "ledger_url",
-            f"this Airflow cannot open it ({error}): Airflow 3.0 needs universal-pathlib before 0.3, as"
-            ' its constraints say: pip install "universal-pathlib<0.3"',
+            f"this Airflow cannot open it ({quote(error)}): Airflow 3.0 needs universal-pathlib before 0.3,"
+            ' as its constraints say: pip install "universal-pathlib<0.3"',
         ) from error
     except (ImportError, ValueError) as error:
         scheme = urllib.parse.urlsplit(url).scheme
         remedy = _PACKAGES.get(scheme, "install the provider of Airflow's that has file systems of this kind")
         raise ConfigurationError(
-            "ledger_url", f"this Airflow cannot open {scheme}:// ({error}): {remedy}"
+            "ledger_url", f"this Airflow cannot open {scheme}:// ({quote(error)}): {remedy}"
         ) from error
     except AirflowNotFoundException as error:
         conn_id = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "")
@@ -52,11 +53,12 @@ def open_storage(url: str) -> Any:
                 " tried again"
             ) from error
         raise ConfigurationError(
-            "ledger_url", f"names a Connection that is not there ({error}): add it, or name another"
+            "ledger_url", f"names a Connection that is not there ({quote(error)}): add it, or name another"
         ) from error
     except Exception as error:  # what looks a Connection or credentials up can fail in any way
         raise LedgerUnavailable(
-            f"The record of deliveries cannot be opened ({type(error).__name__}: {error}). It is tried again;"
-            " should that not end, check the OTLP Connection's extra ledger_url and the Connection it names"
+            f"The record of deliveries cannot be opened ({type(error).__name__}: {quote(error)}). It is tried"
+            " again; should that not end, check the OTLP Connection's extra ledger_url and the Connection it"
+            " names"
         ) from error
     return path

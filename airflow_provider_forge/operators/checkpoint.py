@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.operators.progress import Progress
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,8 +54,8 @@ class Checkpoint:
             raise
         except Exception as error:  # Airflow can be told to keep it anywhere, with errors of that place
             raise LedgerUnavailable(
-                f"The progress of earlier tries cannot be read ({type(error).__name__}: {error}). It is tried"
-                " again; should that not end, look at the API server's log"
+                f"The progress of earlier tries cannot be read ({type(error).__name__}: {quote(error)})."
+                " It is tried again; should that not end, look at the API server's log"
             ) from error
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None

@@ -134,7 +134,7 @@ class Exporter:
             f" {metrics.request_id}",
         )
         progress.summary.add(report, metrics.request_id)
-        progress.problems += [problem.message for problem in report.problems]
+        progress.note_problems(problem.message for problem in report.problems)
 
     def _deliver(self, metrics: AppMetrics, report: Report) -> None:
         from airflow_provider_forge.delivery.delivery import deliver

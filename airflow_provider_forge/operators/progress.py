@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import FinalError
 from airflow_provider_forge.gateway.windows import Window
+from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Summary", "in_words"]
 
+log = get_logger(__name__)
+
 _ADDED_UP = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches", "warnings")
 
 
 MOST_REQUEST_IDS = 500
 """Request ids that outlive a try or a deferral: the last ones."""
+
+
+MOST_PROBLEMS = 20
+"""Messages of what fails the task that outlive a try or a deferral: the first ones."""
 
 
 @dataclass
@@ -70,18 +77,29 @@ class Progress:
         todo: Windows still to be delivered, in their order.
         late: Windows to look at again thereafter, for points that came late.
         summary: What became of the others.
-        problems: Messages of what fails the task once everything is delivered.
+        problems: Messages of what fails the task once everything is delivered; at most `MOST_PROBLEMS`.
+        more_problems: How many there are beyond these.
     """
 
     todo: deque[Window]
     late: deque[Window] = field(default_factory=deque)
     summary: Summary = field(default_factory=Summary)
     problems: list[str] = field(default_factory=list)
+    more_problems: int = 0
 
     @classmethod
     def begin(cls, windows: Iterable[Window], late: Iterable[Window], *, expired: int) -> Progress:
         """Return the state of a task that has done nothing but leave out what is too old."""
         return cls(deque(windows), deque(late), Summary(expired=expired))
+
+    def note_problems(self, messages: Iterable[str]) -> None:
+        """Note what fails the task in the end. Where a log has to say the rest, it says it now."""
+        for message in messages:
+            if len(self.problems) < MOST_PROBLEMS:
+                self.problems.append(message)
+            else:
+                self.more_problems += 1
+                log.warning("%s", message)
 
     def check(self) -> None:
         """Raise what fails the task.
@@ -90,7 +108,8 @@ class Progress:
             FinalError: There is something.
         """
         if self.problems:
-            raise FinalError(" | ".join(self.problems))
+            more = [f"and {self.more_problems} more of these: see the log"] * bool(self.more_problems)
+            raise FinalError(" | ".join([*self.problems, *more]))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as Airflow can keep it while the task is deferred, or from try to try."""
@@ -99,6 +118,7 @@ class Progress:
             "late": _joined(self.late),
             "summary": {**vars(self.summary), "request_ids": self.summary.request_ids[-MOST_REQUEST_IDS:]},
             "problems": self.problems,
+            "more_problems": self.more_problems,
         }
 
     @classmethod
@@ -108,7 +128,8 @@ class Progress:
             deque(window for text in content[name] for window in Window(*text.split("/")).split())
             for name in ("todo", "late")
         )
-        return cls(todo, late, Summary(**content["summary"]), list(content["problems"]))
+        problems, more = list(content["problems"]), int(content.get("more_problems", 0))
+        return cls(todo, late, Summary(**content["summary"]), problems, more)
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:
