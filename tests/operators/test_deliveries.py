@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk import Asset
 
 from airflow_provider_forge.delivery import leases
-from airflow_provider_forge.exceptions import ReceiverUnavailable
+from airflow_provider_forge.exceptions import LedgerUnavailable, ReceiverUnavailable
 from airflow_provider_forge.gateway.query import DEFAULT_METRICS
 from airflow_provider_forge.gateway.windows import Window
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
@@ -236,11 +236,22 @@ def test_the_record_says_nothing_that_is_secret(recorded, gateway, tmp_path, var
 def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
     run()
     sent = len(sink.points)
-    for path in (tmp_path / "ledger").rglob("2*.json"):
-        path.write_text("{half")
-    with pytest.raises(Exception, match="record of deliveries cannot be read"):
+    (tmp_path / "ledger").rename(tmp_path / "elsewhere")
+    (tmp_path / "ledger").write_text("a file in the place of a directory")
+    with pytest.raises(LedgerUnavailable, match="record of deliveries cannot be read"):
         run()
     assert len(sink.points) == sent
+
+
+def test_a_record_that_is_damaged_names_what_may_have_arrived(recorded, sink, tmp_path):
+    run()
+    sent = len(sink.points)
+    for path in (tmp_path / "ledger").rglob("2*.json"):
+        path.write_text("{half")
+    with pytest.raises(AirflowFailException, match="whether they arrived is not known"):
+        run(on_ambiguous="fail")
+    assert len(sink.points) == sent
+    assert run()["ambiguous"] == sent
 
 
 def test_a_lost_record_is_noticed_by_the_variable_that_says_there_was_one(

@@ -54,7 +54,7 @@ def test_nothing_of_a_window_is_kept_once_it_is_delivered(tmp_path, protocol, co
     forge = Forge()
     sizes = []
     endpoint = Endpoint("http://localhost:4318/v1/metrics", protocol=protocol, max_body_bytes=100_000)
-    receiver = SimpleNamespace(endpoint=endpoint, export=lambda export: sizes.append(len(export.body)))
+    receiver = SimpleNamespace(endpoint=endpoint, export=lambda export, **_: sizes.append(len(export.body)))
     store = ObjectStore(tmp_path) if recorded else TransientStore()
     ledger = Ledger(store, "app", leases=NoLeases())
     exporter = Exporter(forge, receiver, ledger, Policy(), None, None, {}, conform, "fail")

@@ -263,12 +263,13 @@ def test_a_record_that_is_gone_is_told_of_once(deliver, look, tmp_path):
 def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_lost(deliver, look, connect, tmp_path):
     deliver(GAP)
     connect(forge={"token_expires_on": NOW.to_date_string()})
-    [head] = tmp_path.glob("ledger/*/*/head.json")
-    content = head.read_text()
-    head.write_text("{")
+    ledger, elsewhere = tmp_path / "ledger", tmp_path / "elsewhere"
+    ledger.rename(elsewhere)
+    ledger.write_text("a file in the place of a directory")
     with pytest.raises(LedgerUnavailable):
         look()
-    head.write_text(content)
+    ledger.unlink()
+    elsewhere.rename(ledger)
     with pytest.raises(AirflowFailException, match=r"(?s)3 windows of .*expires today"):
         look()
 
