@@ -63,7 +63,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
         {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 2, "empty": 0,
          "points": 1630, "sent": 812, "unchanged": 818, "changed": 0, "ambiguous": 0, "rejected": 0,
-         "batches": 1, "expired": 0, "digested": False, "contended": False, "request_ids": ["…", "…"]}
+         "batches": 1, "warnings": 0, "expired": 0, "digested": False, "contended": False,
+         "request_ids": ["…", "…"]}
 
     A task that comes before its interval has settled is deferred until then, and one whose window another
     task delivers at this moment until that is done; neither uses up a retry. Nor does the wait for the rate

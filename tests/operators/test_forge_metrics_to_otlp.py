@@ -62,6 +62,7 @@ def test_every_point_of_the_window_arrives_once(gateway, sink, connect, protocol
         "ambiguous": 0,
         "rejected": 0,
         "batches": 1,
+        "warnings": 0,
         "expired": 0,
         "digested": False,
         "contended": False,
