@@ -80,7 +80,7 @@ def test_its_page_has_every_argument_of_the_operator():
 
 def test_its_page_says_how_much_is_healed():
     section = PAGE.read_text().partition("## Healing by itself")[2].partition("\n## ")[0]
-    assert f"At most {healing.MOST_RUNS} runs an hour, of at most {healing.MOST_WINDOWS} windows" in section
+    assert f"at most {healing.MOST_RUNS} runs an hour, of at most {healing.MOST_WINDOWS} windows" in section
     assert (timedelta(hours=2), timedelta(minutes=30)) == (LIVE_FOR, healing.LAST_CALL)
     assert (timedelta(hours=6), timedelta(hours=3)) == (healing.HEAL_AGAIN_AFTER, healing.TIME_TO_HEAL)
 
