@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_forge.text import printable, sanitize
+from airflow_provider_forge.text import printable, sanitize, shorten
 
 __all__ = [
     "AccessForbidden",
@@ -68,6 +68,14 @@ __all__ = [
 MAX_REQUEST_ID = 100
 """Maximum length of a request id in characters; Atlassian's have 32 or 36."""
 
+MAX_MESSAGE = 4000
+"""Maximum length of a message in characters: Airflow keeps it in its database, and alerts carry it."""
+
+
+def _presentable(message: str) -> str:
+    """Return a message that may quote a server or name thousands of metrics as one line of bounded length."""
+    return shorten(printable(message), MAX_MESSAGE)
+
 
 class ForgeError(Exception):
     """Base class of this provider's exceptions.
@@ -78,9 +86,7 @@ class ForgeError(Exception):
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        # Messages quote servers and name metrics, so all of them are made printable here: none may break a
-        # line of the log.
-        super().__init__(message := printable(message))
+        super().__init__(message := _presentable(message))
         self.message = message
         self.request_id = sanitize(request_id, most=MAX_REQUEST_ID) if request_id else None
 
@@ -114,7 +120,7 @@ class ConfigurationError(FinalError, ValueError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = printable(field)
-        self.problem = printable(problem)
+        self.problem = _presentable(problem)
 
 
 class CredentialsRefused(FinalError):

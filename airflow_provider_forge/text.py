@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["get_logger", "printable", "sanitize", "visible"]
+__all__ = ["get_logger", "printable", "sanitize", "shorten", "visible"]
 
 DEFAULT_LENGTH = 300
 """Characters of a text that are shown by default."""
@@ -55,6 +55,14 @@ def sanitize(text: object, secrets: Iterable[str] = (), *, most: int = DEFAULT_L
     """
     line = printable(_mask(str(text)[:_MAX_INPUT], secrets))
     return line if len(line) <= most else line[:most] + "…"
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: the beginning and the end of a longer one."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 3]} … {text[-end:]}"
 
 
 def printable(text: str) -> str:

@@ -19,12 +19,7 @@ from airflow_provider_forge.exceptions import (
 )
 
 CLASSES = [getattr(exceptions, name) for name in exceptions.__all__]
-LEAVES = [cls for cls in CLASSES if not cls.__subclasses__()]
-
-
-def _subclasses(cls: type) -> set[type]:
-    direct = set(cls.__subclasses__())
-    return direct.union(*map(_subclasses, direct))
+LEAVES = [cls for cls in CLASSES if not any(cls in other.__bases__ for other in CLASSES)]
 
 
 def one_of(cls: type[ForgeError]) -> ForgeError:
@@ -43,7 +38,8 @@ def one_of(cls: type[ForgeError]) -> ForgeError:
 
 
 def test_every_error_class_of_the_module_is_exported():
-    defined = {each.__name__ for each in (ForgeError, *_subclasses(ForgeError))}
+    classes = (each for each in vars(exceptions).values() if isinstance(each, type))
+    defined = {each.__name__ for each in classes if issubclass(each, ForgeError)}
     assert defined == set(exceptions.__all__)
 
 
@@ -74,6 +70,17 @@ def test_a_message_ends_with_the_request_id_where_there_is_one():
     assert str(ForgeError("It failed")) == "It failed"
     assert ForgeError("It failed").request_id is None
     assert RetryableError("It failed").retry_after is None
+
+
+def test_a_long_message_is_shown_with_its_beginning_and_its_end():
+    """Thousands of environments in one, or what a server says over and over."""
+    message = "It failed: " + "of no use, " * 10_000 + "so tell the administrator"
+    error = ForgeError(message, request_id="abc-123")
+    assert len(error.message) <= exceptions.MAX_MESSAGE
+    assert error.message.startswith("It failed: of no use")
+    assert str(error).endswith("so tell the administrator (request id abc-123)")
+    assert len(ConfigurationError("app_id", message).problem) <= exceptions.MAX_MESSAGE
+    assert ForgeError("x" * exceptions.MAX_MESSAGE).message == "x" * exceptions.MAX_MESSAGE
 
 
 def test_unless_it_is_said_nothing_was_stored_and_no_status_refused_it():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery.progress import Progress
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,8 +54,8 @@ class Checkpoint:
             raise
         except Exception as error:  # any backend can be configured, with errors of its own
             raise LedgerUnavailable(
-                f"The progress of earlier tries cannot be read ({type(error).__name__}: {error}). The task"
-                " will be retried. If this persists, check the API server's log"
+                f"The progress of earlier tries cannot be read ({type(error).__name__}: {sanitize(error)})."
+                " The task will be retried. If this persists, check the API server's log"
             ) from error
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None

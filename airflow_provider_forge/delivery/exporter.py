@@ -139,7 +139,7 @@ class Exporter:
             f"call {metrics.elapsed:.2f} s, waited {metrics.waited:.1f} s for the limit, request id"
             f" {metrics.request_id}",
         )
-        progress.stats += stats
+        progress.add(stats)
 
     def _read(self, metrics: AppMetrics, environments: Collection[str]) -> Payload:
         """Read the gateway's response, as if these environments had been requested."""

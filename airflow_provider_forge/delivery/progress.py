@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import FinalError, WindowExpired
+from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, Window, ceil, expired_error, floor
 
 if TYPE_CHECKING:
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DeliveryStats", "Pass", "Progress", "available_windows", "check_age"]
 
+log = get_logger(__name__)
+
 MAX_REQUEST_IDS = 500
 """Number of request ids, the last ones, that are kept across tries and deferrals."""
+
+
+MAX_PROBLEMS = 20
+"""Number of problems, the first ones, that are kept across tries and deferrals; the log has all."""
 
 
 @dataclass
@@ -97,12 +104,14 @@ class Progress:
     Attributes:
         todo: Windows to deliver, in this order.
         late: Windows to fetch again thereafter, for points that arrived late.
-        stats: Statistics of the windows delivered.
+        stats: Statistics of the windows delivered; with at most `MAX_PROBLEMS` problems.
+        more_problems: Number of problems beyond these.
     """
 
     todo: deque[Window]
     late: deque[Window] = field(default_factory=deque)
     stats: DeliveryStats = field(default_factory=DeliveryStats)
+    more_problems: int = 0
 
     @classmethod
     def begin(cls, windows: Iterable[Window], late: Iterable[Window], *, expired: int) -> Progress:
@@ -125,6 +134,14 @@ class Progress:
         queue.popleft()
         queue.extendleft(reversed(halves))
 
+    def add(self, stats: DeliveryStats) -> None:
+        """Add the statistics of a window. Problems beyond `MAX_PROBLEMS` are logged now."""
+        self.stats += stats
+        for problem in self.stats.problems[MAX_PROBLEMS:]:
+            log.warning("%s", problem.message)
+        self.more_problems += len(self.stats.problems[MAX_PROBLEMS:])
+        del self.stats.problems[MAX_PROBLEMS:]
+
     @property
     def problems(self) -> list[str]:
         """Messages of the errors that fail the task once everything else is delivered."""
@@ -137,7 +154,8 @@ class Progress:
             FinalError: There are.
         """
         if self.stats.problems:
-            raise FinalError(" | ".join(self.problems))
+            more = [f"and {self.more_problems} more of these: see the log"] * bool(self.more_problems)
+            raise FinalError(" | ".join([*self.problems, *more]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the progress as Airflow stores it during a deferral, or between tries."""
@@ -147,6 +165,7 @@ class Progress:
             "late": _joined(self.late),
             "summary": {**summary, "request_ids": self.stats.request_ids[-MAX_REQUEST_IDS:]},
             "problems": self.problems,
+            "more_problems": self.more_problems,
         }
 
     @classmethod
@@ -157,7 +176,8 @@ class Progress:
             for name in ("todo", "late")
         )
         problems = [FinalError(message) for message in content["problems"]]
-        return cls(todo, late, DeliveryStats(**content["summary"], problems=problems))
+        stats = DeliveryStats(**content["summary"], problems=problems)
+        return cls(todo, late, stats, int(content.get("more_problems", 0)))
 
 
 def available_windows(

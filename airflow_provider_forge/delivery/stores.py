@@ -11,7 +11,7 @@ import msgspec
 
 from airflow_provider_forge.delivery import local_file
 from airflow_provider_forge.exceptions import LedgerUnavailable
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, sanitize
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.messages import Json
@@ -181,9 +181,9 @@ class ObjectStore:
 
     def _unavailable(self, verb: str, path: Any, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"The ledger cannot be {verb} at {path} ({type(error).__name__}: {error}). The task will be"
-            " retried. If this persists, check the OTLP Connection's extra ledger_url and the permissions of"
-            " its credentials"
+            f"The ledger cannot be {verb} at {path} ({type(error).__name__}: {sanitize(error)}). The task"
+            " will be retried. If this persists, check the OTLP Connection's extra ledger_url and the"
+            " permissions of its credentials"
         )
 
 

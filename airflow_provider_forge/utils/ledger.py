@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset,
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.http import is_credential
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, sanitize
 from airflow_provider_forge.utils.secrets import read_connection
 from airflow_provider_forge.utils.shared import shared_directory
 from airflow_provider_forge.utils.variables import VariableStateStore
@@ -91,8 +91,8 @@ class AssetStore:
         except Exception as error:  # Airflow can be configured to use any backend, each with its own errors
             raise LedgerUnavailable(
                 f"Airflow's asset state store did not {verb} a value of {self.name}"
-                f" ({type(error).__name__}: {error}). The task will be retried. If this persists, check the"
-                " log of the API server"
+                f" ({type(error).__name__}: {sanitize(error)}). The task will be retried. If this persists,"
+                " check the log of the API server"
             ) from error
 
 
@@ -136,21 +136,21 @@ def open_storage(url: str) -> Any:
     except TypeError as error:  # universal-pathlib 0.3 does not know the class of Airflow 3.0
         raise ConfigurationError(
             "ledger_url",
-            f"this Airflow cannot open it ({error}): Airflow 3.0 needs universal-pathlib before 0.3, as"
-            ' its constraints say: pip install "universal-pathlib<0.3"',
+            f"this Airflow cannot open it ({sanitize(error)}): Airflow 3.0 needs universal-pathlib before"
+            ' 0.3, as its constraints say: pip install "universal-pathlib<0.3"',
         ) from error
     except (ImportError, ValueError) as error:
         scheme = urllib.parse.urlsplit(url).scheme
         remedy = _PACKAGES.get(scheme, "install the Airflow provider that has file systems of this kind")
         raise ConfigurationError(
-            "ledger_url", f"this Airflow cannot open {scheme}:// ({error}): {remedy}"
+            "ledger_url", f"this Airflow cannot open {scheme}:// ({sanitize(error)}): {remedy}"
         ) from error
     except AirflowNotFoundException as error:
         raise _connection_error(url, error) from error
     except Exception as error:  # looking up a Connection or credentials can fail in any way
         raise LedgerUnavailable(
-            f"The ledger cannot be opened ({type(error).__name__}: {error}). The task will be retried. If"
-            " this persists, check the OTLP Connection's extra ledger_url and the Connection that it names"
+            f"The ledger cannot be opened ({type(error).__name__}: {sanitize(error)}). The task will be"
+            " retried. If this persists, check the OTLP Connection's extra ledger_url and the Connection that it names"
         ) from error
     return path
 
@@ -164,7 +164,8 @@ def _connection_error(url: str, error: AirflowNotFoundException) -> Configuratio
             " will be retried"
         )
     return ConfigurationError(
-        "ledger_url", f"names a Connection that does not exist ({error}): create it, or name another"
+        "ledger_url",
+        f"names a Connection that does not exist ({sanitize(error)}): create it, or name another",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,8 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_forge.delivery import exporter as exporter_module
-from airflow_provider_forge.delivery.progress import MAX_REQUEST_IDS, Progress
-from airflow_provider_forge.exceptions import GatewayUnavailable, LedgerUnavailable
+from airflow_provider_forge.delivery.progress import MAX_PROBLEMS, MAX_REQUEST_IDS, DeliveryStats, Progress
+from airflow_provider_forge.exceptions import FinalError, GatewayUnavailable, LedgerUnavailable
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
 from airflow_provider_forge.windows import Window
@@ -167,6 +168,73 @@ def test_damaged_progress_is_as_good_as_none(attempt, kept_in, tmp_path):
         kept = json.loads(file.read_text())
         file.write_text(json.dumps({**kept, "progress": {"todo": ["nonsense"]}}))
     assert len(attempt()[1]) == 6
+
+
+class TestWindowsOfWhichSomethingIsLeft:
+    """They are not asked for again in the run, and it does not end green without naming them."""
+
+    @pytest.fixture
+    def poison(self, gateway):
+        """Let a window have one good point, and one that is no OTLP."""
+        time = f"{int(WINDOWS[1].start.timestamp()) + 60}000000000"
+        points = f'[{{"asInt":1,"timeUnixNano":"{time}"}},{{"asInt":1.5,"timeUnixNano":"{time}"}}]'
+        metrics = f'[{{"scopeMetrics":[{{"metrics":[{{"name":"n","gauge":{{"dataPoints":{points}}}}}]}}]}}]'
+        answer = f'{{"forgeMetrics":{{"appMetrics":{{"resourceMetrics":{metrics}}}}}}}'
+        start, end = WINDOWS[1].start, WINDOWS[1].end
+        body = f'{{"data":{{"ecosystem":{answer}}}}}'
+        gateway.add_fault(Fault("body", body=body, operation="appMetrics", start=start, end=end))
+
+    @pytest.fixture
+    def rejection(self, sink):
+        """Let the receiver reject a point of the second window."""
+        fault = Fault("partial_success", rejected=1, operation="metrics", calls=[2], message="no room")
+        sink.add_fault(fault)
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [("poison", "1 points that are not OTLP: .*asInt is 1.5"), ("rejection", "no room")],
+    )
+    def test_a_retry_names_what_the_try_before_it_left_out(self, attempt, request, kept_in, given, told):
+        request.getfixturevalue(given)
+        outcome, asked = attempt(fail_at=3)
+        assert isinstance(outcome, GatewayUnavailable)
+        assert set(asked) == set(starts(0, 1, 2))
+        outcome, asked = attempt()
+        assert asked == starts(2, 3, 4, 5)
+        assert isinstance(outcome, AirflowFailException)
+        assert re.search(told, str(outcome))
+        if kept_in:
+            # Whatever makes Airflow start it once more: the run has not delivered all of it.
+            outcome, asked = attempt()
+            assert asked == []
+            assert re.search(told, str(outcome))
+
+    @pytest.mark.usefixtures("poison")
+    def test_a_clear_sends_what_is_left_once_it_can_be_had(self, attempt, sink):
+        attempt(fail_at=3)
+        attempt()
+        before = Counter(sink.points)
+        summary, asked = attempt(run={"clear_number": 1})
+        assert len(asked) == 6
+        assert summary["sent"] > 0
+        assert set((Counter(sink.points) - before).values()) == {1}
+
+    def test_problems_of_many_windows_are_few_bytes(self, caplog):
+        progress = Progress.begin([], [], expired=0)
+        progress.add(
+            DeliveryStats(problems=[FinalError(f"{number} is wrong") for number in range(MAX_PROBLEMS + 2)])
+        )
+        again = Progress.from_json(json.loads(json.dumps(progress.to_json())))
+        assert again.to_json() == progress.to_json()
+        with pytest.raises(FinalError, match=r"^0 is wrong \| .* \| 19 is wrong \| and 2 more of these"):
+            again.check()
+        assert "20 is wrong" in caplog.text
+        assert "21 is wrong" in caplog.text
+
+    def test_progress_of_an_earlier_version_is_read(self):
+        content = Progress.begin(WINDOWS, [], expired=0).to_json()
+        del content["more_problems"]
+        assert list(Progress.from_json(content).todo) == WINDOWS
 
 
 class TestTaskStateStoreThatFails:

@@ -421,7 +421,17 @@ class Forbidden(Exception):
     """What a client of a bucket raises is no OSError."""
 
 
-@pytest.mark.parametrize("error", [Forbidden("403"), PermissionError("403"), TimeoutError("403")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [
+        Forbidden("403"),
+        PermissionError("403"),
+        TimeoutError("403"),
+        # What a server answers, whatever it is.
+        Forbidden("403\n::group::\x1b[31m" + "<html>" * 10_000),
+    ],
+    ids=lambda error: repr(error)[:40],
+)
 @pytest.mark.parametrize(("verb", "word"), [("get", "read"), ("set", "written"), ("delete", "deleted")])
 def test_errors_of_a_bucket(memory, monkeypatch, verb, word, error):
     def fail(*_: Any, **__: Any) -> None:
@@ -435,6 +445,9 @@ def test_errors_of_a_bucket(memory, monkeypatch, verb, word, error):
         getattr(store, verb)(KEY, *([VALUE] if verb == "set" else []))
     assert f"{KEY}.json" in str(caught.value)
     assert type(error).__name__ in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+    assert "ledger_url" in str(caught.value)
     assert caught.value.__cause__ is error
 
 
