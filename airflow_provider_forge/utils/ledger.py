@@ -150,7 +150,8 @@ def open_storage(url: str) -> Any:
     except Exception as error:  # looking up a Connection or credentials can fail in any way
         raise LedgerUnavailable(
             f"The ledger cannot be opened ({type(error).__name__}: {sanitize(error)}). The task will be"
-            " retried. If this persists, check the OTLP Connection's extra ledger_url and the Connection that it names"
+            " retried. If this persists, check the OTLP Connection's extra ledger_url and the Connection that"
+            " it names"
         ) from error
     return path
 
