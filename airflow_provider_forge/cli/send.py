@@ -180,4 +180,4 @@ def _print(output: Output, done: list[dict[str, Any]], *, dry_run: bool) -> None
             for batch in window["requests"]
         ]
         output.table(("REQUEST OF", "POINTS", "BYTES", "AS SENT", "METRICS"), rows)
-        output.note("Dry run: nothing was sent or recorded.")
+        output.note("Nothing was sent or recorded: this was a dry run.")
