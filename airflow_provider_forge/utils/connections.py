@@ -49,8 +49,8 @@ MASK = "***"
 _MASKED = f"is {MASK}, which Airflow shows instead of a secret: enter the value itself"
 
 _INSTEAD = {
-    "schema": "Airflow stores the path of a URI there. Write it into the host, which is a full URL; in a URI,"
-    " percent-encode the host: <type>://user:password@https%3A%2F%2Fhost%2Fpath",
+    "schema": "Airflow stores the path of a URI there. Write it into the host, a full URL, which in a URI is"
+    " percent-encoded: <type>://user:password@https%3A%2F%2Fhost%2Fpath",
     "port": "write it into the host, which is a full URL",
     "login": "for HTTP Basic, write the header Authorization into the extra headers",
 }
