@@ -1,6 +1,6 @@
 """Atlassian Forge app metrics to any OTLP endpoint, with Apache Airflow.
 
-Airflow imports this module whenever it starts, so it imports nothing itself.
+Airflow imports this module at each start, so it imports nothing itself.
 """
 
 from __future__ import annotations

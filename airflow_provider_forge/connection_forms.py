@@ -1,7 +1,7 @@
-"""The forms of both Connections: one table, given to Airflow in both ways in which it asks.
+"""The forms of both Connection types: one table, from which both formats that Airflow reads are made.
 
-Airflow 3.2 and later read the provider's metadata; 3.0 and 3.1 ask the hooks, and have the fields of extras
-only where `wtforms` is installed. Airflow imports this module whenever it starts.
+Airflow 3.2 and later read the provider's metadata. Airflow 3.0 and 3.1 call the hooks, and show the extra
+fields only if `wtforms` is installed. Airflow imports this module whenever it starts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ __all__ = ["FORGE", "OTLP", "ConnectionForm", "ExtraField", "StandardField"]
 
 
 class StandardField(NamedTuple):
-    """A field that every Connection has. It has no room for help but its placeholder.
+    """A field that every Connection has. Its placeholder is the only help text that Airflow shows.
 
     Attributes:
-        name: Airflow's.
-        label: What it is called here.
-        placeholder: Stands in it while it is empty.
+        name: Name in Airflow's Connection model.
+        label: Label in the form.
+        placeholder: Shown in the field while it is empty.
     """
 
     name: str
@@ -26,16 +26,16 @@ class StandardField(NamedTuple):
 
 
 class ExtraField(NamedTuple):
-    """A field of this provider's.
+    """A field that this provider adds.
 
     Attributes:
         name: Its key in the Connection's extra.
-        label: What people call it.
-        help: What it is and where to find it; stands below the field.
+        label: Label in the form.
+        help: Description, shown below the field, without a full stop at its end.
         kind: `string`, `integer` or `number`.
-        default: What an empty field means, as text. It is told, and never filled in: what a form has once
-            saved would outlive a better default.
-        choices: The only values, if there are only some.
+        default: Meaning of an empty field, as text. It is shown in the description but never filled in:
+            a saved value would outlive a better default.
+        choices: Allowed values; empty if any value is allowed.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ExtraField(NamedTuple):
 
     @property
     def description(self) -> str:
-        """The help, with the default."""
+        """Help text with the default appended."""
         return f"{self.help}. Default: {self.default}" if self.default else self.help
 
 
@@ -55,9 +55,9 @@ class ConnectionForm(NamedTuple):
     """The form of one type of Connection.
 
     Attributes:
-        standard: Airflow's own fields that mean something here.
-        hidden: Those that mean nothing.
-        extras: This provider's fields.
+        standard: Airflow's own fields that are used.
+        hidden: Airflow's own fields that are not used.
+        extras: Fields that this provider adds.
     """
 
     standard: tuple[StandardField, ...]
@@ -65,7 +65,7 @@ class ConnectionForm(NamedTuple):
     extras: tuple[ExtraField, ...]
 
     def conn_fields(self) -> dict[str, Any]:
-        """Return `conn-fields` of the metadata."""
+        """Return the `conn-fields` of the provider's metadata."""
         return {
             extra.name: {
                 "label": extra.label,
@@ -79,7 +79,7 @@ class ConnectionForm(NamedTuple):
         }
 
     def ui_field_behaviour(self, separator: str = "-") -> dict[str, Any]:
-        """Return `ui-field-behaviour` of the metadata; with "_", what a hook's `get_…` of it returns."""
+        """Return the `ui-field-behaviour` of the provider's metadata; with "_", in the format of hooks."""
         return {
             f"hidden{separator}fields": list(self.hidden),
             "relabeling": {field.name: field.label for field in self.standard},
@@ -87,12 +87,12 @@ class ConnectionForm(NamedTuple):
         }
 
     def widgets(self) -> dict[str, Any]:
-        """Return what a hook's `get_connection_form_widgets` does: fields of wtforms by the extras' names.
+        """Return wtforms fields by the names of the extras, for a hook's `get_connection_form_widgets`.
 
         Raises:
-            ImportError: wtforms is not installed, which Airflow takes for a form without these fields.
+            ImportError: wtforms is not installed. Airflow then shows the form without these fields.
         """
-        # Airflow's API server puts its own classes in their place, which it turns into its own form.
+        # Airflow's API server replaces these classes with its own, from which it makes its own form.
         from wtforms import IntegerField, StringField
         from wtforms.validators import any_of
 
@@ -118,27 +118,28 @@ FORGE = ConnectionForm(
         ExtraField(
             "environments",
             "Environments",
-            "Names, UUIDs or ARIs with commas between them; forge environments list tells the names",
+            "Comma-separated names, UUIDs or ARIs; forge environments list prints the names",
             default="production",
         ),
         ExtraField(
             "metrics",
             "Metrics",
-            "Labels with commas between them, such as FORGE_API_REQUEST_COUNT; one unknown to Atlassian"
-            " fails every call",
+            "Comma-separated labels, such as FORGE_API_REQUEST_COUNT; a label that Atlassian does not know"
+            " makes every call fail",
             default="the five FORGE_* metrics of invocations and API requests",
         ),
         ExtraField(
             "service_name",
             "Service name",
-            "service.name of what is exported; changing it renames every series",
+            "service.name of the exported metrics; changing it renames every series",
             default="forge-app-<UUID>",
         ),
         ExtraField(
             "token_expires_on",
             "API token expires on",
-            # By its name, Airflow takes this for a secret.
-            "Date such as 2027-01-31, of which the DAG forge_metrics_coverage warns; shown as *** once saved",
+            # Airflow masks this field because of its name.
+            "Date such as 2027-01-31, before which the DAG forge_metrics_coverage raises an alert; shown"
+            " as *** once saved",
         ),
         ExtraField(
             "allow_cleartext",
@@ -148,24 +149,32 @@ FORGE = ConnectionForm(
             choices=("false", "true"),
         ),
         ExtraField(
-            "timeout", "Time-out", "Seconds for which the gateway may stay silent", "number", default="60"
+            "timeout",
+            "Time-out",
+            "Maximum time in seconds without data from the gateway",
+            "number",
+            default="60",
         ),
         ExtraField(
             "rate_limit_calls",
             "Rate limit: calls",
-            "How many calls of the account's budget this Airflow may make; Atlassian allows 5 a minute to all"
-            " programs together",
+            "Number of calls that this Airflow may make per period; Atlassian allows an account 5 per minute,"
+            " across all programs",
             "integer",
             default="5",
         ),
         ExtraField(
-            "rate_limit_seconds", "Rate limit: seconds", "In how many seconds", "number", default="60"
+            "rate_limit_seconds",
+            "Rate limit: seconds",
+            "Length of that period in seconds",
+            "number",
+            default="60",
         ),
         ExtraField(
             "rate_limit_store",
             "Rate limit: store",
             "For workers on several machines: redis://host:6379/0, rediss://… or redis_conn:<id>",
-            default="file, for the processes of one machine",
+            default="file, which the processes of one machine share",
         ),
     ),
 )
@@ -182,35 +191,42 @@ OTLP = ConnectionForm(
         ExtraField(
             "auth_header",
             "Authentication header",
-            # By its name, Airflow takes this for a secret itself.
-            "Name of the header that takes the secret as it is, such as DD-API-KEY; shown as *** once saved",
-            default="Authorization, with Bearer before the secret",
+            # Airflow masks this field because of its name.
+            "Header that carries the secret without a prefix, such as DD-API-KEY; shown as *** once saved",
+            default="Authorization, with the prefix Bearer",
         ),
         ExtraField(
             "headers",
             "Further headers",
-            # No object: Airflow's editor for those rewrites what one types as soon as it is JSON.
-            'JSON such as {"X-Scope-OrgID": "team"}. Not for secrets: people who see Connections see them',
+            # Not an object: Airflow's editor for objects reformats the text while it is being typed.
+            'JSON such as {"X-Scope-OrgID": "team"}. Not for secrets: everyone who can view'
+            " Connections can read them",
         ),
         ExtraField(
             "protocol",
             "Protocol",
-            "Every receiver takes protobuf",
+            "Encoding of requests; every receiver accepts protobuf",
             default="http/protobuf",
             choices=("http/protobuf", "http/json"),
         ),
         ExtraField(
             "compression",
             "Compression",
-            "Of each request",
+            "Compression of requests",
             default="gzip",
             choices=("gzip", "none"),
         ),
         ExtraField(
-            "timeout", "Time-out", "Seconds for which the receiver may stay silent", "number", default="30"
+            "timeout",
+            "Time-out",
+            "Maximum time in seconds without data from the receiver",
+            "number",
+            default="30",
         ),
         ExtraField(
-            "ca_file", "CA file", "PEM file on the workers: whom to trust instead of the usual authorities"
+            "ca_file",
+            "CA file",
+            "PEM file on the workers, with the certificate authorities to trust instead of the default ones",
         ),
         ExtraField(
             "allow_cleartext",
@@ -221,38 +237,39 @@ OTLP = ConnectionForm(
         ),
         ExtraField("cert_file", "Client certificate", "PEM file on the workers"),
         ExtraField(
-            "key_file", "Client key", "PEM file on the workers, where the certificate's file has no key"
+            "key_file",
+            "Client key",
+            "PEM file on the workers, if the certificate's file does not contain the key",
         ),
         ExtraField(
             "max_body_bytes",
             "Largest request",
-            "Bytes before compression, above which a request is split; up to 67108864",
+            "Maximum size in bytes before compression, above which a request is split; up to 67108864",
             "integer",
             default="4194304",
         ),
         ExtraField(
             "max_compressed_bytes",
             "Largest request as sent",
-            "Bytes after compression, above which a request is split too",
+            "Maximum size in bytes after compression, above which a request is split",
             "integer",
             default="any size",
         ),
         ExtraField(
             "max_age",
             "Oldest points",
-            "How old points may be for the destination to keep them: seconds, 90m, 48h, 14d, or none for any"
-            " age",
+            "Maximum age of points that the destination accepts: seconds, 90m, 48h, 14d, or none for any age",
             default="known for Datadog, Dynatrace and New Relic, else none",
         ),
         ExtraField(
             "tenant",
             "Tenant",
-            "A name of your own that tells accounts behind one URL apart, for the record of deliveries",
+            "Name of your choice that distinguishes accounts behind one URL in the record of deliveries",
         ),
         ExtraField(
             "ledger_url",
             "Ledger URL",
-            "A directory for the record of deliveries, such as s3://aws_default@bucket/path",
+            "Directory for the record of deliveries, such as s3://aws_default@bucket/path",
             default="Airflow's asset state store, as of 3.3",
         ),
     ),

@@ -1,4 +1,4 @@
-"""The Airflow plugin: makes the timetable and the weight rule known to the scheduler."""
+"""The Airflow plugin, which registers the timetable and the weight rule."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class ForgePlugin(AirflowPlugin):
     """Loaded through the entry point `airflow.plugins`: Airflow ignores plugins in a provider's metadata."""
 
     name = "forge"
-    # As the base class has them.
+    # Lists, as in the base class.
     timetables = [ForgeMetricsTimetable]  # noqa: RUF012
     priority_weight_strategies = [LiveFirst]  # noqa: RUF012

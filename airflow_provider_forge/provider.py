@@ -1,4 +1,4 @@
-"""The provider's metadata, as data. Airflow imports this module whenever it starts."""
+"""The provider's metadata. Airflow imports this module at each start."""
 
 from __future__ import annotations
 

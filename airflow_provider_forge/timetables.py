@@ -1,4 +1,4 @@
-"""The schedule: one run for each aligned interval, settled, and never older than the gateway answers."""
+"""The schedule: one run for each aligned interval that has settled and that the gateway still keeps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ForgeMetricsTimetable"]
 
 HEADROOM = dt.timedelta(minutes=30)
-"""A window is scheduled only while it has this long to live: its task may have to wait before it can ask."""
+"""Minimum time until a window expires for it to be scheduled: its task may wait for the rate limit."""
 
 _HOUR = dt.timedelta(hours=1)
 _MINUTE = dt.timedelta(minutes=1)
@@ -36,19 +36,19 @@ def _utc_now() -> pendulum.DateTime:
 class ForgeMetricsTimetable(Timetable):
     """Runs for `[start, start + interval)`, aligned in UTC, from `retention` ago until now.
 
-    Each run becomes due `settle` after its interval's end. Catchup and backfill are clipped to the
-    `retention` before the moment they are made. A manual run whose logical date is aligned gets the interval
-    that begins there; any other gets the last settled interval.
+    Each run becomes due `settle` after the end of its interval. Catchup and backfill are limited to the
+    `retention` before the time at which a run is created. A manual run whose logical date is aligned gets the
+    interval that starts there; any other manual run gets the last settled interval.
 
     Args:
-        interval: Length of an interval: 15 minutes, or another whole part of an hour from a minute upwards.
-            All runs of a DAG must keep one length: what is healed later is healed in the same intervals.
-        retention: How far back an interval may begin: up to 14 days.
-        settle: How long data may arrive late; 0 or more.
-        clock: Returns the present in UTC. It is not serialized: Airflow's components use the real one.
+        interval: Length of an interval: 15 minutes, or another number of whole minutes that divides an hour.
+            Do not change it for an existing DAG: gaps are healed in the same intervals.
+        retention: Maximum age of an interval's start; up to 14 days.
+        settle: Time after an interval's end in which its data may still arrive; 0 or more.
+        clock: Returns the current time in UTC. It is not serialized: Airflow's components use the default.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ForgeMetricsTimetable(Timetable):
                 raise ConfigurationError(name, f"{value!r} is not a timedelta")
         if interval < _MINUTE or interval % _MINUTE or _HOUR % interval:
             raise ConfigurationError(
-                "interval", f"{interval} is not a whole part of an hour, in whole minutes"
+                "interval", f"{interval} is not a number of whole minutes that divides an hour"
             )
         if not interval <= retention <= RETENTION:
             raise ConfigurationError("retention", f"{retention} is not between the interval and 14 days")
@@ -80,11 +80,11 @@ class ForgeMetricsTimetable(Timetable):
 
     @property
     def summary(self) -> str:
-        """A short text for the list of DAGs."""
+        """Short description in the list of DAGs."""
         return f"Forge metrics, {self.interval // _MINUTE} min"
 
     def serialize(self) -> dict[str, Any]:
-        """Return the arguments, in seconds."""
+        """Return the arguments as JSON, in seconds."""
         return {
             "interval": self.interval.total_seconds(),
             "retention": self.retention.total_seconds(),
@@ -93,7 +93,7 @@ class ForgeMetricsTimetable(Timetable):
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Timetable:
-        """Make one from what `serialize` returned."""
+        """Return the timetable that was serialized by `serialize`."""
         interval, retention, settle = (
             dt.timedelta(seconds=data[name]) for name in ("interval", "retention", "settle")
         )
@@ -102,9 +102,9 @@ class ForgeMetricsTimetable(Timetable):
     def infer_manual_data_interval(self, *, run_after: pendulum.DateTime) -> DataInterval:
         """Return the interval of a manual run with the logical date `run_after`.
 
-        A run's logical date is its interval's start, and is unique. A manual run with an aligned one must
-        therefore cover what the scheduled run of that date would have covered: with any other interval the
-        schedule would find the date taken, go back, and never advance.
+        A run's logical date is the start of its interval, and is unique. A manual run with an aligned logical
+        date must therefore have the interval of the scheduled run of that date: with any other interval, the
+        scheduler would find the date taken, go back, and never advance.
         """
         if floor(run_after, self.interval) == run_after:
             return DataInterval(start=run_after, end=run_after + self.interval)
@@ -114,7 +114,7 @@ class ForgeMetricsTimetable(Timetable):
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Return the next run; None after the DAG's end date, or a backfill's."""
+        """Return the next run; None after the end date of the DAG or of a backfill."""
         now = self._clock()
         candidates = [ceil(now - self.retention, self.interval)]
         if restriction.earliest is not None:
@@ -124,10 +124,10 @@ class ForgeMetricsTimetable(Timetable):
         if not restriction.catchup:
             candidates.append(Window.last_settled(now, length=self.interval, settle=self.settle).start)
         start = max(candidates)
-        # Without this a backfill would ask for ever for one more.
+        # Without this, a backfill would create runs forever.
         if restriction.latest is not None and start > restriction.latest:
             return None
-        # Not aligned only where `interval` was another before: one short run fills up to the next boundary.
+        # The start is unaligned only if `interval` has changed: one short run fills up to the next boundary.
         end = floor(start, self.interval) + self.interval
-        # Not DagRunInfo(…), of which Airflow 3.2 wants more fields than the others.
+        # Not DagRunInfo(…), which has more required fields in Airflow 3.2.
         return DagRunInfo.interval(start, end)._replace(run_after=end + self.settle)

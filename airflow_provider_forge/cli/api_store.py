@@ -1,4 +1,4 @@
-"""Airflow's asset state store, reached from outside through the REST API of Airflow 3.3."""
+"""Airflow's asset state store, accessed through the REST API of Airflow 3.3 and later."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 __all__ = ["ApiStore"]
 
 TIMEOUT = 30.0
-"""Seconds."""
+"""Seconds without data from Airflow."""
 
 PAGE = 100
-"""Entries that Airflow lists at once by default."""
+"""Number of entries per page, which is Airflow's default."""
 
 
 MOST_BYTES = 4 * 2**20
-"""Of an answer. A hundred entries that are as large as they can be are more, and asked for in halves."""
+"""Maximum size of a response. A page of a hundred entries of the maximum size exceeds it, and is halved."""
 
 _NOTHING: Json = {}
 
 
 class _TooLarge(LedgerUnavailable):
-    """An answer has more than `MOST_BYTES`."""
+    """A response exceeds `MOST_BYTES`."""
 
 
 class ApiStore:
-    """The rows of one asset.
+    """The asset state store of one asset.
 
     Args:
-        url: Of Airflow.
-        token: For its REST API.
-        asset: The asset's name.
-        snapshot: Whether the first `get` reads all rows, a hundred at a time, for callers that write nothing
-            and want most of them: 14 days are 4,032 entries. Otherwise each `get` asks Airflow, because its
-            tasks write as well.
+        url: URL of Airflow.
+        token: Token of its REST API.
+        asset: Name of the asset.
+        snapshot: Whether the first `get` reads all entries, a hundred at a time, for callers that only read
+            and need most of them: 14 days are 4,032 entries. Otherwise each `get` reads from Airflow, because
+            tasks may write at the same time.
 
     Raises:
-        ConfigurationError: The URL or the token is wrong, or there is no such asset.
+        ConfigurationError: The URL or the token is wrong, or the asset does not exist.
         LedgerUnavailable: Airflow does not answer.
     """
 
@@ -59,34 +59,34 @@ class ApiStore:
         self.lasting = True
         self._token = token
         self._base = f"{url.rstrip('/')}/api/v2"
-        # What makes a client slow to make; without it one for each request costs nothing to speak of.
+        # Slow to make, so it is shared; a client for each request then costs almost nothing.
         self._route = Route(self._base)
         self._rows = f"/assets/{self._find(asset)}/state-store"
-        # An Airflow without this store answers 404, as one does that has no such row.
+        # Airflow before 3.3 answers 404 to this call. Later calls may get a 404 for a missing entry.
         self._ask("GET", self._rows, params={"limit": 1, "offset": 0})
         self._snapshot = snapshot
         self._known: dict[str, Any] | None = None
 
     def get(self, key: str) -> Json | None:
-        """Return the value; None where there is none, and an empty object where it is of another form."""
+        """Return the value; None if there is none, and an empty object if it is not an object."""
         value = self._all_rows().get(key) if self._snapshot else self._get_row(key)
         return value if isinstance(value, dict) or value is None else {}
 
     def set(self, key: str, value: Json) -> None:
-        """Put a value there."""
+        """Store a value."""
         self._ask("PUT", self._row(key), json={"value": value})
         if self._known is not None:
             self._known[key] = value
 
     def delete(self, key: str) -> None:
-        """Take a value away."""
+        """Delete a value."""
         self._ask("DELETE", self._row(key), absent_is=_NOTHING)
         if self._known is not None:
             self._known.pop(key, None)
 
     def _get_row(self, key: str) -> Any:
         answer = self._ask("GET", self._row(key), absent_is=_NOTHING)
-        # A row can hold null, which is no value of ours.
+        # An entry can hold null, which this package never writes.
         return None if answer is _NOTHING else answer.get("value") or {}
 
     def _all_rows(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class ApiStore:
                 return values
 
     def _ask(self, method: str, path: str, *, absent_is: Json | None = None, **arguments: Any) -> Json:
-        """Return what Airflow answers, or `absent_is` if it answers 404."""
+        """Return Airflow's response, or `absent_is` if it is a 404."""
         headers = {
             "Authorization": f"Bearer {self._token}",
             "User-Agent": USER_AGENT,
@@ -142,7 +142,7 @@ class ApiStore:
             raise self._silence(type(error).__name__) from error
         except BodyUnreadable as error:
             kind = _TooLarge if error.too_large else LedgerUnavailable
-            raise kind(f"The answer of {self.name} cannot be read: {error.reason}. Try it again") from error
+            raise kind(f"The response of {self.name} cannot be read: {error.reason}. Try again") from error
         if answer.status_code == httpx.codes.NOT_FOUND and absent_is is not None:
             return absent_is
         if not answer.is_success:
@@ -165,21 +165,22 @@ class ApiStore:
             )
         if status == 404:
             return ConfigurationError(
-                "--api-url", f"is not an Airflow of 3.3 or later {said}: before, it has no asset state store"
+                "--api-url",
+                f"is not an Airflow 3.3 or later {said}: earlier versions have no asset state store",
             )
         return LedgerUnavailable(f"Airflow's REST API failed {said}. Look at the API server's log")
 
 
 def _object(content: bytes) -> Json:
-    """Return an answer's JSON object; an empty one for no content.
+    """Return the JSON object of a response; an empty one if there is no content.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The response is not a JSON object.
     """
     try:
         answer = json.loads(content or b"{}")
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError("--api-url", "is no Airflow: its answer is not JSON") from error
+        raise ConfigurationError("--api-url", "is not an Airflow: its response is not JSON") from error
     if not isinstance(answer, dict):
-        raise ConfigurationError("--api-url", "is no Airflow: its answer is not a JSON object")
+        raise ConfigurationError("--api-url", "is not an Airflow: its response is not a JSON object")
     return answer

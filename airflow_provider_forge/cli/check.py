@@ -1,10 +1,10 @@
-"""`check`: are both ends there, and may we use them?"""
+"""`check`: test both Connections."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
+from airflow_provider_forge.cli.context import forge_hook, otlp_hook
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 
 def run(options: Namespace, output: Output) -> int:
-    """Try both Connections; 1 where one of them does not work."""
+    """Test both Connections; return 1 if one of them does not work."""
     with output.busy("Asking Atlassian and the receiver…"):
         results = {
             options.forge_conn_id: forge_hook(options).test_connection(),

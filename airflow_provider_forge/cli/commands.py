@@ -1,4 +1,4 @@
-"""The commands and their options, as data: Airflow's command line and ours are both made of it."""
+"""The commands and their options, as data: both `airflow forge` and our own parser are built from it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple
 __all__ = ["COMMANDS", "EPILOG", "Command", "Option"]
 
 RETENTION_HOURS = 336
-"""Hours for which Atlassian keeps metrics: every gap expires within them."""
+"""Hours for which Atlassian keeps metrics, after which every gap has expired."""
 
 EPILOG = (
-    "Connections come from AIRFLOW_CONN_… variables, or from wherever this machine's Airflow has them. Exit"
-    " status: 0 all is well; 1 something is not as it should be (a failed check, a gap); 2 a wrong argument"
-    " or Connection; 3 Atlassian or the receiver has refused; 4 it failed for now, trying again may help;"
+    "Connections are read from AIRFLOW_CONN_… variables, or from this machine's Airflow. Exit status:"
+    " 0 success; 1 a problem was found (a failed check, a gap); 2 an invalid argument or Connection;"
+    " 3 Atlassian or the receiver refused the request; 4 a temporary failure, so try again;"
     " 70 an internal error."
 )
 
 
 class Option(NamedTuple):
-    """An option: what it is called, and the settings that argparse and Airflow's `Arg` share."""
+    """An option: its flags, and the settings that argparse and Airflow's `Arg` share."""
 
     flags: tuple[str, ...]
     settings: dict[str, Any]
 
 
 class Command(NamedTuple):
-    """A command: `run` of the module of its name is what it does."""
+    """A command, implemented by `run` in the module of the same name."""
 
     name: str
     help: str
@@ -35,7 +35,7 @@ class Command(NamedTuple):
 
 
 def _hours(text: str) -> float:
-    """Read hours above 0 and up to those for which a gap can be healed at all."""
+    """Parse a number of hours, above 0 and up to `RETENTION_HOURS`."""
     try:
         hours = float(text)
     except ValueError:
@@ -56,24 +56,24 @@ _FORGE = _option("--forge-conn-id", default="forge_default", help="Connection to
 _OTLP = _option("--otlp-conn-id", default="otlp_default", help="Connection to the receiver")
 _APP = _option("--app-id", help="the app's ARI or UUID; default: the Connection's")
 _SELECTION = (
-    _option("--environments", help="names, UUIDs or ARIs with commas between; default: the Connection's"),
-    _option("--metrics", help="labels with commas between; default: the Connection's"),
+    _option("--environments", help="comma-separated names, UUIDs or ARIs; default: the Connection's"),
+    _option("--metrics", help="comma-separated labels; default: the Connection's"),
 )
 _LEDGER = (
-    _option("--ledger-url", help="where the record of deliveries is; default: the OTLP Connection's"),
+    _option("--ledger-url", help="URL of the record of deliveries; default: the OTLP Connection's"),
     _option(
         "--api-url",
-        help="URL of Airflow, for the record in its asset state store; default: $AIRFLOW_API_URL. The token"
+        help="URL of Airflow, if the record is in its asset state store; default: $AIRFLOW_API_URL. The token"
         " is read from $AIRFLOW_API_TOKEN",
     ),
 )
 
 COMMANDS = (
-    Command("check", "Try both Connections, at the price of one call", (_FORGE, _OTLP, _APP, _JSON)),
-    Command("environments", "List the app's environments, at the price of one call", (_FORGE, _APP, _JSON)),
+    Command("check", "Test both Connections; makes one call", (_FORGE, _OTLP, _APP, _JSON)),
+    Command("environments", "List the app's environments; makes one call", (_FORGE, _APP, _JSON)),
     Command(
         "fetch",
-        "Fetch the metrics of one window and send them nowhere",
+        "Fetch the metrics of one window without sending them",
         (
             _option("--start", help="such as 2026-11-23T05:00:00Z; default: the last settled quarter hour"),
             _option("--end", help="at most 15 minutes later; default: 15 minutes later"),
@@ -83,7 +83,7 @@ COMMANDS = (
             _option(
                 "--cardinality",
                 action="store_true",
-                help="count series, and values by attribute: what a backend will charge for",
+                help="count the series, and the values of each attribute, that a backend would charge for",
             ),
             _JSON,
         ),
@@ -93,10 +93,14 @@ COMMANDS = (
         "Deliver an interval, as the operator with its default arguments would",
         (
             _option("--start", required=True, help="such as 2026-11-23T05:00:00Z"),
-            _option("--end", required=True, help="first moment after it; one call for each quarter hour"),
-            _option("--dry-run", action="store_true", help="show what would go out, and in which requests"),
+            _option("--end", required=True, help="end, exclusive; makes one call per quarter hour"),
+            _option(
+                "--dry-run",
+                action="store_true",
+                help="print the requests instead of sending them",
+            ),
             _option("--no-ledger", action="store_true", help="send all points and record nothing"),
-            _option("--resend", action="store_true", help="send again what is on record"),
+            _option("--resend", action="store_true", help="send points again even if they were delivered"),
             _FORGE,
             _OTLP,
             _APP,
@@ -115,7 +119,7 @@ COMMANDS = (
                 type=_hours,
                 default=48.0,
                 metavar="HOURS",
-                help="which gaps count as expiring soon; default: 48",
+                help="report gaps that expire within this time; default: 48",
             ),
             _FORGE,
             _OTLP,

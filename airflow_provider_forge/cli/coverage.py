@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
-from airflow_provider_forge.cli.ledgers import ledger_store
+from airflow_provider_forge.cli.context import forge_hook, ledger_store, otlp_hook
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatus, find_coverage
 from airflow_provider_forge.coverage.report import render, to_json
 from airflow_provider_forge.exceptions import ConfigurationError

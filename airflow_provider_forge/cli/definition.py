@@ -1,4 +1,4 @@
-"""The commands for Airflow's command line, which imports this whenever it is used: nothing else with it."""
+"""The commands for Airflow's command line, which imports this module at each start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["get_forge_cli_commands"]
 
 
 def get_forge_cli_commands() -> list[GroupCommand]:
-    """Return `airflow forge` with its commands; the entry `cli` of the metadata."""
+    """Return `airflow forge` with its commands: the entry `cli` of the provider's metadata."""
     return [
         GroupCommand(
             name="forge",

@@ -1,10 +1,10 @@
-"""`environments`: what the app's environments are called, and their ids."""
+"""`environments`: list the names and ids of the app's environments."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.cli.connections import forge_hook
+from airflow_provider_forge.cli.context import forge_hook
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -1,4 +1,4 @@
-"""Runs a command, and turns what went wrong into one line and an exit status."""
+"""Runs a command, and turns an error into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def execute(name: str, options: argparse.Namespace) -> int:
     """Run a command and return its exit status.
 
     Args:
-        name: The command's.
-        options: As its `Command` has them.
+        name: Name of the command.
+        options: Its parsed options.
     """
     output = Output(sys.stdout, sys.stderr)
-    # What Airflow likes to say on standard output would spoil what a program reads there.
+    # Airflow prints to standard output, which would corrupt JSON that a program reads there.
     with contextlib.redirect_stdout(sys.stderr):
         logging.getLogger("airflow_provider_forge").setLevel(logging.WARNING)
         try:
@@ -66,19 +66,21 @@ def _run(name: str, options: argparse.Namespace, output: Output) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - Python's own status would be the 1 of a gap
-        output.failure(type(error).__name__, _tell(error), as_json=options.json)
+        output.failure(type(error).__name__, _describe_bug(error), as_json=options.json)
         return INTERNAL_ERROR
     return status
 
 
-def _tell(error: Exception) -> str:
+def _describe_bug(error: Exception) -> str:
     """Describe an unexpected error in one line, with the last line of this package in its traceback."""
-    ours = str(Path(__file__).parent.parent)
-    places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
-    place = f"{Path(places[-1].filename).relative_to(ours)}:{places[-1].lineno}"
-    what, *_ = str(error).splitlines() or [""]
+    package = str(Path(__file__).parent.parent)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(package)
+    ]
+    place = f"{Path(frames[-1].filename).relative_to(package)}:{frames[-1].lineno}"
+    summary, *_ = str(error).splitlines() or [""]
     return (
-        f"{type(error).__name__} at {place}: {what}. This is a bug: if Airflow itself works"
+        f"{type(error).__name__} at {place}: {summary}. This is a bug: if Airflow itself works"
         f" (`airflow db check`), please report this line, with the version {__version__}"
     )
 

@@ -1,4 +1,4 @@
-"""What commands print: tables for people on a terminal, tabs between columns in a pipe, JSON on request."""
+"""Output of commands: tables on a terminal, tab-separated columns in a pipe, JSON on request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Output"]
 
 GAP = 2
-"""Columns of a terminal between those of a table."""
+"""Number of spaces between the columns of a table."""
 
 
 class PipeConsole(Console):
-    """A console that leaves a closed pipe to whoever uses it: rich's own ends the process with status 1."""
+    """A console that raises BrokenPipeError: rich's own console ends the process with status 1."""
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that is being handled."""
@@ -35,11 +35,11 @@ class Output:
     """Standard output and standard error of a command.
 
     Args:
-        file: Where results go.
-        errors: Where everything else goes.
+        file: Stream for results.
+        errors: Stream for everything else.
 
     Attributes:
-        result: What there is of a result for programs, should the command fail half-way.
+        result: Partial result in JSON, printed if the command fails half-way.
     """
 
     def __init__(self, file: TextIO, errors: TextIO) -> None:
@@ -49,11 +49,11 @@ class Output:
         self._errors = PipeConsole(file=errors, highlight=False, markup=False, emoji=False)
 
     def json(self, content: Any) -> None:
-        """Print a result for programs."""
+        """Print a result as JSON."""
         self.raw(_UNPRINTABLE.sub(_escape, json.dumps(content, indent=2, ensure_ascii=False)))
 
     def raw(self, text: str) -> None:
-        """Print a text as it is."""
+        """Print a text unchanged."""
         self._file.write(text + "\n")
         self._file.flush()
 
@@ -62,9 +62,9 @@ class Output:
         self._console.print(text if isinstance(text, Text) else visible(text), style=style, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print a table; numbers stand to the right.
+        """Print a table, with numbers aligned to the right.
 
-        A terminal that is too narrow for it gets a line for each cell, with the column's name.
+        On a terminal that is too narrow, print a line for each cell instead, with the column's name.
         """
         rows = [list(row) for row in rows]
         if not self._console.is_terminal:
@@ -77,7 +77,7 @@ class Output:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for index, name in enumerate(columns):
             numbers = all(isinstance(row[index], (int, float)) for row in rows)
-            # The first tells the rows apart.
+            # The first column identifies the row, so it is never wrapped.
             justify: Literal["left", "right"] = "right" if numbers else "left"
             table.add_column(name, justify=justify, overflow="fold", no_wrap=not index)
         for row in rows:
@@ -92,35 +92,35 @@ class Output:
             self.line()
 
     def failure(self, kind: str, message: str, *, as_json: bool) -> None:
-        """Print what ended the command."""
+        """Print the error that ended the command."""
         if as_json:
             self.json({**self.result, "error": {"kind": kind, "message": message}})
         self.problem(message)
 
     def problem(self, text: str) -> None:
-        """Print what went wrong."""
+        """Print a problem."""
         self._errors.print(printable(text), style="red", soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Print something for people beside the result."""
+        """Print a note for the user, beside the result."""
         self._errors.print(printable(text), style="yellow", soft_wrap=True)
 
-    def busy(self, what: str) -> AbstractContextManager[Any]:
-        """Show on a terminal that something takes its time."""
-        return self._errors.status(what)
+    def busy(self, text: str) -> AbstractContextManager[Any]:
+        """Show a progress message on a terminal."""
+        return self._errors.status(text)
 
 
 _UNPRINTABLE = re.compile(r"[^\n -~\u00a1-\u00ac\u00ae-\u02ff]")
 
 
 def _escape(letter: re.Match[str]) -> str:
-    """Return a letter of JSON as it is if it can be seen, else escaped."""
+    """Return a character of JSON unchanged if it is printable, else escaped."""
     found = letter.group()
     return found if found.isprintable() else json.dumps(found)[1:-1]
 
 
 def _narrowest(rows: Iterable[Sequence[Any]]) -> int:
-    """Return the columns of a terminal that a table needs whose first cells are not broken, nor words."""
+    """Return the minimum width of a table whose first column and whose words are not wrapped."""
     columns = [[_cell(value) for value in column] for column in zip(*rows, strict=True)]
     words = [columns[0], *([word for cell in column for word in cell.split()] for column in columns[1:])]
     return sum(max(map(len, column)) for column in words) + GAP * (len(columns) - 1)

@@ -1,19 +1,20 @@
-"""`send`: deliver an interval by hand, or show what that would send."""
+"""`send`: deliver an interval by hand, or with `--dry-run` print the requests that it would send."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
-from airflow_provider_forge.cli.dry_run import DryClient
-from airflow_provider_forge.cli.ledgers import ledger_store
+from airflow_provider_forge.cli.context import forge_hook, ledger_store, otlp_hook
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.otlp.client import OtlpClient
+from airflow_provider_forge.otlp.replies import Reply
 from airflow_provider_forge.utils.ledger import account_of, open_ledger
 from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time, parse_time
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
     from airflow_provider_forge.hooks.otlp import OtlpHook
-    from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.otlp.endpoint import Endpoint
+    from airflow_provider_forge.otlp.requests import ExportRequest
 
 __all__ = ["run"]
 
@@ -32,8 +34,61 @@ COLUMNS = ("WINDOW", "POINTS", "SENT", "UNCHANGED", "CHANGED", "AMBIGUOUS", "REJ
 _FIELDS = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A request that would have been sent.
+
+    Attributes:
+        points: Number of data points in it.
+        metrics: Names of the metrics in it.
+        bytes: Its size before compression.
+        bytes_sent: Its size after compression.
+        start: Earliest timestamp of a point, in nanoseconds since the epoch.
+        end: Latest timestamp of a point, in nanoseconds since the epoch.
+    """
+
+    points: int
+    metrics: tuple[str, ...]
+    bytes: int
+    bytes_sent: int
+    start: int
+    end: int
+
+
+class DryClient(OtlpClient):
+    """A client that accepts each request within the endpoint's limits, and sends nothing.
+
+    Attributes:
+        batches: The requests that would have been sent, in order.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
+        self.batches: list[Batch] = []
+        self._sizes: list[int] = []
+
+    def export(self, export: ExportRequest, *, seconds: float | None = None) -> str | None:
+        """Record a request; raise as `OtlpClient.export` does if it exceeds the endpoint's limits."""
+        said = super().export(export, seconds=seconds)
+        self.batches.append(
+            Batch(
+                export.points,
+                export.metrics,
+                len(export.body),
+                self._sizes[-1],
+                export.start,
+                export.end,
+            )
+        )
+        return said
+
+    def _post(self, body: bytes, headers: dict[str, str], seconds: float) -> Reply:  # noqa: ARG002 - as called
+        self._sizes.append(len(body))
+        return Reply(200)
+
+
 def run(options: Namespace, output: Output) -> int:
-    """Deliver the interval's windows, oldest first; 1 where points were rejected or left out."""
+    """Deliver the interval's windows, oldest first; return 1 if points were rejected or left out."""
     interval = Window(parse_time("--start", options.start), parse_time("--end", options.end))
     now = dt.datetime.now(dt.timezone.utc)
     _check_settled(interval, now)
@@ -60,7 +115,7 @@ def run(options: Namespace, output: Output) -> int:
 
 
 def _check_settled(interval: Window, now: dt.datetime) -> None:
-    """Refuse what is not over: it would be on record as delivered, and what comes later never asked for."""
+    """Check that the interval has settled: otherwise its late data would never be fetched."""
     if interval.end + SETTLE_DELAY > now:
         raise ConfigurationError(
             "--end",
@@ -125,4 +180,4 @@ def _print(output: Output, done: list[dict[str, Any]], *, dry_run: bool) -> None
             for batch in window["requests"]
         ]
         output.table(("REQUEST OF", "POINTS", "BYTES", "AS SENT", "METRICS"), rows)
-        output.note("Nothing was sent and nothing recorded: this is what would go out.")
+        output.note("Nothing was sent or recorded: this was a dry run.")

@@ -11,20 +11,28 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.connection_forms import FORGE
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
+from airflow_provider_forge.gateway.budget import Priority
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, parse_app_id, parse_list, parse_metrics
 from airflow_provider_forge.http import check_cleartext, check_url
-from airflow_provider_forge.utils.connections import Extras, find_connection, host_of, secret_of
-from airflow_provider_forge.utils.masking import mask_secret
-from airflow_provider_forge.utils.shared import find_redis, named_connection, shared_directory
+from airflow_provider_forge.utils.connections import (
+    Extras,
+    find_connection,
+    find_redis,
+    host_of,
+    mask_secret,
+    named_connection,
+    secret_of,
+    shared_directory,
+)
 from airflow_provider_forge.utils.variables import VariableStateStore
+from airflow_provider_forge.windows import Window, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_forge.gateway.budget import Priority
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
     from airflow_provider_forge.gateway.environments import EnvironmentDirectory, LayeredStateStore
-    from airflow_provider_forge.gateway.permissions import Permissions
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
 
 __all__ = ["ForgeMetricsHook"]
@@ -35,7 +43,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class ForgeMetricsHook(BaseHook):
-    """Fetches the metrics of Forge apps, within Atlassian's limit of calls.
+    """Fetches the metrics of Forge apps, within Atlassian's rate limit.
 
     Connection, of type `forge`:
 
@@ -53,16 +61,16 @@ class ForgeMetricsHook(BaseHook):
                          ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis)
     ==================== ==============================================================================
 
-    All processes share the limit of an account: those of one machine through a file in the directory for
-    temporary files (`TMPDIR`), those of several through a Redis. Environment ids that were looked up are
-    remembered in an Airflow Variable for each app, ``forge_environments_<app>_<gateway>``, and beside the
+    All processes share the rate limit of an account: on one machine through a file in the directory for
+    temporary files (`TMPDIR`), on several machines through Redis. The names and ids of environments are
+    cached in an Airflow Variable for each app, ``forge_environments_<app>_<gateway>``, and beside the rate
     limit, for callers that cannot write the Variable.
 
     Args:
         forge_conn_id: Id of the Connection.
         app_id: ARI or UUID of the app; default is the Connection's.
-        patience: Seconds for which `fetch` waits before it has a place at the rate limit, for which it then
-            sleeps for a minute at most; None for any time.
+        patience: Maximum time in seconds for which `fetch` waits for a reservation in the rate limit. It then
+            sleeps at most a minute until its slot. None for no maximum.
     """
 
     conn_name_attr = "forge_conn_id"
@@ -72,12 +80,12 @@ class ForgeMetricsHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's own fields, to Airflow before 3.2."""
+        """Return the extra fields of the form, for Airflow before 3.2."""
         return FORGE.widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return what becomes of Airflow's fields in the form, to Airflow before 3.2."""
+        """Return the labels and placeholders of the form, for Airflow before 3.2."""
         return FORGE.ui_field_behaviour("_")
 
     def __init__(
@@ -102,87 +110,99 @@ class ForgeMetricsHook(BaseHook):
         environments: str | Sequence[str] | None = None,
         metrics: str | Sequence[str] | None = None,
     ) -> AppMetrics:
-        """Fetch the metrics of one window, in one call; waits for its place at the rate limit.
+        """Fetch the metrics of one window, in one call, after waiting for the rate limit.
 
         Args:
-            start: First moment of the window; aware, or ISO 8601 text with an offset.
-            end: First moment after it; at most 15 minutes later.
+            start: Start of the window, inclusive; aware, or ISO 8601 text with a UTC offset.
+            end: End of the window, exclusive; at most 15 minutes after the start.
             environments: Names, UUIDs or ARIs; default is the Connection's.
             metrics: Metric labels; default is the Connection's.
 
         Returns:
-            The gateway's OTLP/JSON as it came, with what was asked for and the request id. `waited` includes
-            what looking environments up has waited.
+            The gateway's OTLP/JSON, unchanged, with the selection and the request id. `waited` includes the
+            waits of looking up environments.
 
         Raises:
             ConfigurationError: An argument or a Connection field is wrong; no metrics call is made.
             WindowExpired: The window begins more than 14 days ago; no call is made.
             CredentialsRefused: The email or the token is wrong, or the token has expired.
             AccessForbidden: The account may not read this app's metrics.
-            QueryRefused: The gateway refused what was asked for.
-            RateLimited: The account's calls are taken for longer than `patience`, or the gateway still
-                counts too many; `retry_after` says when to come back.
-            RateLimitUnavailable: The Redis that shares the limit does not answer.
+            QueryRefused: The gateway refused the query.
+            RateLimited: All calls of the account are reserved for longer than `patience`, or the gateway
+                still counts too many calls; `retry_after` is the time to wait.
+            RateLimitUnavailable: The Redis that stores the rate limit does not answer.
             GatewayUnavailable: The gateway failed or did not answer.
-            BrokenAnswer: The answer is not what was asked for.
+            BrokenAnswer: The gateway's response is malformed.
         """
-        from airflow_provider_forge.gateway.budget import Priority
-        from airflow_provider_forge.windows import Window, parse_time
-
         window = Window(parse_time("start", start), parse_time("end", end))
         wanted, labels = self.selection(environments, metrics)
         client = self.get_conn()
         app_id = self.app_id
         waited_before = client.usage.waited
-        # Before environments are looked up for it, which costs a call.
+        # Before looking up environments, which costs a call.
         client.check(window)
         live = window.is_live(dt.datetime.now(dt.timezone.utc))
         priority = Priority.LIVE if live else Priority.BACKFILL
         found = self._directory(priority).find(wanted)
         answer = client.app_metrics(app_id, window, found, labels, priority=priority)
-        # Looking environments up has its places at the rate limit, too.
+        # Looking up environments waits for the rate limit, too.
         return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
 
-    def find_permissions(self) -> Permissions:
-        """Find out what the account may do with the app, in one call.
-
-        Raises:
-            ConfigurationError: A field of the Connection is missing or wrong, or names no environment.
-            CredentialsRefused: The email or the token is wrong, or the token has expired.
-            AccessForbidden: The account sees no such app.
-            ForgeError: The gateway cannot be reached or reports another failure.
-        """
-        from airflow_provider_forge.gateway.permissions import find_permissions
-        from airflow_provider_forge.gateway.queries import parse_uuid
-        from airflow_provider_forge.windows import MINUTE, Window
-
-        wanted, labels = self.selection()
-        ids = [uuid for name in wanted if (uuid := parse_uuid(name.rpartition("/")[2]))]
-        window = Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
-        access = find_permissions(self.get_conn(), self.app_id, window, ids, labels)
-        if access.all_environments:
-            access.check_names(self.app_id, wanted)
-        return access
-
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether it works and what was found out in one call, for the form's Test button."""
-        from airflow_provider_forge.utils.connection_test import check_gateway
+        """Return whether the Connection works, and a message: the form's Test button. Makes one call."""
+        from airflow_provider_forge.utils.connection_test import (
+            check_credentials,
+            check_gateway,
+            describe_problem,
+        )
 
-        return check_gateway(self)
+        try:
+            if not self._raw_app_id():
+                return check_credentials(self.get_conn())
+            environments, metrics = self.selection()
+            return check_gateway(self.get_conn(), self.app_id, environments, metrics)
+        except ForgeError as error:
+            return False, describe_problem(error, self.forge_conn_id)
 
     def get_conn(self) -> GatewayClient:
-        """Return the client of the Connection's account.
+        """Return the client of the Connection's account, made by the first call.
 
         Raises:
             ConfigurationError: A field of the Connection is missing or wrong.
         """
-        if self._client is None:
-            self._client = self._make_client()
-        return self._client
+        from airflow_provider_forge.gateway.client import GatewayClient
+        from airflow_provider_forge.gateway.ratelimit import RateLimiter
+
+        if self._client is not None:
+            return self._client
+        connection = self._conn()
+        extras = Extras(connection)
+        email, token, url = connection.login, secret_of(connection), self._url()
+        if not email:
+            extras.fail("login", "is missing: give the email of the Atlassian account that owns the app")
+        if not token:
+            extras.fail(
+                "password", "is missing: make an API token at https://id.atlassian.com/manage/api-tokens"
+            )
+        if token != token.strip():
+            extras.fail("password", "has white space around it: paste the API token without it")
+        check_cleartext(extras.label("host"), url, allowed=extras.flag("allow_cleartext"))
+        self._client = client = GatewayClient(
+            url,
+            email,
+            token,
+            limiter=RateLimiter(self._limit_store(email, extras)),
+            patience=self._patience,
+            timeout=extras.number("timeout", 60),
+        )
+        # Airflow masks the password, but not its encoding for HTTP Basic.
+        for secret in client.secrets:
+            mask_secret(secret)
+        return client
 
     @property
     def usage(self) -> Usage:
-        """What this hook has taken of the account's budget of calls."""
+        """This hook's usage of the rate limit: its calls and waits."""
         from airflow_provider_forge.gateway.ratelimit import Usage
 
         return Usage() if self._client is None else self._client.usage
@@ -192,11 +212,9 @@ class ForgeMetricsHook(BaseHook):
         """UUID of the app.
 
         Raises:
-            ConfigurationError: It is missing or malformed.
+            ConfigurationError: The app's id is missing or malformed.
         """
-        from airflow_provider_forge.gateway.queries import parse_app_id
-
-        app_id = self._named_app()
+        app_id = self._raw_app_id()
         if not app_id:
             raise ConfigurationError(
                 "app_id",
@@ -205,44 +223,37 @@ class ForgeMetricsHook(BaseHook):
         return parse_app_id(app_id)
 
     @property
-    def names_app(self) -> bool:
-        """Whether there is an app, in an argument or in the Connection."""
-        return bool(self._named_app())
-
-    @property
     def service_name(self) -> str | None:
-        """What the Connection says the app is to be called as `service.name`; None where it says nothing."""
+        """The Connection's `service_name`; None if it is not set."""
         return Extras(self._conn()).text("service_name")
 
     @property
     def token_expires_on(self) -> dt.date | None:
-        """The last day of the API token, as the Connection has it; None where it says nothing.
+        """Last day of the API token, from the Connection; None if it is not set.
 
         Raises:
-            ConfigurationError: It is no date.
+            ConfigurationError: The field is not a date.
         """
         extras = Extras(self._conn())
         text = extras.text("token_expires_on")
         try:
             return dt.date.fromisoformat(text) if text else None
         except ValueError:
-            # Someone may have taken the field for the token's own.
-            extras.refuse("token_expires_on", "is not a date; give one such as 2027-01-31")
+            # The value is not shown: someone may have put the token itself here.
+            extras.fail("token_expires_on", "is not a date; give one such as 2027-01-31")
 
     def selection(
         self,
         environments: str | Sequence[str] | None = None,
         metrics: str | Sequence[str] | None = None,
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the environments and the metrics meant: those given, else the Connection's.
+        """Return the environments and metrics: the arguments, or else the Connection's.
 
         Raises:
-            ConfigurationError: One of them is malformed or empty.
+            ConfigurationError: An argument or field is malformed or empty.
         """
-        from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, parse_list, parse_metrics
-
         extras = Extras(self._conn())
-        # An empty text is what an unset template leaves; an empty list is a mistake.
+        # A template of an unset value renders an empty text; an empty list is a mistake.
         if metrics is None or metrics == "":
             metrics = extras.get("metrics", DEFAULT_METRICS)
         if environments is None or environments == "":
@@ -252,17 +263,17 @@ class ForgeMetricsHook(BaseHook):
 
     @property
     def redis_url(self) -> str | None:
-        """The Redis that several machines share, with its password; None where they share nothing.
+        """URL of the Redis with the rate limit, including its password; None if the rate limit is in a file.
 
         Raises:
-            ConfigurationError: The extra is malformed, or names a Connection that is not there.
+            ConfigurationError: The extra is malformed, or its Connection does not exist.
         """
         extras = Extras(self._conn())
         return find_redis(extras, extras.text("rate_limit_store", "file") or "file")
 
     @property
     def redis_conn_id(self) -> str | None:
-        """Id of the Connection that has that Redis; None where none is named.
+        """Id of the Connection of that Redis; None if the extra does not name one.
 
         Raises:
             ConfigurationError: The extra is malformed.
@@ -276,37 +287,8 @@ class ForgeMetricsHook(BaseHook):
             )
         return self._connection
 
-    def _named_app(self) -> str | None:
+    def _raw_app_id(self) -> str | None:
         return self._app_id or Extras(self._conn()).text("app_id")
-
-    def _make_client(self) -> GatewayClient:
-        from airflow_provider_forge.gateway.client import GatewayClient
-        from airflow_provider_forge.gateway.ratelimit import RateLimiter
-
-        connection = self._conn()
-        extras = Extras(connection)
-        email, token, url = connection.login, secret_of(connection), self._url()
-        if not email:
-            extras.refuse("login", "is missing: give the email of the Atlassian account that owns the app")
-        if not token:
-            extras.refuse(
-                "password", "is missing: make an API token at https://id.atlassian.com/manage/api-tokens"
-            )
-        if token != token.strip():
-            extras.refuse("password", "has white space at its ends: paste the API token without")
-        check_cleartext(extras.label("host"), url, allowed=extras.flag("allow_cleartext"))
-        client = GatewayClient(
-            url,
-            email,
-            token,
-            limiter=RateLimiter(self._limit_store(email, extras)),
-            patience=self._patience,
-            timeout=extras.number("timeout", 60),
-        )
-        # Airflow masks the password itself, but not what HTTP Basic makes of it.
-        for secret in client.secrets:
-            mask_secret(secret)
-        return client
 
     def _limit_store(self, email: str, extras: Extras) -> LimitStore:
         from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
@@ -324,10 +306,10 @@ class ForgeMetricsHook(BaseHook):
         return url
 
     def _gateway(self) -> str:
-        """Return the gateway's host, with an unusual port: the same however the URL is written."""
+        """Return the gateway's host, and its port if it is not the default: equal for equivalent URLs."""
         parts = urllib.parse.urlsplit(self._url())
-        usual = parts.port in (None, _PORTS[parts.scheme])
-        return str(parts.hostname) if usual else f"{parts.hostname}:{parts.port}"
+        is_default = parts.port in (None, _PORTS[parts.scheme])
+        return str(parts.hostname) if is_default else f"{parts.hostname}:{parts.port}"
 
     def _directory(self, priority: Priority) -> EnvironmentDirectory:
         from airflow_provider_forge.gateway.environments import EnvironmentDirectory, LayeredStateStore

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.connection_forms import OTLP
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
 from airflow_provider_forge.http import check_cleartext, is_credential
 from airflow_provider_forge.utils.connections import (
     Extras,
     find_connection,
     host_of,
+    mask_secret,
     qualify_errors,
     secret_of,
 )
-from airflow_provider_forge.utils.masking import mask_secret
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -35,10 +35,10 @@ _OWN_SETTINGS = {
     "tenant",
     "ledger_url",
 }
-"""What this provider does with the endpoint, wherever the endpoint comes from."""
+"""Extras that also apply to an endpoint from the standard variables."""
 
 _URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
-# Whatever is between the colon and the last @: a secret may hold slashes.
+# Up to the last @: a secret may contain slashes.
 _PASSWORD_IN_URL = re.compile("://[^/@]*:.*@")
 
 
@@ -48,9 +48,9 @@ class OtlpHook(BaseHook):
     Connection, of type `otlp`:
 
     ==================== ==============================================================================
-    host                 base URL, to which `/v1/metrics` is added, or a full metrics URL; without one, the
-                         standard `OTEL_EXPORTER_OTLP_*` variables say everything but this provider's own
-                         settings: the last six extras
+    host                 base URL, to which `/v1/metrics` is added, or a full metrics URL; if empty, the
+                         standard `OTEL_EXPORTER_OTLP_*` variables replace all fields but this provider's
+                         own settings: the last six extras
     password             secret, sent as ``Authorization: Bearer …`` or in the header `auth_header`
     extra                ``auth_header``, ``headers`` (object), ``protocol`` (``http/protobuf`` or
                          ``http/json``), ``compression`` (``gzip`` or ``none``), ``timeout`` (seconds, 30),
@@ -71,12 +71,12 @@ class OtlpHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's own fields, to Airflow before 3.2."""
+        """Return the extra fields of the form, for Airflow before 3.2."""
         return OTLP.widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return what becomes of Airflow's fields in the form, to Airflow before 3.2."""
+        """Return the labels and placeholders of the form, for Airflow before 3.2."""
         return OTLP.ui_field_behaviour("_")
 
     def __init__(self, otlp_conn_id: str = default_conn_name) -> None:
@@ -84,7 +84,7 @@ class OtlpHook(BaseHook):
         self.otlp_conn_id = otlp_conn_id
 
     def get_conn(self) -> OtlpClient:
-        """Return a client, to be closed by who asked for it.
+        """Return a new client, which the caller closes.
 
         Raises:
             ConfigurationError: A field of the Connection is missing or wrong.
@@ -96,13 +96,23 @@ class OtlpHook(BaseHook):
             return OtlpClient(endpoint)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the receiver takes a request, and what it says, for the form's Test button."""
-        from airflow_provider_forge.utils.connection_test import check_receiver
+        """Return whether the Connection works, and a message: the form's Test button.
 
-        return check_receiver(self)
+        Also opens the file system of `ledger_url`, as far as Airflow can without reading from it.
+        """
+        from airflow_provider_forge.utils.connection_test import check_receiver, describe_problem
+        from airflow_provider_forge.utils.ledger import open_storage
+
+        try:
+            if url := self.ledger_url:
+                open_storage(url)
+            with self.get_conn() as client:
+                return check_receiver(client)
+        except ForgeError as error:
+            return False, describe_problem(error, self.otlp_conn_id)
 
     def endpoint(self) -> Endpoint:
-        """Return where the Connection points to.
+        """Return the endpoint that the Connection describes.
 
         Raises:
             ConfigurationError: A field of the Connection is missing or wrong.
@@ -117,8 +127,8 @@ class OtlpHook(BaseHook):
             if not host and (unread := _unread(secret, extras)):
                 raise ConfigurationError(
                     "host",
-                    f"is missing beside {', '.join(unread)}; without a host, the variables"
-                    " OTEL_EXPORTER_OTLP_* say everything about the receiver, and these are to be empty",
+                    f"is missing beside {', '.join(unread)}; without a host, the receiver is described by the"
+                    " variables OTEL_EXPORTER_OTLP_* only, and these fields must be empty",
                 )
             endpoint = self._endpoint(host, secret, extras) if host else endpoint_from_environ(os.environ)
             endpoint = self._with_own_settings(endpoint, extras)
@@ -126,25 +136,25 @@ class OtlpHook(BaseHook):
                 field = "host" if host else "OTEL_EXPORTER_OTLP_ENDPOINT"
                 check_cleartext(field, endpoint.url, allowed=extras.flag("allow_cleartext"))
         for name, value in endpoint.headers.items():
-            # Not all of them: to mask "production" would make every log unreadable.
+            # Only credentials: masking a value such as "production" would make every log unreadable.
             if is_credential(name):
                 mask_secret(value)
-                # Receivers like to repeat a token, but not the scheme before it.
+                # Receivers may quote the token without the scheme before it.
                 mask_secret(value.partition(" ")[2] or value)
         return endpoint
 
     @property
     def ledger_url(self) -> str | None:
-        """Where the record of deliveries is kept, as a URL of fsspec's; None where the Connection says none.
+        """URL of the record of deliveries, for fsspec; None if the Connection has none.
 
         Raises:
-            ConfigurationError: It is no such URL, or carries a password.
+            ConfigurationError: The extra is not a URL, or contains a password.
         """
         connection = find_connection(type(self), self.conn_name_attr, self.otlp_conn_id, self.hook_name)
         extras = Extras(connection)
         url = extras.text("ledger_url")
         if url and (problem := problem_of_ledger_url(url)):
-            extras.refuse("ledger_url", problem)
+            extras.fail("ledger_url", problem)
         return url
 
     def _with_own_settings(self, endpoint: Endpoint, extras: Extras) -> Endpoint:
@@ -186,7 +196,7 @@ class OtlpHook(BaseHook):
     def _headers(self, secret: str | None, extras: Extras) -> dict[str, str]:
         headers = extras.object("headers")
         if not all(isinstance(value, str) for value in headers.values()):
-            extras.refuse("headers", "is not an object of names and texts")
+            extras.fail("headers", "is not an object of names and texts")
         own = extras.text("auth_header")
         if not secret:
             return dict(headers)
@@ -195,16 +205,16 @@ class OtlpHook(BaseHook):
 
 
 def problem_of_ledger_url(url: str) -> str | None:
-    """Return what is wrong with a URL for the record of deliveries; None where nothing is."""
+    """Return the problem with a URL of the record of deliveries; None if it is valid."""
     if _PASSWORD_IN_URL.search(url):
-        return "carries a password; put it into a Connection and name that: s3://conn_id@bucket/path"
+        return "contains a password; put it into a Connection, and name that: s3://conn_id@bucket/path"
     if not _URL.match(url):
-        # What is no URL may still hold a password.
+        # It may still contain a password.
         shown = "" if "@" in url else f"{url!r} "
         return f"{shown}is not a URL; give one such as s3://conn_id@bucket/path"
     return None
 
 
 def _unread(password: str | None, extras: Extras) -> list[str]:
-    """Return the names of the set fields that say something about the receiver."""
+    """Return the names of the fields that are set but not used without a host."""
     return ["password"] * bool(password) + sorted(extras.names() - _OWN_SETTINGS)

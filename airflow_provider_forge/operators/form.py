@@ -1,6 +1,6 @@
-"""The trigger form: what a run by hand may say, and what the task makes of it.
+"""The trigger form: the params of a manual run, and the operator's arguments that they become.
 
-Airflow shows the fields and checks next to nothing of what is in them, so the task does.
+Airflow hardly validates the form's values, so the task does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIELDS = ("from", "to", "environments", "metrics", "resend")
 
 
 def trigger_form() -> dict[str, Param]:
-    """Return the `params` of a DAG whose runs by hand can say what to deliver."""
+    """Return the `params` with which a manual run of a DAG can choose the interval and the selection."""
 
     def field(title: str, description: str, **schema: Any) -> Param:
         return Param(None, title=title, description=description, type=["null", "string"], **schema)
@@ -34,50 +34,55 @@ def trigger_form() -> dict[str, Param]:
     return {
         "from": field(
             "From",
-            # The dialog of a backfill shows this form, too, below a From and To of its own.
-            "First moment to deliver, for a single run; a backfill has its Date Range instead. Empty: the"
-            " interval of the run, or the last settled quarter hour.",
+            # The dialog of a backfill shows this form, too, below its own From and To.
+            "Start of the interval, inclusive, for a single run; a backfill uses its Date Range instead. If"
+            " empty: the run's own interval, or the last settled quarter hour.",
             format="date-time",
         ),
         "to": field(
             "To",
-            "First moment after it. One call for each quarter hour between.",
+            "End of the interval, exclusive. Makes one call per quarter hour.",
             format="date-time",
         ),
         "environments": field(
-            "Environments", "Names with commas between. Empty: those of the task or of its Connection."
+            "Environments", "Comma-separated names. If empty: those of the task or of its Connection."
         ),
-        "metrics": field("Metrics", "Labels with commas between. Empty: as for the environments."),
+        "metrics": field(
+            "Metrics", "Comma-separated labels. If empty: those of the task or of its Connection."
+        ),
         "resend": Param(
             False,
             title="Resend",
-            description="Send again what was delivered already.",
-            # Without null Airflow marks the switch as one that must be set.
+            description="Send points again even if they were delivered.",
+            # Without null, Airflow marks the switch as required.
             type=["null", "boolean"],
         ),
     }
 
 
 def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool = False) -> dict[str, Any]:
-    """Return the operator's arguments that the form has values for.
+    """Return the operator's arguments for which the form has values.
 
     Args:
-        params: The run's. Each field of `trigger_form` that is among them counts, whichever others are not:
-            a DAG without the form may be given `from` and `to` by whoever starts its run.
-        now: The present, aware.
-        in_backfill: The run is one of a backfill. All of these have the same form, so its times are left
-            out: each would deliver the whole range, and none its own interval.
+        params: Params of the run. They need not have all fields of `trigger_form`: a run of a DAG without the
+            form may be started with `from` and `to`.
+        now: Current time, aware.
+        in_backfill: Whether the run belongs to a backfill. All runs of a backfill have the same form, so its
+            times are ignored: otherwise each run would deliver the whole range instead of its own interval.
 
     Raises:
-        ConfigurationError: A field's value is of no use; the error names the field.
+        ConfigurationError: The value of a field is invalid; the error names the field.
     """
     for name in params.keys() - set(_FIELDS):
-        # What the form shows as its label; ignored, the run would deliver something else and be green.
+        # A label instead of a name. If it were ignored, the run would succeed with another selection.
         if name.lower() in _FIELDS:
             raise ConfigurationError(name, f"is written {name.lower()}")
     values = {name: params[name] for name in _FIELDS if params.get(name) not in (None, "")}
     if in_backfill and values.keys() & {"from", "to"}:
-        log.warning("The form's from and to are for single runs: in a backfill each has its own interval")
+        log.warning(
+            "The form's from and to are for single runs, so they are ignored: each run of a backfill has its"
+            " own interval"
+        )
         values = {name: value for name, value in values.items() if name not in ("from", "to")}
     found = _interval(values, now)
     for name in ("environments", "metrics"):
@@ -87,37 +92,36 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
             found[name] = values[name]
     if not isinstance(values.get("resend", False), bool):
         raise ConfigurationError("resend", f"{values['resend']!r} is neither true nor false")
-    # Off is what the form has when nobody touches it, so it takes nothing back.
+    # False is the form's default, so it does not override the task's argument.
     return {**found, "resend": True} if values.get("resend") else found
 
 
 def check_conf_is_taken(
     run_conf: Mapping[str, Any], params: Mapping[str, Any], *, in_backfill: bool = False
 ) -> None:
-    """Refuse what a run was started with where Airflow has left it out of the params.
+    """Check that Airflow has merged the run's conf into its params.
 
     Args:
-        run_conf: What the form, a command or another DAG has started the run with.
-        params: The run's. Airflow puts `run_conf` into them unless it is told not to.
-        in_backfill: As for `read_form`, which leaves the times out.
+        run_conf: Conf of the run, from the form, a command or another DAG.
+        params: Params of the run, into which Airflow merges `run_conf` unless it is configured not to.
+        in_backfill: As for `read_form`, which ignores the times.
 
     Raises:
-        ConfigurationError: A field's value is not the one in the params: the run would deliver something else
-            and be green.
+        ConfigurationError: A value is not in the params: the run would succeed with another selection.
     """
     if conf.getboolean("core", "dag_run_conf_overrides_params", fallback=True):
         return
     names = [name for name in _FIELDS if not (in_backfill and name in ("from", "to"))]
-    lost = [
+    ignored = [
         name
         for name, value in run_conf.items()
         if name.lower() in names and value and value != params.get(name)
     ]
-    if lost:
+    if ignored:
         raise ConfigurationError(
             "[core] dag_run_conf_overrides_params",
-            f"is False, so Airflow has left out what this run was started with ({', '.join(lost)}). Set it to"
-            " True, or give the task these as arguments: from as interval_start, and to as interval_end",
+            f"is False, so Airflow ignores the conf of this run ({', '.join(ignored)}). Set it to True, or"
+            " pass the values to the task as arguments: from as interval_start, and to as interval_end",
         )
 
 

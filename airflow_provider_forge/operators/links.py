@@ -1,4 +1,4 @@
-"""Links beside a task's log."""
+"""Links that Airflow shows beside a task's log."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CONSOLE = "https://developer.atlassian.com/console/myapps/"
 
 
 class DeveloperConsoleLink(BaseOperatorLink):
-    """To the app in Atlassian's developer console, metrics in its menu; there once the task has ended."""
+    """Link to the app in Atlassian's developer console, available once the task has ended."""
 
     name = "Atlassian developer console"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the URL; that of all apps where the task has found none, or no Connection."""
+        """Return the URL of the app, or of the list of apps if the Connection or its app is missing."""
         conn_id, app_id = getattr(operator, "forge_conn_id", ""), getattr(operator, "app_id", None)
         try:
             return f"{CONSOLE}{ForgeMetricsHook(conn_id, app_id=app_id or None).app_id}/overview"

@@ -1,6 +1,6 @@
-"""What the Test buttons of the Connections' forms do and say: what works, or what to do about what doesn't.
+"""Checks behind the Test buttons of the Connection forms and behind `airflow forge check`.
 
-A Connection on trial has an id that Airflow made up for it, so no message names it.
+Airflow tests a Connection under a made-up id, so no message names it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
+
+import httpx
 
 from airflow_provider_forge.exceptions import (
     AccessForbidden,
@@ -18,115 +20,131 @@ from airflow_provider_forge.exceptions import (
     ReceiverUnavailable,
 )
 from airflow_provider_forge.gateway.permissions import NO_ENVIRONMENT, find_permissions
-from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, parse_uuid
 from airflow_provider_forge.http import explain_transport_error, is_tls_failure
 from airflow_provider_forge.proxies import find_proxy, proxy_status
-from airflow_provider_forge.utils.ledger import open_storage
 from airflow_provider_forge.windows import MINUTE, Window
 
 if TYPE_CHECKING:
-    import httpx
+    from collections.abc import Sequence
 
+    from airflow_provider_forge.gateway.client import GatewayClient
     from airflow_provider_forge.gateway.permissions import Permissions
-    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
-    from airflow_provider_forge.hooks.otlp import OtlpHook
-    from airflow_provider_forge.otlp.client import ProbeResult
+    from airflow_provider_forge.otlp.client import OtlpClient, ProbeResult
 
-__all__ = ["check_gateway", "check_receiver", "describe_permissions", "describe_probe", "describe_problem"]
-
-_BAD_REQUEST = 400
-
-
-def check_gateway(hook: ForgeMetricsHook) -> tuple[bool, str]:
-    """Return whether the account may export the app's metrics, and what was found out, in one call."""
-    try:
-        if not hook.names_app:
-            return True, _check_credentials(hook)
-        access = hook.find_permissions()
-    except ForgeError as error:
-        return False, describe_problem(error, hook.forge_conn_id)
-    return access.may_read_metrics is True, describe_permissions(access)
+__all__ = [
+    "check_credentials",
+    "check_gateway",
+    "check_receiver",
+    "describe_permissions",
+    "describe_probe",
+    "describe_problem",
+]
 
 
-def check_receiver(hook: OtlpHook) -> tuple[bool, str]:
-    """Return whether the receiver takes a request without points, and what it says.
+def check_gateway(
+    client: GatewayClient, app_id: str, environments: Sequence[str], metrics: Sequence[str]
+) -> tuple[bool, str]:
+    """Return whether the account may export the app's metrics, and a message. Makes one call.
 
-    The record's file system must be there too, as far as Airflow can make it without reading from it.
+    Args:
+        client: Client of the account.
+        app_id: UUID of the app.
+        environments: Names, UUIDs or ARIs of environments.
+        metrics: Metric labels.
+
+    Raises:
+        ConfigurationError: The app has no environment of that name.
+        CredentialsRefused: The email or the token is wrong, or the token has expired.
+        AccessForbidden: The account cannot see the app.
+        ForgeError: The gateway cannot be reached, or reports another failure.
     """
-    try:
-        if url := hook.ledger_url:
-            open_storage(url)
-        with hook.get_conn() as client:
-            return True, describe_probe(client.probe())
-    except ForgeError as error:
-        return False, describe_problem(error, hook.otlp_conn_id)
+    ids = [uuid for name in environments if (uuid := parse_uuid(name.rpartition("/")[2]))]
+    permissions = find_permissions(client, app_id, _shortest_window(), ids, metrics)
+    if permissions.all_environments:
+        permissions.check_names(app_id, environments)
+    return permissions.may_read_metrics is True, describe_permissions(permissions)
 
 
-def describe_permissions(access: Permissions) -> str:
-    """Return in words what an account may do."""
-    names = ", ".join(environment.name or environment.id for environment in access.environments) or "none"
-    more = "" if access.all_environments else " and more"
-    found = f"Atlassian takes the credentials. The app is {access.app_name}; environments: {names}{more}."
-    if access.may_read_metrics:
-        return f"{found} The account may read its metrics."
-    if access.may_read_metrics is None:
-        return f"{found} Whether the account may read its metrics is not known: {access.metrics}"
-    return f"{found} But the account may not read its metrics: {access.metrics}"
+def check_credentials(client: GatewayClient) -> tuple[bool, str]:
+    """Return whether Atlassian accepts the credentials, and a message. Makes one call.
 
+    This is the check for a Connection without an app, which a task can set instead.
 
-def describe_probe(reception: ProbeResult) -> str:
-    """Return in words how a receiver took a request without points."""
-    server = f" ({reception.server})" if reception.server else ""
-    return (
-        f"{reception.host}{server} answered {reception.status} to an empty request, in"
-        f" {reception.elapsed:.2f} s."
+    Raises:
+        CredentialsRefused: The email or the token is wrong, or the token has expired.
+        ForgeError: The gateway cannot be reached, or reports another failure.
+    """
+    with contextlib.suppress(AccessForbidden, QueryRefused):  # expected: no app has this id
+        find_permissions(client, NO_ENVIRONMENT, _shortest_window(), [], DEFAULT_METRICS)
+    return True, (
+        "Atlassian accepts the credentials. Nothing else was checked, because the Connection has no app_id"
+        " (`app.id` in the app's manifest.yml)."
     )
 
 
+def check_receiver(client: OtlpClient) -> tuple[bool, str]:
+    """Return whether the receiver accepts a request without points, and a message.
+
+    Raises:
+        ForgeError: The receiver cannot be reached, or refuses the request.
+    """
+    return True, describe_probe(client.probe())
+
+
+def describe_permissions(permissions: Permissions) -> str:
+    """Describe what an account may do."""
+    names = ", ".join(each.name or each.id for each in permissions.environments) or "none"
+    more = "" if permissions.all_environments else " and more"
+    found = (
+        f"Atlassian accepts the credentials. The app is {permissions.app_name}; environments: {names}{more}."
+    )
+    if permissions.may_read_metrics:
+        return f"{found} The account may read its metrics."
+    if permissions.may_read_metrics is None:
+        return f"{found} It is not known whether the account may read its metrics: {permissions.metrics}"
+    return f"{found} But the account may not read its metrics: {permissions.metrics}"
+
+
+def describe_probe(result: ProbeResult) -> str:
+    """Describe a receiver's response to a request without points."""
+    server = f" ({result.server})" if result.server else ""
+    return f"{result.host}{server} answered {result.status} to an empty request, in {result.elapsed:.2f} s."
+
+
 def describe_problem(error: ForgeError, conn_id: str) -> str:
-    """Return in words what is wrong and what to do about it, to someone who is setting a Connection up.
+    """Describe an error and its remedy, for a user who is setting up a Connection.
 
     Args:
-        error: What a hook raised.
-        conn_id: Id of the Connection, which is left out.
+        error: Error raised by a hook or a check.
+        conn_id: Id of the Connection, which is left out of the description.
     """
-    import httpx
-
     if isinstance(error, ConfigurationError):
         return f"{error.field.removeprefix(f'{conn_id}: ')}: {error.problem}"
     if isinstance(cause := error.__cause__, httpx.RequestError):
-        trust = "Where a proxy opens TLS, name the PEM file of its authority in the variable SSL_CERT_FILE"
+        trust = "If a proxy intercepts TLS, name the PEM file of its authority in the variable SSL_CERT_FILE"
         if isinstance(error, ReceiverUnavailable):
             trust = "Name the PEM file of its authority in the extra ca_file"
-        return f"No answer from {_silent(cause)}: {explain_transport_error(cause, trust=trust)}."
-    if isinstance(error, ExportRefused) and error.status == _BAD_REQUEST:
-        return f"{error}. Some receivers refuse a request without points and take others"
+        return f"No answer from {_silent_peer(cause)}: {explain_transport_error(cause, trust=trust)}."
+    if isinstance(error, ExportRefused) and error.status == httpx.codes.BAD_REQUEST:
+        return f"{error}. Some receivers refuse a request without points but accept others"
     return str(error)
 
 
-def _silent(error: httpx.RequestError) -> str:
-    """Return in words who did not answer: the host, or the proxy on the way to it."""
-    import httpx
+def _shortest_window() -> Window:
+    return Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
 
+
+def _silent_peer(error: httpx.RequestError) -> str:
+    """Return the name of the peer that did not answer: the host, or the proxy on the way to it."""
     host = error.request.url.netloc.decode()
     proxy = find_proxy(str(error.request.url))
     if proxy is None:
         return host
-    at_proxy = isinstance(error, (httpx.ProxyError, httpx.ConnectTimeout)) or (
+    is_at_proxy = isinstance(error, (httpx.ProxyError, httpx.ConnectTimeout)) or (
         isinstance(error, httpx.ConnectError) and not is_tls_failure(error)
     )
-    if not at_proxy:
+    if not is_at_proxy:
         return f"{host} through {proxy.name}"
     status = proxy_status(error)
     return f"{proxy.name} on the way to {host}{f' ({status})' if status else ''}"
-
-
-def _check_credentials(hook: ForgeMetricsHook) -> str:
-    """Find out what can be found out without an app, which a task can name as well."""
-    window = Window.last_settled(dt.datetime.now(dt.timezone.utc), length=MINUTE)
-    with contextlib.suppress(AccessForbidden, QueryRefused):  # of course: there is no such app
-        find_permissions(hook.get_conn(), NO_ENVIRONMENT, window, [], DEFAULT_METRICS)
-    return (
-        "Atlassian takes the credentials. No more could be found out, because the Connection has no app_id"
-        " (`app.id` in the app's manifest.yml)."
-    )

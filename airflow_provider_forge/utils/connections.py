@@ -1,4 +1,4 @@
-"""Reading a Connection: each problem names the Connection and the field."""
+"""Reads Connections. Each error names the Connection and the field."""
 
 from __future__ import annotations
 
@@ -6,46 +6,74 @@ import contextlib
 import json
 import math
 import os
+import tempfile
+import urllib.parse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.providers.common.compat.sdk import BaseHook
+
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.files import make_private
 from airflow_provider_forge.utils.secrets import read_connection
+
+# The one name not taken from common-compat: the versions of it that have the name need Python 3.11.
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:  # Airflow 3.0
+    from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from airflow.providers.common.compat.sdk import BaseHook, Connection
+    from airflow.providers.common.compat.sdk import Connection
 
-__all__ = ["Extras", "find_connection", "host_of", "qualify_errors", "secret_of"]
+__all__ = [
+    "Extras",
+    "find_connection",
+    "find_redis",
+    "host_of",
+    "mask_secret",
+    "named_connection",
+    "qualify_errors",
+    "secret_of",
+    "shared_directory",
+]
 
-
-_MOST = 24 * 60 * 60
+MAX_NUMBER = 24 * 60 * 60
+"""Default maximum of numbers: a day in seconds."""
 
 MASK = "***"
-"""What Airflow's forms, REST API and exports show in the place of a secret."""
+"""Placeholder for a secret in Airflow's forms, REST API and exports."""
 
-_MASKED = f"is {MASK}, which Airflow shows in the place of a secret: give the value itself"
+_MASKED = f"is {MASK}, which Airflow shows instead of a secret: enter the value itself"
 
 _INSTEAD = {
-    "schema": "a path, which Airflow puts there from a URI, belongs into the host, which is a whole URL; in a"
-    " URI, write that percent-encoded: <type>://user:password@https%3A%2F%2Fhost%2Fpath",
-    "port": "write it into the host, which is a whole URL",
+    "schema": "Airflow stores the path of a URI there. Write it into the host, a full URL, which in a URI is"
+    " percent-encoded: <type>://user:password@https%3A%2F%2Fhost%2Fpath",
+    "port": "write it into the host, which is a full URL",
     "login": "for HTTP Basic, write the header Authorization into the extra headers",
 }
-"""What to do instead of setting a field that is not used."""
+"""Remedies for standard fields that are set but not used."""
+
+STORE_FIELD = "rate_limit_store"
+
+_CONNECTION = "redis_conn:"
+_EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 or redis_conn:<id of a Connection of type redis>"
+_TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
 def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str) -> Connection:
     """Return the Connection.
 
     Raises:
-        ConfigurationError: There is none of that id, or it is malformed.
-        SecretsUnavailable: Airflow cannot read it at this moment.
+        ConfigurationError: It does not exist, or is malformed.
+        SecretsUnavailable: Airflow cannot read it at the moment.
     """
     if connection := read_connection(hook, conn_id):
         return connection
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-    if variable in os.environ:  # before 3.2, Airflow says nothing else of one that it cannot read
+    if variable in os.environ:  # before 3.2, Airflow reports a malformed Connection as missing
         raise ConfigurationError(
             argument,
             f"Airflow cannot read the Connection {conn_id!r} in {variable}: check that it is JSON or a"
@@ -59,14 +87,14 @@ def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str
 
 
 def host_of(connection: Connection, unused: Iterable[str]) -> str:
-    """Return the Connection's host, which is a whole URL; empty where there is none.
+    """Return the Connection's host, which is a full URL; empty if there is none.
 
     Args:
-        connection: The Connection. Airflow puts the port and the path of a URI into fields of their own.
-        unused: Names of the fields that nothing reads.
+        connection: The Connection. Airflow stores the port and the path of a URI in fields of their own.
+        unused: Names of the standard fields that are not used.
 
     Raises:
-        ConfigurationError: One of these is set.
+        ConfigurationError: One of the unused fields is set.
     """
     for field in unused:
         if str(getattr(connection, field) or "").strip():
@@ -78,7 +106,7 @@ def secret_of(connection: Connection) -> str | None:
     """Return the Connection's password.
 
     Raises:
-        ConfigurationError: It is the mask that Airflow shows in its place.
+        ConfigurationError: The password is Airflow's placeholder for it.
     """
     if connection.password == MASK:
         raise ConfigurationError(f"{connection.conn_id}: password", _MASKED)
@@ -87,7 +115,7 @@ def secret_of(connection: Connection) -> str | None:
 
 @contextlib.contextmanager
 def qualify_errors(conn_id: str) -> Iterator[None]:
-    """Put the Connection's id before the field's name, in errors of what knows nothing of Connections."""
+    """Prefix the field of a ConfigurationError with the Connection's id, unless it has that prefix."""
     try:
         yield
     except ConfigurationError as error:
@@ -97,10 +125,10 @@ def qualify_errors(conn_id: str) -> Iterator[None]:
 
 
 class Extras:
-    """The extra fields of a Connection, in any of the ways in which forms save them.
+    """The extra fields of a Connection, in any format in which forms save them.
 
-    An empty text counts as left out; a number or an object may come as text; and a name may have the prefix
-    `extra__<connection type>__` of older forms, in whose place a name without it is taken if there are both.
+    An empty text counts as unset. A number or an object may be saved as text. A name may have the prefix
+    `extra__<connection type>__` of older forms; the name without the prefix takes precedence.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -108,10 +136,10 @@ class Extras:
         self._prefix = f"extra__{connection.conn_type}__"
         extra: Any = connection.extra_dejson
         if not isinstance(extra, dict):
-            self.refuse("extra", "is not a JSON object")
+            self.fail("extra", "is not a JSON object")
         if connection.extra and not extra and connection.extra.strip() not in ("{}", "null"):
-            # Airflow logs that it cannot read it, and goes on without.
-            self.refuse("extra", "is not JSON")
+            # Airflow logs the error, and continues with an empty object.
+            self.fail("extra", "is not JSON")
         self._extra: dict[str, Any] = extra
 
     def names(self) -> set[str]:
@@ -120,71 +148,151 @@ class Extras:
         return {field for field in fields if self.get(field) is not None}
 
     def get(self, field: str, default: Any = None) -> Any:
-        """Return the field as it is."""
+        """Return the field unchanged, or the default if it is unset."""
         for name in (field, self._prefix + field):
             value = self._extra.get(name)
             if value == MASK:
-                self.refuse(field, _MASKED)
+                self.fail(field, _MASKED)
             if value is not None and not (isinstance(value, str) and not value.strip()):
                 return value
         return default
 
     def text(self, field: str, default: str | None = None) -> str | None:
-        """Return a text field without white space around it."""
+        """Return a text field, stripped of white space."""
         value = self.get(field, default)
         if value is not None and not isinstance(value, str):
-            self.refuse(field, "is not text")
+            self.fail(field, "is not text")
         return value.strip() if value else value
 
     def choice(self, field: str, choices: tuple[str, ...], default: str) -> str:
-        """Return one of the choices."""
+        """Return a field whose value is one of the choices."""
         value = self.text(field, default)
         if value not in choices:
-            self.refuse(field, f"{value!r} is not one of {', '.join(choices)}")
+            self.fail(field, f"{value!r} is not one of {', '.join(choices)}")
         return str(value)
 
     def flag(self, field: str) -> bool:
-        """Return whether a field is true: JSON's true, or the text; False if it is left out."""
+        """Return a boolean field, whose value is JSON's true or false, or that text; False if it is unset."""
         value = self.get(field, False)
         text = str(value).strip().lower()
         if text not in ("false", "true"):
-            self.refuse(field, f"{value!r} is neither true nor false")
+            self.fail(field, f"{value!r} is neither true nor false")
         return text == "true"
 
     def object(self, field: str) -> dict[str, Any]:
-        """Return an object; an empty one where the field is left out."""
+        """Return an object field; an empty object if it is unset."""
         value = self.get(field, {})
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
                 value = json.loads(value)
         if not isinstance(value, dict):
-            self.refuse(field, "is not an object of names and texts")
+            self.fail(field, "is not an object of names and texts")
         if masked := [name for name, text in value.items() if text == MASK]:
-            self.refuse(field, f"{masked[0]} {_MASKED}")
+            self.fail(field, f"{masked[0]} {_MASKED}")
         return value
 
-    def number(self, field: str, default: float, most: float = _MOST) -> float:
-        """Return a number above 0 and up to `most`, which is the seconds of a day."""
+    def number(self, field: str, default: float, maximum: float = MAX_NUMBER) -> float:
+        """Return a number above 0 and up to `maximum`."""
         value = self.get(field, default)
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not 0 < number <= most:
-            self.refuse(field, f"{value!r} is not a number above 0 and up to {most}")
+        if not 0 < number <= maximum:
+            self.fail(field, f"{value!r} is not a number above 0 and up to {maximum}")
         return number
 
-    def whole_number(self, field: str, default: int, most: int = _MOST) -> int:
-        """Return a whole number above 0 and up to `most`."""
-        number = self.number(field, default, most)
+    def whole_number(self, field: str, default: int, maximum: int = MAX_NUMBER) -> int:
+        """Return a whole number above 0 and up to `maximum`."""
+        number = self.number(field, default, maximum)
         if number != int(number):
-            self.refuse(field, f"{number} is not a whole number")
+            self.fail(field, f"{number} is not a whole number")
         return int(number)
 
     def label(self, field: str) -> str:
-        """Return what a field of this Connection is called in errors."""
+        """Return the name of a field in errors, with the Connection's id."""
         return f"{self._conn_id}: {field}"
 
-    def refuse(self, field: str, problem: str) -> NoReturn:
-        """Raise the error for a field of this Connection."""
+    def fail(self, field: str, problem: str) -> NoReturn:
+        """Raise a ConfigurationError for a field of this Connection."""
         raise ConfigurationError(self.label(field), problem)
+
+
+def shared_directory() -> Path:
+    """Return the directory for the files of the rate limit and of the leases.
+
+    If `TMPDIR` is set, the directory is below it, and all users with the same `TMPDIR` share it. Otherwise it
+    belongs to this user, and nobody else can write to it.
+
+    Raises:
+        ConfigurationError: The path is taken, for example by a directory of another user.
+    """
+    name = "airflow-provider-forge"
+    if os.environ.get("TMPDIR"):
+        return Path(tempfile.gettempdir()) / name
+    path = Path(tempfile.gettempdir()) / f"{name}-{os.geteuid()}"
+    try:
+        make_private(path)
+    except OSError as error:
+        raise ConfigurationError(
+            "rate limit",
+            f"cannot use {path} ({error.strerror}): remove it, or set TMPDIR to another directory",
+        ) from error
+    return path
+
+
+def named_connection(store: str) -> str | None:
+    """Return the id in `redis_conn:<id>`; None if the extra has another form."""
+    return store.removeprefix(_CONNECTION).strip() if store.startswith(_CONNECTION) else None
+
+
+def find_redis(extras: Extras, store: str) -> str | None:
+    """Return the URL of the Redis that an extra names, including its password; None for `file`.
+
+    Args:
+        extras: Extras of the Connection, for errors.
+        store: Value of the extra: `file`, a URL without a password, or `redis_conn:<conn_id>`.
+
+    Raises:
+        ConfigurationError: The value has another form, or the Connection is missing or invalid. The message
+            never quotes a URL.
+    """
+    if store == "file":
+        return None
+    if (conn_id := named_connection(store)) is not None:
+        return _url_of(find_connection(BaseHook, extras.label(STORE_FIELD), conn_id, "redis"))
+    try:
+        parts = urllib.parse.urlsplit(store)
+        usable = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        extras.fail(STORE_FIELD, f"is not one of file, {_EXAMPLES}")
+    if parts.password or "password" in urllib.parse.parse_qs(parts.query):
+        # Airflow does not mask extras of this name.
+        extras.fail(
+            STORE_FIELD,
+            "contains a password; put it into a Connection of type redis, and write redis_conn:<its id> here",
+        )
+    return store
+
+
+def _url_of(connection: Connection) -> str:
+    """Return the URL of a Connection with the fields of Airflow's Redis provider."""
+    extras = Extras(connection)
+    if not connection.host:
+        extras.fail("host", "is missing: give the host of the Redis")
+    database = str(extras.get("db", connection.schema or 0))
+    if not database.isdecimal():
+        extras.fail("db", "is not the number of a Redis database")
+    user = urllib.parse.quote(connection.login or "", safe="")
+    if connection.password:
+        password = urllib.parse.quote(connection.password, safe="")
+        # Airflow masks the password, but not its percent-encoded form.
+        mask_secret(password)
+        user += f":{password}"
+    scheme, query = "redis", ""
+    if str(extras.get("ssl")).lower() == "true":
+        options = {name: str(value) for name in _TLS_OPTIONS if (value := extras.get(name)) is not None}
+        scheme, query = "rediss", "?" + urllib.parse.urlencode(options)
+    return f"{scheme}://{user}{'@' * bool(user)}{connection.host}:{connection.port or 6379}/{database}{query}"

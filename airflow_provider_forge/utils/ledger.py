@@ -12,8 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset,
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.http import is_credential
 from airflow_provider_forge.text import get_logger, sanitize
+from airflow_provider_forge.utils.connections import shared_directory
 from airflow_provider_forge.utils.secrets import read_connection
-from airflow_provider_forge.utils.shared import shared_directory
 from airflow_provider_forge.utils.variables import VariableStateStore
 
 if TYPE_CHECKING:

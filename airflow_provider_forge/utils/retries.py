@@ -1,6 +1,6 @@
-"""When a failed task is tried again: never where that mends nothing, else after as long as the error says.
+"""Decides when a failed task is retried: never if a retry cannot help, else after the error's `retry_after`.
 
-Airflow can be told for how long as of 3.3.
+Tasks can choose the delay of a retry since Airflow 3.3.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_provider_forge.exceptions import FinalError, RetryableError
 
 try:
     from airflow.sdk import RetryDecision, RetryPolicy
-except ImportError:  # Airflow before 3.3: the task's retry_delay it is
+except ImportError:  # Airflow before 3.3 always uses the task's retry_delay
     RetryPolicy = None  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["final_errors", "with_retry_policy"]
 
 EAGER_TRIES = 3
-"""For how many tries a wait may be shorter than the task's delay: an outage of an hour must not use up all
-retries in minutes."""
+"""Number of tries after which the delay is at least the task's `retry_delay`: an outage of an hour must not
+use up all retries within minutes."""
 
 if RetryPolicy is not None:
 
     class RetryAfter(RetryPolicy):
-        """Waits for as long as the gateway or the receiver asked for, and else for the task's delay."""
+        """A retry policy that waits for the error's `retry_after`, or else for the task's `retry_delay`."""
 
         def evaluate(
             self,
@@ -41,21 +41,21 @@ if RetryPolicy is not None:
             max_tries: int,  # noqa: ARG002 - Airflow's signature
             context: Context | None = None,
         ) -> RetryDecision:
-            """Return when to try again."""
+            """Return whether and when to retry."""
             if not isinstance(exception, RetryableError) or exception.retry_after is None:
                 return RetryDecision.default()
             wait = dt.timedelta(seconds=exception.retry_after)
             if try_number > EAGER_TRIES and context is not None and wait < context["task"].retry_delay:
                 return RetryDecision.default()
-            return RetryDecision.retry(wait, f"{type(exception).__name__} asks for a wait of {wait}")
+            return RetryDecision.retry(wait, f"{type(exception).__name__} has a retry_after of {wait}")
 
 
 def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return an operator's arguments with the policy that honours `retry_after`, unless one is among them.
+    """Return an operator's arguments with `RetryAfter` as the retry policy, unless a policy is set.
 
     Args:
-        arguments: Those for the base class, with the DAG's and the task group's `default_args`, in which None
-            is a choice, too.
+        arguments: Arguments of the base class, including the `default_args` of the DAG and the task group. A
+            policy of None counts as set.
     """
     chosen = {**(arguments.get("default_args") or {}), **arguments}
     if RetryPolicy is None or "retry_policy" in chosen:
@@ -65,9 +65,9 @@ def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def final_errors() -> Iterator[None]:
-    """Turn errors that trying again cannot mend into Airflow's own for that."""
+    """Turn each FinalError into an AirflowFailException, after which Airflow does not retry."""
     try:
         yield
     except FinalError as error:
-        # The message says it all; a second traceback would only bury it.
+        # The message is complete; a second traceback would only hide it.
         raise AirflowFailException(str(error)) from None

@@ -1,7 +1,7 @@
-"""Reading Connections and Variables, so that one that cannot be read is not taken for one that is not there.
+"""Reads Connections and Variables, and distinguishes one that is unavailable from one that does not exist.
 
-Airflow asks its secrets backends and its API server one after the other and swallows what any of them raises:
-while one of them is away, Airflow says that nothing of this name is defined.
+Airflow asks its secrets backends and its API server in turn and suppresses their errors: while one of them is
+unavailable, Airflow reports that nothing of this name is defined.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["read_connection", "read_variable"]
 
 WAITS = (0.5, 1.5, 4.0)
-"""Seconds between the times that a task asks for a Connection. The API server, too, swallows what its
-database raises and answers "not found"; a database that is locked is so for a moment."""
+"""Seconds between a task's attempts to read a Connection. The API server, too, suppresses the errors of its
+database and answers "not found", and a database is locked only for a moment."""
 
 _ABSENT = (ErrorType.CONNECTION_NOT_FOUND, ErrorType.VARIABLE_NOT_FOUND)
 _LATE = "found only at the second attempt"
@@ -33,15 +33,15 @@ _LATE = "found only at the second attempt"
 def read_connection(
     hook: type[BaseHook], conn_id: str, *, sleep: Callable[[float], None] = time.sleep
 ) -> Connection | None:
-    """Return a Connection; None where there is none of that id.
+    """Return a Connection; None if it does not exist.
 
     Args:
-        hook: The class to ask.
+        hook: Hook class that reads it.
         conn_id: Id of the Connection.
-        sleep: Called with seconds, between the times that a task asks.
+        sleep: Called with seconds, between a task's attempts.
 
     Raises:
-        SecretsUnavailable: A secrets backend or the API server could not be asked.
+        SecretsUnavailable: A secrets backend or the API server is unavailable.
     """
     from airflow.sdk.execution_time.comms import GetConnection
 
@@ -61,11 +61,11 @@ def read_connection(
 
 
 def read_variable(key: str) -> str | None:
-    """Return the text of a Variable; None where there is none of that key.
+    """Return the text of a Variable; None if it does not exist.
 
     Raises:
-        SecretsUnavailable: A secrets backend or the API server could not be asked.
-        ImportError: There is no supervisor to ask: this is no task (Airflow 3.0).
+        SecretsUnavailable: A secrets backend or the API server is unavailable.
+        ImportError: This process is not a task, so it has no supervisor (Airflow 3.0).
     """
     from airflow.sdk.execution_time.comms import GetVariable
 
@@ -75,7 +75,7 @@ def read_variable(key: str) -> str | None:
             return value
         failures = list(_failures("get_variable", GetVariable(key=key), key=key))
         if not failures and _is_listed(key):
-            failures = ["the API server lists it and does not find it"]
+            failures = ["the API server lists it but does not find it"]
     except (AirflowRuntimeError, OSError) as error:
         failures = [_name(error)]
     if failures:
@@ -91,29 +91,29 @@ def _unavailable(name: str, failures: list[str]) -> SecretsUnavailable:
 
 
 def _is_task() -> bool:
-    """Tell whether there is a supervisor to ask."""
+    """Return whether this process is a task, which has a supervisor."""
     from airflow.sdk.execution_time import task_runner
 
     return getattr(task_runner, "SUPERVISOR_COMMS", None) is not None
 
 
 def _failures(verb: str, message: Any, **key: str) -> Iterator[str]:
-    """Ask each backend again, without swallowing: return the names of what failed.
+    """Ask each backend again, without suppressing errors, and yield the failures.
 
-    A backend that has the value by now failed a moment ago.
+    A backend that now has the value must have failed before.
 
     Args:
-        verb: The method of a secrets backend.
-        message: What asks the API server for the same.
-        key: The method's argument.
+        verb: Method of a secrets backend.
+        message: The corresponding message to the API server.
+        key: Argument of the method.
     """
     from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
     for backend in ensure_secrets_backend_loaded():
         name = type(backend).__name__
         if name == "EnvironmentVariablesBackend":
-            continue  # never away: what it cannot read is malformed
-        if name == "ExecutionAPISecretsBackend":  # as of 3.1; before, Airflow raises what the API server says
+            continue  # always available: what it cannot read is malformed
+        if name == "ExecutionAPISecretsBackend":  # since 3.1; before, Airflow raises the API server's errors
             failure = _failure_of_api(message)
         else:
             failure = _failure_of(functools.partial(getattr(backend, verb), **key))
@@ -124,8 +124,8 @@ def _failures(verb: str, message: Any, **key: str) -> Iterator[str]:
 def _failure_of(ask: Callable[[], Any]) -> str | None:
     try:
         return None if ask() is None else _LATE
-    except Exception as error:  # noqa: BLE001 - backends are anybody's
-        # Without its text, which may hold a part of the secret.
+    except Exception as error:  # noqa: BLE001 - backends may raise anything
+        # Not its text, which may contain a part of the secret.
         return type(error).__name__
 
 
@@ -137,7 +137,7 @@ def _failure_of_api(message: Any) -> str | None:
         answer: Any = task_runner.SUPERVISOR_COMMS.send(message)
     except AirflowRuntimeError as error:
         answer = error.error
-    except Exception as error:  # noqa: BLE001 - the end of a socket, or what cannot be decoded
+    except Exception as error:  # noqa: BLE001 - a closed socket, or an undecodable response
         return type(error).__name__
     if not isinstance(answer, ErrorResponse):
         return _LATE
@@ -145,15 +145,15 @@ def _failure_of_api(message: Any) -> str | None:
 
 
 def _is_listed(key: str) -> bool:
-    """Tell whether the database has a Variable of that key: the list comes or fails, a value may seem absent.
+    """Return whether the database has a Variable of that key. Unlike a value, the list never seems absent.
 
     Raises:
         AirflowRuntimeError: The API server failed.
     """
-    # Airflow before 3.3 has no list.
+    # Airflow before 3.3 cannot list keys.
     return _is_task() and hasattr(Variable, "keys") and key in Variable.keys(prefix=key)
 
 
 def _name(error: Exception) -> str:
-    """Return an error's name, without its text."""
+    """Return the name of an error, without its text."""
     return error.error.error.value if isinstance(error, AirflowRuntimeError) else type(error).__name__

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from airflow_provider_forge.cli.cardinality import cardinalities
+from airflow_provider_forge.cli.fetch import cardinalities
 from tests.otlp.building import entry, gauge, metric, text
 
 

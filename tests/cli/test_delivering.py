@@ -199,7 +199,7 @@ def test_a_token_is_needed_for_it(shell, airflow):
     ("line", "status", "said"),
     [
         ("coverage --ledger-url bucket", 2, "--ledger-url: 'bucket' is not a URL"),
-        (f"send {INTERVAL} --ledger-url s3://a:{JWT}@b", 2, "--ledger-url: carries a password"),
+        (f"send {INTERVAL} --ledger-url s3://a:{JWT}@b", 2, "--ledger-url: contains a password"),
         (f"send {INTERVAL} --ledger-url nosuch://b/c", 2, "ledger_url: this Airflow cannot open nosuch://"),
         *(
             (

@@ -29,7 +29,7 @@ def test_check_tries_both_ends(shell, gateway, sink):
     done = shell("check")
     assert done.status == 0
     forge, otlp = done.out.splitlines()
-    assert forge.startswith("✓ forge_default: Atlassian takes the credentials. The app is Sandbox app")
+    assert forge.startswith("✓ forge_default: Atlassian accepts the credentials. The app is Sandbox app")
     assert otlp.startswith("✓ otlp_default: 127.0.0.1:")
     assert (len(gateway.calls), len(sink.requests)) == (1, 1)
 

@@ -32,8 +32,8 @@ from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStor
 from airflow_provider_forge.hooks import forge as forge_module
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
+from airflow_provider_forge.utils import connections as connections_module
 from airflow_provider_forge.utils import secrets
-from airflow_provider_forge.utils import shared as shared_module
 from airflow_provider_forge.utils import variables as memory_module
 from airflow_provider_forge.windows import Window
 from tests.airflow_version import AIRFLOW
@@ -621,7 +621,7 @@ def test_a_connection_of_type_redis_may_be_named(connection, monkeypatch, fields
 
 def test_airflow_is_told_to_mask_what_a_url_makes_of_the_redis_password(connection, monkeypatch):
     masked: list[str] = []
-    monkeypatch.setattr(shared_module, "mask_secret", masked.append)
+    monkeypatch.setattr(connections_module, "mask_secret", masked.append)
     redis_url(connection, monkeypatch, "redis_conn:my_redis", host="h", password="p/w @")
     assert masked == ["p%2Fw%20%40"]
 

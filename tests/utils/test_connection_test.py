@@ -75,7 +75,7 @@ def test_what_works_is_told_and_costs_one_call(press_forge, gateway):
     works, message = press_forge()
     assert works
     assert re.fullmatch(
-        "Atlassian takes the credentials. The app is Sandbox app 8ce114f4; environments: development,"
+        "Atlassian accepts the credentials. The app is Sandbox app 8ce114f4; environments: development,"
         " staging, production, [a-z0-9-]+. The account may read its metrics.",
         message,
     )
@@ -85,7 +85,7 @@ def test_what_works_is_told_and_costs_one_call(press_forge, gateway):
 def test_without_an_app_the_credentials_are_tried(press_forge, gateway):
     works, message = press_forge({"app_id": ""})
     assert works
-    assert message.startswith("Atlassian takes the credentials. No more could be found out")
+    assert message.startswith("Atlassian accepts the credentials. Nothing else was checked")
     assert "app_id" in message
     assert len(gateway.calls) == 1
     works, message = press_forge({"app_id": ""}, login="someone@else")
@@ -135,7 +135,10 @@ def test_not_the_owner(press):
         (Fault("html", status=200), "not GraphQL.*check the Connection's host"),
         (Fault("rate_limited", seconds=1), "too many calls"),
         (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it closed the connection"),
-        (Fault("null", level="ecosystem"), "production.*. Whether the account may read its metrics is not"),
+        (
+            Fault("null", level="ecosystem"),
+            "production.*. It is not known whether the account may read",
+        ),
     ],
 )
 def test_a_gateway_that_fails(press_forge, gateway, fault, said):

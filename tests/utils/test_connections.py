@@ -195,5 +195,5 @@ def test_the_names_are_those_of_the_fields_that_are_set(extras_of):
 
 
 def test_a_refusal_names_connection_and_field(extras_of):
-    error = refused(extras_of({}).refuse, "password", "is missing")
+    error = refused(extras_of({}).fail, "password", "is missing")
     assert str(error) == "my_forge: password: is missing"

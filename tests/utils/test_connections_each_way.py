@@ -103,7 +103,7 @@ def test_the_mask_of_a_secret_is_not_taken_for_it(otlp, fields, field):
     hook = otlp({"conn_type": "otlp", "host": "https://a.example", **fields})
     error = refused(hook.endpoint)
     assert error.field == f"otlp_default: {field}"
-    assert "Airflow shows in the place of a secret" in error.problem
+    assert "Airflow shows instead of a secret" in error.problem
 
 
 def test_nor_is_that_of_the_api_token(forge):

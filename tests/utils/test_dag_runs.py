@@ -101,5 +101,5 @@ def test_a_dag_that_cannot_be_run_is_named(supervisor, raised):
 @pytest.mark.parametrize("detail", [None, {}, {"status_code": None}, {"status_code": 503}])
 def test_an_api_server_that_is_away_is_asked_again(supervisor, detail):
     supervisor.answer = AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
-    with pytest.raises(RetryableError, match="has started no run of 'forge_metrics'"):
+    with pytest.raises(RetryableError, match="did not start a run of 'forge_metrics'"):
         DagRuns("forge_metrics", None).start("heal__1", FORM)

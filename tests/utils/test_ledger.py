@@ -26,6 +26,7 @@ from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.otlp.endpoint import Endpoint
 from airflow_provider_forge.utils import secrets
 from airflow_provider_forge.utils import variables as variables_module
+from airflow_provider_forge.utils.connections import shared_directory
 from airflow_provider_forge.utils.ledger import (
     LARGEST,
     AssetStore,
@@ -34,7 +35,6 @@ from airflow_provider_forge.utils.ledger import (
     find_store,
     open_ledger,
 )
-from airflow_provider_forge.utils.shared import shared_directory
 
 try:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors

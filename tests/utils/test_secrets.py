@@ -166,7 +166,7 @@ def test_a_variable_that_is_not_there_is_none(supervise):
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow lists Variables as of 3.3")
 def test_a_variable_that_the_database_lists_is_not_taken_for_none(supervise):
     supervise(NO_VARIABLE, keys=("forge_a",))
-    with pytest.raises(SecretsUnavailable, match="lists it and does not find it"):
+    with pytest.raises(SecretsUnavailable, match="lists it but does not find it"):
         read_variable("forge_a")
 
 

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.utils.shared import shared_directory
+from airflow_provider_forge.utils.connections import shared_directory
 
 
 @pytest.fixture

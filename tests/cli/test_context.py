@@ -10,7 +10,7 @@ import pytest
 from airflow.models.connection import Connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_forge.cli.connections import forge_hook, otlp_hook
+from airflow_provider_forge.cli.context import forge_hook, otlp_hook
 
 FORGE = {"conn_type": "forge", "extra": {"rate_limit_store": "redis_conn:limiter"}}
 OTLP = {
