@@ -291,18 +291,18 @@ def test_a_rejection_survives_what_fails_after_it(recorded, gateway, sink):
 
 def test_a_deferral_goes_on_where_it_was(recorded, gateway, sink, monkeypatch):
     """Also with resend, which would otherwise send again what was sent before it."""
-    from airflow_provider_forge.delivery import deliver
+    from airflow_provider_forge.delivery import exporter
     from airflow_provider_forge.exceptions import DeliveryBusy
 
-    deliver, delivered = deliver.deliver, []
+    deliver, delivered = exporter.deliver, []
 
-    def busy_at_the_second(answer, *arguments):
-        delivered.append(answer.start)
+    def busy_at_the_second(metrics, *arguments):
+        delivered.append(metrics.window.start)
         if len(delivered) == 2:
             raise DeliveryBusy("busy", retry_after=60)
-        return deliver(answer, *arguments)
+        return deliver(metrics, *arguments)
 
-    monkeypatch.setattr(deliver, "deliver", busy_at_the_second)
+    monkeypatch.setattr(exporter, "deliver", busy_at_the_second)
     hour = Window(QUARTER.start.subtract(minutes=45), QUARTER.end)
     context = {"data_interval_start": hour.start, "data_interval_end": hour.end}
     task = ForgeMetricsToOtlpOperator(task_id="x", resend=True)
