@@ -12,11 +12,11 @@ from airflow_provider_forge.sandbox.faults import Fault
 from airflow_provider_forge.sandbox.server import Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from airflow_provider_forge.sandbox.gateway import SandboxGateway
+    from airflow_provider_forge.sandbox.call_log import CallRecord
+    from airflow_provider_forge.sandbox.environments import Environment
     from airflow_provider_forge.sandbox.points import Point
-    from airflow_provider_forge.sandbox.sink import OtlpSink
 
 __all__ = ["gateway_reply", "sink_reply", "totals"]
 
@@ -30,7 +30,44 @@ class _Faulty(Protocol):
     def clear_faults(self) -> None: ...
 
 
-def gateway_reply(gateway: SandboxGateway, request: Request) -> Reply:
+class _Gateway(_Faulty, Protocol):
+    """The part of `SandboxGateway` that the control plane shows."""
+
+    rate_limit_calls: int | None
+    rate_limit_seconds: float
+
+    @property
+    def app_id(self) -> str: ...
+
+    @property
+    def environments(self) -> Sequence[Environment]: ...
+
+    @property
+    def calls(self) -> Sequence[CallRecord]: ...
+
+    @property
+    def violations(self) -> int: ...
+
+    def generated(self, *args: Any, **kwargs: Any) -> Iterable[Point]: ...
+
+    def served(self, *args: Any, **kwargs: Any) -> Iterable[Point]: ...
+
+    def visible(self, *args: Any, **kwargs: Any) -> Iterable[Point]: ...
+
+
+class _Sink(_Faulty, Protocol):
+    """The part of `OtlpSink` that the control plane shows."""
+
+    @property
+    def points(self) -> Sequence[Point]: ...
+
+    @property
+    def telemetry(self) -> Iterable[Any]: ...
+
+    def summary(self) -> dict[str, int]: ...
+
+
+def gateway_reply(gateway: _Gateway, request: Request) -> Reply:
     """Return the gateway's reply to a control request."""
     try:
         if request.path == "/":
@@ -44,7 +81,7 @@ def gateway_reply(gateway: SandboxGateway, request: Request) -> Reply:
         return Reply.of_json({"message": str(error)}, 400)
 
 
-def sink_reply(sink: OtlpSink, request: Request) -> Reply:
+def sink_reply(sink: _Sink, request: Request) -> Reply:
     """Return the sink's reply to a control request."""
     try:
         if request.path == "/":
@@ -77,7 +114,7 @@ def totals(points: Iterable[Point]) -> dict[str, dict[str, float]]:
     return {metric: {"points": counts[metric], "total": sums[metric]} for metric in sorted(counts)}
 
 
-def _about_gateway(gateway: SandboxGateway) -> dict[str, Any]:
+def _about_gateway(gateway: _Gateway) -> dict[str, Any]:
     return {
         "what": "A stand-in for Atlassian's gateway: POST /graphql, GET /sandbox/truth or /sandbox/calls",
         "app_id": gateway.app_id,
@@ -93,7 +130,7 @@ def _parameters(request: Request) -> dict[str, list[str]]:
     return parse_qs(request.query.replace("+", "%2B"))
 
 
-def _truth(gateway: SandboxGateway, parameters: dict[str, list[str]]) -> Any:
+def _truth(gateway: _Gateway, parameters: dict[str, list[str]]) -> Any:
     kind = parameters.get("kind", ["summary"])[0]
     asked: dict[str, Any] = {
         "start": _time(parameters, "start"),
