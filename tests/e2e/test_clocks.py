@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from tests.conftest import make_old
 from tests.e2e.dag_runs import connections, run_dag
 
 if TYPE_CHECKING:
@@ -35,6 +37,12 @@ def test_the_night_of_a_clock_change(home: Path, earliest: str, latest: str, win
     start = datetime.fromisoformat(earliest)
     gateway_is_at = datetime.fromisoformat(latest) + timedelta(hours=1)
     offset = gateway_is_at.timestamp() - time.time()
+    # Unchanged since long before the wrong clock's time: else the limiter would take its record for lost,
+    # and wait for a period.
+    files = home / "tmp" / "airflow-provider-forge"
+    files.parent.mkdir(exist_ok=True)
+    make_old(files)
+    os.utime(files, (0, 0))
     worker = [FAKETIME, "-f", f"{offset + AHEAD.total_seconds():+.0f}s"]
     with (
         SandboxGateway(clock=lambda: time.time() + offset, rate_limit_calls=None) as gateway,
