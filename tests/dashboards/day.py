@@ -22,6 +22,7 @@ from airflow_provider_forge.sandbox.app_model import DAY as MINUTES_OF_A_DAY
 from airflow_provider_forge.sandbox.app_model import ROLLOUT_CYCLE, app_model_of
 from airflow_provider_forge.sandbox.catalogue import METRICS
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
+from airflow_provider_forge.utils import variables
 from demo.processes import free_ports
 from tests.dashboards import exporter
 from tests.receivers.collector import CONFIGURATIONS, Collector
@@ -151,15 +152,15 @@ def _deliver(app: App, url: str, directory: Path) -> None:
     }
     ledger = {"ledger_url": (directory / "ledger").as_uri()}
     otlp = {"conn_type": "otlp", "host": url, "extra": ledger}
-    variables: dict[str, str] = {}
+    kept: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", json.dumps(forge))
         patch.setenv("AIRFLOW_CONN_OTLP_DEFAULT", json.dumps(otlp))
         # Directory of the rate limit's files.
         patch.setattr(tempfile, "tempdir", str(directory))
         # Variables are not available outside a task.
-        patch.setattr(variables.Variable, "get", lambda key, default=None: variables.get(key, default))
-        patch.setattr(variables.Variable, "set", lambda key, value, **_: variables.__setitem__(key, value))
+        patch.setattr(variables.Variable, "get", lambda key, default=None: kept.get(key, default))
+        patch.setattr(variables.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value))
         interval = {"data_interval_start": app.start, "data_interval_end": app.end}
         # Its own metrics would have the current time.
         task = ForgeMetricsToOtlpOperator(task_id="export", metrics=list(METRICS), telemetry=False)
