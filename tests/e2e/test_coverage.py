@@ -214,7 +214,7 @@ def test_one_look_fails_and_names_the_gaps_and_the_others_do_not(
     assert "3 windows of 15 minutes not delivered, in 2 gaps" in looks[0].log
     for start, end in (two, one):
         assert f"{text(start)} to {text(end)}: " in looks[0].log
-        assert f"No alert, but missing: {text(start)} to {text(end)}: " in looks[1].log
+        assert f"Missing, already reported or being healed: {text(start)} to {text(end)}: " in looks[1].log
 
 
 def test_the_same_failure_tells_of_the_token_and_its_date_can_be_read(looks: list[Look]) -> None:
