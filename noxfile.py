@@ -63,6 +63,7 @@ QUICK = (
     "tests/test_provider.py",
     "tests/test_timetables.py",
     "tests/hooks",
+    "tests/utils",
     "tests/operators",
     "tests/delivery/test_stores.py",
     "tests/cli/test_commands.py",

@@ -122,7 +122,7 @@ class ObjectStore:
         path = self._path(key)
         content: bytes | None
         try:
-            content = local_file.read(path, MAX_FILE_SIZE) if isinstance(path, Path) else path.read_bytes()
+            content = local_file.read(path, MAX_FILE_SIZE) if _is_local(path) else path.read_bytes()
         except FileNotFoundError:
             content = None
         except local_file.NotReadable as error:
@@ -130,7 +130,7 @@ class ObjectStore:
             content = b""
         except Exception as error:
             raise self._unavailable("read", path, error) from error
-        if isinstance(path, Path):
+        if _is_local(path):
             self._seen.digests[key] = _digest(content)
         return None if content is None else _decode(content)
 
@@ -139,7 +139,7 @@ class ObjectStore:
         path = self._path(key)
         content = msgspec.json.encode(value)
         try:
-            if isinstance(path, Path):
+            if _is_local(path):
                 self._replace(key, path, content)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ class ObjectStore:
         except FileNotFoundError:
             return
         except Exception as error:
-            if isinstance(path, Path) and path.is_dir():
+            if _is_local(path) and path.is_dir():
                 log.warning("%s is a directory, and was not deleted", path)
                 return
             raise self._unavailable("deleted", path, error) from error
@@ -185,6 +185,11 @@ class ObjectStore:
             " will be retried. If this persists, check the OTLP Connection's extra ledger_url and the"
             " permissions of its credentials"
         )
+
+
+def _is_local(path: Any) -> bool:
+    """Return whether a path is pathlib's own; in Airflow 3.0, an `ObjectStoragePath` is a subclass of it."""
+    return type(path) is type(Path())
 
 
 def _decode(content: bytes) -> Json:
