@@ -95,6 +95,7 @@ def values_of_fields(gateway: SandboxGateway, sink: OtlpSink, home: Path) -> dic
         "rate_limit_seconds": 3,
         "rate_limit_store": "file",
         "token_expires_on": "2099-01-31",
+        "allow_cleartext": "false",
     }
     otlp = {
         "description": "our collector",
@@ -113,6 +114,7 @@ def values_of_fields(gateway: SandboxGateway, sink: OtlpSink, home: Path) -> dic
         "max_age": "14d",
         "tenant": "our-team",
         "ledger_url": f"file://{home}/ledger",
+        "allow_cleartext": "false",
     }
     return {"forge_default": forge, "otlp_default": otlp}
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.sdk.exceptions import AirflowRuntimeError  # noqa: F401 - so that no try has to import it
 
-from airflow_provider_forge.delivery import deliver as deliveries
+from airflow_provider_forge.delivery import exporter as exporter_module
 from airflow_provider_forge.exceptions import RetryableError
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.otlp.client import OtlpClient
@@ -302,15 +302,17 @@ def _watched(say: Callable[..., None]) -> Iterator[None]:
     handler = _Reporter(say)
     logger.addHandler(handler)
     logger.propagate = False
-    deliver, export = deliveries.deliver, OtlpClient.export
+    deliver, export = exporter_module.deliver, OtlpClient.export
 
-    def watched_deliver(answer: Any, receiver: Any, ledger: Any, policy: Any, report: Any, *more: Any) -> Any:
-        say("opened", window=f"{answer.start:%H:%M:%S}-{answer.end:%H:%M:%S}")
+    def watched_deliver(
+        metrics: Any, payload: Any, receiver: Any, ledger: Any, policy: Any, stats: Any, *more: Any
+    ) -> Any:
+        say("opened", window=f"{metrics.window.start:%H:%M:%S}-{metrics.window.end:%H:%M:%S}")
         try:
-            return deliver(answer, receiver, ledger, policy, report, *more)
+            return deliver(metrics, payload, receiver, ledger, policy, stats, *more)
         finally:
-            numbers = {name: value for name, value in vars(report).items() if name != "problems" and value}
-            say("closed", **numbers, problems=[str(problem) for problem in report.problems])
+            numbers = {name: value for name, value in vars(stats).items() if name != "problems" and value}
+            say("closed", **numbers, problems=[str(problem) for problem in stats.problems])
 
     def watched_export(client: OtlpClient, request: Any, **more: Any) -> Any:
         say("posts", points=request.points)
@@ -326,11 +328,11 @@ def _watched(say: Callable[..., None]) -> Iterator[None]:
         say("acknowledged")
         return result
 
-    deliveries.deliver, OtlpClient.export = watched_deliver, watched_export
+    exporter_module.deliver, OtlpClient.export = watched_deliver, watched_export
     try:
         yield
     finally:
-        deliveries.deliver, OtlpClient.export = deliver, export
+        exporter_module.deliver, OtlpClient.export = deliver, export
         logger.removeHandler(handler)
 
 
