@@ -8,10 +8,10 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import httpx
 
 __all__ = ["ACCEPT_ENCODING", "BodyUnreadable", "Wire", "read_body"]
 
@@ -62,8 +62,6 @@ def read_body(response: httpx.Response, *, limit: int) -> bytes:
     Raises:
         BodyUnreadable: The body exceeds the limit, the connection broke, or a coding is unknown or invalid.
     """
-    import httpx
-
     chunks: list[bytes] = []
     size = 0
     try:

@@ -12,10 +12,11 @@ import ssl
 import urllib.parse
 from typing import TYPE_CHECKING
 
+import httpx
+
 from airflow_provider_forge import __version__
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.proxies import find_proxy
-from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,6 @@ __all__ = [
     "is_loopback",
     "is_tls_failure",
     "retry_after",
-    "sanitize",
 ]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
@@ -94,8 +94,6 @@ def explain_transport_error(error: BaseException, *, trust: str) -> str:
         error: The error that httpx raised.
         trust: How to trust the server's certificate, as a sentence without its full stop.
     """
-    import httpx
-
     reasons: tuple[tuple[type[BaseException], str], ...] = (
         (
             ssl.SSLCertVerificationError,
@@ -151,8 +149,6 @@ def check_url(field: str, url: str, *, example: str) -> urllib.parse.SplitResult
     Raises:
         ConfigurationError: It is not such a URL. The message never contains credentials.
     """
-    import httpx
-
     # A URL that cannot be parsed may contain a secret, so it is quoted only if it has no place for one.
     shown = "" if "@" in url or "?" in url else f"{url!r} "
     try:

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from airflow_provider_forge.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import httpx
 
 __all__ = ["Proxy", "Route", "find_proxy", "proxy_status", "trusted_authorities"]
 
@@ -83,8 +83,6 @@ class Route:
         Args:
             options: Arguments of `httpx.Client`, except `proxy`, `verify` and `trust_env`.
         """
-        import httpx
-
         return httpx.Client(proxy=self._proxy, verify=self._context, trust_env=False, **options)
 
     @property
@@ -130,8 +128,6 @@ class Route:
 
 def proxy_status(error: httpx.RequestError) -> int | None:
     """Return the status with which a proxy refused a tunnel; None if the error has another cause."""
-    import httpx
-
     if not isinstance(error, httpx.ProxyError):
         return None
     # httpx has the status only in the message.
@@ -168,8 +164,6 @@ def _variable(scheme: str) -> str:
 
 
 def _parse(text: str, variable: str) -> Proxy:
-    import httpx
-
     try:
         url = httpx.URL(text if "://" in text else f"http://{text}")
         proxy = httpx.Proxy(url)
@@ -199,8 +193,6 @@ def _parse(text: str, variable: str) -> Proxy:
 
 
 def _httpx_proxy(proxy: Proxy) -> httpx.Proxy:
-    import httpx
-
     secure = proxy.url.lower().startswith("https:")
     return httpx.Proxy(proxy.url, ssl_context=trusted_authorities() if secure else None)
 
@@ -238,8 +230,6 @@ def trusted_authorities() -> ssl.SSLContext:
     Raises:
         ConfigurationError: The variable's file or directory cannot be read.
     """
-    import httpx
-
     if file := os.environ.get("SSL_CERT_FILE"):
         try:
             return ssl.create_default_context(cafile=file)

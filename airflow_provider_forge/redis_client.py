@@ -6,7 +6,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.http import sanitize
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,9 +18,9 @@ from airflow_provider_forge.http import (
     explain_transport_error,
     is_loopback,
     retry_after,
-    sanitize,
 )
 from airflow_provider_forge.sandbox import OtlpSink
+from airflow_provider_forge.text import sanitize
 from tests.certificates import make_certificate, refused_handshake
 
 EXAMPLE = "https://host:4318"

@@ -10,8 +10,9 @@ import httpx
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, read_body
-from airflow_provider_forge.http import USER_AGENT, check_url, sanitize
+from airflow_provider_forge.http import USER_AGENT, check_url
 from airflow_provider_forge.proxies import Route
+from airflow_provider_forge.text import sanitize
 from airflow_provider_forge.utils.ledger import LARGEST
 
 if TYPE_CHECKING:

@@ -137,9 +137,8 @@ def _malformed(metrics: AppMetrics, payload: Payload) -> PointsMalformed | None:
         reasons.append(f"{others} for other reasons")
     # A task with several windows shows the message only.
     request = f" (request id {sanitize(metrics.request_id)})" if metrics.request_id else ""
-    window = metrics.window
     return PointsMalformed(
-        f"Atlassian's answer for {window.start:%Y-%m-%d %H:%M} to {window.end:%H:%M} UTC has {total} points"
+        f"Atlassian's answer for {metrics.window.humanize()} has {total} points"
         f" that are not OTLP: {'; '.join(reasons)}{request}. They are left out, and all others are delivered."
         " The window stays open in the record: run it again, and only these points are still to be sent. If"
         " this persists, report it to Atlassian's support with the request id",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.delivery.stores import ValueReplaced
 from airflow_provider_forge.otlp.messages import canonical
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -218,12 +219,12 @@ class Selections:
                 before.get("begun"),
                 before.get("store"),
                 self._store.name,
-                f"{now:%Y-%m-%dT%H:%M:%SZ}",
+                format_time(now, "seconds"),
             )
         about = {
             **selection.to_json(),
             "names": dict(selection.names),
-            "begun": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            "begun": format_time(now, "seconds"),
             "lost_before": lost_before,
         }
         self._store.set(self._key(selection.name), about)

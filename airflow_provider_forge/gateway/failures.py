@@ -23,7 +23,8 @@ from airflow_provider_forge.exceptions import (
     UnknownFailure,
     WindowTooLarge,
 )
-from airflow_provider_forge.http import retry_after, sanitize
+from airflow_provider_forge.http import retry_after
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -15,7 +15,7 @@ import msgspec
 from airflow_provider_forge import json_text
 from airflow_provider_forge.exceptions import MAX_REQUEST_ID, AccessForbidden, BrokenAnswer
 from airflow_provider_forge.gateway.failures import Reply, error_of
-from airflow_provider_forge.http import sanitize
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -12,8 +12,9 @@ from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, GatewayU
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, Wire, read_body
 from airflow_provider_forge.gateway.failures import SPLIT_HINT
 from airflow_provider_forge.gateway.responses import request_id_in
-from airflow_provider_forge.http import USER_AGENT, sanitize
+from airflow_provider_forge.http import USER_AGENT
 from airflow_provider_forge.proxies import Route
+from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -33,6 +33,7 @@ from airflow_provider_forge.otlp.replies import Reply, partial_success, status_m
 from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import get_logger, sanitize
+from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -318,7 +319,7 @@ def _size(request: ExportRequest) -> str:
 
 
 def _utc(nanoseconds: int) -> str:
-    return f"{dt.datetime.fromtimestamp(nanoseconds / 1e9, dt.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    return format_time(dt.datetime.fromtimestamp(nanoseconds / 1e9, dt.timezone.utc), "seconds")
 
 
 def compress(chunks: Iterable[bytes | Raw]) -> bytes:

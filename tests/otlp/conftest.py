@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_forge.sandbox import OtlpSink
-
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
     from email.message import Message
-
-
-@pytest.fixture
-def sink() -> Iterator[OtlpSink]:
-    with OtlpSink() as sink:
-        yield sink
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
-from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
+from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 from tests.certificates import make_certificate, refused_handshake
 from tests.raw_server import raw_server, response
 
@@ -28,12 +28,6 @@ CONN_ID = "a1b2c3"
 def gateway():
     with SandboxGateway(api_token=TOKEN) as gateway:
         yield gateway
-
-
-@pytest.fixture
-def sink():
-    with OtlpSink() as sink:
-        yield sink
 
 
 @pytest.fixture

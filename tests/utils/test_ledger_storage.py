@@ -83,36 +83,30 @@ def test_a_url_that_this_airflow_cannot_open_is_refused_with_the_remedy(storage)
     assert 'pip install "universal-pathlib<0.3"' in str(caught.value)
 
 
+class PathOfAnUndefinedConnection:
+    """A path whose file system needs a Connection that Airflow does not find."""
+
+    def __init__(self, url: str) -> None:
+        pass
+
+    @property
+    def fs(self) -> None:
+        raise AirflowNotFoundException("The conn_id `aws_away` isn't defined")
+
+
 def test_a_connection_that_is_found_only_the_second_time_is_no_final_error(storage, monkeypatch):
     """Airflow says that there is none while a secrets backend is away."""
-
-    class Path:
-        def __init__(self, url: str) -> None:
-            pass
-
-        @property
-        def fs(self) -> None:
-            raise AirflowNotFoundException("The conn_id `aws_away` isn't defined")
-
-    storage(Path)
+    storage(PathOfAnUndefinedConnection)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_AWAY", '{"conn_type": "aws"}')
     with pytest.raises(LedgerUnavailable, match="'aws_away'"):
         open_storage("s3://aws_away@bucket/path")
 
 
 def test_a_connection_that_cannot_be_read_is_no_final_error(storage, monkeypatch):
-    class Path:
-        def __init__(self, url: str) -> None:
-            pass
-
-        @property
-        def fs(self) -> None:
-            raise AirflowNotFoundException("The conn_id `aws_away` isn't defined")
-
     def fail(*_: object, **__: object) -> None:
         raise SecretsUnavailable("the secrets backend is away")
 
-    storage(Path)
+    storage(PathOfAnUndefinedConnection)
     monkeypatch.setattr("airflow_provider_forge.utils.ledger.read_connection", fail)
     with pytest.raises(SecretsUnavailable):
         open_storage("s3://aws_away@bucket/path")
