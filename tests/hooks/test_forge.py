@@ -683,6 +683,8 @@ def test_a_gateway_is_one_memory_however_its_url_is_written(connection, variable
 
 CONSTRUCT = """
 import sys
+# Airflow forks the processes that run tasks from its supervisor, which has loaded httpx.
+import airflow.sdk.execution_time.supervisor
 from airflow.providers.common.compat.sdk import BaseHook, Variable
 before = set(sys.modules)
 
