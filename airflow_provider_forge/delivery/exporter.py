@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery.attempts import Attempts
 from airflow_provider_forge.delivery.deliver import deliver
-from airflow_provider_forge.delivery.log_groups import log_group
 from airflow_provider_forge.delivery.progress import DeliveryStats, Pass, check_age
 from airflow_provider_forge.delivery.telemetry import TaskStats
-from airflow_provider_forge.exceptions import BrokenAnswer, WindowExpired, WindowTooLarge
+from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, WindowExpired, WindowTooLarge
 from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.payload.reader import read
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Exporter", "Resource"]
 
 log = get_logger(__name__)
+
+_PACKAGE = logging.getLogger(__name__.partition(".")[0])
 
 
 @dataclass(frozen=True)
@@ -170,3 +172,51 @@ def _malformed_as_broken(metrics: AppMetrics) -> Iterator[None]:
             " retried. If this persists, please open an issue with airflow-provider-forge",
             request_id=metrics.request_id,
         ) from error
+
+
+class LogGroup(logging.Handler):
+    """A collapsible group of log lines, and the one line about it that is readable without expanding it.
+
+    Warnings are counted, because they are hidden while the group is collapsed.
+
+    Attributes:
+        warnings: Number of warnings so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.warnings = 0
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - logging's signature
+        """Count a record."""
+        self.warnings += 1
+
+    def summarize(self, result: str, details: str) -> None:
+        """Log the group's result outside of it, as a warning if the group has any."""
+        if self.warnings:
+            # Before the details, because the UI cuts off long lines.
+            log.warning("%s; warnings above: %d; %s", result, self.warnings, details)
+        else:
+            log.info("%s; %s", result, details)
+
+
+@contextlib.contextmanager
+def log_group(title: str) -> Iterator[LogGroup]:
+    """Put the lines logged inside into a group, with Airflow's own markers.
+
+    Before Airflow 3.3 the UI identifies groups by title, so titles must be unique within a task.
+    """
+    group = LogGroup()
+    log.info("::group::%s", title)
+    _PACKAGE.addHandler(group)
+    try:
+        try:
+            yield group
+        finally:
+            # An open group hides the rest of the log.
+            _PACKAGE.removeHandler(group)
+            log.info("::endgroup::")
+    except ForgeError as error:
+        # The details are in the error, and its handler decides how to log them.
+        log.info("%s: not delivered, %s", title, type(error).__name__)
+        raise

@@ -9,7 +9,7 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_forge.delivery.log_groups import log_group
+from airflow_provider_forge.delivery.exporter import log_group
 from airflow_provider_forge.exceptions import GatewayUnavailable
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
