@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.delivery import local_file
+from airflow_provider_forge.delivery import stores
 from airflow_provider_forge.delivery.deduplication import PointGroup
 from airflow_provider_forge.delivery.exporter import Exporter
 from airflow_provider_forge.delivery.leases import FileLeases
@@ -80,12 +80,12 @@ def files_written_in_place() -> None:
         path.write_bytes(content)
         return True
 
-    _wrap(local_file, "replace")(replace)
+    _wrap(stores, "replace_file")(replace)
 
 
 def files_written_unseen() -> None:
     """A file is replaced whatever another process has written there since it was read."""
-    _wrap(local_file, "replace")(lambda do, path, content, still: do(path, content, still=lambda: True))
+    _wrap(stores, "replace_file")(lambda do, path, content, still: do(path, content, still=lambda: True))
 
 
 def sent_again_after_success() -> None:
