@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, Context
     from airflow.triggers.base import BaseTrigger
 
-    from airflow_provider_forge.delivery.checkpoint import Checkpoint
     from airflow_provider_forge.delivery.exporter import Exporter
-    from airflow_provider_forge.delivery.progress import Progress
+    from airflow_provider_forge.delivery.progress import Checkpoint, Progress
     from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.delivery.telemetry import TaskStats
     from airflow_provider_forge.otlp.client import OtlpClient
@@ -322,7 +321,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _checkpoint(
         self, context: Context, interval: Window, exporter: Exporter, forge: ForgeMetricsHook
     ) -> Checkpoint:
-        from airflow_provider_forge.delivery.checkpoint import find_checkpoint
+        from airflow_provider_forge.delivery.progress import find_checkpoint
 
         options = {
             "selection": forge.selection(self.environments, self.metrics),
