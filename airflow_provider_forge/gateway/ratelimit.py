@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_forge.gateway.budget import Budget, Decision
-    from airflow_provider_forge.gateway.state_stores import FileStateStore, RedisStateStore
+    from airflow_provider_forge.gateway.ratelimit_stores import FileStateStore, RedisStateStore
 
 __all__ = ["LimitStore", "RateLimiter", "Reservation", "Usage"]
 
