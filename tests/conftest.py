@@ -170,13 +170,11 @@ def sink():
 def variables(monkeypatch):
     """Airflow Variables, which cannot be set outside of a task."""
     # Airflow must not be imported before its home is set, above.
-    from airflow_provider_forge.utils import variables as variables_module
+    from airflow_provider_forge.utils import secrets
 
     kept: dict[str, str] = {}
-    monkeypatch.setattr(variables_module.Variable, "get", lambda key, default=None: kept.get(key, default))
-    monkeypatch.setattr(
-        variables_module.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value)
-    )
+    monkeypatch.setattr(secrets.Variable, "get", lambda key, default=None: kept.get(key, default))
+    monkeypatch.setattr(secrets.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value))
     return kept
 
 

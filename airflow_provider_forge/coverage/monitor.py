@@ -10,7 +10,7 @@ from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_covera
 from airflow_provider_forge.coverage.healing import heal, plan
 from airflow_provider_forge.coverage.report import backfill_command, backfill_note, describe_gap
 from airflow_provider_forge.text import get_logger
-from airflow_provider_forge.utils.variables import VariableStateStore
+from airflow_provider_forge.utils.secrets import VariableStateStore
 from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:

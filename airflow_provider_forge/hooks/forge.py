@@ -25,7 +25,7 @@ from airflow_provider_forge.utils.connections import (
     secret_of,
     shared_directory,
 )
-from airflow_provider_forge.utils.variables import VariableStateStore
+from airflow_provider_forge.utils.secrets import VariableStateStore
 from airflow_provider_forge.windows import Window, parse_time
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavaila
 from airflow_provider_forge.http import is_credential
 from airflow_provider_forge.text import get_logger, sanitize
 from airflow_provider_forge.utils.connections import shared_directory
-from airflow_provider_forge.utils.secrets import read_connection
-from airflow_provider_forge.utils.variables import VariableStateStore
+from airflow_provider_forge.utils.secrets import VariableStateStore, read_connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ from airflow_provider_forge.sandbox.app_model import DAY as MINUTES_OF_A_DAY
 from airflow_provider_forge.sandbox.app_model import ROLLOUT_CYCLE, app_model_of
 from airflow_provider_forge.sandbox.catalogue import METRICS
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
-from airflow_provider_forge.utils import variables
+from airflow_provider_forge.utils import secrets
 from demo.processes import free_ports
 from tests.dashboards import exporter
 from tests.receivers.collector import CONFIGURATIONS, Collector
@@ -159,8 +159,8 @@ def _deliver(app: App, url: str, directory: Path) -> None:
         # Directory of the rate limit's files.
         patch.setattr(tempfile, "tempdir", str(directory))
         # Variables are not available outside a task.
-        patch.setattr(variables.Variable, "get", lambda key, default=None: kept.get(key, default))
-        patch.setattr(variables.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value))
+        patch.setattr(secrets.Variable, "get", lambda key, default=None: kept.get(key, default))
+        patch.setattr(secrets.Variable, "set", lambda key, value, **_: kept.__setitem__(key, value))
         interval = {"data_interval_start": app.start, "data_interval_end": app.end}
         # Its own metrics would have the current time.
         task = ForgeMetricsToOtlpOperator(task_id="export", metrics=list(METRICS), telemetry=False)

@@ -34,7 +34,6 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 from airflow_provider_forge.utils import connections as connections_module
 from airflow_provider_forge.utils import secrets
-from airflow_provider_forge.utils import variables as memory_module
 from airflow_provider_forge.windows import Window
 from tests.airflow_version import AIRFLOW
 
@@ -88,8 +87,7 @@ def variables(monkeypatch):
         def set(key, value, description):
             stored[key] = value
 
-    for module in (memory_module, secrets):
-        monkeypatch.setattr(module, "Variable", Variable)
+    monkeypatch.setattr(secrets, "Variable", Variable)
     return stored
 
 

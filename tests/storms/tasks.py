@@ -24,7 +24,7 @@ from airflow_provider_forge.delivery import exporter as exporter_module
 from airflow_provider_forge.exceptions import RetryableError
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.otlp.client import OtlpClient
-from airflow_provider_forge.utils import variables as variables_module
+from airflow_provider_forge.utils import secrets
 from tests.storms.plans import APP
 from tests.storms.servers import user_agent
 
@@ -290,8 +290,8 @@ def _connected(plan: Plan, place: Place, run: Run, who: str) -> Iterator[None]:
     machine.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(machine)
     variables = SharedRows(place.directory / "variables")
-    variables_module.Variable.get = staticmethod(lambda key, default=None: variables.get(key) or default)
-    variables_module.Variable.set = staticmethod(lambda key, value, **_: variables.set(key, value))
+    secrets.Variable.get = staticmethod(lambda key, default=None: variables.get(key) or default)
+    secrets.Variable.set = staticmethod(lambda key, value, **_: variables.set(key, value))
     yield
 
 

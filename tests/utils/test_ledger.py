@@ -25,7 +25,6 @@ from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.otlp.endpoint import Endpoint
 from airflow_provider_forge.utils import secrets
-from airflow_provider_forge.utils import variables as variables_module
 from airflow_provider_forge.utils.connections import shared_directory
 from airflow_provider_forge.utils.ledger import (
     LARGEST,
@@ -90,8 +89,7 @@ def variables(monkeypatch):
     def set_(key: str, value: str, description: str) -> None:
         kept[key] = SimpleNamespace(value=value, description=description)
 
-    for module in (variables_module, secrets):
-        monkeypatch.setattr(module, "Variable", SimpleNamespace(get=get, set=set_))
+    monkeypatch.setattr(secrets, "Variable", SimpleNamespace(get=get, set=set_))
     return kept
 
 

@@ -9,8 +9,7 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_forge.exceptions import SecretsUnavailable
 from airflow_provider_forge.utils import secrets
-from airflow_provider_forge.utils import variables as memory_module
-from airflow_provider_forge.utils.variables import VariableStateStore
+from airflow_provider_forge.utils.secrets import VariableStateStore
 
 CONTENT = {"seen": "2026-03-10T20:00:00+00:00", "ids": {"production": "8cb2"}, "names": {"8cb2": None}}
 
@@ -33,8 +32,7 @@ class FakeVariable:
 @pytest.fixture
 def variables(monkeypatch):
     fake = FakeVariable()
-    for module in (memory_module, secrets):
-        monkeypatch.setattr(module, "Variable", fake)
+    monkeypatch.setattr(secrets, "Variable", fake)
     return fake
 
 
@@ -44,7 +42,7 @@ def in_team(monkeypatch):
 
     def in_team(name):
         context = {"dag_run": SimpleNamespace(team_name=name)}
-        monkeypatch.setattr(memory_module, "get_current_context", lambda: context)
+        monkeypatch.setattr(secrets, "get_current_context", lambda: context)
 
     return in_team
 
@@ -93,8 +91,7 @@ def test_where_airflow_refuses_delivery_goes_on(variables, monkeypatch, caplog):
 
 
 def test_making_a_memory_reads_nothing(monkeypatch):
-    for module in (memory_module, secrets):
-        monkeypatch.setattr(module, "Variable", None)
+    monkeypatch.setattr(secrets, "Variable", None)
     memory = VariableStateStore("forge_a", "For tests")
     assert (memory.key, memory.description) == ("forge_a", "For tests")
 
@@ -171,5 +168,5 @@ class TestTeams:
         assert [len(key) for key in variables.stored] == [250]
 
     def test_airflow_before_teams_has_none(self, variables, monkeypatch):
-        monkeypatch.setattr(memory_module, "get_current_context", lambda: {"dag_run": SimpleNamespace()})
+        monkeypatch.setattr(secrets, "get_current_context", lambda: {"dag_run": SimpleNamespace()})
         assert VariableStateStore("forge_a", "For tests").key == "forge_a"
