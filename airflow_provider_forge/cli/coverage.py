@@ -28,7 +28,7 @@ def run(options: Namespace, output: Output) -> int:
     forge, otlp = forge_hook(options), otlp_hook(options)
     endpoint = otlp.endpoint()
     ledger = open_ledger(ledger_store(options, otlp, snapshot=True), forge.app_id, endpoint.destination)
-    keep = min(RETENTION, endpoint.max_age or RETENTION)
+    keep = min(RETENTION, endpoint.limits.max_age or RETENTION)
     with output.busy("Reading the record of deliveries…"):
         coverage = find_coverage(ledger, now, keep=keep, expected_after=EXPECTED_AFTER)
     if coverage is None:

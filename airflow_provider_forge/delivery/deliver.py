@@ -64,7 +64,7 @@ def deliver(
     with ledger.open_session(points, selection, window.start, window.end, reread=reread) as session:
         sender = Sender(payload, receiver, session, policy, stats, attempts)
         isolation = Isolation(payload, sender)
-        batches = _Batches(payload, sender.choose_points(), receiver.endpoint.max_body_bytes)
+        batches = _Batches(payload, sender.choose_points(), receiver.endpoint.limits.max_body_bytes)
         with sender.recording():
             for batch, request in batches:
                 try:

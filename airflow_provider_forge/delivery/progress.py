@@ -301,7 +301,7 @@ def available_windows(
     Raises:
         WindowExpired: A window is too old for the gateway or the destination, and `on_expired` is `fail`.
     """
-    max_age = min(RETENTION, endpoint.max_age or RETENTION)
+    max_age = min(RETENTION, endpoint.limits.max_age or RETENTION)
     if interval.start >= now - max_age:
         return list(interval.split()), 0
     if on_expired == "fail":
@@ -318,10 +318,11 @@ def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
     Raises:
         WindowExpired: The window begins before the destination's age limit.
     """
-    if endpoint.max_age is not None and window.start < now - endpoint.max_age:
+    max_age = endpoint.limits.max_age
+    if max_age is not None and window.start < now - max_age:
         raise WindowExpired(
-            f"{window} begins before {now - endpoint.max_age:%Y-%m-%dT%H:%MZ}: the destination discards"
-            f" points older than {endpoint.max_age}, so the window is not fetched. {endpoint.age_remedy},"
+            f"{window} begins before {now - max_age:%Y-%m-%dT%H:%MZ}: the destination discards"
+            f" points older than {max_age}, so the window is not fetched. {endpoint.age_remedy},"
             " or set on_expired='skip'"
         )
 

@@ -145,7 +145,7 @@ class Sender:
             ReceiverUnavailable: The outage lasts, or it is unknown whether the points were stored.
             ExportRefused: The receiver refused the request.
         """
-        retries = self.attempts.begin(self._receiver.endpoint.export_timeout)
+        retries = self.attempts.begin(self._receiver.endpoint.limits.export_timeout)
         while True:
             remaining = self._announce(batch)
             if not remaining:

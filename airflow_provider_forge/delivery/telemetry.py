@@ -281,13 +281,13 @@ def send_measurements(
         reporter: Their source.
         start: Start time of the sums, in nanoseconds since the epoch.
     """
-    hasty = dataclasses.replace(
-        endpoint, timeout=min(endpoint.timeout, MAX_SECONDS), export_timeout=MAX_SECONDS
+    limits = dataclasses.replace(
+        endpoint.limits, timeout=min(endpoint.limits.timeout, MAX_SECONDS), export_timeout=MAX_SECONDS
     )
     try:
         now = max(time.time_ns(), start + 1)
         request = encode_measurements(measurements, reporter, endpoint.protocol, start=start, now=now)
-        with OtlpClient(hasty) as client:
+        with OtlpClient(dataclasses.replace(endpoint, limits=limits)) as client:
             client.export(request)
     except Exception as error:  # noqa: BLE001 - no error of any kind may fail the delivery
         log.warning(

@@ -163,15 +163,15 @@ class OtlpHook(BaseHook):
 
         compressed = extras.get("max_compressed_bytes")
         max_age = extras.get("max_age")
-        return dataclasses.replace(
-            endpoint,
-            max_body_bytes=extras.whole_number("max_body_bytes", endpoint.max_body_bytes, MAX_BYTES),
+        limits = dataclasses.replace(
+            endpoint.limits,
+            max_body_bytes=extras.whole_number("max_body_bytes", endpoint.limits.max_body_bytes, MAX_BYTES),
             max_compressed_bytes=(
                 None if compressed is None else extras.whole_number("max_compressed_bytes", 0, MAX_BYTES)
             ),
             max_age=default_max_age(endpoint.url) if max_age is None else parse_max_age(max_age),
-            tenant=extras.text("tenant"),
         )
+        return dataclasses.replace(endpoint, limits=limits, tenant=extras.text("tenant"))
 
     def _endpoint(self, host: str, password: str | None, extras: Extras) -> Endpoint:
         from airflow_provider_forge.otlp.endpoint import (
@@ -179,6 +179,8 @@ class OtlpHook(BaseHook):
             DEFAULT_TIMEOUT,
             PROTOCOLS,
             Endpoint,
+            Limits,
+            TlsFiles,
             metrics_url,
         )
 
@@ -187,10 +189,8 @@ class OtlpHook(BaseHook):
             headers=self._headers(password, extras),
             protocol=extras.choice("protocol", PROTOCOLS, PROTOCOLS[0]),
             compression=extras.choice("compression", COMPRESSIONS, COMPRESSIONS[0]),
-            timeout=extras.number("timeout", DEFAULT_TIMEOUT),
-            ca_file=extras.text("ca_file"),
-            cert_file=extras.text("cert_file"),
-            key_file=extras.text("key_file"),
+            limits=Limits(timeout=extras.number("timeout", DEFAULT_TIMEOUT)),
+            tls=TlsFiles(extras.text("ca_file"), extras.text("cert_file"), extras.text("key_file")),
         )
 
     def _headers(self, secret: str | None, extras: Extras) -> dict[str, str]:

@@ -154,7 +154,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         return CoverageMonitor(
             open_ledger(store, app_id, endpoint.destination),
             DagRuns(self.export_dag_id, context["ti"]),
-            keep=min(RETENTION, endpoint.max_age or RETENTION),
+            keep=min(RETENTION, endpoint.limits.max_age or RETENTION),
             alert_before=self.alert_before,
             heal=self.heal,
         )

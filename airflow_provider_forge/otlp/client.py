@@ -111,14 +111,14 @@ class OtlpClient:
             part for value in endpoint.headers.values() for part in (value, value.partition(" ")[2])
         )
         self._wire = Wire()
-        context = endpoint.ssl_context()  # also for http, so that an invalid file is always an error
+        context = endpoint.tls.ssl_context()  # also for http, so that an invalid file is always an error
         self._route = Route(endpoint.url, lambda: context)
         self._secrets += self._route.secrets
         self._client = self._route.client(
             # In lower case, so that a user's User-Agent replaces ours instead of being sent in addition.
             headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPT_ENCODING}
             | {key.lower(): value for key, value in endpoint.headers.items()},
-            timeout=endpoint.timeout,
+            timeout=endpoint.limits.timeout,
         )
 
     def __enter__(self) -> OtlpClient:
@@ -151,7 +151,7 @@ class OtlpClient:
             PointsRejected: The receiver accepted the request and rejected points of it.
         """
         body, headers = self._encode(request)
-        reply = self._post(body, headers, self.endpoint.call_timeout if seconds is None else seconds)
+        reply = self._post(body, headers, self.endpoint.limits.call_timeout if seconds is None else seconds)
         return self._check(reply, request)
 
     def probe(self) -> ProbeResult:
@@ -162,7 +162,7 @@ class OtlpClient:
         """
         request = encode_request([], self.endpoint.protocol)
         started = time.monotonic()
-        reply = self._post(*self._encode(request), self.endpoint.call_timeout)
+        reply = self._post(*self._encode(request), self.endpoint.limits.call_timeout)
         self._check(reply, request)
         return ProbeResult(
             host=self._host(),
@@ -179,7 +179,7 @@ class OtlpClient:
             body = compress(request.chunks)
         else:
             body = request.body
-        limit = self.endpoint.max_compressed_bytes
+        limit = self.endpoint.limits.max_compressed_bytes
         if limit is not None and len(body) > limit:
             raise RequestTooLarge(
                 f"Not sent to {self._host()}: {_size(request)} would be sent as {len(body)} bytes, more than"

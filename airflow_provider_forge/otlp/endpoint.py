@@ -27,6 +27,8 @@ __all__ = [
     "MAX_BYTES",
     "PROTOCOLS",
     "Endpoint",
+    "Limits",
+    "TlsFiles",
     "metrics_url",
 ]
 
@@ -63,14 +65,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """An OTLP/HTTP receiver, as a Connection or the standard variables describe it.
+class Limits:
+    """Limits of time, size and age for what is sent to a receiver.
 
     Attributes:
-        url: URL that metrics are posted to.
-        headers: Headers of each request; their values may be secrets.
-        protocol: `http/protobuf`, which every receiver supports, or `http/json`.
-        compression: `gzip` or `none`.
         timeout: Maximum time in seconds without a byte from the receiver.
         export_timeout: Maximum time in seconds of one export, its retries included; None for four timeouts
             per call.
@@ -79,10 +77,95 @@ class Endpoint:
         max_compressed_bytes: Maximum size in bytes of a request as it is sent, 1 KiB to 64 MiB; None for no
             limit. A larger one is not sent.
         max_age: Maximum age of a point that the destination stores; None for no limit.
+
+    Raises:
+        ConfigurationError: A limit is out of range.
+    """
+
+    timeout: float = DEFAULT_TIMEOUT
+    export_timeout: float | None = None
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_compressed_bytes: int | None = None
+    max_age: dt.timedelta | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_body_bytes", "max_compressed_bytes"):
+            size = getattr(self, name)
+            if size is not None and not MIN_BYTES <= size <= MAX_BYTES:
+                raise ConfigurationError(
+                    name, f"{size} is not a number of bytes from {MIN_BYTES} to {MAX_BYTES}"
+                )
+        if self.max_age is not None and not dt.timedelta(0) < self.max_age <= MAX_MAX_AGE:
+            raise ConfigurationError(
+                "max_age", f"{self.max_age} is not above 0 and up to {MAX_MAX_AGE.days} days"
+            )
+
+    @property
+    def call_timeout(self) -> float:
+        """Maximum time in seconds of one call as a whole."""
+        return TIMEOUTS_PER_EXPORT * self.timeout if self.export_timeout is None else self.export_timeout
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of a TLS connection.
+
+    Attributes:
+        ca_file: The certificate authorities to trust instead of the default ones.
+        cert_file: The client certificate.
+        key_file: The client key, if `cert_file` does not contain it.
+
+    Raises:
+        ConfigurationError: A file does not exist, or there is a key without a certificate.
+    """
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.key_file and not self.cert_file:
+            raise ConfigurationError("cert_file", "is missing, though key_file is set")
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
+            if path and not Path(path).is_file():
+                raise ConfigurationError(name, f"there is no file {path} on this machine")
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return a TLS context with these files.
+
+        Raises:
+            ConfigurationError: A file does not contain what its field requires.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigurationError("ca_file", f"{self.ca_file} cannot be read: {error}") from error
+        if self.ca_file:
+            # The default as of Python 3.13: a file with only an intermediate authority is enough.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if self.cert_file:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+            except (ssl.SSLError, OSError) as error:
+                raise ConfigurationError(
+                    "cert_file", f"{self.cert_file} and {self.key_file} cannot be used: {error}"
+                ) from error
+        return context
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OTLP/HTTP receiver, as a Connection or the standard variables describe it.
+
+    Attributes:
+        url: URL that metrics are posted to.
+        headers: Headers of each request; their values may be secrets.
+        protocol: `http/protobuf`, which every receiver supports, or `http/json`.
+        compression: `gzip` or `none`.
         tenant: Account or tenant at the destination, if the URL does not identify it.
-        ca_file: PEM file with the certificate authorities to trust instead of the default ones.
-        cert_file: PEM file with the client certificate.
-        key_file: PEM file with the client key, if `cert_file` does not contain it.
+        limits: Limits of time, size and age.
+        tls: PEM files.
 
     Raises:
         ConfigurationError: A value is invalid. The message quotes it, but never a header's value.
@@ -92,15 +175,9 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     protocol: str = HTTP_PROTOBUF
     compression: str = "gzip"
-    timeout: float = DEFAULT_TIMEOUT
-    export_timeout: float | None = None
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    max_compressed_bytes: int | None = None
-    max_age: dt.timedelta | None = None
     tenant: str | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    tls: TlsFiles = field(default_factory=TlsFiles)
 
     def __post_init__(self) -> None:
         check_url("host", self.url, example=EXAMPLE_URL)
@@ -111,8 +188,6 @@ class Endpoint:
             raise ConfigurationError(
                 "compression", f"{self.compression!r} is not one of {', '.join(COMPRESSIONS)}"
             )
-        self._check_limits()
-        self._check_files()
 
     def _check_headers(self) -> None:
         seen = set()
@@ -126,31 +201,6 @@ class Endpoint:
                 raise ConfigurationError(
                     "headers", f"the value of {name!r} has characters that a header cannot contain"
                 )
-
-    def _check_limits(self) -> None:
-        for name in ("max_body_bytes", "max_compressed_bytes"):
-            size = getattr(self, name)
-            if size is not None and not MIN_BYTES <= size <= MAX_BYTES:
-                raise ConfigurationError(
-                    name, f"{size} is not a number of bytes from {MIN_BYTES} to {MAX_BYTES}"
-                )
-        if self.max_age is not None and not dt.timedelta(0) < self.max_age <= MAX_MAX_AGE:
-            raise ConfigurationError(
-                "max_age", f"{self.max_age} is not above 0 and up to {MAX_MAX_AGE.days} days"
-            )
-
-    def _check_files(self) -> None:
-        if self.key_file and not self.cert_file:
-            raise ConfigurationError("cert_file", "is missing, though key_file is set")
-        for name in ("ca_file", "cert_file", "key_file"):
-            path = getattr(self, name)
-            if path and not Path(path).is_file():
-                raise ConfigurationError(name, f"there is no file {path} on this machine")
-
-    @property
-    def call_timeout(self) -> float:
-        """Maximum time in seconds of one call as a whole."""
-        return TIMEOUTS_PER_EXPORT * self.timeout if self.export_timeout is None else self.export_timeout
 
     @property
     def destination(self) -> str:
@@ -172,30 +222,8 @@ class Endpoint:
 
     @property
     def age_remedy(self) -> str:
-        """How to deliver points older than `max_age`, as a sentence without its full stop."""
-        return age_remedy(self.url, self.max_age)
-
-    def ssl_context(self) -> ssl.SSLContext:
-        """Return a TLS context with the certificate files.
-
-        Raises:
-            ConfigurationError: A file does not contain what its field requires.
-        """
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigurationError("ca_file", f"{self.ca_file} cannot be read: {error}") from error
-        if self.ca_file:
-            # The default as of Python 3.13: a file with only an intermediate authority is enough.
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        if self.cert_file:
-            try:
-                context.load_cert_chain(self.cert_file, self.key_file, password="")
-            except (ssl.SSLError, OSError) as error:
-                raise ConfigurationError(
-                    "cert_file", f"{self.cert_file} and {self.key_file} cannot be used: {error}"
-                ) from error
-        return context
+        """How to deliver points older than the limit, as a sentence without its full stop."""
+        return age_remedy(self.url, self.limits.max_age)
 
 
 def metrics_url(endpoint: str) -> str:

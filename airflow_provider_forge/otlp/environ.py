@@ -11,6 +11,8 @@ from airflow_provider_forge.otlp.endpoint import (
     EXAMPLE_URL,
     HTTP_PROTOBUF,
     Endpoint,
+    Limits,
+    TlsFiles,
     metrics_url,
 )
 
@@ -56,11 +58,12 @@ def endpoint_from_environ(environ: Mapping[str, str]) -> Endpoint:
             headers=_headers(variables.get("HEADERS")),
             protocol=variables.get("PROTOCOL", HTTP_PROTOBUF),
             compression=variables.get("COMPRESSION", "gzip"),
-            timeout=timeout or DEFAULT_TIMEOUT,
-            export_timeout=timeout,
-            ca_file=variables.get("CERTIFICATE") or None,
-            cert_file=variables.get("CLIENT_CERTIFICATE") or None,
-            key_file=variables.get("CLIENT_KEY") or None,
+            limits=Limits(timeout=timeout or DEFAULT_TIMEOUT, export_timeout=timeout),
+            tls=TlsFiles(
+                variables.get("CERTIFICATE") or None,
+                variables.get("CLIENT_CERTIFICATE") or None,
+                variables.get("CLIENT_KEY") or None,
+            ),
         )
     except ConfigurationError as error:
         raise ConfigurationError(variables.name(_SUFFIXES[error.field]), error.problem) from None

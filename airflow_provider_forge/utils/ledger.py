@@ -221,7 +221,7 @@ def account_of(conn_id: str, endpoint: Endpoint) -> Account | None:
     from airflow_provider_forge.delivery.accounts import Account
 
     credentials = {name: value for name, value in endpoint.headers.items() if is_credential(name)}
-    if endpoint.cert_file:
-        credentials["cert_file"] = endpoint.cert_file
+    if endpoint.tls.cert_file:
+        credentials["cert_file"] = endpoint.tls.cert_file
     has_name = bool(urllib.parse.urlsplit(endpoint.destination).fragment)
     return None if has_name or not credentials else Account(conn_id, credentials)

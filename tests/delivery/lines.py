@@ -21,7 +21,7 @@ from airflow_provider_forge.delivery.progress import DeliveryStats
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.gateway.client import AppMetrics
 from airflow_provider_forge.gateway.environments import Environment
-from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits
 from airflow_provider_forge.payload.reader import read
 from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.windows import Window
@@ -197,7 +197,7 @@ class Line:
     def __init__(self, *, max_body_bytes: int = 10**6, largest: int | None = None) -> None:
         self.fuse = Fuse()
         self.store = BreakableStore(self.fuse, largest)
-        endpoint = Endpoint("http://localhost:4318/v1/metrics", max_body_bytes=max_body_bytes)
+        endpoint = Endpoint("http://localhost:4318/v1/metrics", limits=Limits(max_body_bytes=max_body_bytes))
         self.receiver = Receiver(endpoint, self.fuse)
         self.sentinels: dict[str, Memory] = {}
         self.now: Callable[[], dt.datetime] = lambda: NOW

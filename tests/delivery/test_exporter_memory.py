@@ -18,7 +18,7 @@ from airflow_provider_forge.delivery.progress import Progress
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.gateway.client import AppMetrics
-from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, Endpoint
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, Endpoint, Limits
 from airflow_provider_forge.windows import Window
 from tests.delivery.lines import NoLeases
 from tests.otlp.building import APP, entry, metric, point, text
@@ -51,7 +51,9 @@ class Forge:
 def test_nothing_of_a_window_is_kept_once_it_is_delivered(tmp_path, protocol, conform, recorded):
     forge = Forge()
     sizes = []
-    endpoint = Endpoint("http://localhost:4318/v1/metrics", protocol=protocol, max_body_bytes=100_000)
+    endpoint = Endpoint(
+        "http://localhost:4318/v1/metrics", protocol=protocol, limits=Limits(max_body_bytes=100_000)
+    )
     receiver = SimpleNamespace(
         endpoint=endpoint, export=lambda export, seconds: sizes.append(len(export.body))
     )

@@ -11,8 +11,9 @@ import pytest
 
 from airflow_provider_forge.delivery import telemetry as own
 from airflow_provider_forge.delivery.telemetry import Measurement, Reporter, encode_measurements
-from airflow_provider_forge.otlp.endpoint import PROTOCOLS, Endpoint, metrics_url
+from airflow_provider_forge.otlp.endpoint import PROTOCOLS, metrics_url
 from airflow_provider_forge.sandbox import Fault, OtlpSink
+from tests.otlp.endpoints import endpoint_of
 
 APP, OTHER = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57", "11111111-d82c-45e2-b4fb-c6a0751d7d57"
 REPORTER = Reporter(APP, "forge_metrics")
@@ -36,7 +37,7 @@ def sink():
 
 def send(url, measured=MEASURED, **settings):
     settings = {"headers": {"Authorization": f"Bearer {CANARY}"}, **settings}
-    return own.send_measurements(Endpoint(metrics_url(url), **settings), measured, REPORTER, start=START)
+    return own.send_measurements(endpoint_of(metrics_url(url), **settings), measured, REPORTER, start=START)
 
 
 def by_name(request):

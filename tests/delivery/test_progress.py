@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_forge.delivery.progress import available_windows, check_age
 from airflow_provider_forge.exceptions import WindowExpired
-from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits
 from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, Window
 
 UTC = timezone.utc
@@ -20,7 +20,7 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 def endpoint(max_age: timedelta | None = None, host: str = "otlp.example.com") -> Endpoint:
-    return Endpoint(f"https://{host}/v1/metrics", max_age=max_age)
+    return Endpoint(f"https://{host}/v1/metrics", limits=Limits(max_age=max_age))
 
 
 def ago(**delta: float) -> datetime:

@@ -58,7 +58,7 @@ def test_the_hook_takes_the_connection(name, monkeypatch):
     assert endpoint.url == url
     told = {key.lower(): value for key, value in endpoint.headers.items()}
     assert told == {key.lower(): value for key, value in headers.items()}
-    assert endpoint.max_age == max_age
+    assert endpoint.limits.max_age == max_age
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name in DOCS.read_text().partition("## ")[0]])

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks import otlp
 from airflow_provider_forge.hooks.otlp import OtlpHook
-from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits, TlsFiles
 from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.sandbox import OtlpSink
 
@@ -79,7 +79,7 @@ def test_a_connection_as_a_url(monkeypatch):
         "AIRFLOW_CONN_OTLP_DEFAULT", "otlp://:s%2Fcret@https%3A%2F%2Fcollector%3A4318/?timeout=5"
     )
     endpoint = OtlpHook().endpoint()
-    assert (endpoint.url, endpoint.timeout) == (URL, 5)
+    assert (endpoint.url, endpoint.limits.timeout) == (URL, 5)
     assert endpoint.headers == {"Authorization": "Bearer s/cret"}
 
 
@@ -106,11 +106,13 @@ def test_every_field(connect, tmp_path):
         headers=headers,
         protocol="http/json",
         compression="none",
-        timeout=2.5,
-        max_body_bytes=64 * 1024 * 1024,
-        max_compressed_bytes=1024 * 1024,
-        max_age=timedelta(days=14),
-        **files,
+        limits=Limits(
+            timeout=2.5,
+            max_body_bytes=64 * 1024 * 1024,
+            max_compressed_bytes=1024 * 1024,
+            max_age=timedelta(days=14),
+        ),
+        tls=TlsFiles(**files),
     )
     assert hook.ledger_url == "s3://aws_default@bucket/path"
 
@@ -240,8 +242,7 @@ def test_without_a_host_the_standard_variables_say_everything(connect, otel, hos
         "http://standard:4318/v1/metrics",
         headers={"a": "b"},
         protocol="http/json",
-        timeout=1.5,
-        export_timeout=1.5,
+        limits=Limits(timeout=1.5, export_timeout=1.5),
     )
     assert connect(host).endpoint() == expected
 
@@ -309,9 +310,7 @@ def test_its_own_settings_go_with_the_standard_variables_too(connect, otel):
         "http://standard:4318/v1/metrics",
         headers={"a": "b"},
         protocol="http/json",
-        max_body_bytes=2048,
-        max_compressed_bytes=1024,
-        max_age=timedelta(minutes=90),
+        limits=Limits(max_body_bytes=2048, max_compressed_bytes=1024, max_age=timedelta(minutes=90)),
     )
     assert hook.ledger_url == "file:///ledger"
 
@@ -329,7 +328,7 @@ def test_its_own_settings_go_with_the_standard_variables_too(connect, otel):
 def test_a_known_host_has_an_age_unless_another_is_given(connect, otel, from_variables, extra, age):
     host = "https://otlp.nr-data.net"
     otel(ENDPOINT=host)
-    assert connect(None if from_variables else host, **extra).endpoint().max_age == age
+    assert connect(None if from_variables else host, **extra).endpoint().limits.max_age == age
 
 
 @pytest.mark.parametrize("extra", [{"max_age": "soon"}, {"max_body_bytes": 5}])

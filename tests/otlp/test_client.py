@@ -30,6 +30,7 @@ from airflow_provider_forge.otlp.requests import ExportRequest, encode_request
 from airflow_provider_forge.sandbox import Fault, OtlpSink
 from tests.certificates import make_certificate
 from tests.otlp.building import entry, gauge, metric, point
+from tests.otlp.endpoints import endpoint_of
 from tests.raw_server import RawRequest, raw_server, response
 
 CANARY = "hunter2-canary"
@@ -56,7 +57,7 @@ def an_export_of(size: int) -> ExportRequest:
 def send(url: str, protocol: str = HTTP_PROTOBUF, export: ExportRequest | None = None, **settings) -> None:
     """Send it as bearer of the canary."""
     settings = {"headers": {"Authorization": f"Bearer {CANARY}"}, **settings}
-    with OtlpClient(Endpoint(metrics_url(url), protocol=protocol, **settings)) as client:
+    with OtlpClient(endpoint_of(metrics_url(url), protocol=protocol, **settings)) as client:
         client.export(export or an_export(protocol))
 
 

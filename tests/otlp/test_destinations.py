@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.otlp.destinations import default_max_age, parse_max_age
-from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits, metrics_url
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ HOUR, TWO_DAYS = timedelta(hours=1), timedelta(hours=48)
 def test_how_old_points_may_be_where_it_is_known(host, age, remedy):
     url = metrics_url(host)
     assert default_max_age(url) == age
-    assert re.search(remedy, Endpoint(url, max_age=age).age_remedy)
+    assert re.search(remedy, Endpoint(url, limits=Limits(max_age=age)).age_remedy)
 
 
 def test_an_age_of_the_users_own_is_mended_by_the_user():
-    assert "raise" in Endpoint("https://otlp.nr-data.net/v1/metrics", max_age=HOUR).age_remedy
+    assert "raise" in Endpoint("https://otlp.nr-data.net/v1/metrics", limits=Limits(max_age=HOUR)).age_remedy

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits, TlsFiles, metrics_url
 from tests.otlp.building import exhaustively
 
 CANARY = "hunter2-canary"
@@ -108,10 +108,14 @@ def test_what_is_taken_can_be_sent_to(host):
 
 def test_an_endpoint_needs_no_more_than_a_url():
     endpoint = Endpoint(URL)
-    assert (endpoint.protocol, endpoint.compression, endpoint.timeout) == ("http/protobuf", "gzip", 30.0)
+    assert (endpoint.protocol, endpoint.compression, endpoint.limits.timeout) == (
+        "http/protobuf",
+        "gzip",
+        30.0,
+    )
     assert not endpoint.headers
-    assert (endpoint.max_body_bytes, endpoint.max_compressed_bytes) == (4 * 1024 * 1024, None)
-    assert endpoint.max_age is None
+    assert (endpoint.limits.max_body_bytes, endpoint.limits.max_compressed_bytes) == (4 * 1024 * 1024, None)
+    assert endpoint.limits.max_age is None
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,7 @@ def test_header_values_are_not_in_the_repr():
 def test_a_file_that_is_not_there(name, tmp_path):
     missing = str(tmp_path / "missing.pem")
     with pytest.raises(ConfigurationError, match=r"missing\.pem") as refused:
-        Endpoint(URL, **{name: missing})
+        TlsFiles(**{name: missing})
     assert refused.value.field == name
 
 
@@ -186,9 +190,9 @@ def test_a_key_that_is_not_there_or_has_no_certificate(tmp_path):
     certificate = tmp_path / "cert.pem"
     certificate.touch()
     with pytest.raises(ConfigurationError, match=r"^key_file: .*missing\.pem"):
-        Endpoint(URL, cert_file=str(certificate), key_file=str(tmp_path / "missing.pem"))
+        TlsFiles(cert_file=str(certificate), key_file=str(tmp_path / "missing.pem"))
     with pytest.raises(ConfigurationError, match=r"^cert_file: is missing"):
-        Endpoint(URL, key_file=str(certificate))
+        TlsFiles(key_file=str(certificate))
 
 
 @pytest.mark.parametrize("name", ["ca_file", "cert_file"])
@@ -196,14 +200,14 @@ def test_a_key_that_is_not_there_or_has_no_certificate(tmp_path):
 def test_a_file_that_holds_something_else(name, content, tmp_path):
     wrong = tmp_path / "wrong.pem"
     wrong.write_text(content)
-    endpoint = Endpoint(URL, **{name: str(wrong)})
+    files = TlsFiles(**{name: str(wrong)})
     with pytest.raises(ConfigurationError, match=r"wrong\.pem") as refused:
-        endpoint.ssl_context()
+        files.ssl_context()
     assert refused.value.field == name
 
 
 def test_certificates_are_checked():
-    context = Endpoint(URL).ssl_context()
+    context = TlsFiles().ssl_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
 
@@ -214,17 +218,17 @@ def test_certificates_are_checked():
 @pytest.mark.parametrize("name", ["max_body_bytes", "max_compressed_bytes"])
 def test_a_size_is_from_a_kibibyte_to_64_mebibytes(name):
     for size in (1024, 64 * 1024 * 1024):
-        assert getattr(Endpoint(URL, **{name: size}), name) == size
+        assert getattr(Limits(**{name: size}), name) == size
     for size in (-1, 0, 1023, 64 * 1024 * 1024 + 1):
         with pytest.raises(ConfigurationError, match=f"^{name}: {size} is not.*1024 to 67108864") as refused:
-            Endpoint(URL, **{name: size})
+            Limits(**{name: size})
         assert refused.value.field == name
 
 
 @pytest.mark.parametrize("age", [timedelta(0), timedelta(hours=-1), timedelta(days=3651), timedelta.max])
 def test_an_age_that_none_can_be(age):
     with pytest.raises(ConfigurationError, match="above 0 and up to 3650 days") as refused:
-        Endpoint(URL, max_age=age)
+        Limits(max_age=age)
     assert refused.value.field == "max_age"
 
 
@@ -260,10 +264,9 @@ def test_what_makes_no_other_destination(tmp_path):
         headers={"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY},
         protocol="http/json",
         compression="none",
-        timeout=1.5,
-        max_body_bytes=1024,
-        max_compressed_bytes=1024,
-        max_age=timedelta(hours=1),
+        limits=Limits(
+            timeout=1.5, max_body_bytes=1024, max_compressed_bytes=1024, max_age=timedelta(hours=1)
+        ),
     )
     assert other.destination == plain
 

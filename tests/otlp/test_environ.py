@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits, TlsFiles
 from airflow_provider_forge.otlp.environ import endpoint_from_environ
 
 CANARY = "hunter2-canary"
@@ -39,11 +39,8 @@ def test_every_variable(tmp_path):
         headers={"api-key": "a"},
         protocol="http/json",
         compression="none",
-        timeout=1.5,
-        export_timeout=1.5,
-        ca_file=str(tmp_path / "ca"),
-        cert_file=str(tmp_path / "cert"),
-        key_file=str(tmp_path / "key"),
+        limits=Limits(timeout=1.5, export_timeout=1.5),
+        tls=TlsFiles(str(tmp_path / "ca"), str(tmp_path / "cert"), str(tmp_path / "key")),
     )
     assert of(**settings) == everything
     # The same by the variables for metrics, which win over the general ones.
@@ -56,7 +53,7 @@ def test_every_variable(tmp_path):
 def test_an_empty_variable_is_as_good_as_none():
     names = ("ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT", "CERTIFICATE", "CLIENT_KEY")
     assert of(**{f"METRICS_{name}": " " for name in names}) == of()
-    assert of(METRICS_TIMEOUT="", TIMEOUT="1500").timeout == 1.5
+    assert of(METRICS_TIMEOUT="", TIMEOUT="1500").limits.timeout == 1.5
 
 
 @pytest.mark.parametrize(
@@ -129,7 +126,7 @@ def test_nonsense_headers_are_refused_and_not_repeated(text):
 
 @pytest.mark.parametrize(("milliseconds", "seconds"), [("1", 0.001), ("10000", 10.0), ("2500.5", 2.5005)])
 def test_time_outs_are_in_milliseconds(milliseconds, seconds):
-    assert of(TIMEOUT=milliseconds).timeout == seconds
+    assert of(TIMEOUT=milliseconds).limits.timeout == seconds
 
 
 @pytest.mark.parametrize("nonsense", ["0", "-1", "soon", "10s", "nan", "inf", "1e999"])

@@ -23,7 +23,7 @@ from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
 from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
-from airflow_provider_forge.otlp.endpoint import Endpoint
+from airflow_provider_forge.otlp.endpoint import Endpoint, TlsFiles
 from airflow_provider_forge.utils import secrets
 from airflow_provider_forge.utils.connections import shared_directory
 from airflow_provider_forge.utils.ledger import (
@@ -392,7 +392,7 @@ def test_long_ids_in_other_scripts_make_a_name_that_airflow_takes():
     [
         (Endpoint(DESTINATION, headers={"Authorization": "Bearer a", "X-Team": "b"}), {"Authorization"}),
         (Endpoint(DESTINATION, headers={"DD-API-KEY": "a"}), {"DD-API-KEY"}),
-        (Endpoint(DESTINATION, cert_file=__file__, key_file=__file__), {"cert_file"}),
+        (Endpoint(DESTINATION, tls=TlsFiles(cert_file=__file__, key_file=__file__)), {"cert_file"}),
         (Endpoint(DESTINATION, headers={"X-Team": "b"}), None),
         (Endpoint(DESTINATION, headers={"Authorization": "a"}, tenant="mine"), None),
         (Endpoint(DESTINATION, headers={"Authorization": "a", "X-Scope-OrgID": "mine"}), None),
