@@ -78,13 +78,18 @@ def read_variable(key: str) -> str | None:
     """
     from airflow.sdk.execution_time.comms import GetVariable
 
+    failures_of_backends = functools.partial(_failures, "get_variable", GetVariable(key=key), key=key)
     try:
         value: str | None = Variable.get(key, default=None)
         if value is not None:
             return value
-        failures = list(_failures("get_variable", GetVariable(key=key), key=key))
+        failures = [*failures_of_backends()]
         if not failures and _is_listed(key):
             failures = ["the API server lists it but does not find it"]
+    except ImportError:  # the backends have been asked by then, and only the API server has not
+        failures = [*failures_of_backends()]
+        if not failures:
+            raise
     except (AirflowRuntimeError, OSError) as error:
         failures = [_name(error)]
     if failures:
