@@ -109,7 +109,7 @@ class ConnectionForm(NamedTuple):
 FORGE = ConnectionForm(
     standard=(
         StandardField("login", "Atlassian account email", "of the account that owns the app"),
-        StandardField("password", "API token", "make one at id.atlassian.com/manage/api-tokens"),
+        StandardField("password", "API token", "create one at id.atlassian.com/manage/api-tokens"),
         StandardField("host", "Gateway URL", "leave empty for https://api.atlassian.com/graphql"),
     ),
     hidden=("schema", "port"),
@@ -264,12 +264,12 @@ OTLP = ConnectionForm(
         ExtraField(
             "tenant",
             "Tenant",
-            "Name of your choice that distinguishes accounts behind one URL in the record of deliveries",
+            "Name of your choice that distinguishes accounts behind one URL in the ledger",
         ),
         ExtraField(
             "ledger_url",
             "Ledger URL",
-            "Directory for the record of deliveries, such as s3://aws_default@bucket/path",
+            "Directory for the ledger of deliveries, such as s3://aws_default@bucket/path",
             default="Airflow's asset state store, as of 3.3",
         ),
     ),

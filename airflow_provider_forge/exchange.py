@@ -100,7 +100,7 @@ def _decode_leniently(response: httpx.Response, raw: bytes, limit: int) -> bytes
 
 
 def _decompress(coding: str, raw: bytes, limit: int) -> bytes:
-    """Decode one coding. If the body does not have it, the error contains the body as received."""
+    """Decode one coding. If the body is not in it, the error contains the body as received."""
     wbits = _window_bits(coding, raw)
     decoder = zlib.decompressobj(wbits)
     parts: list[bytes] = []
@@ -163,7 +163,7 @@ class Wire:
         self.head = b""
 
     def begin(self, seconds: float) -> None:
-        """Start the time of a call, whose maximum duration in seconds includes connecting."""
+        """Start timing a call, whose maximum duration in seconds includes connecting."""
         self._deadline = self._clock() + seconds
         self._in_tunnel, self.sent, self.head = False, False, b""
 

@@ -63,7 +63,7 @@ def open_shared(path: Path, initial: Callable[[], bytes] | None = None) -> int:
 
     Args:
         path: The file. Its directory is created, too.
-        initial: Returns the content of a new file, which nobody sees without it; default is none.
+        initial: Returns the content of a new file, which no process sees without it; default is none.
 
     Raises:
         OSError: The file cannot be created or opened, or is not a regular file.
@@ -175,7 +175,7 @@ def _open_regular(path: Path) -> int:
 def _create_file(path: Path, initial: Callable[[], bytes] | None) -> None:
     """Create a file for every user of the machine, unless another process is faster."""
     content = initial() if initial else b""
-    # Created under another name and linked, so that nobody sees it with the wrong mode or incomplete.
+    # Created under another name and linked, so that no process sees it with the wrong mode or incomplete.
     fresh = path.with_name(f".{uuid.uuid4().hex}")
     descriptor = os.open(fresh, _OPEN | os.O_CREAT | os.O_EXCL)
     try:

@@ -99,7 +99,10 @@ def explain_transport_error(error: BaseException, *, trust: str) -> str:
             ssl.SSLCertVerificationError,
             f"its TLS certificate is not trusted by this machine, or is not for this host. {trust}",
         ),
-        (ssl.SSLError, "it does not speak TLS on this port. Write http:// for https://, or another port"),
+        (
+            ssl.SSLError,
+            "it does not speak TLS on this port. Replace https:// with http://, or use another port",
+        ),
         (
             ConnectionRefusedError,
             "nothing listens on that port. Check the host, its port, and that it is running",

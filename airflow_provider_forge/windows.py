@@ -121,7 +121,7 @@ def expired_error(subject: str, now: dt.datetime) -> WindowExpired:
     """Return the error for a window or an interval that begins before the gateway's retention does."""
     return WindowExpired(
         f"{subject} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
-        " these are no longer available. Ask for later ones, or set on_expired='skip'"
+        " these are no longer available. Request later ones, or set on_expired='skip'"
     )
 
 
@@ -166,7 +166,7 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     try:
         moment = parsed.in_timezone("UTC")
     except OverflowError:
-        raise ConfigurationError(field, f"{value} is not a time that UTC has; {example}") from None
+        raise ConfigurationError(field, f"{value} is out of range in UTC; {example}") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

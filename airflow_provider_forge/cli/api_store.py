@@ -81,12 +81,12 @@ class ApiStore:
 
     def delete(self, key: str) -> None:
         """Delete a value."""
-        self._ask("DELETE", self._row(key), absent_is=_NOTHING)
+        self._ask("DELETE", self._row(key), default=_NOTHING)
         if self._known is not None:
             self._known.pop(key, None)
 
     def _get_row(self, key: str) -> Any:
-        answer = self._ask("GET", self._row(key), absent_is=_NOTHING)
+        answer = self._ask("GET", self._row(key), default=_NOTHING)
         # An entry can hold null, which this package never writes.
         return None if answer is _NOTHING else answer.get("value") or {}
 
@@ -104,7 +104,7 @@ class ApiStore:
         if not found:
             raise ConfigurationError(
                 "--api-url",
-                f"that Airflow has no asset {asset}: check --forge-conn-id and --otlp-conn-id, and whether"
+                f"this Airflow has no asset {asset}: check --forge-conn-id and --otlp-conn-id, and whether"
                 " the DAG has been parsed",
             )
         return int(found[0])
@@ -126,8 +126,8 @@ class ApiStore:
             if not rows or offset >= page.get("total_entries", 0):
                 return values
 
-    def _ask(self, method: str, path: str, *, absent_is: Json | None = None, **arguments: Any) -> Json:
-        """Return Airflow's response, or `absent_is` if it is a 404."""
+    def _ask(self, method: str, path: str, *, default: Json | None = None, **arguments: Any) -> Json:
+        """Return Airflow's response, or `default` if it is a 404."""
         headers = {
             "Authorization": f"Bearer {self._token}",
             "User-Agent": USER_AGENT,
@@ -144,8 +144,8 @@ class ApiStore:
         except BodyUnreadable as error:
             kind = _TooLarge if error.too_large else LedgerUnavailable
             raise kind(f"The response of {self.name} cannot be read: {error.reason}. Try again") from error
-        if answer.status_code == httpx.codes.NOT_FOUND and absent_is is not None:
-            return absent_is
+        if answer.status_code == httpx.codes.NOT_FOUND and default is not None:
+            return default
         if not answer.is_success:
             raise self._failure(answer.status_code, content)
         return _object(content)

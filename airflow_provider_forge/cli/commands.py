@@ -60,10 +60,10 @@ _SELECTION = (
     _option("--metrics", help="comma-separated labels; default: the Connection's"),
 )
 _LEDGER = (
-    _option("--ledger-url", help="URL of the record of deliveries; default: the OTLP Connection's"),
+    _option("--ledger-url", help="URL of the ledger; default: the OTLP Connection's"),
     _option(
         "--api-url",
-        help="URL of Airflow, if the record is in its asset state store; default: $AIRFLOW_API_URL. The token"
+        help="URL of Airflow, if the ledger is in its asset state store; default: $AIRFLOW_API_URL. The token"
         " is read from $AIRFLOW_API_TOKEN",
     ),
 )

@@ -63,8 +63,8 @@ def ledger_store(options: Namespace, otlp: OtlpHook, *, snapshot: bool = False) 
     if not url:
         raise ConfigurationError(
             "--ledger-url",
-            "no record of deliveries is named. Give the ledger_url of the DAG's OTLP Connection or, if the"
-            " record is in Airflow's asset state store, --api-url and the token $AIRFLOW_API_TOKEN"
+            "no ledger is named. Give the ledger_url of the DAG's OTLP Connection or, if the ledger is in"
+            " Airflow's asset state store, --api-url and the token $AIRFLOW_API_TOKEN"
             + (", or --no-ledger to send all points and record nothing" if "no_ledger" in options else ""),
         )
     token = os.environ.get("AIRFLOW_API_TOKEN")
@@ -76,7 +76,7 @@ def ledger_store(options: Namespace, otlp: OtlpHook, *, snapshot: bool = False) 
 
 
 def _publish(conn_id: str | None) -> None:
-    """Put a Connection of Airflow's database or secrets backend where hooks find it outside of a task.
+    """Export a Connection of Airflow's database or secrets backend, so that hooks find it outside of a task.
 
     Airflow's own `airflow connections test` does the same.
     """

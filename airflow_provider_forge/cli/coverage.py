@@ -29,13 +29,13 @@ def run(options: Namespace, output: Output) -> int:
     endpoint = otlp.endpoint()
     ledger = open_ledger(ledger_store(options, otlp, snapshot=True), forge.app_id, endpoint.destination)
     keep = min(RETENTION, endpoint.limits.max_age or RETENTION)
-    with output.busy("Reading the record of deliveries…"):
+    with output.busy("Reading the ledger…"):
         coverage = find_coverage(ledger, now, keep=keep, expected_after=EXPECTED_AFTER)
     if coverage is None:
         raise ConfigurationError(
             "ledger",
-            f"{ledger.store.name} has no record of this app and destination: nothing was delivered yet, or"
-            " the record is elsewhere",
+            f"{ledger.store.name} has no ledger of this app and destination: nothing was delivered yet, or"
+            " the ledger is elsewhere",
         )
     alert_before = dt.timedelta(hours=options.alert_before)
     if options.json:

@@ -23,7 +23,7 @@ def get_forge_cli_commands() -> list[GroupCommand]:
         GroupCommand(
             name="forge",
             help="Atlassian Forge app metrics",
-            description="Look at Atlassian Forge app metrics and at their delivery.",
+            description="Inspect Atlassian Forge app metrics and their delivery.",
             epilog=EPILOG,
             subcommands=tuple(
                 ActionCommand(

@@ -26,7 +26,7 @@ WRONG_ARGUMENT = 2
 REFUSED = 3
 FAILED_FOR_NOW = 4
 INTERNAL_ERROR = 70
-"""As sysexits.h has it."""
+"""`EX_SOFTWARE` in sysexits.h."""
 INTERRUPTED = 130
 
 
@@ -94,7 +94,7 @@ def _status(error: ForgeError) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_forge",
-        description="Look at Atlassian Forge app metrics and at their delivery.",
+        description="Inspect Atlassian Forge app metrics and their delivery.",
         epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=__version__)

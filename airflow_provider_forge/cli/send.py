@@ -119,8 +119,8 @@ def _check_settled(interval: Window, now: dt.datetime) -> None:
     if interval.end + SETTLE_DELAY > now:
         raise ConfigurationError(
             "--end",
-            f"{format_time(interval.end, 'seconds')} is not {SETTLE_DELAY // MINUTE} minutes ago, and until"
-            f" then data may still arrive; give {format_time(Window.last_settled(now).end)} or earlier",
+            f"{format_time(interval.end, 'seconds')} is less than {SETTLE_DELAY // MINUTE} minutes ago, so"
+            f" data may still arrive; give {format_time(Window.last_settled(now).end)} or earlier",
         )
 
 

@@ -1,1 +1,1 @@
-"""Which windows are delivered, which are missing, and what is done about it."""
+"""Coverage: the status of each window, with alerts and healing for those that are missing."""

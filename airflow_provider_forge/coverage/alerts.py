@@ -33,14 +33,14 @@ class AlertState:
     """The state that a coverage task keeps between runs.
 
     Attributes:
-        record: Name of the store in which the last run found a ledger; None if it found none.
+        ledger: Name of the store in which the last run found one; None if it found none.
         observed_at: Time of `observed`; None if there was no observation yet.
         observed: The gaps at that time.
         reported: Gaps of earlier alerts that are still there.
         tried: Runs that were started to heal gaps that are still there.
     """
 
-    record: str | None = None
+    ledger: str | None = None
     observed_at: dt.datetime | None = None
     observed: list[Span] = field(default_factory=list)
     reported: list[Span] = field(default_factory=list)
@@ -56,7 +56,7 @@ class AlertState:
         try:
             observed_at = content.get("seen_at")
             return cls(
-                record=content.get("record"),
+                ledger=content.get("record"),
                 observed_at=_moment(observed_at) if observed_at else None,
                 observed=[(_moment(start), _moment(end)) for start, end in content.get("seen", ())],
                 reported=[(_moment(start), _moment(end)) for start, end in content.get("told", ())],
@@ -68,7 +68,7 @@ class AlertState:
     def to_json(self) -> dict[str, Any]:
         """Return the state as a JSON object."""
         return {
-            "record": self.record,
+            "record": self.ledger,
             "seen_at": self.observed_at.isoformat() if self.observed_at else None,
             "seen": [[moment.isoformat() for moment in span] for span in self.observed],
             "told": [[moment.isoformat() for moment in span] for span in self.reported],

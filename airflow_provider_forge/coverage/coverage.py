@@ -23,7 +23,7 @@ QUARTER = dt.timedelta(minutes=15)
 DAY = dt.timedelta(days=1)
 
 EXPECTED_AFTER = dt.timedelta(minutes=30)
-"""Time after its end in which a quarter hour counts as pending: the settle delay, the rate limit, a retry."""
+"""Time after its end for which a quarter hour counts as pending: settle delay, rate limit, one retry."""
 
 _READERS = 16
 """Records read concurrently: there are 4,032, and a bucket takes about 20 ms for each."""
@@ -40,7 +40,7 @@ class WindowStatus(str, Enum):
     REJECTED = "rejected"
     """The receiver rejected points; OTLP forbids sending them again."""
     FAILED = "failed"
-    """Its delivery began and did not finish."""
+    """Its delivery began but did not finish."""
     MISSING = "missing"
     """No task has fetched it."""
 
@@ -192,7 +192,7 @@ def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
 def _main_selection(
     records: Mapping[int, LedgerRecord], selections: Mapping[str, object], now: dt.datetime
 ) -> str:
-    """Return the name of the schedule's selection, whatever else was fetched by hand.
+    """Return the name of the schedule's selection, even if others were fetched by hand.
 
     It is the selection with the most records of the last day, then the one with the most records of all, then
     the latest.

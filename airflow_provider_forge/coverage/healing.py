@@ -22,13 +22,13 @@ MAX_RUNS = 2
 """Runs started at a time. The shipped DAG runs three tasks at once, so one is left for live windows."""
 
 MAX_WINDOWS = 48
-"""Windows of one run, from its first to its last: ten minutes at the gateway's limit."""
+"""Maximum length of a run's interval, in windows: ten minutes of calls at the gateway's limit."""
 
 MIN_TIME_LEFT = dt.timedelta(minutes=30)
 """Windows that expire sooner are not healed: a run has to start and to wait for the rate limit."""
 
 TIME_TO_HEAL = dt.timedelta(hours=3)
-"""Time in which a run should have healed its gap."""
+"""Time within which a run should heal its gap."""
 
 HEAL_AGAIN_AFTER = dt.timedelta(hours=6)
 """Time after which a gap is tried again."""

@@ -32,7 +32,7 @@ _DESCRIPTION = "Alerts already raised by forge_metrics_coverage. Delete to be al
 
 @dataclass(frozen=True)
 class PendingState:
-    """State to save once nothing can keep the alerts from being raised any more.
+    """State to save just before the alerts are raised.
 
     Attributes:
         store: Where to save it.
@@ -111,12 +111,12 @@ class CoverageMonitor:
         return findings
 
     def _report_lost_ledger(self, state: AlertState) -> list[str]:
-        before, state.record = state.record, None
+        before, state.record = state.ledger, None
         if before is None:
-            log.info("%s has no record: nothing was delivered yet", self.ledger.store.name)
+            log.info("%s has no ledger: nothing was delivered yet", self.ledger.store.name)
             return []
         message = (
-            f"The record of deliveries is gone: it was in {before}, and {self.ledger.store.name} has none."
+            f"The ledger is gone: it was in {before}, and {self.ledger.store.name} has none."
             " It was erased or moved. Gaps are unknown until the next delivery"
         )
         return [message]

@@ -1,4 +1,4 @@
-"""The coverage report: a line a day, a symbol an hour, the command that heals each gap; or the same as JSON.
+"""The coverage report: one line per day, one symbol per hour, a command to heal each gap; or JSON.
 
 The coverage task logs it, and the command `coverage` prints it.
 """

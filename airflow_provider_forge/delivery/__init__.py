@@ -1,1 +1,1 @@
-"""Delivery: each point once, with a record of what the destination has acknowledged."""
+"""Delivery: sends each point once, and records the points that the destination has acknowledged."""

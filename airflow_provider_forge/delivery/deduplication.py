@@ -31,8 +31,8 @@ class PointGroup:
 
     Args:
         point_hashes: Hashes of the points, by their indices in the payload.
-        acknowledged: Hashes that the record has as acknowledged.
-        in_flight: Hashes that the record has as in flight.
+        acknowledged: Hashes that the record lists as acknowledged.
+        in_flight: Hashes that the record lists as in flight.
         lost: Whether an earlier record, now lost, may have had more hashes.
         aliases: Further hashes under which points may be on record, by their indices.
 
@@ -87,7 +87,7 @@ class PointGroup:
             self._in_flight.pop(number, None)
 
     def write(self, group: Group, acknowledged: PointHashes, in_flight: PointHashes) -> None:
-        """Write the current hashes to those of a record."""
+        """Write the current hashes of the group into those of a record."""
         acknowledged[group] = self._unmatched or self._other_acknowledged + Counter(
             self._acknowledged.values()
         )

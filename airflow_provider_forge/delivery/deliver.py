@@ -138,10 +138,10 @@ def _malformed(metrics: AppMetrics, payload: Payload) -> PointsMalformed | None:
     # A task with several windows shows the message only.
     request = f" (request id {sanitize(metrics.request_id)})" if metrics.request_id else ""
     return PointsMalformed(
-        f"Atlassian's answer for {metrics.window.humanize()} has {total} points"
+        f"Atlassian's response for {metrics.window.humanize()} has {total} points"
         f" that are not OTLP: {'; '.join(reasons)}{request}. They are left out, and all others are delivered."
-        " The window stays open in the record: run it again, and only these points are still to be sent. If"
-        " this persists, report it to Atlassian's support with the request id",
+        " The window remains a gap in the ledger: run it again to send only these points. If this persists,"
+        " report it to Atlassian's support with the request id",
         request_id=metrics.request_id,
     )
 

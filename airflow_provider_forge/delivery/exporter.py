@@ -163,7 +163,7 @@ class Exporter:
 
 @contextlib.contextmanager
 def _malformed_as_broken(metrics: AppMetrics) -> Iterator[None]:
-    """Report metrics that are not OTLP as a broken answer of the gateway, which is retried."""
+    """Report metrics that are not OTLP as a broken response of the gateway, which is retried."""
     try:
         yield
     except MalformedOtlp as error:

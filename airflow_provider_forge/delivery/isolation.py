@@ -89,7 +89,7 @@ class Isolation:
             return self._first_refusal
         counts = ", ".join(f"{metric}: {count}" for metric, count in self._left_out.items())
         return ExportRefused(
-            f"The receiver refuses {', '.join(self._left_out)}, and took everything else:"
+            f"The receiver refuses {', '.join(self._left_out)}, and accepted everything else:"
             f" {self._first_refusal.message}. Points left out of {counts}",
             status=self._first_refusal.status,
         )

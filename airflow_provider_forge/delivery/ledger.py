@@ -1,9 +1,10 @@
 """The ledger: which points of an app a destination has acknowledged, and which were in flight.
 
 The ledger makes deliveries idempotent: it deduplicates points across retries, clears and backfills. It has
-one record for each aligned five minutes (see `records`), whatever windows the points were fetched in. A store
-only has to get, set and delete, so a task holds the lease of the records that it writes. If a lease reaches
-only one machine, a task notices by a record's version that another one has written it, and merges both.
+one record for each aligned five minutes (see `records`), independent of the windows in which the points were
+fetched. A store only has to get, set and delete, so a task holds the lease of the records that it writes. If
+a lease reaches only one machine, a task notices by a record's version that another one has written it, and
+merges both.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Ledger:
         store: Store of the ledger.
         name: Prefix of its keys; identifies app and destination.
         leases: Leases of its records.
-        sentinel: Returns, for the name of a selection, the state store that tells a lost ledger from a new
-            one; None if the ledger does not outlive the task.
+        sentinel: Returns, for the name of a selection, the state store that distinguishes a lost ledger
+            from a new one; None if the ledger does not outlive the task.
         account: Credentials of the delivering task; None if the destination alone identifies the account.
         now: Returns the current time, aware.
         clock: Returns a monotonic time in seconds.

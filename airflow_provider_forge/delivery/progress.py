@@ -106,7 +106,7 @@ class DeliveryStats:
 
 
 class Pass(Enum):
-    """The reason for which a window is fetched."""
+    """Why a window is fetched."""
 
     FIRST = "to deliver it"
     REVISIT = "to find points that arrived late"
@@ -140,7 +140,7 @@ class Progress:
 
     @property
     def current_pass(self) -> Pass:
-        """The reason for which `next_window` is fetched."""
+        """Why `next_window` is fetched."""
         return Pass.FIRST if self.todo else Pass.REVISIT
 
     def finish_window(self, *halves: Window) -> None:

@@ -295,7 +295,7 @@ def _groups(content: Json) -> Iterator[tuple[str, str, str, Any]]:
 
 
 def _split_group(group: Any, room: int) -> Iterator[Any]:
-    """Split the point hashes of a group between two of them; a digest is small."""
+    """Split the point hashes of a group into parts of whole hashes; a digest is small."""
     if not isinstance(group, str):
         yield group
         return

@@ -1,4 +1,4 @@
-"""Ledger records: one for each aligned five minutes, whatever windows the points were fetched in.
+"""Ledger records: one for each aligned five minutes, independent of the windows.
 
 A record in JSON, with minutes and seconds counted from its start::
 

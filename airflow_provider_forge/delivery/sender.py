@@ -115,7 +115,7 @@ class Sender:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Record the window's result at the end, also after an exception: acknowledged points stay so."""
+        """Record the window's result at the end, even after an exception: no acknowledgement is lost."""
         session, stats = self._session, self._stats
         try:
             yield
@@ -201,7 +201,7 @@ class Sender:
         return batch
 
     def _report_contention(self) -> None:
-        """Report another task at the same minutes, once, before anything more is sent."""
+        """Report, once and before anything more is sent, that another task delivers the same minutes."""
         if self._session.contended and not self._stats.contended:
             self._stats.contended = True
             log.warning(
@@ -232,7 +232,7 @@ class Sender:
 
     def _may_send_changed(self) -> bool:
         """Log or report points that have other values than those delivered; return whether to send them."""
-        message = f"{self._stats.changed} points have other values now than those delivered"
+        message = f"{self._stats.changed} points now have values other than those delivered"
         if self._policy.on_changed == "send":
             log.warning("%s: sent again (on_changed='send')", message)
             return True
@@ -248,7 +248,7 @@ class Sender:
         """Log or report points that may have been stored; return those that must not be sent again."""
         if not numbers:
             return set()
-        message = f"{len(numbers)} points were sent before, and whether they arrived is not known"
+        message = f"{len(numbers)} points were sent before, and it is not known whether they arrived"
         if self._policy.on_ambiguous == "resend":
             log.warning("%s: sent again, so one duplicate of each is possible", message)
             return set()
@@ -301,7 +301,7 @@ class Sender:
         self._stats.sent += request.points
         self._stats.batches += 1
         log.info(
-            "The receiver took a request of %s bytes: %d points, %s",
+            "The receiver accepted a request of %s bytes: %d points, %s",
             f"{request.size:,}",
             request.points,
             ", ".join(request.metrics),

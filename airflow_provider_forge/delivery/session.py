@@ -27,7 +27,7 @@ MAX_TRIES = 10
 
 SLOW = 10.0
 """Seconds from reading a record to having written it that are reported: usually 25 ms, a few seconds on a
-busy machine. A writer that took longer stood still, and cannot know what other writers did meanwhile."""
+busy machine. A writer that took longer was suspended, and may have missed the writes of others."""
 
 
 class LedgerSession:

@@ -72,7 +72,7 @@ class Store(Protocol):
 
         Raises:
             LedgerUnavailable: The store cannot be written.
-            ValueReplaced: The value is not the one that this thread read last. Only some stores can tell.
+            ValueReplaced: The value is not the one that this thread read last. Only some stores detect this.
         """
 
     def delete(self, key: str) -> None:

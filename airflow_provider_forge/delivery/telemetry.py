@@ -91,20 +91,20 @@ class Instrument:
     adds_up: bool = False
 
 
-HEARTBEAT = Instrument("forge.exporter.heartbeat", "{heartbeat}", "A task ended, whatever its outcome.")
+HEARTBEAT = Instrument("forge.exporter.heartbeat", "{heartbeat}", "A task ended, successfully or not.")
 WINDOW_END = Instrument(
     "forge.exporter.window.end", "s", "Unix time at which the newest window delivered ends."
 )
 LAG = Instrument("forge.exporter.lag", "s", "Age of the end of the newest window when its task ended.")
-WINDOWS = Instrument("forge.exporter.windows", "{window}", "Windows by what became of them.", adds_up=True)
-POINTS = Instrument("forge.exporter.points", "{point}", "Points by what became of them.", adds_up=True)
+WINDOWS = Instrument("forge.exporter.windows", "{window}", "Windows by outcome.", adds_up=True)
+POINTS = Instrument("forge.exporter.points", "{point}", "Points by outcome.", adds_up=True)
 WAIT = Instrument("forge.exporter.wait", "s", "Time spent waiting for the rate limit.", adds_up=True)
 CALLS = Instrument("forge.exporter.calls", "{call}", "Calls to Atlassian's gateway.", adds_up=True)
 THROTTLES = Instrument("forge.exporter.throttles", "{response}", "429s of the gateway.", adds_up=True)
 FAILURES = Instrument("forge.exporter.failures", "{failure}", "Failed tries of a task.", adds_up=True)
 COVERAGE = Instrument("forge.exporter.coverage", "{window}", "Quarter hours of the last 14 days.")
 GAP_EXPIRY = Instrument(
-    "forge.exporter.gap.expiry", "s", "Time until the first gap left open begins to expire."
+    "forge.exporter.gap.expiry", "s", "Time until the first unattended gap begins to expire."
 )
 TOKEN_EXPIRY = Instrument("forge.exporter.token.expiry", "s", "Time until the API token expires.")
 

@@ -50,10 +50,10 @@ MIN_MARGIN = 0.1
 
 SPREAD = 0.75
 """How evenly backfills use the slots: 1 is one every `period / calls`, 0 is all at once. A little less than 1
-lets them catch up after a moment that nobody used."""
+lets them catch up after an unused slot."""
 
 MAX_PAUSE = 60 * 60.0
-"""Seconds. A gateway that asks for a longer pause is called again after an hour all the same."""
+"""Maximum pause in seconds, even if the gateway asks for a longer one."""
 
 TOLERANCE = 1e-3
 """Seconds of rounding error in times that were serialized."""

@@ -56,8 +56,8 @@ log = get_logger(__name__)
 ATTEMPTS = 5
 """Attempts at a call that the gateway throttles, each after the wait that it asks for.
 
-Another program with the same account may be faster a few times. If no call gets through, people should
-know."""
+Another program with the same account may be faster a few times. If no call gets through, the task fails, so
+that people notice."""
 
 UNKNOWN_ATTEMPTS = 3
 """Attempts at a call that fails in an unknown way: it may be an outage, but is more likely a refusal."""

@@ -135,7 +135,7 @@ class EnvironmentDirectory:
         if not self._is_sufficient(known, names, ()):
             self._refresh(known, names)
         if unnamed := [uuid for uuid in uuids if uuid not in known.names]:
-            self._settle_names(known, unnamed)
+            self._determine_names(known, unnamed)
         if msgspec.to_builtins(known) != before:
             known.save(self._store)
 
@@ -146,10 +146,10 @@ class EnvironmentDirectory:
         uuid = parse_uuid(environment)
         if uuid is None or not entry.startswith(_ARI):
             raise ConfigurationError(
-                "environments", f"{entry!r} is malformed; one is {_ARI}<app>/<environment>"
+                "environments", f"{entry!r} is malformed; the format is {_ARI}<app>/<environment>"
             )
         if app.lower() != self._app_id:
-            raise ConfigurationError("environments", f"{entry!r} is not of the app {self._app_id}")
+            raise ConfigurationError("environments", f"{entry!r} does not belong to the app {self._app_id}")
         return uuid
 
     def _refresh(self, known: _KnownEnvironments, names: Sequence[str]) -> None:
@@ -168,8 +168,8 @@ class EnvironmentDirectory:
                 error,
             )
 
-    def _settle_names(self, known: _KnownEnvironments, uuids: Sequence[str]) -> None:
-        """Settle the exported names of environments that are configured by their id; they never change."""
+    def _determine_names(self, known: _KnownEnvironments, uuids: Sequence[str]) -> None:
+        """Determine the exported names of environments that are configured by their id; they never change."""
         if not all(uuid in known.ids.values() for uuid in uuids):
             try:
                 known.learn(self._look_up(), self._clock())
@@ -177,7 +177,7 @@ class EnvironmentDirectory:
                 raise  # says nothing about these environments
             except ForgeError as error:
                 log.warning(
-                    "The names of the environments %s are unknown, so they are always exported without: %s",
+                    "The names of the environments %s are unknown, so these are exported without a name: %s",
                     ", ".join(uuids),
                     error,
                 )
@@ -221,7 +221,7 @@ class _KnownEnvironments(msgspec.Struct):
             return cls()
 
     def save(self, store: StateStore) -> None:
-        # Another task may have settled a name during this look-up: the first one wins.
+        # Another task may have determined a name during this look-up: the first one wins.
         self.names = {**self.names, **_KnownEnvironments.load(store).names}
         store.save(msgspec.to_builtins(self))
 

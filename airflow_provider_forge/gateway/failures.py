@@ -78,8 +78,8 @@ _SCOPE_TYPES = {"INSUFFICIENTOAUTHSCOPES", "INSUFFICIENTSCOPE", "INSUFFICIENTSCO
 
 _TOO_LARGE = {408, 413, 504}
 _TOO_LARGE_TYPE = re.compile("COMPLEX|EXECUTIONABORTED|TIMEDOUT|TIMEOUT|TOOLARGE")
-"""Part of a type that means the same with any status: servers also give a query that is too complex a 400.
-graphql-java reports one as `ExecutionAborted`."""
+"""Part of a type that means the same with any status: servers also answer a query that is too complex with
+400. graphql-java reports one as `ExecutionAborted`."""
 
 _WORDS = ("message", "errorMessages", "errorMessage", "error_description", "error", "detail", "title")
 """Keys of the message in bodies that are not GraphQL; the first one present counts."""
@@ -144,7 +144,7 @@ def error_of(failures: list[Any], reply: Reply) -> ForgeError:
     too_large = statuses & _TOO_LARGE or any(map(_TOO_LARGE_TYPE.search, _types(failures)))
     if reply.splittable and too_large:
         return WindowTooLarge(
-            f"The gateway failed{said}: the window may be too much for one answer. {SPLIT_HINT}",
+            f"The gateway failed{said}: the window may be too large for one response. {SPLIT_HINT}",
             retry_after=reply.retry_after,
             request_id=reply.request_id,
         )
@@ -157,20 +157,20 @@ def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -
     if scopes is not None:
         named = f", or one with the scopes {', '.join(scopes)}" if scopes else ""
         return AccessForbidden(
-            f"The API token lacks a scope that this call needs{said}. Make a token without scopes at"
+            f"The API token lacks a scope that this call needs{said}. Create a token without scopes at"
             f" {_TOKENS}{named}, and put it into the Forge Connection's password",
             request_id=reply.request_id,
         )
     # The text decides only about this hint.
     hint = (
-        ". If it was made with scopes, make one without scopes: these do not cover app metrics"
+        ". If it was created with scopes, create one without: its scopes do not cover app metrics"
         if "scope" in said.lower()
         else ""
     )
     if 401 in statuses:
         return CredentialsRefused(
             f"Atlassian refused the credentials{said}. Check the Forge Connection's login (the account's"
-            " email) and password (its API token); tokens expire after at most a year: make a new one at"
+            " email) and password (its API token); tokens expire after at most a year: create a new one at"
             f" {_TOKENS}{hint}",
             request_id=reply.request_id,
         )
@@ -188,8 +188,8 @@ def _refused_before_gateway(said: str, reply: Reply) -> ForgeError | None:
     """Return the error for a 403 of a firewall, a proxy or Atlassian's edge; None if it is the gateway's."""
     if reply.is_page:
         return GatewayUnavailable(
-            f"A page of HTML refused the call, which is not Atlassian's GraphQL{said}: a firewall, a proxy or"
-            " an IP allowlist on the way may be the reason. Allow this machine's address and the gateway's"
+            f"A page of HTML refused the call{said}, not Atlassian's GraphQL: a firewall, a proxy or an IP"
+            " allowlist on the way may be the reason. Allow this machine's address and the gateway's"
             " host there. The call will be retried",
             retry_after=reply.retry_after,
             request_id=reply.request_id,
@@ -207,14 +207,14 @@ def _refused_before_gateway(said: str, reply: Reply) -> ForgeError | None:
 def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Reply) -> ForgeError:
     refused = {status for status in statuses if status < 500 and status != 408}
     if statuses and refused == statuses:
-        remedy = "Check the metrics, environments, app_id and times asked for"
+        remedy = "Check the requested metrics, environments, app_id and times"
         if reply.response.status_code in range(300, 400) or reply.response.status_code in (404, 405):
             remedy = "Check the Forge Connection's host; the usual one is https://api.atlassian.com/graphql"
         return QueryRefused(f"The gateway refused the query{said}. {remedy}", request_id=reply.request_id)
     if not statuses and (unknown := sorted(set(_unknown_types(failures)))):
         return UnknownFailure(
             f"The gateway failed in a way that this version does not know: {', '.join(unknown)}{said}. Check"
-            f" the metrics, environments, app_id and times asked for, and see {_STATUS_PAGE}",
+            f" the requested metrics, environments, app_id and times, and see {_STATUS_PAGE}",
             retry_after=reply.retry_after,
             request_id=reply.request_id,
         )

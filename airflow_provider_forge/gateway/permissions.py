@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["NO_ENVIRONMENT", "Permissions", "find_permissions"]
 
 NO_ENVIRONMENT = str(uuid.UUID(int=0))
-"""An environment that no app has. The gateway checks permission first, so it answers all the same whether the
-account may read the app's metrics."""
+"""An environment that no app has. The gateway checks permission first, so its response shows nevertheless
+whether the account may read the app's metrics."""
 
 
 @dataclass(frozen=True)

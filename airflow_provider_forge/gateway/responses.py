@@ -196,7 +196,7 @@ def read_response(
     if envelope is None:
         raise _not_graphql(response, request_id, secrets)
     if not isinstance(envelope, _EnvelopeOf):
-        raise _broken(f"an answer of another shape than the schema's ({mismatch})", request_id)
+        raise _broken(f"a response that does not match the schema ({mismatch})", request_id)
     return GatewayResponse(request_id, envelope.data, reply, tolerated)
 
 
@@ -216,7 +216,7 @@ def read_resource_metrics(response: GatewayResponse[Any]) -> msgspec.Raw:
     if start == b"n":
         response.fail(result.message, result.extensions)
     if start != b"[":
-        response.broken("resourceMetrics that are no array")
+        response.broken("resourceMetrics that are not an array")
     metrics: msgspec.Raw = result.resource_metrics
     return metrics
 
@@ -265,16 +265,16 @@ def _decode(
 def _not_graphql(response: httpx.Response, request_id: str | None, secrets: tuple[str, ...]) -> BrokenAnswer:
     content_type = sanitize(response.headers.get("content-type", "no content type"), secrets, most=100)
     return BrokenAnswer(
-        f"The gateway's answer is cut off or not GraphQL ({len(response.content)} bytes, {content_type}). The"
-        " call will be retried. If this persists, check the Connection's host",
+        f"The gateway's response is cut off or not GraphQL ({len(response.content)} bytes, {content_type})."
+        " The call will be retried. If this persists, check the Connection's host",
         request_id=request_id,
     )
 
 
 def _broken(found: str, request_id: str | None) -> BrokenAnswer:
     return BrokenAnswer(
-        f"The gateway gave {found}. The call will be retried. If this persists, check the Forge Connection's"
-        " host, and look at the app's metrics in Atlassian's developer console",
+        f"The gateway returned {found}. The call will be retried. If this persists, check the Forge"
+        " Connection's host, and look at the app's metrics in Atlassian's developer console",
         request_id=request_id,
     )
 

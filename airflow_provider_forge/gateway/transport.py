@@ -37,7 +37,7 @@ MAX_FAILURE_SIZE = 4 * 1024 * 1024
 """The same for a response whose status is a failure; it is read for its message."""
 
 FLOWING = 1024 * 1024
-"""Bytes of a response that timed out which show that it was arriving: half of it may arrive in time."""
+"""Bytes received before a timeout that show a large response, not a silent gateway: half may fit."""
 
 _TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -163,15 +163,15 @@ class Transport:
     ) -> ForgeError:
         request_id = request_id_in(response.headers, self._secrets)
         if error.too_large:
-            what = f"An answer of more than {MAX_SIZE} bytes from {self._host} was not read to its end"
+            problem = f"A response of more than {MAX_SIZE} bytes from {self._host} was not read to the end"
             if splittable:
-                return WindowTooLarge(f"{what}. {SPLIT_HINT}", request_id=request_id)
-            return GatewayUnavailable(f"{what}. Check the Forge Connection's host", request_id=request_id)
+                return WindowTooLarge(f"{problem}. {SPLIT_HINT}", request_id=request_id)
+            return GatewayUnavailable(f"{problem}. Check the Forge Connection's host", request_id=request_id)
         if isinstance(cause := error.__cause__, httpx.RequestError):
             flowing = len(error.content) >= FLOWING
             return self._no_answer(cause, wire, splittable=splittable, request_id=request_id, flowing=flowing)
         return BrokenAnswer(
-            f"The gateway's answer cannot be read: {error.reason}. The call will be retried. If this"
+            f"The gateway's response cannot be read: {error.reason}. The call will be retried. If this"
             " persists, check the Forge Connection's host, and the proxies on the way",
             request_id=request_id,
         )
@@ -188,16 +188,17 @@ class Transport:
         if refusal := self.route.refusal(error):
             return refusal
         reason = sanitize(error, (*self._secrets, *self.route.secrets))
-        what = f"No answer from {self._host}{self.route.via} ({type(error).__name__}: {reason})"
+        problem = f"No answer from {self._host}{self.route.via} ({type(error).__name__}: {reason})"
         if wire.expired:
-            what = f"No whole answer from {self._host}{self.route.via} within {self._seconds:g} s"
+            problem = f"No complete response from {self._host}{self.route.via} within {self._seconds:g} s"
         request_id = request_id or request_id_in(httpx.Headers(wire.headers), self._secrets)
         if splittable and (flowing if wire.expired else isinstance(error, httpx.ReadTimeout)):
             return WindowTooLarge(
-                f"{what}: the window may be too much for one answer. {SPLIT_HINT}", request_id=request_id
+                f"{problem}: the window may be too large for one response. {SPLIT_HINT}",
+                request_id=request_id,
             )
         return GatewayUnavailable(
-            f"{what}. The call will be retried. If this persists, check the Forge Connection's host,"
+            f"{problem}. The call will be retried. If this persists, check the Forge Connection's host,"
             " timeout and network",
             request_id=request_id,
         )

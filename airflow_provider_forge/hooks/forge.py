@@ -182,7 +182,7 @@ class ForgeMetricsHook(BaseHook):
             extras.fail("login", "is missing: give the email of the Atlassian account that owns the app")
         if not token:
             extras.fail(
-                "password", "is missing: make an API token at https://id.atlassian.com/manage/api-tokens"
+                "password", "is missing: create an API token at https://id.atlassian.com/manage/api-tokens"
             )
         if token != token.strip():
             extras.fail("password", "has white space around it: paste the API token without it")

@@ -145,7 +145,7 @@ class OtlpHook(BaseHook):
 
     @property
     def ledger_url(self) -> str | None:
-        """URL of the record of deliveries, for fsspec; None if the Connection has none.
+        """URL of the ledger, for fsspec; None if the Connection has none.
 
         Raises:
             ConfigurationError: The extra is not a URL, or contains a password.
@@ -205,7 +205,7 @@ class OtlpHook(BaseHook):
 
 
 def problem_of_ledger_url(url: str) -> str | None:
-    """Return the problem with a URL of the record of deliveries; None if it is valid."""
+    """Return the problem with a URL of the ledger; None if it is valid."""
     if _PASSWORD_IN_URL.search(url):
         return "contains a password; put it into a Connection, and name that: s3://conn_id@bucket/path"
     if not _URL.match(url):

@@ -28,7 +28,7 @@ __all__ = ["ForgeMetricsCoverageOperator"]
 class ForgeMetricsCoverageOperator(BaseOperator):
     """Checks the coverage of a DAG's last 14 days, logs it, and fails while gaps can still be healed.
 
-    The task fails, so that Airflow does whatever you configured for failed tasks, if
+    The task fails, so that Airflow does what you have configured for failed tasks, if
 
     - windows are missing or failed, and the first of them expires within `alert_before`;
     - the Forge Connection's `token_expires_on` is 30, 7 or 1 days away, or has passed;
@@ -133,7 +133,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         if findings.alerts:
             raise AirflowFailException("\n".join(findings.alerts))
         if findings.coverage is None:
-            raise AirflowSkipException("There is no record of deliveries to check: see the log above")
+            raise AirflowSkipException("There is no ledger to check: see the log above")
         return summary
 
     def _monitor(self, context: Context, app_id: str, endpoint: Endpoint) -> CoverageMonitor | None:
@@ -146,8 +146,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
         if store is None:
             self.log.warning(
-                "No record of deliveries is kept, so missing windows are unknown: Airflow before 3.3 has no"
-                " store for it. Set the extra ledger_url of %s to keep one",
+                "No ledger is kept, so missing windows are unknown: Airflow before 3.3 has no store for it."
+                " Set the extra ledger_url of %s to keep one",
                 self.otlp_conn_id,
             )
             return None

@@ -197,7 +197,7 @@ class OtlpClient:
                 return Reply.read(response)
         except httpx.RequestError as error:
             if wire.status is not None:
-                # The status line has arrived, so the receiver has answered, whatever is wrong with the rest.
+                # The status line has arrived, so the receiver has answered, even if the rest is invalid.
                 return Reply(
                     wire.status, wire.headers, wire.rest, f"the connection broke ({type(error).__name__})"
                 )
@@ -241,7 +241,7 @@ class OtlpClient:
             reason = reply.unread or "it is not valid protobuf, though its content type says so"
             warning = (
                 f"{accepted} ({reply.status}), but the body of its response cannot be read: {reason}."
-                " Whether it rejected points is not known"
+                " It is not known whether it rejected points"
             )
         else:
             return None
@@ -284,7 +284,7 @@ class OtlpClient:
         if rejected is None:
             count = f"rejected some of {request.points} points, and reported an impossible number of them"
         elif rejected > request.points:
-            count = f"rejected up to {request.points} of {request.points} points, by a count of its own"
+            count = f"rejected up to {request.points} of {request.points} points, by its own count"
         else:
             count = f"rejected {rejected} of {request.points} points"
         return PointsRejected(

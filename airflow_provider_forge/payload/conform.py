@@ -113,7 +113,7 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
         raise ConfigurationError("resource_attributes", "is not an object of names and values")
     for key, value in attributes.items():
         if not isinstance(key, str) or not key:
-            raise ConfigurationError("resource_attributes", f"{key!r} is no name for an attribute")
+            raise ConfigurationError("resource_attributes", f"{key!r} is not an attribute name")
         try:
             any_value(value)
         except (TypeError, ValueError) as error:

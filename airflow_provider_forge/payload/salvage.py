@@ -34,7 +34,7 @@ LeftOut = Counter[tuple[str, str]]
 """Number of points left out, by the metric's name and the reason."""
 
 MAX_DEPTH = 90
-"""Maximum depth of messages in a point. Protobuf reads 100 levels, those own_fields a point included."""
+"""Maximum depth of messages in a point. Protobuf reads 100 levels, those around a point included."""
 
 _RESOURCE_TYPE = metrics_pb2.ResourceMetrics.DESCRIPTOR
 _SCOPE_TYPE = metrics_pb2.ScopeMetrics.DESCRIPTOR

@@ -259,7 +259,7 @@ class StringValue(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc
 
 
 class StringAttribute(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An attribute whose value is a string, as of almost all attributes."""
+    """An attribute whose value is a string, as it is for almost all attributes."""
 
     key: str
     value: StringValue

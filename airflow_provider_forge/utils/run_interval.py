@@ -45,7 +45,7 @@ def find_interval(context: Context, start: dt.datetime | str | None, end: dt.dat
         raise ConfigurationError(
             "interval_end",
             f"{end} is interval_start too. If that is the run's data interval, the DAG's schedule is a cron"
-            " text: use ForgeMetricsTimetable()",
+            " expression: use ForgeMetricsTimetable()",
         )
     if last < first:
         raise ConfigurationError("interval_end", f"{end} is before interval_start, {start}")

@@ -1,4 +1,4 @@
-"""The commands that need the record of deliveries: send and coverage."""
+"""The commands that need the ledger: send and coverage."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_dry_run_leaves_out_what_is_on_record(recorded):
 def test_send_needs_a_record_unless_told_otherwise(shell, gateway, sink):
     refused = shell(f"send {INTERVAL}")
     assert refused.status == 2
-    assert "no record of deliveries is named" in refused.err
+    assert "no ledger is named" in refused.err
     assert "or --no-ledger to send" in refused.err
     assert "--no-ledger" not in shell("coverage").err
     assert gateway.calls == []
@@ -103,7 +103,7 @@ def test_send_refuses_what_is_not_over(recorded, gateway, ahead, options, tmp_pa
     end = now.add(minutes=ahead)
     done = recorded(f"send --start {end.subtract(minutes=15).isoformat()} --end {end.isoformat()} {options}")
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith(f"--end: {end:%Y-%m-%dT%H:%M:%SZ} is not 5 minutes ago")
+    assert done.err.startswith(f"--end: {end:%Y-%m-%dT%H:%M:%SZ} is less than 5 minutes ago")
     latest = pendulum.parse(re.search(r"give (\S+) or earlier", done.err)[1])
     assert now.subtract(minutes=20) < latest <= pendulum.now("UTC").subtract(minutes=5)
     assert gateway.calls == []
@@ -174,7 +174,7 @@ def test_coverage_on_a_terminal_is_coloured(recorded):
 def test_coverage_without_a_record(recorded):
     done = recorded("coverage")
     assert done.status == 2
-    assert "has no record of this app and destination" in done.err
+    assert "has no ledger of this app and destination" in done.err
 
 
 def test_the_record_in_airflow(shell, airflow, gateway, sink):

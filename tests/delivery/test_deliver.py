@@ -283,7 +283,7 @@ def test_a_point_that_is_too_large_by_itself_does_not_hold_back_the_others():
     line.receiver.export = refuse_large
     report = line.run([*SOME, (Spot("large", "a", 60), 1)])
     [problem] = report.problems
-    assert "refuses large, and took everything else" in str(problem)
+    assert "refuses large, and accepted everything else" in str(problem)
     assert line.receiver.values == Counter(SOME)
 
 

@@ -80,7 +80,7 @@ def test_what_was_asked_for_and_each_request_is_in_the_section(gateway, sink, co
     [details] = sections.values()
     assert details[0].startswith("Atlassian answered with ")
     assert details[0].endswith(" of production")
-    requests = [line for line in details if line.startswith("The receiver took a request of ")]
+    requests = [line for line in details if line.startswith("The receiver accepted a request of ")]
     assert len(requests) == summary["batches"] > 1
     assert not any("bytes" in message for _, message in outside)
 

@@ -225,7 +225,12 @@ def test_a_form_shows_again_what_was_typed_into_each_of_its_fields(connected: St
 @pytest.mark.parametrize(
     ("conn_id", "label", "wrong", "remedy"),
     [
-        ("forge_default", "API token", "expired", r"refused the credentials.*make a new one at https://id\."),
+        (
+            "forge_default",
+            "API token",
+            "expired",
+            r"refused the credentials.*create a new one at https://id\.",
+        ),
         (
             "otlp_default",
             "Endpoint",

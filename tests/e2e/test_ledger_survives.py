@@ -1,4 +1,4 @@
-"""What happens to the record of deliveries, in Airflow's own store, when the DAG goes away for a while."""
+"""The ledger in Airflow's own store outlives a DAG that is absent for a while."""
 
 from __future__ import annotations
 

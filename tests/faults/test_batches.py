@@ -153,7 +153,9 @@ def test_a_metric_that_is_refused_does_not_hold_back_the_others(picky, otlp, sta
     picky.sink.poison, picky.sink.status = POISON, status
     poisoned = Counter({point: count for point, count in picky.generated().items() if point.metric == POISON})
     assert poisoned
-    with pytest.raises(AirflowFailException, match=f"refuses {POISON}, and took everything else: .*{status}"):
+    with pytest.raises(
+        AirflowFailException, match=f"refuses {POISON}, and accepted everything else: .*{status}"
+    ):
         picky.run()
     assert picky.received == picky.generated() - poisoned
     picky.sink.poison = None

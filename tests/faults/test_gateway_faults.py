@@ -39,12 +39,12 @@ class Row:
 
 ASKED_AGAIN = r"will be retried; see https://developer\.status\.atlassian\.com"
 NO_ANSWER = r"^No answer from .*will be retried. .*check the Forge Connection's host, timeout and network"
-CREDENTIALS = r"^Atlassian refused the credentials .*password \(its API token\).*make a new one"
+CREDENTIALS = r"^Atlassian refused the credentials .*password \(its API token\).*create a new one"
 FORBIDDEN = r"^Atlassian does not let this account read this app .*must belong to the account that owns"
 TOO_MANY = r"^Atlassian counted too many calls .*Another program with the same account"
-CUT_OFF = r"^The gateway's answer is cut off or not GraphQL .*check the Connection's host"
+CUT_OFF = r"^The gateway's response is cut off or not GraphQL .*check the Connection's host"
 UNKNOWN = r"^The gateway failed in a way that this version does not know: .*counts as a refusal"
-NULL = r"^The gateway gave null as {}\. The call will be retried. .*developer console"
+NULL = r"^The gateway returned null as {}\. The call will be retried. .*developer console"
 
 ROWS = {
     "reset": Row(Fault("reset"), GatewayUnavailable, NO_ANSWER, answered=False),
@@ -110,7 +110,7 @@ ROWS = {
     "a token without the scope": Row(
         Fault("errors", status_code=None, error_type=None, classification="InsufficientOAuthScopes"),
         AirflowFailException,
-        r"^The API token lacks a scope .*Make a token without scopes at https://id\.",
+        r"^The API token lacks a scope .*Create a token without scopes at https://id\.",
     ),
     "a page of HTML with 403": Row(
         Fault("html", status=403), GatewayUnavailable, r"^A page of HTML refused .*firewall.*allowlist"

@@ -40,7 +40,7 @@ class Row:
 NO_ANSWER = r"^No answer from .*will be retried. If this persists, check the OTLP Connection's host"
 BUSY = r" answered {}.*\. The request will be retried$"
 FORBIDDEN = r" answered {}.*, a status that OTLP forbids retrying: .*{}"
-NOT_KNOWN = "sent before, and whether they arrived is not known"
+NOT_KNOWN = "sent before, and it is not known whether they arrived"
 
 
 def silent(kind: str, *, stored: bool = False, **otlp: Any) -> Row:

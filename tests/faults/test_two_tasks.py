@@ -216,7 +216,7 @@ def test_a_machine_does_not_send_what_another_one_delivered_before_it_could_say_
 def test_a_task_can_leave_alone_what_another_machine_has_on_its_way(line, play):
     first, second = play("aaa b aa", b={"on_ambiguous": "fail"})
     assert isinstance(second, AirflowFailException)
-    assert "sent before, and whether they arrived is not known" in str(second)
+    assert "sent before, and it is not known whether they arrived" in str(second)
     assert first["sent"] == line.generated(MINUTES).total()
     assert line.received == line.generated(MINUTES)
     line.assert_nothing_left(MINUTES)
@@ -226,7 +226,7 @@ def test_another_task_is_reported_before_anything_is_sent(line, play, caplog):
     """Whoever is killed after its request, or fails, has said it."""
     play("ab aa bb aa bb")
     said = "\n".join(record.getMessage() for record in caplog.records if record.threadName.startswith("b"))
-    before, request, _ = said.partition("The receiver took a request")
+    before, request, _ = said.partition("The receiver accepted a request")
     assert request
     assert "points of both may have been sent twice" in before
 

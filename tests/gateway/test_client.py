@@ -430,7 +430,7 @@ def test_a_rate_limit_as_a_query_error_carries_the_headers_word(fail):
 
 
 def test_an_unknown_label_fails_the_whole_query(gateway, client, window):
-    with pytest.raises(QueryRefused, match="Check the metrics"):
+    with pytest.raises(QueryRefused, match="Check the requested metrics"):
         client.app_metrics(APP, window, [PRODUCTION], [COUNT, "FORGE_METRIC_OF_2031"])
     assert b"FORGE_METRIC_OF_2031" in gateway.requests[0].body
 
@@ -695,7 +695,7 @@ def test_an_answer_that_never_ends_is_not_read_on(
         (client.app_metrics, APP, window, [PRODUCTION], [COUNT]) if splittable else (client.environments, APP)
     )
     with pytest.raises(
-        ForgeError, match=r"more than 100000 bytes from 127\.0\.0\.1 was not read to its end"
+        ForgeError, match=r"more than 100000 bytes from 127\.0\.0\.1 was not read to the end"
     ) as caught:
         call[0](*call[1:])
     assert type(caught.value) is (WindowTooLarge if splittable else GatewayUnavailable)

@@ -141,7 +141,7 @@ def test_a_call_has_an_end_however_its_answer_trickles(monkeypatch, head, piece,
     with raw_server(slowly(head, piece)) as server:
         error = failure(Sender(server.url, timeout=0.25))
     assert type(error) is kind
-    assert "No whole answer from 127.0.0.1 within 0.75 s" in str(error)
+    assert "No complete response from 127.0.0.1 within 0.75 s" in str(error)
     assert error.request_id == "abc"
 
 

@@ -296,7 +296,7 @@ def test_a_bad_field_of_the_connection(connection, fetch, gateway, fields, field
         (
             {"environments": f"ari:cloud:ecosystem::environment/{OTHER_APP}/{PRODUCTION}"},
             "environments",
-            "is not of the app",
+            "does not belong to the app",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The operator with a record of deliveries: re-runs, late data, other cuts, and destinations that forget."""
+"""The operator with a ledger: re-runs, late data, other cuts, and destinations that forget."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_record_that_is_damaged_names_what_may_have_arrived(recorded, sink, tm
     sent = len(sink.points)
     for path in (tmp_path / "ledger").rglob("2*.json"):
         path.write_text("{half")
-    with pytest.raises(AirflowFailException, match="whether they arrived is not known"):
+    with pytest.raises(AirflowFailException, match="it is not known whether they arrived"):
         run(on_ambiguous="fail")
     assert len(sink.points) == sent
     assert run()["ambiguous"] == sent
@@ -261,7 +261,7 @@ def test_a_lost_record_is_noticed_by_the_variable_that_says_there_was_one(
     (key,) = [key for key in variables if key.startswith("forge_ledger_")]
     assert json.loads(variables[key])["store"].endswith("/ledger")
     (tmp_path / "ledger").rename(tmp_path / "elsewhere")
-    with pytest.raises(AirflowFailException, match="whether they arrived is not known"):
+    with pytest.raises(AirflowFailException, match="it is not known whether they arrived"):
         run(on_ambiguous="fail")
     (tmp_path / "elsewhere").rename(tmp_path / "ledger2")
     assert run()["ambiguous"] > 0

@@ -242,7 +242,7 @@ def test_a_token_is_looked_at_without_a_record_too(connect, look):
 def test_where_nothing_was_delivered_yet_it_is_skipped(connect, look, variables, caplog):
     with pytest.raises(AirflowSkipException):
         look()
-    assert "has no record: nothing was delivered yet" in caplog.text
+    assert "has no ledger: nothing was delivered yet" in caplog.text
     assert variables == {}
 
 
@@ -257,7 +257,7 @@ def test_a_record_that_is_gone_is_told_of_once(deliver, look, tmp_path):
     deliver()
     look()
     shutil.rmtree(tmp_path / "ledger")
-    with pytest.raises(AirflowFailException, match="The record of deliveries is gone: it was in file:"):
+    with pytest.raises(AirflowFailException, match="The ledger is gone: it was in file:"):
         look(1)
     with pytest.raises(AirflowSkipException):
         look(2)

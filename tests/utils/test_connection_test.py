@@ -233,7 +233,7 @@ def test_no_receiver(press_otlp, sink):
 def test_https_where_http_is_spoken(press_otlp, sink):
     works, message = press_otlp(host=sink.url.replace("http:", "https:"))
     assert not works
-    assert "does not speak TLS on this port. Write http://" in message
+    assert "does not speak TLS on this port. Replace https:// with http://" in message
 
 
 def test_a_certificate_that_is_not_trusted(press_otlp, tmp_path):
