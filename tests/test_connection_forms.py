@@ -49,7 +49,7 @@ def test_each_extra_is_explained(form, hook):
         assert not extra.help.endswith(".")
 
 
-def test_what_it_tells_is_what_the_code_does():
+def test_the_help_texts_match_the_code():
     extras = {extra.name: extra for extra in OTLP.extras}
     assert extras["protocol"].choices == PROTOCOLS
     assert extras["compression"].choices == COMPRESSIONS
@@ -58,14 +58,14 @@ def test_what_it_tells_is_what_the_code_does():
 
 
 @BOTH
-def test_no_secret_is_asked_for_in_an_extra(form, hook):
+def test_no_extra_is_for_a_secret(form, hook):
     # When a token expires is none.
     names = {extra.name for extra in form.extras} - {"token_expires_on"}
     assert not [name for name in names if re.search("secret|token|password", name)]
 
 
 @BOTH
-def test_nothing_is_filled_in_because_what_a_form_saves_outlives_a_default(form, hook):
+def test_nothing_is_filled_in_because_a_saved_value_outlives_a_default(form, hook):
     for field in form.conn_fields().values():
         assert "default" not in field["schema"]
         assert "null" in field["schema"]["type"]
@@ -131,7 +131,7 @@ def test_airflow_shows_it_with_the_hook(form, hook, wtforms):
 
 
 @BOTH
-def test_the_hook_says_what_becomes_of_airflows_fields(form, hook):
+def test_the_hook_describes_airflows_fields(form, hook):
     behaviour = hook.get_ui_field_behaviour()
     schema = resources.files("airflow").joinpath("customized_form_field_behaviours.schema.json")
     jsonschema.validate(behaviour, json.loads(schema.read_text()))
@@ -140,7 +140,7 @@ def test_the_hook_says_what_becomes_of_airflows_fields(form, hook):
 
 
 @BOTH
-def test_without_wtforms_airflow_is_told_which_module_is_missing(form, hook, monkeypatch):
+def test_without_wtforms_the_error_names_the_missing_module(form, hook, monkeypatch):
     monkeypatch.setitem(sys.modules, "wtforms", None)
     with pytest.raises(ImportError) as missing:
         hook.get_connection_form_widgets()
@@ -148,5 +148,5 @@ def test_without_wtforms_airflow_is_told_which_module_is_missing(form, hook, mon
 
 
 @BOTH
-def test_the_hook_defines_both_methods_itself_because_airflow_looks_nowhere_else(form, hook):
+def test_the_hook_defines_both_methods_itself_as_airflow_requires(form, hook):
     assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= vars(hook).keys()

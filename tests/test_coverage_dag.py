@@ -78,7 +78,7 @@ def test_its_page_has_every_argument_of_the_operator():
     assert arguments <= set(re.findall(r"`(\w+)`", section))
 
 
-def test_its_page_says_how_much_is_healed():
+def test_its_page_states_how_much_is_healed():
     section = PAGE.read_text().partition("## Healing by itself")[2].partition("\n## ")[0]
     assert f"At most {healing.MAX_RUNS} runs an hour, of at most {healing.MAX_WINDOWS} windows" in section
     assert (timedelta(hours=2), timedelta(minutes=30)) == (LIVE_FOR, healing.MIN_TIME_LEFT)

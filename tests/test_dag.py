@@ -37,7 +37,7 @@ def parse(tmp_path):
     return parse
 
 
-def test_it_is_one_dag_with_one_task_that_fills_in_what_is_missing(parse):
+def test_it_is_one_dag_with_one_task_and_with_catchup(parse):
     (dag,) = parse(SHIPPED.read_text()).values()
     assert (dag.dag_id, dag.catchup) == ("forge_metrics", True)
     assert dag.timetable.serialize() == ForgeMetricsTimetable().serialize()
@@ -65,7 +65,7 @@ def test_a_second_app_is_one_more_line_and_a_dag_of_its_own(parse):
     assert (task.app_id, task.forge_conn_id) == ("ari:cloud:ecosystem::app/other", "forge_default")
 
 
-def test_a_fresher_dag_is_what_the_comment_says(parse):
+def test_the_fresher_dag_of_the_comment_works(parse):
     before, opening, after = SHIPPED.read_text().partition("DAGS = {\n")
     commented = before[before.index('#   "forge_metrics_live"') :]
     lines = "".join(line.lstrip("#").rstrip() + "\n" for line in commented.splitlines())

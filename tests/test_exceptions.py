@@ -65,7 +65,7 @@ def test_a_configuration_error_is_a_value_error_that_names_its_field():
     assert (str(error), error.field, error.problem) == ("app_id: is missing", "app_id", "is missing")
 
 
-def test_a_message_ends_with_the_request_id_where_there_is_one():
+def test_a_message_ends_with_the_request_id_if_there_is_one():
     assert str(ForgeError("It failed", request_id="abc-123")) == "It failed (request id abc-123)"
     assert str(ForgeError("It failed")) == "It failed"
     assert ForgeError("It failed").request_id is None
@@ -83,7 +83,7 @@ def test_a_long_message_is_shown_with_its_beginning_and_its_end():
     assert ForgeError("x" * exceptions.MAX_MESSAGE).message == "x" * exceptions.MAX_MESSAGE
 
 
-def test_unless_it_is_said_nothing_was_stored_and_no_status_refused_it():
+def test_by_default_nothing_was_stored_and_there_is_no_status():
     for cls in (ExportRefused, RequestTooLarge):
         assert (cls("refused").status, cls("refused").maybe_stored) == (None, False)
     assert ReceiverUnavailable("failed").maybe_stored is False
@@ -94,7 +94,7 @@ def test_unless_it_is_said_nothing_was_stored_and_no_status_refused_it():
 @pytest.mark.parametrize(
     "round_trip", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy]
 )
-def test_an_error_survives_pickling_with_all_it_says(cls, round_trip):
+def test_an_error_survives_pickling_with_all_its_attributes(cls, round_trip):
     error = one_of(cls)
     back = round_trip(error)
     assert type(back) is cls

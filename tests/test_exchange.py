@@ -58,11 +58,11 @@ def test_a_body_is_read_whole_in_each_coding(body, coding):
     assert read(lambda _: coded(body, coding)) == TEXT
 
 
-def test_each_coding_that_is_asked_for_can_be_read():
+def test_each_requested_coding_can_be_decoded():
     assert [coding.strip() for coding in ACCEPT_ENCODING.split(",")] == ["gzip", "deflate"]
 
 
-def test_a_coding_without_a_body_is_no_fault():
+def test_a_coding_without_a_body_is_not_an_error():
     assert read(lambda _: coded(b"", "gzip")) == b""
 
 
@@ -95,7 +95,7 @@ def test_a_body_that_breaks_off_is_handed_over_as_far_as_it_came():
 
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
 @pytest.mark.parametrize("coding", ["identity", "gzip", "gzip, gzip"])
-def test_the_limit_holds_for_what_comes_and_for_what_is_unpacked(size, coding):
+def test_the_limit_applies_to_received_and_to_decompressed_bytes(size, coding):
     body = b"x" * size
     for each in coding.split(", "):
         body = body if each == "identity" else gzip.compress(body)
@@ -107,14 +107,14 @@ def test_the_limit_holds_for_what_comes_and_for_what_is_unpacked(size, coding):
     assert raised.value.too_large
 
 
-def test_many_members_are_no_way_round_the_limit():
+def test_many_members_do_not_evade_the_limit():
     empty = gzip.compress(b"")
     with pytest.raises(BodyUnreadable, match="members"):
         read(lambda _: coded(empty * (MAX_MEMBERS + 1), "gzip"), limit=4 * 2**20)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_bomb_takes_no_memory(layers):
+def test_a_decompression_bomb_uses_no_memory(layers):
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
     if layers == 2:
@@ -144,7 +144,7 @@ DRIPS = {
 
 
 @pytest.mark.parametrize(("first", "piece"), DRIPS.values(), ids=DRIPS)
-def test_an_answer_that_trickles_ends_when_the_call_has_taken_as_long_as_it_may(first, piece):
+def test_a_trickling_response_ends_at_the_calls_maximum_duration(first, piece):
     def drip(request: RawRequest) -> None:
         request.connection.sendall(first)
         while not over.is_set():
@@ -172,7 +172,7 @@ def call(wire: Wire, answer) -> None:
         client.post(server.url, content=b"x" * 100_000, extensions={"trace": wire.trace})
 
 
-def test_the_head_of_an_answer_that_nobody_else_can_read():
+def test_the_head_of_a_response_that_h11_cannot_read():
     interim = b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"
     odd = interim + b"HTTP/1.1 503 Busy\r\nRetry-After : 7\r\nContent-Length: 2\r\n\r\n{}"
     wire = Wire()
@@ -184,7 +184,7 @@ def test_the_head_of_an_answer_that_nobody_else_can_read():
 @pytest.mark.parametrize(
     "cut", [b"", b"HTTP/1.1 20", b"HTTP/1.1 200 O", b"HTTP/1.1 100 C\r\n\r\n", b"nonsense\r\n"]
 )
-def test_there_is_no_status_before_its_line_is_there(cut):
+def test_there_is_no_status_before_its_line_has_arrived(cut):
     def answer(request: RawRequest) -> None:
         request.connection.sendall(cut)
 
@@ -195,7 +195,7 @@ def test_there_is_no_status_before_its_line_is_there(cut):
     assert wire.sent
 
 
-def test_the_head_is_that_of_the_last_call_on_a_connection_that_is_kept():
+def test_the_head_is_that_of_the_last_call_on_a_reused_connection():
     wire = Wire()
     answers = {1: response(200, b"{}"), 2: None}
     with (
@@ -211,7 +211,7 @@ def test_the_head_is_that_of_the_last_call_on_a_connection_that_is_kept():
         assert (wire.status, wire.sent) == (None, True)
 
 
-def test_what_a_tunnels_proxy_answers_is_no_answer_of_the_server():
+def test_the_response_of_a_tunnels_proxy_is_not_the_servers():
     def proxy(request: RawRequest) -> bytes | None:
         return b"HTTP/1.1 200 Connection established\r\n\r\n" if request.number == 1 else None
 
@@ -226,7 +226,7 @@ def test_what_a_tunnels_proxy_answers_is_no_answer_of_the_server():
     assert (wire.status, wire.sent) == (None, False)
 
 
-def test_a_proxy_that_refuses_a_tunnel_is_told_from_the_server():
+def test_a_proxy_that_refuses_a_tunnel_is_distinguished_from_the_server():
     wire = Wire()
     wire.begin(30)
     with (
@@ -238,7 +238,7 @@ def test_a_proxy_that_refuses_a_tunnel_is_told_from_the_server():
     assert (wire.status, wire.proxy_status, wire.sent) == (None, 407, False)
 
 
-def test_a_connection_that_nobody_takes_has_sent_nothing():
+def test_a_connection_that_is_never_accepted_has_sent_nothing():
     wire = Wire()
     wire.begin(30)
     with httpx.Client(trust_env=False) as client, pytest.raises(httpx.ConnectError):

@@ -97,7 +97,7 @@ def test_nothing_is_left_beside_it(path):
             assert names(path.parent) == NAMES
 
 
-def test_nobody_meets_it_with_another_mode(path, monkeypatch):
+def test_no_process_sees_it_with_another_mode(path, monkeypatch):
     """What is made and then changed can be opened by nobody else in between."""
     seen = []
     chmod = type(path).chmod
@@ -112,7 +112,7 @@ def test_nobody_meets_it_with_another_mode(path, monkeypatch):
         assert not any(seen)
 
 
-def test_who_comes_second_gets_the_file_of_who_came_first(path, monkeypatch):
+def test_the_second_process_gets_the_file_of_the_first(path, monkeypatch):
     link = os.link
 
     def link_too_late(fresh, target, **options):
@@ -128,7 +128,7 @@ def test_who_comes_second_gets_the_file_of_who_came_first(path, monkeypatch):
     assert names(path.parent) == NAMES
 
 
-def test_all_who_come_at_once_get_one_file(path):
+def test_concurrent_processes_get_one_file(path):
     path.parent.mkdir()
     start = threading.Barrier(8)
     found: list[int] = []
@@ -166,7 +166,7 @@ def test_a_symlink_in_its_place_is_refused(path, tmp_path, target):
 
 
 @pytest.mark.parametrize("obstacle", ["a file as directory", "a directory as file", "no parent"])
-def test_what_cannot_be_opened_is_an_error_of_the_system(path, obstacle):
+def test_a_file_that_cannot_be_opened_is_an_oserror(path, obstacle):
     if obstacle == "a file as directory":
         path.parent.write_text("")
     elif obstacle == "a directory as file":
@@ -177,7 +177,7 @@ def test_what_cannot_be_opened_is_an_error_of_the_system(path, obstacle):
         open_shared(path)
 
 
-def test_what_fails_half_way_leaves_nothing(path, monkeypatch):
+def test_a_failure_half_way_leaves_no_file(path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
@@ -260,7 +260,7 @@ def test_no_more_is_read_than_is_expected(path, size, content):
         assert read_at_most(descriptor, size) == content
 
 
-def test_a_sparse_file_costs_no_memory(path):
+def test_a_sparse_file_uses_no_memory(path):
     with opened(path) as descriptor:
         os.ftruncate(descriptor, 1 << 40)
         assert read_at_most(descriptor, 1000) is None
@@ -363,14 +363,14 @@ def test_how_long_a_file_has_been_missing_for_certain(path):
         errno.EBUSY,
     ],
 )
-def test_what_may_be_over_in_a_moment(code):
+def test_temporary_errors(code):
     assert not is_permanent(OSError(code, os.strerror(code)))
 
 
 @pytest.mark.parametrize(
     "code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR]
 )
-def test_what_stays_until_somebody_mends_it(code):
+def test_permanent_errors(code):
     assert is_permanent(OSError(code, os.strerror(code)))
 
 
@@ -388,7 +388,7 @@ def test_a_private_directory_is_for_one_user(path):
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a symbolic link"])
-def test_what_is_no_directory_of_ours_is_refused(path, tmp_path, obstacle):
+def test_a_foreign_directory_is_refused(path, tmp_path, obstacle):
     if obstacle == "a file":
         path.parent.write_text("")
     else:

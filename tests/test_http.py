@@ -52,7 +52,7 @@ WHEN = [
 
 @pytest.mark.parametrize("header", ["Retry-After", "X-RateLimit-Reset"])
 @pytest.mark.parametrize(("value", "seconds"), WHEN)
-def test_when_to_come_back_in_every_form(header, value, seconds):
+def test_retry_after_in_every_form(header, value, seconds):
     assert retry_after(httpx.Headers({header: value}), NOW) == seconds
 
 
@@ -70,12 +70,12 @@ def test_a_reset_can_be_an_epoch(per_second):
         "Mon, 10 May 2021 11:00:00 +9999999999999",
     ],
 )
-def test_nonsense_says_nothing(nonsense):
+def test_a_malformed_header_is_ignored(nonsense):
     assert retry_after({"retry-after": nonsense}, NOW) is None
     assert retry_after({"retry-after": nonsense, "x-ratelimit-reset": "7"}, NOW) == 7
 
 
-def test_whatever_the_header_says_the_wait_is_a_number_to_calculate_with():
+def test_with_any_header_the_wait_is_a_finite_number():
     seconds = retry_after({"retry-after": "9" * 400}, NOW)
     assert seconds is None or math.isfinite(seconds)
 
@@ -84,7 +84,7 @@ def test_retry_after_wins_over_the_reset():
     assert retry_after({"retry-after": "3", "x-ratelimit-reset": "7"}, NOW) == 3
 
 
-def test_no_header_says_nothing():
+def test_without_a_header_there_is_no_wait():
     assert retry_after({}, NOW) is None
 
 
@@ -104,12 +104,12 @@ def test_a_server_is_quoted_in_one_short_line_without_secrets(said, quoted):
     assert sanitize(said, ["s3cr3t-t0ken"]) == quoted
 
 
-def test_a_secret_is_taken_out_before_the_quotation_is_cut():
+def test_a_secret_is_masked_before_the_quotation_is_truncated():
     assert "s3cr3t" not in sanitize("x" * 295 + "s3cr3t-t0ken", ["s3cr3t-t0ken"])
 
 
 @pytest.mark.parametrize("secret", ["", "a"])
-def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
+def test_a_secret_that_is_too_short_is_not_masked(secret):
     assert sanitize("a banana", [secret]) == "a banana"
 
 
@@ -123,7 +123,7 @@ def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
         ("http://bücher.example/graphql", "bücher.example"),
     ],
 )
-def test_a_url_is_taken_apart(url, host):
+def test_a_url_is_parsed(url, host):
     assert check_url("host", url, example=EXAMPLE).hostname == host
 
 
@@ -179,7 +179,7 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url):
         *((host, False) for host in ("127.0.0.1.example", "fe80::1", "::ffff:10.0.0.1", "0.0.0.0")),
     ],
 )
-def test_this_machine_is_known_by_its_addresses(host, loopback):
+def test_this_machine_is_recognized_by_its_addresses(host, loopback):
     assert is_loopback(host) is loopback
 
 
@@ -197,7 +197,7 @@ def test_this_machine_is_always_allowed(url):
     check_cleartext("host", url, allowed=False)
 
 
-def test_a_proxy_on_this_machine_takes_it_no_further(monkeypatch):
+def test_a_proxy_on_this_machine_is_not_another_machine(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:15001")
     check_cleartext("host", "http://gateway.example/graphql", allowed=False)
     monkeypatch.setenv("NO_PROXY", "gateway.example")
@@ -254,7 +254,7 @@ def test_a_certificate_that_is_not_trusted(tmp_path, listener):
     assert why.endswith("Trust it")
 
 
-def test_https_where_http_is_spoken():
+def test_https_to_a_server_that_speaks_http():
     with OtlpSink() as sink:
         assert "does not speak TLS" in no_answer_from(sink.url.replace("http:", "https:"))
 
@@ -272,5 +272,5 @@ def test_a_connection_that_breaks(listener):
     assert "closed the connection" in why
 
 
-def test_a_connection_that_nobody_takes():
+def test_a_connection_that_is_never_accepted():
     assert "firewalls" in explain_transport_error(httpx.ConnectTimeout("no"), trust="")

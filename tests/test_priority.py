@@ -24,13 +24,13 @@ def run_id(kind: str, ago: timedelta) -> str:
 
 
 @pytest.mark.parametrize("kind", ["scheduled", "backfill", "manual", "asset_triggered"])
-def test_what_is_live_goes_first_whatever_started_it(kind):
+def test_a_live_run_of_any_kind_goes_first(kind):
     assert weight(run_id(kind, timedelta(minutes=25))) == 1 + HEAD_START
 
 
 @pytest.mark.parametrize("kind", ["scheduled", "backfill"])
 @pytest.mark.parametrize("ago", [timedelta(hours=3), timedelta(days=13)])
-def test_what_is_made_up_for_has_its_own_weight(kind, ago):
+def test_an_older_run_has_its_own_weight(kind, ago):
     """A backfill with All Runs keeps the names of the scheduled runs that it repeats."""
     assert weight(run_id(kind, ago), 7) == 7
 
@@ -38,18 +38,18 @@ def test_what_is_made_up_for_has_its_own_weight(kind, ago):
 @pytest.mark.parametrize(
     "name", ["manual__2026-11-01T05:00:00+00:00", "mine", "x__2026-11-01T05:00:00+00:00"]
 )
-def test_somebody_waits_for_a_manual_run_whatever_its_id(name):
+def test_a_manual_run_with_any_id_goes_first(name):
     assert weight(name, 5) == 5 + HEAD_START
 
 
-def test_nobody_waits_for_a_run_that_heals():
+def test_a_healing_run_does_not_go_first():
     start = datetime.now(timezone.utc) - timedelta(days=3)
     piece = HealRun(start, start + timedelta(hours=12), tried=datetime.now(timezone.utc))
     assert weight(piece.run_id) == 1
 
 
 @pytest.mark.parametrize("name", ["scheduled__", "scheduled__now", "backfill__2026-13-45T99:00:00+00:00"])
-def test_names_that_tell_nothing_are_not_live(name):
+def test_ids_without_a_date_are_not_live(name):
     assert weight(name) == 1
 
 
@@ -60,7 +60,7 @@ def test_the_time_zone_of_a_run_id_is_minded():
     assert weight(f"scheduled__{old.isoformat()}") == 1
 
 
-def test_airflow_knows_it_by_the_plugin():
+def test_airflow_finds_it_through_the_plugin():
     assert ForgePlugin.priority_weight_strategies == [LiveFirst]
     assert issubclass(LiveFirst, PriorityWeightStrategy)
 

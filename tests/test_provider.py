@@ -51,7 +51,7 @@ def test_the_names_in_the_metadata_exist():
         assert (hook.conn_type, hook.hook_name) == (entry["connection-type"], entry["hook-name"])
 
 
-def test_the_plugin_is_an_entry_point_and_brings_the_timetable():
+def test_the_plugin_is_an_entry_point_with_the_timetable():
     (entry,) = [
         entry
         for entry in metadata.entry_points(group="airflow.plugins")
@@ -76,7 +76,7 @@ def test_the_package_has_the_name_that_its_metadata_gives():
         "airflow_provider_forge.operators.form",
     ],
 )
-def test_nothing_heavy_is_imported_where_airflow_imports_us(module):
+def test_nothing_heavy_is_imported_by_airflows_imports(module):
     # What counts is what our import adds to Airflow's own imports. The processes that parse DAGs and run
     # tasks are forks of a supervisor. Those that load providers and plugins are not.
     supervisor = "operators" in module or "hooks" in module

@@ -121,7 +121,7 @@ def test_a_malformed_proxy_is_refused_by_the_variable_and_not_repeated(variables
     Route("http://example.com").client().close()
 
 
-def test_socks_without_its_package_is_refused_only_for_what_goes_through_it(variables, monkeypatch):
+def test_socks_without_its_package_is_refused_only_for_hosts_behind_it(variables, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     variables(ALL_PROXY="socks5://127.0.0.1:1080", NO_PROXY="127.0.0.1")
     with pytest.raises(ConfigurationError, match=r"^ALL_PROXY: .*socksio"):
@@ -155,7 +155,7 @@ def test_an_https_proxy_needs_them_too(variables):
         Route("http://example.com")
 
 
-def test_certificates_are_taken_from_the_variables(variables, tmp_path):
+def test_certificates_are_read_from_the_variables(variables, tmp_path):
     count = len(trusted_authorities().get_ca_certs())
     variables(SSL_CERT_FILE=str(make_certificate(tmp_path, "authority")))
     assert len(trusted_authorities().get_ca_certs()) < count
@@ -192,7 +192,7 @@ def test_a_proxy_that_opens_no_tunnel(variables, status, words):
 
 
 @pytest.mark.parametrize(("status", "refused"), [(407, True), (403, False), (502, False), (200, False)])
-def test_a_proxy_without_a_tunnel_answers_in_the_hosts_place(variables, status, refused):
+def test_a_proxy_without_a_tunnel_responds_in_place_of_the_host(variables, status, refused):
     with raw_server(lambda _: response(status)) as server:
         variables(HTTP_PROXY=server.url)
         route = Route("http://gateway.example/graphql")

@@ -41,7 +41,7 @@ def test_a_text_from_outside_becomes_one_printable_line(said, shown):
 
 
 @given(st.text())
-def test_whatever_it_holds(text):
+def test_any_text_becomes_one_printable_line(text):
     line = printable(text)
     assert line.isprintable()
     assert "::group" not in line.lower()
@@ -91,11 +91,11 @@ def test_pieces_that_are_far_apart_are_hidden_each():
 
 
 @pytest.mark.parametrize("secret", ["", "a", "short"])
-def test_what_is_too_short_to_be_a_secret_does_not_tear_words_apart(secret):
+def test_a_secret_that_is_too_short_is_not_masked(secret):
     assert sanitize("a short banana", [secret]) == "a short banana"
 
 
-def test_a_secret_is_taken_out_before_the_text_is_cut():
+def test_a_secret_is_masked_before_the_text_is_truncated():
     assert "s3/" not in sanitize("x" * 295 + SECRET, [SECRET])
 
 
@@ -115,7 +115,7 @@ EVIL = "x\x1b]0;pwned\x07\n::group::evil\n2026-11-27 ERROR forged line"
 TAMED = "x ]0;pwned :group::evil 2026-11-27 ERROR forged line"
 
 
-def test_a_log_line_stays_one_whatever_it_names(caplog):
+def test_a_log_line_with_any_arguments_stays_one_line(caplog):
     log = get_logger("airflow_provider_forge.some_module")
     assert get_logger(log.name) is log
     log.warning("%s and %d of %.1f: %s", EVIL, 3, 2.5, ValueError(EVIL))
@@ -134,5 +134,5 @@ def test_so_does_each_error_of_this_provider():
     assert (wrong.field, wrong.problem, str(wrong)) == (TAMED, TAMED, f"{TAMED}: {TAMED}")
 
 
-def test_the_layout_of_a_line_can_be_kept():
+def test_the_layout_of_a_line_is_preserved_on_request():
     assert visible("a  b\x1b\u202e  é\n") == "a  b    é "

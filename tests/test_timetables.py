@@ -62,7 +62,7 @@ def test_a_backfill_ends_at_its_latest_moment_and_is_clipped_at_its_earliest():
     assert list(following(timetable(), restriction(None, at("2026-10-01T00:00:00")))) == []
 
 
-def test_after_an_outage_longer_than_the_retention_the_schedule_goes_on_within_it():
+def test_after_an_outage_longer_than_the_retention_the_schedule_continues_within_it():
     last = DataInterval(at("2026-10-01T00:00:00"), at("2026-10-01T00:15:00"))
     run = next(following(timetable(), restriction(at("2024-01-01T00:00:00")), last))
     assert run.data_interval.start == at("2026-11-09T05:45:00")
@@ -85,14 +85,14 @@ def test_without_catchup_nothing_runs_twice():
     assert run.data_interval.start == last.end
 
 
-def test_a_longer_interval_begins_where_the_shorter_one_ended():
+def test_a_longer_interval_begins_at_the_end_of_the_shorter_one():
     last = DataInterval(at("2026-11-23T04:00:00"), at("2026-11-23T04:05:00"))
     runs = following(timetable(), restriction(at("2024-01-01T00:00:00")), last)
     assert next(runs).data_interval == DataInterval(at("2026-11-23T04:05:00"), at("2026-11-23T04:15:00"))
     assert next(runs).data_interval == DataInterval(at("2026-11-23T04:15:00"), at("2026-11-23T04:30:00"))
 
 
-def test_an_aligned_manual_run_covers_what_the_scheduled_run_of_that_date_would():
+def test_an_aligned_manual_run_has_the_interval_of_the_scheduled_one():
     manual = timetable().infer_manual_data_interval(run_after=at("2026-11-23T04:15:00"))
     assert manual == DataInterval(at("2026-11-23T04:15:00"), at("2026-11-23T04:30:00"))
     # So the schedule goes on behind it, though the date is taken.
@@ -108,13 +108,13 @@ def test_an_aligned_manual_run_covers_what_the_scheduled_run_of_that_date_would(
         ("2026-11-23T05:00:00.001", "2026-11-23T04:30:00"),
     ],
 )
-def test_any_other_manual_run_takes_the_last_settled_interval(run_after, start):
+def test_any_other_manual_run_gets_the_last_settled_interval(run_after, start):
     manual = timetable().infer_manual_data_interval(run_after=at(run_after))
     assert manual == DataInterval(at(start), at(start) + timedelta(minutes=15))
 
 
 @pytest.mark.parametrize("minutes", [1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60])
-def test_every_whole_part_of_an_hour_is_an_interval(minutes):
+def test_every_divisor_of_an_hour_is_an_interval(minutes):
     table = timetable(interval=timedelta(minutes=minutes), settle=timedelta(0))
     runs = following(table, restriction(at("2026-11-23T03:59:59"), latest=at("2026-11-23T05:00:00")))
     first = next(runs)

@@ -42,7 +42,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     assert tops == {"airflow_provider_forge", f"airflow_provider_forge-{version}.dist-info"}
 
 
-def test_its_metadata_says_what_it_is(wheel):
+def test_its_metadata_describes_it(wheel):
     version = airflow_provider_forge.__version__
     metadata = wheel[f"airflow_provider_forge-{version}.dist-info/METADATA"].splitlines()
     assert "Name: airflow-provider-forge" in metadata

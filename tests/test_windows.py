@@ -72,7 +72,7 @@ def test_an_aware_time_is_read_into_utc_and_cut_to_the_millisecond(given, moment
     ],
     ids=str,
 )
-def test_nonsense_is_no_time(nonsense):
+def test_malformed_times(nonsense):
     with pytest.raises(ConfigurationError) as caught:
         parse_time("start", nonsense)
     assert caught.value.field == "start"
@@ -155,7 +155,7 @@ MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.
 
 @settings(deadline=None, database=None)
 @given(start=MOMENTS, length=st.timedeltas(timedelta(milliseconds=2), timedelta(hours=3)))
-def test_the_parts_of_a_window_are_the_window(start, length):
+def test_the_parts_of_a_window_add_up_to_it(start, length):
     window = Window(start, start + length)
     parts = list(window.split())
     assert (parts[0].start, parts[-1].end) == (window.start, window.end)
@@ -229,7 +229,7 @@ def test_halves_of_halves_are_the_window_in_minutes(start, length):
 
 @settings(deadline=None, database=None)
 @given(start=MOMENTS, minutes=st.integers(2, 60))
-def test_halves_differ_by_no_more_than_a_cut_at_a_minute_takes(start, minutes):
+def test_halves_differ_by_at_most_a_minute(start, minutes):
     for begin, most in ((floor(start, MINUTE), MINUTE), (start, 2 * MINUTE)):
         one, other = Window(begin, begin + minutes * MINUTE).halves()
         assert abs((one.end - one.start) - (other.end - other.start)) <= most
@@ -277,7 +277,7 @@ def test_a_window_expires_when_it_begins_more_than_14_days_ago():
     assert Window(edge - timedelta(milliseconds=1), edge + QUARTER).expired(now)
 
 
-def test_the_error_for_an_expired_window_says_since_when_and_what_to_do():
+def test_the_error_for_an_expired_window_names_the_limit_and_the_remedy():
     error = expired_error("The window A/B", at(5))
     assert type(error) is WindowExpired
     for words in ("The window A/B", "2026-11-09T05:00Z", "14 days", "on_expired='skip'"):
@@ -303,5 +303,5 @@ def test_times_are_written_as_in_the_published_query(moment, text):
         (at(23, 45), at(23, 45) + QUARTER, "2026-11-23 23:45 to 2026-11-24 00:00 UTC"),
     ],
 )
-def test_people_read_no_more_of_a_time_than_there_is(start, end, words):
+def test_a_humanized_time_is_only_as_precise_as_necessary(start, end, words):
     assert Window(start, end).humanize() == words

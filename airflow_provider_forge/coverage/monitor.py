@@ -111,7 +111,7 @@ class CoverageMonitor:
         return findings
 
     def _report_lost_ledger(self, state: AlertState) -> list[str]:
-        before, state.record = state.ledger, None
+        before, state.ledger = state.ledger, None
         if before is None:
             log.info("%s has no ledger: nothing was delivered yet", self.ledger.store.name)
             return []
@@ -141,7 +141,7 @@ class CoverageMonitor:
                 log.warning(
                     "Missing, already reported or being healed: %s", describe_gap(gap, now, soon=True)
                 )
-        state.record = self.ledger.store.name
+        state.ledger = self.ledger.store.name
         state.update(coverage, now)
         return Findings(
             coverage,

@@ -21,7 +21,7 @@ def store(airflow):
     return ApiStore(f"{airflow.address}/", TOKEN, ASSET)
 
 
-def test_what_is_set_is_there_for_this_store_and_for_others(airflow, store):
+def test_a_stored_value_is_visible_to_this_store_and_to_others(airflow, store):
     assert store.get("app/where/20261123T0600Z") is None
     store.set("app/where/20261123T0600Z", {"a": 1})
     assert airflow.values == {"app/where/20261123T0600Z": {"a": 1}}
@@ -31,7 +31,7 @@ def test_what_is_set_is_there_for_this_store_and_for_others(airflow, store):
     assert (airflow.values, store.get("app/where/20261123T0600Z")) == ({}, None)
 
 
-def test_each_value_is_asked_for_because_tasks_write_as_well(airflow, store):
+def test_each_value_is_read_again_because_tasks_write_as_well(airflow, store):
     assert store.get("key") is None
     for value in ({"n": 1}, {"n": 2}):
         airflow.values["key"] = value
@@ -47,7 +47,7 @@ def test_a_row_of_another_form_is_a_damaged_value(airflow, store, value):
     assert store.get("key") == {}
 
 
-def test_an_answer_without_end_is_not_read(airflow, store):
+def test_an_endless_response_is_not_read(airflow, store):
     airflow.values["key"] = {"n": "x" * 5_000_000}
     with pytest.raises(LedgerUnavailable, match="larger than"):
         store.get("key")
@@ -59,7 +59,7 @@ def test_a_snapshot_of_large_rows_is_read_in_smaller_pages(airflow):
     assert [snapshot.get(key) for key in airflow.values] == list(airflow.values.values())
 
 
-def test_all_rows_are_read_a_page_at_a_time_and_once(airflow):
+def test_all_rows_are_read_once_page_by_page(airflow):
     airflow.values = {f"key/{number:04}": {"n": number} for number in range(250)}
     store = ApiStore(airflow.address, TOKEN, ASSET, snapshot=True)
     before = len(airflow.requests)
@@ -67,7 +67,7 @@ def test_all_rows_are_read_a_page_at_a_time_and_once(airflow):
     assert len(airflow.requests) - before == 3
 
 
-def test_it_says_where_it_is_and_how_much_fits(store):
+def test_it_has_a_name_and_a_maximum_size(store):
     assert store.name == f"the asset {ASSET} of 127.0.0.1"
     assert store.largest == 65_000
 

@@ -8,7 +8,7 @@ def point(time: str, *attributes):
     return {"timeUnixNano": time, "attributes": list(attributes)}
 
 
-def test_a_series_is_a_set_of_attributes_in_whatever_order():
+def test_a_series_is_a_set_of_attributes_in_any_order():
     url, status = text("url", "/a"), text("status", "2xx")
     (one,) = cardinalities(
         [entry(metric("m", point("1", url, status), point("2", status, url), point("1", url)))]
@@ -22,13 +22,13 @@ def test_values_are_counted_by_attribute_the_most_first():
     assert list(one.by_attribute().items()) == [("url", 3), ("app", 1), ("b", 1)]
 
 
-def test_the_metric_with_the_most_series_comes_first_wherever_it_stands():
+def test_the_metric_with_the_most_series_comes_first():
     many = [point("1", text("url", f"/{n}")) for n in range(3)]
     answer = [entry(gauge("few", point("1")), metric("many", many[0])), entry(metric("many", *many[1:]))]
     assert [(one.name, len(one.series)) for one in cardinalities(answer)] == [("many", 3), ("few", 1)]
 
 
-def test_a_metric_of_an_unknown_kind_is_there_all_the_same():
+def test_a_metric_of_an_unknown_kind_is_included():
     (one,) = cardinalities([entry({"name": "new", "newKind": {"dataPoints": [{}]}})])
     assert (one.name, one.kind, one.points, len(one.series)) == ("new", "?", 0, 0)
 

@@ -40,13 +40,13 @@ def published():
     return {name for name in os.environ if name.startswith("AIRFLOW_CONN_")}
 
 
-def test_the_redis_that_the_limit_is_kept_in(kept):
+def test_the_redis_of_the_rate_limit(kept):
     kept |= {"forge_default": FORGE, "limiter": NAMED}
     forge_hook(Namespace(forge_conn_id="forge_default", app_id=None))
     assert published() == {"AIRFLOW_CONN_FORGE_DEFAULT", "AIRFLOW_CONN_LIMITER"}
 
 
-def test_the_owner_of_the_bucket_that_the_record_is_kept_in(kept):
+def test_the_connection_of_the_ledgers_bucket(kept):
     kept |= {"otlp_default": OTLP, "bucket_owner": NAMED, "other": NAMED}
     otlp_hook(Namespace(otlp_conn_id="otlp_default"))
     assert published() == {"AIRFLOW_CONN_OTLP_DEFAULT", "AIRFLOW_CONN_BUCKET_OWNER"}
@@ -59,7 +59,7 @@ def test_that_of_the_option(kept):
 
 
 @pytest.mark.parametrize("url", ["bucket", "s3://[bucket", "s3://nobody@bucket", "s3://bucket/a@b"])
-def test_what_names_no_connection_is_left_to_the_hook(kept, url):
+def test_a_url_without_a_connection_is_left_to_the_hook(kept, url):
     kept["otlp_default"] = {**OTLP, "extra": {"ledger_url": url}}
     otlp_hook(Namespace(otlp_conn_id="otlp_default"))
     assert published() == {"AIRFLOW_CONN_OTLP_DEFAULT"}

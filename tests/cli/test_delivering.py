@@ -74,7 +74,7 @@ def test_a_dry_run_sends_nothing_and_records_nothing(recorded, gateway, sink, tm
     assert sink.summary()["requests"] == sum(len(window["requests"]) for window in windows)
 
 
-def test_a_dry_run_leaves_out_what_is_on_record(recorded):
+def test_a_dry_run_omits_delivered_points(recorded):
     recorded(f"send {INTERVAL}")
     done = recorded(f"send {INTERVAL} --dry-run")
     assert {row[2] for row in done.rows[1:3]} == {"0"}
@@ -83,7 +83,7 @@ def test_a_dry_run_leaves_out_what_is_on_record(recorded):
     assert "Nothing was sent" in done.err
 
 
-def test_send_needs_a_record_unless_told_otherwise(shell, gateway, sink):
+def test_send_needs_a_ledger_unless_no_ledger_is_given(shell, gateway, sink):
     refused = shell(f"send {INTERVAL}")
     assert refused.status == 2
     assert "no ledger is named" in refused.err
@@ -97,7 +97,7 @@ def test_send_needs_a_record_unless_told_otherwise(shell, gateway, sink):
 
 @pytest.mark.parametrize("options", ["", "--dry-run", "--no-ledger"])
 @pytest.mark.parametrize("ahead", [-4, 0, 15])
-def test_send_refuses_what_is_not_over(recorded, gateway, ahead, options, tmp_path):
+def test_send_refuses_an_interval_that_has_not_settled(recorded, gateway, ahead, options, tmp_path):
     """Once on record as delivered, nobody would ask for what comes later."""
     now = pendulum.now("UTC")
     end = now.add(minutes=ahead)
@@ -113,7 +113,7 @@ def test_send_refuses_what_is_not_over(recorded, gateway, ahead, options, tmp_pa
     assert again.status == 0
 
 
-def test_send_fails_as_the_dag_would_and_tells_what_was_delivered(recorded, gateway, sink):
+def test_send_fails_as_the_dag_would_and_reports_the_delivered_points(recorded, gateway, sink):
     sink.add_fault(Fault("status", status=401, calls={2}))
     done = recorded(f"send {INTERVAL} --json")
     assert done.status == 3
@@ -121,14 +121,14 @@ def test_send_fails_as_the_dag_would_and_tells_what_was_delivered(recorded, gate
     assert done.json["error"]["kind"] == "ExportRefused"
 
 
-def test_send_tells_rejections(recorded, sink):
+def test_send_reports_rejections(recorded, sink):
     sink.add_fault(Fault("partial_success", rejected=1, first=1))
     done = recorded(f"send {INTERVAL}")
     assert done.status == 1
     assert "rejected 1 of" in done.err
 
 
-def test_coverage_shows_what_is_missing_and_how_to_heal_it(recorded):
+def test_coverage_shows_missing_windows_and_how_to_heal_them(recorded):
     recorded(f"send {INTERVAL}")
     done = recorded("coverage")
     assert done.status == 1
@@ -171,13 +171,13 @@ def test_coverage_on_a_terminal_is_coloured(recorded):
     assert "\x1b[1;31mX" in done.out
 
 
-def test_coverage_without_a_record(recorded):
+def test_coverage_without_a_ledger(recorded):
     done = recorded("coverage")
     assert done.status == 2
     assert "has no ledger of this app and destination" in done.err
 
 
-def test_the_record_in_airflow(shell, airflow, gateway, sink):
+def test_the_ledger_in_airflow(shell, airflow, gateway, sink):
     assert shell(f"send {INTERVAL}").status == 0
     assert Counter(sink.points) == generated(gateway)
     # Half an hour of five-minute entries; a point on the edge makes one more.
@@ -214,7 +214,7 @@ def test_a_token_is_needed_for_it(shell, airflow):
         ("send --start 2026-01-01T02:00:00Z --end 2026-01-01T01:00:00Z --no-ledger", 2, "end: .* not after"),
     ],
 )
-def test_what_goes_wrong(shell, line, status, said):
+def test_errors(shell, line, status, said):
     done = shell(line)
     assert (done.status, done.out) == (status, "")
     assert re.search(said, done.err)

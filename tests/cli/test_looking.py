@@ -34,7 +34,7 @@ def test_check_tries_both_ends(shell, gateway, sink):
     assert (len(gateway.calls), len(sink.requests)) == (1, 1)
 
 
-def test_check_fails_where_one_end_does(shell):
+def test_check_fails_if_one_end_does(shell):
     shell.connections["FORGE_DEFAULT"]["password"] = "another-token"
     done = shell("check")
     assert done.status == 1
@@ -94,7 +94,7 @@ def test_fetch_on_a_terminal_is_aligned(shell, window):
     assert "\t" not in done.out
 
 
-def test_fetch_prints_what_atlassian_sent(shell, gateway, window):
+def test_fetch_prints_atlassians_response(shell, gateway, window):
     done = shell(f"fetch --json {window}")
     metrics = done.json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
     assert "forge_api_request_count" in {metric["name"] for metric in metrics}
@@ -141,7 +141,7 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
         ("", 2, "required: COMMAND"),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_a_status(shell, line, status, said):
+def test_an_error_is_one_line_and_a_status(shell, line, status, said):
     done = shell(line)
     assert (done.status, done.out) == (status, "")
     assert re.search(said, done.err)
@@ -154,7 +154,7 @@ def test_a_failure_that_may_pass_has_a_status_of_its_own(shell, gateway):
     assert done.json["error"]["kind"] == "GatewayUnavailable"
 
 
-def test_whoever_has_seen_enough_may_close_the_pipe(shell, window):
+def test_a_reader_may_close_the_pipe(shell, window):
     line = " ".join(shell.command(f"fetch --json {window}"))
     run = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line} | head -c 1"],
@@ -168,7 +168,7 @@ def test_whoever_has_seen_enough_may_close_the_pipe(shell, window):
 
 
 @pytest.mark.parametrize("line", ["check", "fetch", "fetch --cardinality", "environments --json"])
-def test_a_pipe_that_nobody_reads_is_no_failure(shell, line):
+def test_a_closed_pipe_is_not_a_failure(shell, line):
     unread, written = os.pipe()
     os.close(unread)
     with os.fdopen(written, "wb") as pipe:

@@ -69,7 +69,7 @@ def test_there_is_a_line_for_each_command():
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("line", LINES, ids=lambda line: re.sub(r"\s\S*\d.*", "", line))
-def test_a_pipe_a_terminal_and_airflows_command_say_the_same(recorded, line):
+def test_a_pipe_a_terminal_and_airflows_command_print_the_same(recorded, line):
     shell = recorded
     # What coverage shows changes with the quarter hour, and all that is compared has to be of one.
     wait_for(
@@ -98,7 +98,7 @@ def test_a_pipe_a_terminal_and_airflows_command_say_the_same(recorded, line):
 @pytest.mark.parametrize(
     "line", [f"fetch --cardinality {WINDOW}", f"send --dry-run --no-ledger {INTERVAL}"], ids=["fetch", "send"]
 )
-def test_what_is_printed_fits_and_nothing_is_lost(shell, line, columns):
+def test_the_output_fits_and_nothing_is_lost(shell, line, columns):
     piped, shown = shell(line), screen(shell.on_a_terminal(line, columns).out, columns)
     assert all(len(line) <= columns for line in shown)
     remark = "".join(piped.err.split())[:20]
@@ -119,7 +119,7 @@ def test_a_day_of_coverage_is_a_line_of_80_columns(recorded):
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
-def test_who_wants_no_colours_gets_none(shell, variable):
+def test_colours_can_be_switched_off(shell, variable):
     shell.variables[variable] = {"NO_COLOR": "1", "TERM": "dumb"}[variable]
     done = shell.on_a_terminal("check")
     assert "✓ forge_default" in done.out

@@ -43,38 +43,38 @@ def hourly(count):
     return [NOW + number * HOURS for number in range(count)]
 
 
-def test_a_complete_record_is_nothing_to_tell(look):
+def test_a_complete_coverage_raises_no_alert(look):
     assert look() == []
 
 
-def test_a_gap_is_told_of_once(look):
+def test_a_gap_is_reported_once(look):
     told = [look(EXPIRES_IN_A_DAY, now=now) for now in hourly(30)]
     assert told[0] == [EXPIRES_IN_A_DAY]
     assert not any(told[1:])
 
 
 @pytest.mark.parametrize(("hours_left", "rings"), [(49, False), (48, True), (47, True)])
-def test_it_is_told_of_when_it_begins_to_expire(look, hours_left, rings):
+def test_a_gap_is_reported_when_it_begins_to_expire(look, hours_left, rings):
     now = NOW.replace(minute=15)
     start = now - KEEP + hours_left * HOURS
     assert bool(look((start, start + HOURS), now=now)) is rings
 
 
-def test_it_rings_at_the_hour_at_which_it_begins_to_expire(look):
+def test_a_gap_is_reported_in_the_hour_in_which_it_begins_to_expire(look):
     gap = (ago(14 * 24 - 52), ago(14 * 24 - 53))
     rung = [bool(look((gap[1] - 2 * HOURS, gap[0]), now=now)) for now in hourly(12)]
     assert sum(rung) == 1
     assert not rung[0]
 
 
-def test_the_gaps_of_one_night_ring_once_together(look):
+def test_the_gaps_of_one_night_are_reported_together(look):
     night = [(ago(14 * 24 - 50 - number), ago(14 * 24 - 50.5 - number)) for number in range(10)]
     night = [(start, start + HOURS / 2) for start, _ in night]
     told = [look(*night, now=now) for now in hourly(24)]
     assert [len(each) for each in told if each] == [10]
 
 
-def test_what_is_days_away_from_expiring_rings_later(look):
+def test_a_gap_that_expires_in_days_is_reported_later(look):
     near, far = EXPIRES_IN_A_DAY, (ago(5 * 24), ago(5 * 24 - 1))
     assert look(near, far) == [near]
     later = NOW + 8 * DAYS
@@ -90,26 +90,26 @@ def test_a_gap_that_grows_stays_the_same(look):
     assert not any(told[1:])
 
 
-def test_a_gap_that_was_healed_and_is_back_rings_again(look):
+def test_a_gap_that_was_healed_and_is_back_is_reported_again(look):
     assert look(EXPIRES_IN_A_DAY)
     assert not look(now=NOW + HOURS)
     assert look(EXPIRES_IN_A_DAY, now=NOW + 2 * HOURS)
 
 
-def test_what_is_left_of_a_gap_does_not_ring_again(look):
+def test_the_rest_of_a_reported_gap_is_not_reported_again(look):
     start, end = EXPIRES_IN_A_DAY
     assert look((start, end))
     assert not look((start + HOURS / 4, start + HOURS / 2), (end - HOURS / 4, end), now=NOW + HOURS)
 
 
-def test_what_expires_before_anybody_could_do_anything_does_not_ring(look):
+def test_a_gap_that_can_no_longer_be_healed_is_not_reported(look):
     """Such as what a catchup has left out, because it could not be had in time."""
     first = ago(14 * 24) + HOURS / 4
     assert not look((first, first + HOURS / 2))
     assert look((first, first + HOURS))
 
 
-def test_a_destination_that_keeps_less_is_told_of_in_its_time(look):
+def test_a_shorter_age_limit_of_the_destination_moves_the_alert_forward(look):
     gap = (ago(2), ago(1.5))
     assert look(gap, keep=3 * HOURS) == [gap]
 
@@ -117,32 +117,32 @@ def test_a_destination_that_keeps_less_is_told_of_in_its_time(look):
 class TestWhileOthersAreAtWork:
     """A catchup leaves gaps wherever it is at the moment."""
 
-    def test_a_gap_rings_only_if_it_lasts(self, look):
+    def test_a_gap_is_reported_only_if_it_lasts(self, look):
         assert not look(EXPIRES_IN_A_DAY, is_active=True)
         assert not look(EXPIRES_IN_A_DAY, is_active=True, now=NOW + HOURS / 6)
         assert look(EXPIRES_IN_A_DAY, is_active=True, now=NOW + HOURS)
 
-    def test_another_gap_each_hour_does_not_ring(self, look):
+    def test_another_gap_each_hour_is_not_reported(self, look):
         for number, now in enumerate(hourly(10)):
             start = EXPIRES_IN_A_DAY[0] + number * HOURS
             assert not look((start, start + HOURS / 2), is_active=True, now=now)
 
-    def test_a_backlog_that_gets_smaller_does_not_ring(self, look):
+    def test_a_shrinking_backlog_is_not_reported(self, look):
         """Oldest first, as a catchup goes; with four apps of one account, 19 hours in an hour."""
         for number, now in enumerate(hourly(18)):
             start = ago(13.9 * 24) + number * 19 * HOURS
             assert not look((start, ago(0.75, now)), is_active=True, now=now)
 
-    def test_a_backlog_that_does_not_rings(self, look):
+    def test_a_backlog_that_does_not_shrink_is_reported(self, look):
         backlogs = [(ago(14 * 24, now) + HOURS / 2, ago(0.75, now)) for now in hourly(3)]
         told = [look(gap, is_active=True, now=now) for gap, now in zip(backlogs, hourly(3), strict=True)]
         assert [len(each) for each in told] == [0, 1, 0]
 
-    def test_a_backlog_rings_at_once_when_nobody_is_at_work(self, look):
+    def test_a_backlog_is_reported_at_once_if_no_run_is_active(self, look):
         assert look((ago(13.9 * 24), ago(0.75)))
 
 
-def test_a_gap_is_left_alone_whether_or_not_it_was_told_of(look):
+def test_a_gap_is_unattended_whether_or_not_it_was_reported(look):
     for now in hourly(3):
         look(EXPIRES_IN_A_DAY, now=now)
         found = coverage(EXPIRES_IN_A_DAY, now=now)
@@ -151,16 +151,16 @@ def test_a_gap_is_left_alone_whether_or_not_it_was_told_of(look):
 
 
 class TestHealing:
-    def test_what_is_being_healed_does_not_ring(self, look):
+    def test_a_gap_that_is_being_healed_is_not_reported(self, look):
         assert not look(EXPIRES_IN_A_DAY, tried=[HealRun(*EXPIRES_IN_A_DAY, NOW)])
         assert not look(EXPIRES_IN_A_DAY, now=NOW + 2 * HOURS)
 
-    def test_what_was_not_healed_does(self, look):
+    def test_a_gap_that_was_not_healed_is_reported(self, look):
         tried = [HealRun(*EXPIRES_IN_A_DAY, NOW)]
         told = [look(EXPIRES_IN_A_DAY, now=now, tried=tried if now == NOW else ()) for now in hourly(8)]
         assert [len(each) for each in told] == [0, 0, 0, 1, 0, 0, 0, 0]
 
-    def test_what_was_tried_is_forgotten_once_it_is_healed(self, look):
+    def test_a_healing_run_is_forgotten_once_its_gap_is_healed(self, look):
         look(EXPIRES_IN_A_DAY, tried=[HealRun(*EXPIRES_IN_A_DAY, NOW)])
         assert look.notes.tried
         look(now=NOW + HOURS)
@@ -175,7 +175,7 @@ def test_the_threshold_that_a_token_has_reached(days, threshold):
     assert due_threshold(days, None) == threshold
 
 
-def test_each_threshold_rings_once():
+def test_each_threshold_is_reported_once():
     told, rung = None, []
     for days in range(60, -60, -1):
         if (due := due_threshold(days, told)) is not None:
@@ -184,12 +184,12 @@ def test_each_threshold_rings_once():
     assert rung == [(days, days) for days in TOKEN_DAYS]
 
 
-def test_a_threshold_that_was_passed_over_does_not_ring_later():
+def test_a_skipped_threshold_is_not_reported_later():
     assert due_threshold(5, None) == 7
     assert due_threshold(5, 7) is None
 
 
-def test_notes_survive():
+def test_the_alert_state_survives_json():
     notes = AlertState(
         "bucket", NOW, [EXPIRES_IN_A_DAY], [EXPIRES_IN_A_DAY], [HealRun(*EXPIRES_IN_A_DAY, NOW)]
     )
@@ -209,12 +209,12 @@ def test_notes_survive():
         {"tried": {"a": 1}},
     ],
 )
-def test_damaged_notes_are_a_value_error(damaged):
+def test_a_damaged_alert_state_is_a_value_error(damaged):
     with pytest.raises(ValueError, match=r"."):
         AlertState.from_json(damaged)
 
 
-def test_looks_soon_after_each_other_confirm_nothing(look):
+def test_checks_in_quick_succession_confirm_no_gap(look):
     for minutes in (0, 10, 20):
         assert not look(EXPIRES_IN_A_DAY, is_active=True, now=NOW + dt.timedelta(minutes=minutes))
     assert look.notes.observed_at == NOW

@@ -72,7 +72,7 @@ def find(ledger, **options):
     return find_coverage(ledger, NOW, **arguments)
 
 
-def test_without_a_record_there_is_none(ledger):
+def test_without_a_ledger_there_is_no_coverage(ledger):
     assert find(ledger) is None
 
 
@@ -85,12 +85,12 @@ def test_it_is_of_the_whole_quarter_hours_of_14_days(ledger, deliver):
     assert (coverage.environments, coverage.metrics) == (("production",), ("COUNT",))
 
 
-def test_environments_have_their_names_where_these_are_on_record(ledger, deliver):
+def test_environments_have_their_names_if_these_are_on_record(ledger, deliver):
     deliver(START, selection=Selection(["uuid-1", "uuid-2"], ["COUNT"], {"uuid-1": "production"}))
     assert find(ledger).environments == ("production", "uuid-2")
 
 
-def test_a_record_begun_before_names_were_kept_shows_ids(ledger, deliver):
+def test_a_ledger_without_names_shows_ids(ledger, deliver):
     deliver(START)
     head = ledger.store.get(f"{ledger.name}/head")
     for about in head["selections"].values():
@@ -109,7 +109,7 @@ def test_a_record_begun_before_names_were_kept_shows_ids(ledger, deliver):
         ("refused", WindowStatus.MISSING),
     ],
 )
-def test_what_became_of_a_delivery(deliver, outcome, how, found):
+def test_the_status_of_a_delivery(deliver, outcome, how, found):
     deliver(START, how=how)
     deliver(START - dt.timedelta(hours=2))  # so that there is a record
     assert outcome() is found
@@ -120,17 +120,17 @@ def test_a_window_without_points_is_empty(deliver, outcome):
     assert outcome() is WindowStatus.EMPTY
 
 
-def test_a_window_with_points_in_one_part_is_delivered(deliver, outcome):
+def test_a_window_with_points_in_one_span_is_delivered(deliver, outcome):
     deliver(START, points=(7,))
     assert outcome() is WindowStatus.DELIVERED
 
 
-def test_what_nobody_asked_for_is_missing(deliver, outcome):
+def test_a_window_that_was_never_fetched_is_missing(deliver, outcome):
     deliver(START)
     assert outcome(START + QUARTER) is WindowStatus.MISSING
 
 
-def test_a_point_on_the_edge_says_nothing_of_the_next_window(deliver, outcome):
+def test_a_point_on_the_edge_does_not_cover_the_next_window(deliver, outcome):
     deliver(START, points=(0, 15))
     assert outcome(START + QUARTER) is WindowStatus.MISSING
 
@@ -148,7 +148,7 @@ def test_half_of_one_is_failed(deliver, outcome):
     assert outcome() is WindowStatus.FAILED
 
 
-def test_a_damaged_entry_is_failed(ledger, deliver, outcome):
+def test_a_damaged_record_counts_as_failed(ledger, deliver, outcome):
     deliver(START)
     (key,) = [key for key in ledger.store._values if key.endswith("T0600Z")]
     ledger.store.set(key, {"version": 99})
@@ -164,7 +164,7 @@ def test_the_young_are_not_missed_yet(deliver, outcome):
     assert outcome(NOW - QUARTER) is WindowStatus.DELIVERED
 
 
-def test_what_was_asked_for_by_hand_is_not_mistaken_for_what_the_schedule_asks_for(ledger, deliver):
+def test_a_selection_fetched_by_hand_is_not_mistaken_for_the_schedules(ledger, deliver):
     for number in range(8):
         deliver(START + number * QUARTER)
     deliver(START, 6 * QUARTER, selection=OTHER)
@@ -172,7 +172,7 @@ def test_what_was_asked_for_by_hand_is_not_mistaken_for_what_the_schedule_asks_f
     assert find(ledger).count(WindowStatus.DELIVERED) == 8
 
 
-def test_a_new_selection_takes_the_place_of_an_old_one_within_a_day(ledger, deliver):
+def test_a_new_selection_replaces_an_old_one_within_a_day(ledger, deliver):
     for number in range(40):
         deliver(START - dt.timedelta(days=3) + number * QUARTER)
     assert find(ledger).environments == ("production",)
@@ -190,7 +190,7 @@ def test_of_two_equal_ones_it_is_the_one_that_covers_more_or_began_last(ledger, 
     assert find(ledger).environments == ("production",)
 
 
-def test_gaps_are_what_is_missing_in_a_row(ledger, deliver):
+def test_gaps_are_consecutive_missing_windows(ledger, deliver):
     for number in range(4 * 24):
         if number not in (3, 4, 9):
             deliver(NOW - dt.timedelta(days=1) + number * QUARTER)

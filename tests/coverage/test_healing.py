@@ -53,17 +53,17 @@ def test_a_long_gap_is_healed_oldest_first_and_a_bounded_part_of_it_at_a_time():
     assert [piece.end for piece in pieces[:-1]] == [piece.start for piece in pieces[1:]]
 
 
-def test_gaps_that_lie_close_share_a_run():
+def test_adjacent_gaps_share_a_run():
     gaps = [(ago(hours), ago(hours) + HOURS / 2) for hours in range(60, 20, -5)]
     assert spans(plan(coverage(*gaps), [], NOW)) == [(ago(60), ago(49.5)), (ago(45), ago(34.5))]
 
 
-def test_gaps_that_lie_apart_have_a_run_each():
+def test_distant_gaps_have_a_run_each():
     gaps = [(ago(hours), ago(hours) + HOURS / 2) for hours in (200, 100, 50)]
     assert spans(plan(coverage(*gaps), [], NOW)) == gaps[:MAX_RUNS]
 
 
-def test_a_place_is_left_for_a_live_window():
+def test_a_run_is_left_for_a_live_window():
     shipped = Path(__file__).parents[2] / "dags" / "forge_metrics.py"
     [at_once] = re.findall(r"max_active_tis_per_dag=(\d+)", shipped.read_text())
     assert int(at_once) > MAX_RUNS
@@ -75,26 +75,26 @@ def test_a_fresh_window_is_left_to_its_own_run():
     assert plan(coverage((ago(2), ago(0.75))), [], NOW) == []
 
 
-def test_what_expires_before_a_run_has_begun_is_left_out():
+def test_windows_that_expire_before_a_run_can_begin_are_left_out():
     first = ago(14 * 24) + QUARTER
     pieces = plan(coverage((first, first + 2 * HOURS)), [], NOW)
     assert pieces[0].start + 14 * 24 * HOURS > NOW + HOURS / 2
     assert pieces[0].end == first + 2 * HOURS
 
 
-def test_what_was_tried_is_left_alone_for_a_while():
+def test_a_gap_is_not_tried_again_for_a_while():
     tried = [HealRun(*NIGHT, NOW - HOURS)]
     assert plan(coverage(NIGHT), tried, NOW) == []
     assert spans(plan(coverage(NIGHT), [HealRun(*NIGHT, NOW - HEAL_AGAIN_AFTER)], NOW)) == [NIGHT]
 
 
-def test_what_lies_beside_it_is_not():
+def test_an_adjacent_gap_is_tried():
     start, end = NIGHT
     tried = [HealRun(start, start + HOURS, NOW - HOURS)]
     assert spans(plan(coverage((start, end)), tried, NOW)) == [(start + HOURS, end)]
 
 
-def test_the_trigger_form_of_the_run_says_what_to_deliver():
+def test_the_trigger_form_of_the_run_has_the_interval():
     runs = Runs()
     heal(plan(coverage(NIGHT), [], NOW), runs)
     [(run_id, conf)] = runs.started.items()

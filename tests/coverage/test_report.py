@@ -57,7 +57,7 @@ def test_an_hour_that_is_about_to_be_lost_has_a_sign_of_its_own():
     assert "X expiring soon" in LEGEND
 
 
-def test_what_was_delivered_does_not_expire_soon():
+def test_a_delivered_window_does_not_expire_soon():
     text = picture(*hour(WindowStatus.DELIVERED), *hour(WindowStatus.REJECTED))
     assert text[1].split()[1:] == [SYMBOLS[WindowStatus.DELIVERED], SYMBOLS[WindowStatus.REJECTED]]
 
@@ -83,7 +83,7 @@ def test_a_gap_that_has_time_is_not_called_expiring_soon():
     assert text[-2].endswith(": 4 missing, 1 h left")
 
 
-def test_what_has_expired_has_no_time_left():
+def test_an_expired_gap_has_no_time_left():
     quarters = (Quarter(START - HOUR, WindowStatus.MISSING),)
     coverage = Coverage(quarters, (), (), KEEP)
     assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-2].endswith("0 h left")

@@ -208,7 +208,7 @@ def test_every_alert_has_an_expectation():
 
 @pytest.mark.parametrize("weeks", [0, 1], ids=["that day", "a week later"])
 @pytest.mark.parametrize("alert", RULES)
-def test_it_fires_when_the_served_data_says_so(alert, weeks, of_day, truth):
+def test_it_fires_for_the_served_data(alert, weeks, of_day, truth):
     found = compare(of_day, truth, RULES[alert]["expr"], TRUTHS[alert], weeks)
     assert found or weeks != (alert in IN_THE_NEXT_WEEK) or alert in LOWERED
 

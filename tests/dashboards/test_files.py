@@ -20,7 +20,7 @@ DECODED = [json.loads(text) for text in DASHBOARDS.values()]
 *OF_FORGE, EXPORTER = DECODED
 
 
-def test_they_are_what_the_source_makes():
+def test_the_files_match_the_source():
     assert {path.name: path.read_text() for path in DIRECTORY.glob("*.json")} == DASHBOARDS
 
 
@@ -34,7 +34,7 @@ class TestDashboard:
         )
         assert used - {"__interval", "__range"} <= known
 
-    def test_every_panel_asks_the_data_source_that_is_chosen(self, dashboard):
+    def test_every_panel_queries_the_chosen_data_source(self, dashboard):
         for panel in dashboard["panels"]:
             assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
             # Each delta point is counted once only if windows do not overlap.
@@ -53,7 +53,7 @@ class TestDashboard:
 
 
 @pytest.mark.parametrize("dashboard", OF_FORGE, ids=lambda dashboard: dashboard["uid"])
-def test_variables_offer_what_there_is(dashboard, of_day, truths):
+def test_variables_offer_the_existing_values(dashboard, of_day, truths):
     """Each variable depends on those before it, and on the metrics of the dashboard."""
     app = of_day.app
     variables = {

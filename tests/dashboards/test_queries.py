@@ -56,20 +56,20 @@ def check_frame(
     return bool(found)
 
 
-def test_of_every_query_is_said_what_it_must_answer():
+def test_every_query_has_an_expected_response():
     assert {query.key for query in QUERIES} == TRUTHS.keys()
     assert len(QUERIES) == len(TRUTHS)
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: "/".join(query.key))
-def test_it_answers_what_was_served(query, of_day, truths):
+def test_the_query_returns_the_served_points(query, of_day, truths):
     answered = check(query, of_day, truths["histogram"], "histogram", {})
     is_of_another_type = "vector($latency) == 1" not in query.expression and query in OF_LATENCY
     assert answered is not is_of_another_type
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: "/".join(query.key))
-def test_it_answers_for_what_the_variables_choose(query, of_day, truths):
+def test_the_query_respects_the_variables(query, of_day, truths):
     """One environment, and one of the versions that its busiest site has had."""
     truth = truths["histogram"]
     served = [sample.labels for sample in truth.samples[INVOCATIONS]]

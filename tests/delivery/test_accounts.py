@@ -37,7 +37,7 @@ def warned(line, caplog):
     return run
 
 
-def test_two_connections_with_different_keys_are_told_apart_by_a_tenant(warned):
+def test_a_tenant_distinguishes_connections_with_different_keys(warned):
     assert warned(key("otlp_one", "key-1")) == []
     for _ in range(2):
         (said,) = warned(key("otlp_two", "key-2"))
@@ -52,7 +52,7 @@ def test_two_connections_with_one_key_are_one_account(warned):
     assert warned(key("otlp_three", "key-1", "AUTHORIZATION")) == [], "names of headers have no case"
 
 
-def test_a_key_that_rotates_does_not_begin_the_record_again(line, warned):
+def test_a_rotated_key_does_not_reset_the_ledger(line, warned):
     for number in range(MAX_HASHES + 3):
         assert warned(key("otlp_one", f"key-{number}")) == []
     assert line.receiver.points.total() == len(SOME)
@@ -88,7 +88,7 @@ def test_it_costs_one_writing_a_day(line, warned):
     assert line.store.values[HEAD] != seen
 
 
-def test_nothing_is_kept_that_a_key_could_be_found_by(line, warned):
+def test_no_key_can_be_recovered_from_the_stored_hashes(line, warned):
     warned(key("otlp_one", "c4n4ry-key"))
     assert "c4n4ry" not in str(line.store.values)
     [point_hash] = json.loads(line.store.values[HEAD])["accounts"]["otlp_one"]["marks"]

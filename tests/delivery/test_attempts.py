@@ -40,7 +40,7 @@ def test_each_wait_is_twice_the_one_before_for_up_to_a_minute():
     assert waits() == [1, 2, 4, 8, 16]
 
 
-def test_jitter_takes_up_to_a_half():
+def test_jitter_shortens_a_wait_by_up_to_half():
     assert waits(random=0.5)[:3] == [0.75, 1.5, 3]
 
 
@@ -51,19 +51,19 @@ def test_the_time_of_the_calls_counts():
 @pytest.mark.parametrize(
     ("retry_after", "expected"), [(7.0, [7.0] * 8), (59.0, [59.0]), (60.0, []), (3600.0, [])]
 )
-def test_the_receiver_says_when_to_come_back(retry_after, expected):
+def test_the_receivers_retry_after_is_respected(retry_after, expected):
     assert waits(ReceiverUnavailable("busy", retry_after=retry_after, transient=True)) == expected
 
 
-def test_many_tasks_do_not_come_back_at_the_same_moment():
+def test_many_tasks_do_not_retry_at_the_same_moment():
     assert waits(ReceiverUnavailable("busy", retry_after=50.0, transient=True), random=0.5) == [52.5]
 
 
-def test_at_once_is_no_reason_to_ask_without_end():
+def test_a_retry_after_of_zero_does_not_retry_forever():
     assert waits(ReceiverUnavailable("busy", retry_after=0.0, transient=True)) == [1, 2, 4, 8, 16]
 
 
-def test_what_does_not_pass_in_a_minute_is_not_waited_for():
+def test_a_lasting_failure_is_not_waited_for():
     assert waits(ReceiverUnavailable("no answer")) == []
     assert waits(patience=0) == []
 
@@ -87,7 +87,7 @@ def test_each_request_has_a_minute_of_its_own():
     assert attempts.begin(None).wait_after(BUSY) == 1
 
 
-def test_a_receiver_that_refuses_everything_is_told_by_refusals_in_a_row():
+def test_consecutive_refusals_show_a_receiver_that_refuses_everything():
     attempts = Attempts(refusals=MAX_REFUSALS - 1)
     assert not attempts.exhausted
     attempts.refusals += 1

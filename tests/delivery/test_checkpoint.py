@@ -95,7 +95,7 @@ def test_a_retry_begins_with_the_window_that_failed(attempt, gateway, sink):
     assert set(Counter(sink.points).values()) == {1}
 
 
-def test_a_try_that_is_stopped_in_the_middle_has_kept_what_it_did(attempt, monkeypatch):
+def test_an_interrupted_try_has_saved_its_progress(attempt, monkeypatch):
     export, left = exporter_module.Exporter._export_window, [4]
 
     def until_the_time_is_over(self, *arguments, **more):
@@ -125,12 +125,12 @@ def test_a_clear_and_another_run_ask_for_all_of_it(attempt, kept_in, run):
 @pytest.mark.parametrize(
     "changed", [{"environments": "staging"}, {"metrics": "FORGE_API_REQUEST_COUNT"}, {"conform": False}]
 )
-def test_what_is_asked_for_otherwise_begins_anew(attempt, changed):
+def test_a_run_with_other_options_begins_from_scratch(attempt, changed):
     attempt(fail_at=3)
     assert len(attempt(**changed)[1]) == 6
 
 
-def test_a_clear_after_a_success_asks_again(attempt):
+def test_a_clear_after_a_success_fetches_again(attempt):
     attempt(fail_at=3)
     attempt()
     assert len(attempt(run={"clear_number": 1})[1]) == 6
@@ -143,7 +143,9 @@ def test_resend_sends_each_point_once_more_and_loses_none(attempt, sink):
     assert set(Counter(sink.points).values()) == {2}
 
 
-def test_what_expired_meanwhile_is_told_of_window_by_window(attempt, connect, gateway, sink, tmp_path):
+def test_windows_that_expired_in_the_meantime_are_reported_one_by_one(
+    attempt, connect, gateway, sink, tmp_path
+):
     attempt(fail_at=3)
     # The destination keeps nothing so old as what the run has left.
     age = (pendulum.now("UTC") - WINDOWS[3].start).total_seconds()
@@ -156,7 +158,7 @@ def test_what_expired_meanwhile_is_told_of_window_by_window(attempt, connect, ga
     assert asked == []
 
 
-def test_damaged_progress_is_as_good_as_none(attempt, kept_in, tmp_path):
+def test_damaged_progress_counts_as_none(attempt, kept_in, tmp_path):
     attempt(fail_at=3)
     if kept_in:
         store = kept_in["task_state_store"]
@@ -194,7 +196,9 @@ class TestWindowsOfWhichSomethingIsLeft:
         ("given", "told"),
         [("poison", "1 points that are not OTLP: .*asInt is 1.5"), ("rejection", "no room")],
     )
-    def test_a_retry_names_what_the_try_before_it_left_out(self, attempt, request, kept_in, given, told):
+    def test_a_retry_names_the_points_left_out_by_the_previous_try(
+        self, attempt, request, kept_in, given, told
+    ):
         request.getfixturevalue(given)
         outcome, asked = attempt(fail_at=3)
         assert isinstance(outcome, GatewayUnavailable)
@@ -210,7 +214,7 @@ class TestWindowsOfWhichSomethingIsLeft:
             assert re.search(told, str(outcome))
 
     @pytest.mark.usefixtures("poison")
-    def test_a_clear_sends_what_is_left_once_it_can_be_had(self, attempt, sink):
+    def test_a_cleared_run_sends_the_points_left_out_before(self, attempt, sink):
         attempt(fail_at=3)
         attempt()
         before = Counter(sink.points)
@@ -240,7 +244,7 @@ class TestWindowsOfWhichSomethingIsLeft:
 class TestTaskStateStoreThatFails:
     """Airflow can be told to keep it anywhere."""
 
-    def test_what_cannot_be_kept_does_not_stop_the_delivery(self, attempt, caplog):
+    def test_a_checkpoint_that_cannot_be_stored_does_not_stop_the_delivery(self, attempt, caplog):
         class Full(TaskStateStore):
             def set(self, key, value):
                 raise OSError("full")
@@ -248,7 +252,7 @@ class TestTaskStateStoreThatFails:
         assert attempt(context={"task_state_store": Full()})[0]["calls"] == 6
         assert "The progress of this try was not stored: OSError: full" in caplog.text
 
-    def test_what_cannot_be_read_is_not_taken_for_none(self, attempt):
+    def test_a_checkpoint_that_cannot_be_read_is_not_mistaken_for_none(self, attempt):
         class Away(TaskStateStore):
             def get(self, key):
                 raise OSError("away")
@@ -258,7 +262,7 @@ class TestTaskStateStoreThatFails:
         assert asked == []
 
 
-def test_a_single_window_keeps_nothing(attempt, kept_in, tmp_path):
+def test_a_single_window_stores_no_checkpoint(attempt, kept_in, tmp_path):
     attempt(interval=QUARTER)
     assert not kept_in or kept_in["task_state_store"].rows == {}
     assert not list(tmp_path.rglob("*progress*"))

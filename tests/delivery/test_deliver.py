@@ -50,7 +50,7 @@ def run(line, there, window, **policy):
 
 
 @given(worlds(), limits, st.randoms(use_true_random=False))
-def test_whatever_the_windows_every_point_that_was_served_is_sent_once(world, limit, random):
+def test_with_any_windows_every_served_point_is_sent_once(world, limit, random):
     there, asked = world
     line = Line(max_body_bytes=limit)
     for window in asked:
@@ -62,9 +62,7 @@ def test_whatever_the_windows_every_point_that_was_served_is_sent_once(world, li
 
 @given(worlds(), limits, st.lists(st.integers(0, 30), max_size=4), st.randoms(use_true_random=False))
 @settings(max_examples=300)
-def test_wherever_the_task_is_killed_nothing_is_lost_and_what_may_be_twice_is_named(
-    world, limit, crashes, random
-):
+def test_a_killed_task_loses_nothing_and_names_possible_duplicates(world, limit, crashes, random):
     there, asked = world
     line = Line(max_body_bytes=limit)
     todo = list(asked)
@@ -84,7 +82,7 @@ def test_wherever_the_task_is_killed_nothing_is_lost_and_what_may_be_twice_is_na
 
 
 @given(worlds(), limits, st.integers(0, 40))
-def test_acknowledged_and_pending_are_what_was_served(world, limit, crash):
+def test_every_served_point_is_acknowledged_or_pending(world, limit, crash):
     there, [window, *_] = world
     line = Line(max_body_bytes=limit)
     line.fuse.left = crash
@@ -140,7 +138,7 @@ def test_a_changed_value_is_skipped_with_a_warning(caplog):
     assert line.run(SOME).changed == 0
 
 
-def test_a_changed_value_is_sent_on_request_and_then_known():
+def test_a_changed_value_is_sent_on_request_and_then_recorded():
     line = Line()
     line.run(SOME)
     raised = [*changed(SOME[:2]), *SOME[2:]]
@@ -159,7 +157,7 @@ def test_a_changed_value_fails_on_request_once_the_rest_is_delivered():
     assert "2 points" in str(problem)
 
 
-def test_resend_sends_all_and_the_record_stays_the_same():
+def test_resend_sends_all_and_leaves_the_ledger_unchanged():
     line = Line()
     line.run(SOME)
     record = dict(line.store.values)
@@ -208,7 +206,7 @@ def test_a_lost_acknowledgement_fails_on_request_and_stays_pending():
     assert line.run(SOME, on_ambiguous="fail").problems == []
 
 
-def test_a_value_that_changed_while_no_answer_was_known_is_ambiguous():
+def test_a_value_that_changed_without_a_known_response_is_ambiguous():
     line = Line()
     line.receiver.failures = [SILENT]
     with pytest.raises(ReceiverUnavailable):
@@ -230,7 +228,7 @@ def fail_once(line, *, after, error):
     line.receiver.export = failing
 
 
-def test_what_was_acknowledged_before_a_failure_is_not_sent_again():
+def test_points_acknowledged_before_a_failure_are_not_sent_again():
     line = Line(max_body_bytes=1024)
     fail_once(line, after=2, error=BUSY)
     with pytest.raises(ReceiverUnavailable):
@@ -242,7 +240,7 @@ def test_what_was_acknowledged_before_a_failure_is_not_sent_again():
     assert line.receiver.values == Counter(SOME)
 
 
-def test_batches_are_the_same_whatever_the_order():
+def test_batches_do_not_depend_on_the_order():
     one, other = Line(max_body_bytes=1024), Line(max_body_bytes=1024)
     one.run(SOME)
     other.run(list(reversed(SOME)))
@@ -307,7 +305,7 @@ def test_one_poisoned_metric_does_not_hold_back_the_others():
     assert line.run([*SOME, *poisoned]).sent == 1
 
 
-def test_a_receiver_that_refuses_everything_says_what_it_said():
+def test_the_error_quotes_a_receiver_that_refuses_everything():
     line = Line()
     refusal = ExportRefused("wrong protocol", status=400)
     line.receiver.failures = [refusal] * 10
@@ -376,7 +374,7 @@ def few_parts(monkeypatch):
 
 
 @pytest.mark.usefixtures("few_parts")
-def test_too_many_points_for_the_store_are_known_by_a_digest():
+def test_too_many_points_for_the_store_are_recorded_by_a_digest():
     line = Line(largest=700)
     report = line.run(MANY)
     assert report.digested
@@ -391,7 +389,7 @@ def test_too_many_points_for_the_store_are_known_by_a_digest():
 
 
 @pytest.mark.usefixtures("few_parts")
-def test_changed_values_of_points_known_by_a_digest_are_skipped():
+def test_changed_values_of_points_in_a_digest_are_skipped():
     line = Line(largest=700)
     line.run(MANY)
     report = line.run(changed(MANY))
@@ -399,7 +397,7 @@ def test_changed_values_of_points_known_by_a_digest_are_skipped():
 
 
 @pytest.mark.usefixtures("few_parts")
-def test_a_crash_between_batches_and_a_late_point_lose_nothing_known_by_a_digest():
+def test_a_crash_between_batches_and_a_late_point_lose_nothing_in_a_digest():
     line = Line(largest=700, max_body_bytes=4096)
     fail_once(line, after=3, error=BUSY)
     with pytest.raises(ReceiverUnavailable):

@@ -54,7 +54,7 @@ def run(window=QUARTER, **arguments):
     return ForgeMetricsToOtlpOperator(task_id="export", **arguments).execute(context)
 
 
-def test_each_window_is_one_line_outside_of_its_section(gateway, sink, connect, lines):
+def test_each_window_is_one_line_outside_of_its_log_group(gateway, sink, connect, lines):
     connect(gateway, sink)
     summary = run(HALF_HOUR)
     sections, outside = lines()
@@ -73,7 +73,7 @@ def test_each_window_is_one_line_outside_of_its_section(gateway, sink, connect, 
     )
 
 
-def test_what_was_asked_for_and_each_request_is_in_the_section(gateway, sink, connect, lines):
+def test_the_query_and_each_request_are_in_the_log_group(gateway, sink, connect, lines):
     connect(gateway, sink, otlp={"max_body_bytes": 20_000})
     summary = run()
     sections, outside = lines()
@@ -85,7 +85,7 @@ def test_what_was_asked_for_and_each_request_is_in_the_section(gateway, sink, co
     assert not any("bytes" in message for _, message in outside)
 
 
-def test_a_warning_in_a_section_is_not_overlooked(gateway, sink, connect, lines):
+def test_a_warning_in_a_log_group_is_not_overlooked(gateway, sink, connect, lines):
     connect(gateway, sink)
     gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))
     run()
@@ -96,7 +96,7 @@ def test_a_warning_in_a_section_is_not_overlooked(gateway, sink, connect, lines)
     assert " unchanged; warnings above: 1; call " in message
 
 
-def test_no_traffic_is_no_points(gateway, sink, connect, lines):
+def test_no_traffic_means_no_points(gateway, sink, connect, lines):
     connect(gateway, sink)
     gateway.add_fault(Fault("empty", operation="appMetrics"))
     run()
@@ -104,7 +104,7 @@ def test_no_traffic_is_no_points(gateway, sink, connect, lines):
     assert any(message.startswith(f"{QUARTER.humanize()}: no points; call") for _, message in outside)
 
 
-def test_what_is_seldom_is_named_where_it_is(gateway, sink, connect, lines):
+def test_rare_counts_are_logged_only_if_they_are_not_zero(gateway, sink, connect, lines):
     connect(gateway, sink)
     sink.add_fault(Fault("partial_success", rejected=3, operation="metrics"))
     with pytest.raises(AirflowFailException):
@@ -113,7 +113,7 @@ def test_what_is_seldom_is_named_where_it_is(gateway, sink, connect, lines):
     assert any(", 0 unchanged, 3 rejected; warnings above: 1; call" in message for _, message in outside)
 
 
-def test_a_window_that_fails_closes_its_section_and_is_a_line_too(gateway, sink, connect, lines):
+def test_a_failed_window_closes_its_log_group_and_is_a_line_too(gateway, sink, connect, lines):
     connect(gateway, sink)
     gateway.add_fault(Fault("status", status=503, operation="appMetrics"))
     with pytest.raises(GatewayUnavailable):
@@ -122,7 +122,7 @@ def test_a_window_that_fails_closes_its_section_and_is_a_line_too(gateway, sink,
     assert ("INFO", f"{QUARTER.humanize()}: not delivered, GatewayUnavailable") in outside
 
 
-def test_halves_and_second_looks_have_titles_of_their_own(gateway, sink, connect, lines, tmp_path):
+def test_halves_and_revisits_have_titles_of_their_own(gateway, sink, connect, lines, tmp_path):
     connect(gateway, sink, otlp={"ledger_url": f"file://{tmp_path}/ledger"})
     gateway.add_fault(Fault("errors", status_code=504, longer_than=600, operation="appMetrics"))
     live = Window.last_settled(pendulum.now("UTC"))
@@ -133,7 +133,7 @@ def test_halves_and_second_looks_have_titles_of_their_own(gateway, sink, connect
     assert sum(title.startswith("20") for title in sections) == 3 + 3 + 3
 
 
-def test_an_error_ends_the_section(lines):
+def test_an_error_ends_the_log_group(lines):
     with pytest.raises(KeyError), log_group("title"):
         raise KeyError
     assert lines() == ({"title": []}, [])

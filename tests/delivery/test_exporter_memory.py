@@ -48,7 +48,7 @@ class Forge:
 @pytest.mark.parametrize("conform", [True, False])
 @pytest.mark.parametrize("protocol", [HTTP_JSON, HTTP_PROTOBUF])
 @pytest.mark.parametrize("recorded", [True, False])
-def test_nothing_of_a_window_is_kept_once_it_is_delivered(tmp_path, protocol, conform, recorded):
+def test_a_delivered_window_is_released_from_memory(tmp_path, protocol, conform, recorded):
     forge = Forge()
     sizes = []
     endpoint = Endpoint(

@@ -70,7 +70,7 @@ def test_a_damaged_head_is_named_and_holds_nothing_back(content, caplog):
     assert "damaged" not in caplog.text
 
 
-def test_what_a_later_version_adds_stays():
+def test_fields_of_a_later_version_are_kept():
     line = Line()
     line.run(SOME)
     line.store.values[HEAD] = json.dumps({**head(line), "more": 5})
@@ -97,7 +97,7 @@ def test_a_loss_is_remembered_though_head_and_selection_are_damaged_later():
     assert line.run(LATER, 30, 45).ambiguous == 15
 
 
-def test_two_that_begin_at_once_both_have_a_record():
+def test_two_tasks_that_begin_at_once_are_both_recorded():
     """The one writes the head that the other has not seen."""
     line, other = Line(), Line()
     other.store = line.store
@@ -136,7 +136,7 @@ def test_selections_of_an_older_head_are_kept_apart_before_another_begins():
     ],
     ids=repr,
 )
-def test_a_sentinel_of_odd_content_says_that_there_was_a_record(content, caplog):
+def test_a_malformed_sentinel_shows_that_there_was_a_ledger(content, caplog):
     line = Line()
     line.sentinels[SELECTION.name] = Memory()
     line.sentinels[SELECTION.name].content = content

@@ -49,7 +49,7 @@ class Picky:
 
 @pytest.mark.parametrize("status", [400, 409, 422, 500, 520])
 @given(bad=st.sets(st.sampled_from(POINTS), min_size=1, max_size=4))
-def test_whatever_the_bad_points_are_all_others_arrive_once(status, bad):
+def test_all_points_but_the_bad_ones_arrive_once(status, bad):
     line = Line()
     picky = Picky(line, bad, status)
     report = line.run(POINTS)
@@ -79,7 +79,7 @@ def test_a_metric_that_is_bad_as_a_whole_costs_few_requests(status, bad):
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_receiver_that_refuses_everything_is_asked_a_few_times(status):
+def test_a_receiver_that_refuses_everything_gets_a_few_requests(status):
     line = Line()
     picky = Picky(line, POINTS, status)
     attempts = Attempts()
@@ -105,7 +105,7 @@ def test_an_outage_with_500_ends_the_task_and_puts_no_more_points_in_doubt():
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 415, 501, 302, None])
-def test_what_is_wrong_with_the_connection_is_asked_once(status):
+def test_a_refusal_that_concerns_the_connection_costs_one_request(status):
     line = Line()
     line.receiver.failures = [ExportRefused("no", status=status)] * 5
     with pytest.raises(ExportRefused):
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_the_connection_is_asked_once(status):
     assert len(line.receiver.failures) == 4
 
 
-def test_points_that_may_be_stored_are_not_sent_in_parts_unless_that_is_wanted():
+def test_points_that_may_be_stored_are_sent_in_parts_only_if_configured():
     line = Line()
     picky = Picky(line, POINTS[:1], 500)
     with pytest.raises(ExportRefused):
@@ -123,7 +123,7 @@ def test_points_that_may_be_stored_are_not_sent_in_parts_unless_that_is_wanted()
     assert isinstance(problem, DeliveryAmbiguous)
 
 
-def test_parts_of_what_may_be_stored_are_named_and_counted_once(caplog):
+def test_points_that_may_be_stored_are_named_and_counted_once(caplog):
     line = Line()
     Picky(line, POINTS[:1], 500)
     assert line.run(POINTS).ambiguous == len(POINTS)
@@ -142,7 +142,7 @@ def test_a_metric_is_delivered_oldest_first():
 
 @pytest.mark.parametrize("status", [400, 500])
 @pytest.mark.parametrize("bad", [slice(1), slice(500), slice(300, 301), slice(999, None)])
-def test_a_bad_point_in_a_large_metric_is_not_taken_for_an_outage(status, bad):
+def test_a_bad_point_in_a_large_metric_is_not_mistaken_for_an_outage(status, bad):
     points = [(Spot("a", f"s{n}", 60 * (n // 100)), n) for n in range(1000)]
     line = Line()
     picky = Picky(line, points[bad], status)
@@ -188,7 +188,7 @@ def test_one_that_is_away_for_longer_is_airflows_turn(patient):
 
 
 @pytest.mark.parametrize("on_ambiguous", ["resend", "fail"])
-def test_points_that_may_be_stored_are_sent_again_only_where_that_is_wanted(patient, on_ambiguous):
+def test_points_that_may_be_stored_are_sent_again_only_if_configured(patient, on_ambiguous):
     attempts, time = patient
     line = Line()
     line.receiver.failures = [busy(maybe_stored=True), busy()]
@@ -201,7 +201,7 @@ def test_points_that_may_be_stored_are_sent_again_only_where_that_is_wanted(pati
         assert (report.sent, report.ambiguous) == (len(POINTS), len(POINTS))
 
 
-def test_doubt_outlives_a_retry_that_was_not_taken(patient):
+def test_ambiguity_outlives_a_failed_retry(patient):
     attempts, _ = patient
     line = Line()
     line.receiver.failures = [busy(maybe_stored=True), busy(), ReceiverUnavailable("away")]
@@ -236,7 +236,7 @@ def test_words_beside_a_success_are_counted():
     assert line.run(POINTS).warnings == 1
 
 
-def test_a_partial_success_of_a_part_is_no_refusal():
+def test_a_partial_success_of_a_part_is_not_a_refusal():
     line = Line()
     line.receiver.failures = [
         ExportRefused("bad", status=400),

@@ -82,7 +82,7 @@ def free(new_leases):
 
 
 @pytest.mark.parametrize("others", [[5], [4, 5], [5, 6, 7], [0, 5, 47], [5 + SLOTS], [5 - SLOTS]])
-def test_one_at_a_time_holds_a_record(new_leases, free, others):
+def test_one_task_at_a_time_holds_a_lease(new_leases, free, others):
     with new_leases().hold([5]):
         assert not free(others)
     assert free(others)
@@ -94,7 +94,7 @@ def test_other_records_are_free(new_leases, free, others):
         assert free(others)
 
 
-def test_all_records_are_held_and_all_are_let_go(new_leases, free):
+def test_all_leases_are_acquired_and_released(new_leases, free):
     records = [29_923_500 // 5 + record for record in range(4)]
     with new_leases().hold(records):
         assert [free([record]) for record in records] == [False] * 4
@@ -107,7 +107,7 @@ def test_another_ledger_is_free(new_leases, free):
         assert free([5], name="8ce114f4-0000")
 
 
-def test_the_same_process_does_not_hold_a_record_twice(new_leases):
+def test_the_same_process_does_not_hold_a_lease_twice(new_leases):
     leases = new_leases(patience=0)
     with leases.hold([5]):
         with pytest.raises(DeliveryBusy), leases.hold([5]):
@@ -117,7 +117,7 @@ def test_the_same_process_does_not_hold_a_record_twice(new_leases):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_error_lets_go(new_leases, free, error):
+def test_an_error_releases_the_lease(new_leases, free, error):
     with pytest.raises(error), new_leases().hold([5, 6]):
         raise error
     assert free([5, 6])
@@ -144,7 +144,7 @@ def test_making_leases_touches_no_file(new_leases, tmp_path):
 
 
 @pytest.mark.parametrize("patience", [PATIENCE, 5.0])
-def test_who_waits_too_long_is_put_off(new_leases, machine, patience):
+def test_a_task_that_waits_too_long_is_postponed(new_leases, machine, patience):
     leases = new_leases(patience=patience)
     with (
         new_leases().hold([5]),
@@ -158,13 +158,13 @@ def test_who_waits_too_long_is_put_off(new_leases, machine, patience):
     assert isinstance(caught.value, RetryableError)
 
 
-def test_who_has_no_patience_does_not_sleep(new_leases, machine):
+def test_a_task_without_patience_does_not_sleep(new_leases, machine):
     with new_leases().hold([5]), pytest.raises(DeliveryBusy), new_leases(patience=0).hold([5]):
         pass
     assert machine.slept == []
 
 
-def test_who_waits_goes_on_when_it_is_free(new_leases, machine, free):
+def test_a_waiting_task_continues_when_the_lease_is_free(new_leases, machine, free):
     held = contextlib.ExitStack()
     held.enter_context(new_leases().hold([5]))
     machine.due[1030.0] = held.close
@@ -173,7 +173,7 @@ def test_who_waits_goes_on_when_it_is_free(new_leases, machine, free):
         assert not free([5])
 
 
-def test_nobody_sleeps_where_all_is_free(new_leases, machine):
+def test_free_leases_are_acquired_without_sleeping(new_leases, machine):
     with new_leases().hold(range(SLOTS)):
         assert machine.slept == []
 
@@ -191,7 +191,7 @@ def test_patience_is_for_all_records_together(new_leases, machine):
     assert machine.now - 1000 < PATIENCE + 1
 
 
-def test_who_is_put_off_holds_nothing(new_leases, free):
+def test_a_postponed_task_holds_no_lease(new_leases, free):
     with new_leases().hold([7]):
         with pytest.raises(DeliveryBusy), new_leases().hold([5, 6, 7, 8]):
             pass
@@ -202,7 +202,7 @@ def test_who_is_put_off_holds_nothing(new_leases, free):
 
 
 @pytest.mark.parametrize("records", [[8, 3, 47], [47, 8, 3], {3, 47, 8}, [51, 8, 47], [95, 56, 3]])
-def test_records_are_taken_in_one_order(new_leases, monkeypatch, tmp_path, records):
+def test_leases_are_acquired_in_one_order(new_leases, monkeypatch, tmp_path, records):
     asked = []
     real = leases_module.open_locked
 
@@ -269,7 +269,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_another_process_holds_them_until_it_lets_go(holder, free):
+def test_another_process_holds_the_leases_until_it_releases_them(holder, free):
     assert not free([6])
     assert free([7])
     holder.stdin.write("\n")
@@ -285,7 +285,7 @@ def test_the_lease_of_a_process_that_was_killed_is_free_at_once(holder, free):
     assert free([5, 6])
 
 
-def test_what_a_holder_starts_holds_nothing_after_it(new_leases, free):
+def test_a_child_process_does_not_keep_the_lease(new_leases, free):
     """As a program that a task leaves behind, which may run for hours."""
     command = [sys.executable, "-c", "print('up', flush=True); input()"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -327,7 +327,7 @@ def test_files_that_cannot_be_used_are_a_configuration_error(new_leases, free, t
     assert not (tmp_path / "victim").exists()
 
 
-def test_what_was_taken_before_such_an_error_is_let_go(new_leases, free, tmp_path):
+def test_leases_acquired_before_an_error_are_released(new_leases, free, tmp_path):
     (tmp_path / "leases" / f"{NAME}-5.lease").mkdir(parents=True)
     with pytest.raises(ConfigurationError), new_leases().hold([3, 4, 5]):
         pass
@@ -355,7 +355,7 @@ def test_a_lease_whose_file_was_removed_is_still_held(new_leases, free, tmp_path
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
-def test_a_file_system_that_fails_for_a_moment_is_no_final_error(new_leases, monkeypatch, code):
+def test_a_temporary_failure_of_the_file_system_is_retryable(new_leases, monkeypatch, code):
     def fail(path, **_):
         raise OSError(code, os.strerror(code), str(path))
 

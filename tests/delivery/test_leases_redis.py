@@ -51,7 +51,7 @@ def free(new_leases) -> Callable[..., bool]:
 
 
 @pytest.mark.parametrize("others", [[5], [4, 5], [5, 6, 7], [0, 5, 47]])
-def test_one_at_a_time_holds_a_record(new_leases, free, others):
+def test_one_task_at_a_time_holds_a_lease(new_leases, free, others):
     with new_leases().hold([5]):
         assert not free(others)
     assert free(others)
@@ -68,25 +68,25 @@ def test_another_ledger_is_free(new_leases, free):
         assert free([5], name="8ce114f4-0000")
 
 
-def test_the_same_process_does_not_hold_a_record_twice(new_leases):
+def test_the_same_process_does_not_hold_a_lease_twice(new_leases):
     leases = new_leases(patience=0)
     with leases.hold([5]), pytest.raises(DeliveryBusy), leases.hold([5]):
         pass
 
 
-def test_nothing_to_hold_is_no_error(new_leases):
+def test_an_empty_set_of_leases_is_not_an_error(new_leases):
     with new_leases().hold([]):
         pass
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_error_lets_go(new_leases, free, error):
+def test_an_error_releases_the_lease(new_leases, free, error):
     with pytest.raises(error), new_leases().hold([5, 6]):
         raise error
     assert free([5, 6])
 
 
-def test_who_is_put_off_holds_nothing(new_leases, free):
+def test_a_postponed_task_holds_no_lease(new_leases, free):
     with new_leases().hold([7]):
         with pytest.raises(DeliveryBusy), new_leases(patience=0).hold([5, 6, 7, 8]):
             pass
@@ -104,7 +104,7 @@ def test_nothing_is_left_behind(new_leases, redis_server):
 # Waiting
 
 
-def test_who_waits_too_long_is_put_off(new_leases):
+def test_a_task_that_waits_too_long_is_postponed(new_leases):
     now, slept = [1000.0], []
     leases = new_leases(
         clock=lambda: now[0],
@@ -117,7 +117,7 @@ def test_who_waits_too_long_is_put_off(new_leases):
     assert caught.value.retry_after == PATIENCE
 
 
-def test_who_waits_goes_on_when_it_is_free(new_leases, free):
+def test_a_waiting_task_continues_when_the_lease_is_free(new_leases, free):
     held = contextlib.ExitStack()
     held.enter_context(new_leases().hold([5]))
     with new_leases(sleep=lambda _: held.close()).hold([5]):
@@ -148,7 +148,7 @@ def holder(redis_server: Redis, lasts: float):
         process.kill()
 
 
-def test_another_process_holds_them_for_longer_than_a_lease_lasts_until_it_lets_go(redis_server, free):
+def test_another_process_renews_the_leases_until_it_releases_them(redis_server, free):
     with holder(redis_server, lasts=1.0) as process:
         for _ in range(20):
             assert not free([6])
@@ -176,7 +176,7 @@ def test_that_is_within_a_minute(new_leases, redis_server):
         assert LEASE_SECONDS - 5 < redis_server.client.pttl(key) / 1000 <= LEASE_SECONDS < PATIENCE
 
 
-def test_who_lost_its_lease_does_not_end_anothers(redis_server, new_leases, free, caplog):
+def test_a_task_that_lost_its_lease_does_not_release_anothers(redis_server, new_leases, free, caplog):
     with new_leases(duration=0.4).hold([5]):
         # As if it had stood still for longer than that.
         (key,) = redis_server.client.keys()

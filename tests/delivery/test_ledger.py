@@ -24,14 +24,14 @@ def head(line):
     return json.loads(line.store.values["app/where/head"])
 
 
-def test_there_is_one_entry_for_each_five_minutes_whatever_was_asked():
+def test_there_is_one_record_for_each_five_minutes_with_any_window():
     line = Line()
     line.run(SOME[3:8], 3, 8)
     line.run(SOME[:1], 0, 1)
     assert records(line) == ["app/where/20261123T0500Z", "app/where/20261123T0505Z"]
 
 
-def test_what_was_asked_for_is_noted_by_its_selection():
+def test_covered_spans_are_recorded_by_selection():
     line = Line()
     line.run(SOME[3:8], 3, 8.5)
     [name] = head(line)["selections"]
@@ -48,14 +48,14 @@ def test_what_was_asked_for_is_noted_by_its_selection():
     assert second == [[0.0, 210.0, "delivered", now]]
 
 
-def test_selections_go_by_what_is_in_them():
+def test_selections_are_identified_by_their_content():
     one, other = Selection(["a", "b"], ["c", "d"]), Selection(["b", "a"], ["d", "c"])
     assert one.name == other.name
     assert one.name != Selection(["a"], ["b", "c", "d"]).name
     assert one.name == Selection(["a", "b"], ["c", "d"], {"a": "production"}).name
 
 
-def test_entries_that_are_too_old_go_away_as_new_ones_come():
+def test_records_that_are_too_old_are_deleted_as_new_ones_are_written():
     line = Line()
     line.run(SOME)
     line.now = lambda: NOW + RECORD_RETENTION
@@ -86,7 +86,7 @@ def test_a_new_ledger_is_not_a_lost_one(caplog):
     assert [sentinel.content["store"] for sentinel in line.sentinels.values()] == [line.store.name]
 
 
-def test_a_lost_ledger_says_so_and_what_may_have_been_delivered_is_ambiguous(caplog):
+def test_a_lost_ledger_is_reported_and_makes_its_points_ambiguous(caplog):
     line = Line()
     line.run(SOME)
     line.store.values.clear()
@@ -144,7 +144,7 @@ def test_another_selection_has_lost_nothing():
     assert line.run(staging, selection=other).ambiguous == 0
 
 
-def test_it_knows_a_window_that_was_asked_for():
+def test_a_fetched_window_is_on_record():
     line = Line()
     ledger = line.ledger()
     assert not ledger.has_records(at(0), at(15))
@@ -153,7 +153,7 @@ def test_it_knows_a_window_that_was_asked_for():
     assert not ledger.has_records(at(0), at(15))
 
 
-def test_a_damaged_entry_counts_as_lost_and_says_so(caplog):
+def test_a_damaged_record_counts_as_lost_and_is_reported(caplog):
     line = Line()
     line.run(SOME)
     line.store.values["app/where/20261123T0500Z"] = json.dumps({"version": 99})
@@ -163,7 +163,7 @@ def test_a_damaged_entry_counts_as_lost_and_says_so(caplog):
     assert line.run(SOME).ambiguous == 0
 
 
-def test_what_another_machine_delivers_between_the_look_and_the_intent_is_not_sent():
+def test_points_another_machine_delivers_before_the_intent_are_not_sent():
     line, other = Line(), Line()
     other.store = line.store
     ledger = line.ledger()
@@ -201,7 +201,7 @@ def test_two_writers_without_a_common_lease_see_each_other_and_add_up():
     assert (again.unchanged, again.ambiguous) == (len(SOME), 0)
 
 
-def test_neighbours_in_one_entry_do_not_overwrite_each_other():
+def test_tasks_of_one_record_do_not_overwrite_each_other():
     line = Line()
     one, other = line.ledger(), line.ledger()
     line.run(SOME[:2], 0, 2, ledger=one)
@@ -211,7 +211,7 @@ def test_neighbours_in_one_entry_do_not_overwrite_each_other():
 
 
 @pytest.mark.parametrize("metric", ["ünï/cøde \N{SNOWMAN}", "", "a" * 300])
-def test_any_name_of_a_metric_can_be_kept(metric):
+def test_any_name_of_a_metric_can_be_recorded(metric):
     line = Line()
     points = [(Spot(metric, "a", 0), 1)]
     line.run(points)
@@ -224,7 +224,7 @@ def test_times_are_utc_in_the_keys():
     assert records(line) == [f"app/where/{at(0):%Y%m%dT%H%MZ}"]
 
 
-def test_what_was_in_a_damaged_entry_is_ambiguous_for_another_selection_as_well():
+def test_points_of_a_damaged_record_are_ambiguous_for_other_selections_too():
     """Also after the first has written the entry anew."""
     line = Line()
     other = Selection(["staging"], SELECTION.metrics)
@@ -238,7 +238,7 @@ def test_what_was_in_a_damaged_entry_is_ambiguous_for_another_selection_as_well(
     assert line.run(SOME).ambiguous == 0
 
 
-def test_an_entry_that_is_damaged_while_a_task_delivers_keeps_what_that_task_knows():
+def test_a_record_damaged_during_a_delivery_keeps_the_points_of_that_task():
     line = Line()
     line.run(SOME[:2], 0, 2)
     inner = line.receiver.export
@@ -253,7 +253,7 @@ def test_an_entry_that_is_damaged_while_a_task_delivers_keeps_what_that_task_kno
     assert line.run(SOME[:5], 0, 5).unchanged == 5
 
 
-def test_an_entry_that_is_removed_while_a_task_delivers_is_written_again():
+def test_a_record_removed_during_a_delivery_is_written_again():
     line = Line()
     line.run(SOME[:2], 0, 2)
     inner = line.receiver.export
@@ -268,7 +268,7 @@ def test_an_entry_that_is_removed_while_a_task_delivers_is_written_again():
     assert line.run(SOME[:5], 0, 5).unchanged == 5
 
 
-def test_a_writer_that_stood_still_says_so_where_the_store_cannot_tell():
+def test_a_suspended_writer_is_reported_if_the_store_cannot_detect_it():
     """Between its reading and its writing, another machine may have written the same entry."""
     line, times = Line(), iter(range(0, 1000, 30))
     line.clock = lambda: float(next(times))
@@ -295,7 +295,7 @@ def test_a_failed_write_before_anything_was_sent_makes_nothing_ambiguous():
     assert (report.sent, report.ambiguous, report.contended) == (len(SOME), 0, False)
 
 
-def test_a_write_that_failed_and_arrived_all_the_same_is_no_other_writer():
+def test_a_failed_write_that_arrived_is_not_mistaken_for_another_writer():
     line, write = Line(), None
     write = line.store.set
 
@@ -312,7 +312,7 @@ def test_a_write_that_failed_and_arrived_all_the_same_is_no_other_writer():
     assert (report.sent, report.ambiguous, report.contended) == (len(SOME), 0, False)
 
 
-def test_what_another_machine_sends_at_this_moment_can_be_left_alone():
+def test_points_in_flight_from_another_machine_can_be_withheld():
     """It is seen only as this one says what it is about to send."""
     line, other = Line(), Line()
     other.store = line.store
@@ -338,7 +338,7 @@ BOTH = Selection(["production", "staging"], SELECTION.metrics)
 
 
 @pytest.mark.parametrize(("first", "second"), [(SELECTION, BOTH), (BOTH, SELECTION)])
-def test_points_that_name_no_environment_are_known_though_others_were_asked_for(first, second):
+def test_points_without_an_environment_are_recognized_across_selections(first, second):
     """As those of containers; an environment is added to the list, or removed."""
     line = Line()
     line.run(SOME, selection=first)

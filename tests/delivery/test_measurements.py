@@ -47,7 +47,7 @@ def by_name(request):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_they_arrive_in_one_request_as_the_endpoint_says(sink, protocol):
+def test_telemetry_is_one_request_in_the_endpoints_protocol(sink, protocol):
     before = time.time_ns()
     assert send(sink.url, protocol=protocol, compression="none")
     [request] = sink.telemetry
@@ -86,7 +86,7 @@ def test_a_series_is_one_app_in_one_dag_and_nothing_else(sink):
     }
 
 
-def test_a_point_ends_after_it_begins_even_where_the_clock_stands_still(sink, monkeypatch):
+def test_a_point_ends_after_it_begins_even_if_the_clock_stands_still(sink, monkeypatch):
     monkeypatch.setattr(time, "time_ns", lambda: START)
     send(sink.url)
     assert {point.time for point in sink.telemetry[0].telemetry} == {START + 1}
@@ -121,7 +121,7 @@ def test_a_gauge_may_be_below_zero():
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else "",
 )
-def test_what_is_not_taken_is_said_once_and_not_sent_again(sink, caplog, fault, said):
+def test_refused_telemetry_is_logged_once_and_not_sent_again(sink, caplog, fault, said):
     sink.add_fault(fault)
     asked = []
     respond = sink.respond
@@ -142,16 +142,14 @@ def test_a_receiver_that_is_not_there_raises_nothing_and_shows_no_secret(sink, c
     assert CANARY not in caplog.text
 
 
-def test_a_receiver_that_says_nothing_is_not_waited_for_as_long_as_for_the_app_s_points(
-    sink, monkeypatch, caplog
-):
+def test_telemetry_has_a_shorter_timeout_than_the_apps_points(sink, monkeypatch, caplog):
     monkeypatch.setattr(own, "MAX_SECONDS", 0.2)
     sink.add_fault(Fault("hang", operation="telemetry"))
     assert not send(sink.url, timeout=3600.0)
     assert "ReadTimeout" in caplog.text
 
 
-def test_what_cannot_even_be_sent_raises_nothing_either(sink, caplog):
+def test_telemetry_that_cannot_be_sent_raises_no_error(sink, caplog):
     def broken():
         yield Measurement(own.HEARTBEAT, 1)
         raise KeyError("a mistake of ours")

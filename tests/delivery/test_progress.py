@@ -31,7 +31,7 @@ def ago(**delta: float) -> datetime:
 
 
 @pytest.mark.parametrize("age", [timedelta(minutes=15), timedelta(days=13), timedelta(days=100)])
-def test_a_destination_that_keeps_everything_takes_any_window(age):
+def test_a_destination_without_an_age_limit_accepts_any_window(age):
     check_age(Window(NOW - age, NOW), endpoint(None), NOW)
 
 
@@ -41,7 +41,7 @@ def test_a_window_is_too_old_from_the_first_moment_that_is_too_old():
         check_age(Window(NOW - HOUR - MILLISECOND, NOW), endpoint(HOUR), NOW)
 
 
-def test_the_error_says_since_when_and_what_to_do():
+def test_the_error_names_the_limit_and_the_remedy():
     window = Window(ago(hours=3), ago(hours=2))
     with pytest.raises(WindowExpired) as caught:
         check_age(window, endpoint(HOUR), NOW)
@@ -49,7 +49,7 @@ def test_the_error_says_since_when_and_what_to_do():
         assert words in str(caught.value)
 
 
-def test_the_error_knows_the_destination():
+def test_the_error_has_the_remedy_of_the_destination():
     with pytest.raises(WindowExpired, match="Historical Metrics"):
         check_age(Window(ago(hours=3), ago(hours=2)), endpoint(HOUR, "otlp.datadoghq.com"), NOW)
     with pytest.raises(WindowExpired) as caught:
@@ -62,12 +62,12 @@ def test_the_error_knows_the_destination():
 
 @pytest.mark.parametrize("on_expired", ["fail", "skip"])
 @pytest.mark.parametrize("max_age", [None, HOUR, 100 * 24 * HOUR])
-def test_what_is_young_enough_is_asked_for_whole(max_age, on_expired):
+def test_windows_young_enough_are_fetched_completely(max_age, on_expired):
     interval = Window(ago(minutes=60), ago(minutes=10))
     assert available_windows(interval, NOW, on_expired, endpoint(max_age)) == (list(interval.split()), 0)
 
 
-def test_atlassians_retention_is_the_limit_where_the_destination_has_none():
+def test_atlassians_retention_is_the_limit_if_the_destination_has_none():
     oldest = Window(NOW - RETENTION, NOW - RETENTION + HOUR)
     for max_age in (None, RETENTION, RETENTION + HOUR):
         assert available_windows(oldest, NOW, "fail", endpoint(max_age))[1] == 0
@@ -75,7 +75,7 @@ def test_atlassians_retention_is_the_limit_where_the_destination_has_none():
             available_windows(oldest.shifted(-MILLISECOND), NOW, "fail", endpoint(max_age))
 
 
-def test_the_destinations_age_is_the_limit_where_it_is_shorter():
+def test_the_destinations_age_limit_applies_if_it_is_shorter():
     oldest = Window(NOW - HOUR, NOW)
     assert available_windows(oldest, NOW, "fail", endpoint(HOUR))[1] == 0
     with pytest.raises(WindowExpired, match="the destination discards points older"):
@@ -103,7 +103,7 @@ def test_one_that_is_too_old_for_both_names_the_destination():
         (ago(hours=3, seconds=30, minutes=5), ago(hours=2, seconds=30, minutes=5), None, 4),
     ],
 )
-def test_what_is_too_old_is_left_out_and_counted(start, end, first, expired):
+def test_windows_that_are_too_old_are_skipped_and_counted(start, end, first, expired):
     windows, left_out = available_windows(Window(start, end), NOW, "skip", endpoint(HOUR))
     assert left_out == expired
     assert (f"{windows[0].start:%H:%M}" if windows else None) == first
@@ -117,7 +117,7 @@ def test_what_is_too_old_is_left_out_and_counted(start, end, first, expired):
     length=st.timedeltas(timedelta(seconds=1), timedelta(days=1)),
     max_age=st.one_of(st.none(), st.timedeltas(timedelta(seconds=1), timedelta(days=20))),
 )
-def test_each_call_of_the_interval_is_asked_for_or_counted(age, length, max_age):
+def test_each_window_of_the_interval_is_fetched_or_counted(age, length, max_age):
     interval = Window(NOW - age - length, NOW - age)
     receiver = endpoint(max_age)
     windows, expired = available_windows(interval, NOW, "skip", receiver)

@@ -46,7 +46,7 @@ def parts(store):
 
 @thoroughly
 @given(record=ANY_RECORD, largest=st.integers(250, 900))
-def test_a_record_is_read_as_it_was_written_whatever_fits(record, largest):
+def test_a_record_is_read_as_it_was_written_with_any_size_limit(record, largest):
     store = BreakableStore(largest=largest)
     ChunkedStore(store).set(KEY, record.to_json(START))
     assert read(store) == record
@@ -59,13 +59,13 @@ def test_a_record_is_read_as_it_was_written_whatever_fits(record, largest):
 
 
 @pytest.mark.parametrize(("sizes", "written"), [([5], 1), ([100, 100, 100, 100, 100], 6), ([0, 250], 3)])
-def test_a_small_entry_is_one_value_and_a_large_one_has_a_part_for_each_minute(sizes, written):
+def test_a_small_record_is_one_value_and_a_large_one_has_a_chunk_per_minute(sizes, written):
     store = BreakableStore(largest=2500)
     ChunkedStore(store).set(KEY, record_of(sizes).to_json(START))
     assert len(store.values) == store.writes == written
 
 
-def test_a_late_point_costs_one_part_and_the_entry():
+def test_a_late_point_costs_one_chunk_and_the_record():
     store = BreakableStore(largest=2500)
     chunked = ChunkedStore(store)
     chunked.set(KEY, record_of([100] * 5).to_json(START))
@@ -79,7 +79,7 @@ def test_a_late_point_costs_one_part_and_the_entry():
     assert read(store) == later
 
 
-def test_an_entry_that_shrinks_is_one_value_again():
+def test_a_record_that_shrinks_is_one_value_again():
     store = BreakableStore(largest=2500)
     chunked = ChunkedStore(store)
     chunked.set(KEY, record_of([100] * 5).to_json(START))
@@ -87,14 +87,14 @@ def test_an_entry_that_shrinks_is_one_value_again():
     assert list(store.values) == [KEY]
 
 
-def test_a_deleted_entry_leaves_no_part():
+def test_a_deleted_record_leaves_no_chunk():
     store = BreakableStore(largest=2500)
     ChunkedStore(store).set(KEY, record_of([100] * 5).to_json(START))
     ChunkedStore(store).delete(KEY)
     assert store.values == {}
 
 
-def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
+def test_a_task_killed_at_any_step_leaves_the_old_record_or_the_new_one():
     one, other = record_of([100] * 5), record_of([100, 120, 140, 160, 180], offset=50)
     step, ended = 0, False
     while not ended:
@@ -114,7 +114,7 @@ def test_a_task_that_is_killed_at_any_step_leaves_the_entry_before_or_after():
 
 @pytest.mark.parametrize("harm", ["missing", "another's", "empty", "of another form"])
 @pytest.mark.parametrize("which", [0, 2, 4])
-def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
+def test_a_torn_record_keeps_its_existing_chunks_and_is_reported(harm, which):
     store = BreakableStore(largest=2500)
     record = record_of([100] * 5)
     ChunkedStore(store).set(KEY, record.to_json(START))
@@ -138,7 +138,7 @@ def test_a_torn_entry_keeps_what_is_there_and_says_so(harm, which):
 
 
 @pytest.mark.parametrize("names", [None, 5, "text", {}, [5], [None], [["a"]], ["no such part"]])
-def test_a_list_of_parts_of_another_form_is_a_torn_entry(names):
+def test_a_malformed_list_of_chunks_is_a_torn_record(names):
     store = BreakableStore(largest=2500)
     ChunkedStore(store).set(KEY, record_of([100] * 5).to_json(START))
     store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), "parts": names})
@@ -148,7 +148,7 @@ def test_a_list_of_parts_of_another_form_is_a_torn_entry(names):
     ChunkedStore(store).delete(KEY)
 
 
-def test_parts_that_another_task_replaces_meanwhile_are_no_damage():
+def test_chunks_replaced_by_another_task_are_not_damage():
     store = BreakableStore(largest=2500)
     chunked = ChunkedStore(store)
     chunked.set(KEY, record_of([100] * 5).to_json(START))
@@ -195,7 +195,7 @@ def test_kills_at_any_step_lose_nothing_and_double_nothing_unnamed():
         assert line.run(MANY, 0, 5).unchanged == len(MANY)
 
 
-def test_old_entries_with_digests_and_single_values_stay_readable():
+def test_old_records_with_digests_and_single_values_stay_readable():
     line = Line(largest=2500)
     line.run(MANY[:20], 0, 5)
     key = "app/where/20261123T0500Z"
@@ -209,7 +209,7 @@ def test_old_entries_with_digests_and_single_values_stay_readable():
     assert (report.unchanged, report.digested) == (20, True)
 
 
-def test_it_is_said_before_a_digest_stands_for_points(monkeypatch, caplog):
+def test_a_warning_precedes_the_replacement_of_points_by_a_digest(monkeypatch, caplog):
     from airflow_provider_forge.delivery import record_store
 
     monkeypatch.setattr(record_store, "MAX_CHUNKS", 2)
@@ -222,7 +222,7 @@ def test_it_is_said_before_a_digest_stands_for_points(monkeypatch, caplog):
         assert "ledger_url" in caplog.text
 
 
-def test_old_entries_go_with_their_parts():
+def test_old_records_are_deleted_with_their_chunks():
     from airflow_provider_forge.delivery.record_store import RECORD_RETENTION
     from tests.delivery.lines import NOW
 

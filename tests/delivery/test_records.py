@@ -96,7 +96,7 @@ def test_a_record_is_read_as_it_was_written(record):
     assert LedgerRecord.from_json(json.loads(json.dumps(record.to_json(START))), START) == record
 
 
-def test_this_is_what_it_looks_like():
+def test_the_format_of_a_record():
     """A ledger lives longer than a version of this package: what was written must be read."""
     record = LedgerRecord(
         acknowledged={
@@ -151,7 +151,7 @@ def test_different_records_are_different_texts(one, other):
 
 @thoroughly
 @given(record=ANY_RECORD, later=st.integers(-START, 10**6))
-def test_the_text_does_not_tell_which_record_it_is_of(record, later):
+def test_the_text_does_not_depend_on_the_index_of_the_record(record, later):
     def moved(point_hashes: PointHashes) -> PointHashes:
         return {(metric, minute + later): some for (metric, minute), some in point_hashes.items()}
 
@@ -163,7 +163,7 @@ def test_the_text_does_not_tell_which_record_it_is_of(record, later):
 
 
 @pytest.mark.parametrize("field", ["acknowledged", "in_flight"])
-def test_no_marks_leave_no_trace(field):
+def test_empty_groups_of_point_hashes_are_not_written(field):
     assert text_of(LedgerRecord(**{field: {("count", START): Counter()}})) == text_of(LedgerRecord())
     assert read(text_of(LedgerRecord())) == LedgerRecord()
 
@@ -220,7 +220,7 @@ def content(**changes: Any) -> dict[str, Any]:
     ],
     ids=lambda damaged: json.dumps(damaged)[-60:],
 )
-def test_what_is_damaged_is_no_record(damaged):
+def test_a_damaged_text_is_not_a_record(damaged):
     with pytest.raises(ValueError, match=r"\w"):
         LedgerRecord.from_json(damaged, START)
 
@@ -255,7 +255,7 @@ def test_any_other_json_in_it_is_refused_or_can_be_worked_with(record, other, da
 
 @thoroughly
 @given(point_hashes=st.lists(MARKS, max_size=8), data=st.data())
-def test_a_digest_knows_no_order(point_hashes, data):
+def test_a_digest_does_not_depend_on_the_order(point_hashes, data):
     assert Digest.of(data.draw(st.permutations(point_hashes))) == Digest.of(point_hashes)
     step_by_step = Digest()
     for one in point_hashes:
@@ -271,16 +271,16 @@ HASHES = st.integers(0, 5).map(
 
 @thoroughly
 @given(one=st.lists(HASHES, max_size=6), other=st.lists(HASHES, max_size=6))
-def test_other_marks_have_another_digest(one, other):
+def test_other_point_hashes_have_another_digest(one, other):
     assert (Digest.of(one) == Digest.of(other)) == (Counter(one) == Counter(other))
 
 
-def test_a_digest_counts_how_often_a_mark_is_there():
+def test_a_digest_counts_repeated_point_hashes():
     assert Digest.of([point_hash(1)]) != Digest.of([point_hash(1), point_hash(1)])
     assert Digest.of([point_hash(0)]) != Digest.of([])
 
 
-def test_a_digest_stays_as_small_as_a_mark():
+def test_a_digest_is_as_small_as_a_point_hash():
     largest = point_hash(2 ** (8 * HASH_BYTES) - 1)
     assert Digest.of([largest] * 1000).total < 2 ** (8 * HASH_BYTES)
     assert Digest.of([largest, point_hash(1)]) == Digest(2, 0)
@@ -300,7 +300,7 @@ def test_a_digest_stays_as_small_as_a_mark():
         (LedgerRecord(in_flight={("a", START): Digest(1, 1)}), False),
     ],
 )
-def test_it_says_whether_points_are_known_by_a_digest_only(record, digested):
+def test_a_record_shows_whether_it_has_digests(record, digested):
     assert record.digested is digested
 
 
@@ -351,7 +351,7 @@ def test_the_largest_groups_go_first_and_no_more_than_needed(largest, digested):
     assert size_of(record) <= largest
 
 
-def test_what_fits_stays_as_it_is():
+def test_a_record_that_fits_is_not_compressed():
     record = large_record(100, 300)
     before = copy.deepcopy(record)
     record.compress(size_of(record), START)
@@ -360,7 +360,7 @@ def test_what_fits_stays_as_it_is():
     assert record.digested
 
 
-def test_what_is_in_flight_is_compressed_as_well():
+def test_points_in_flight_are_compressed_as_well():
     record = LedgerRecord(in_flight=large_record(500).acknowledged)
     record.compress(1000, START)
     assert record.in_flight["metric_0", START] == Digest.of(point_hash(number << 64) for number in range(500))
@@ -397,7 +397,7 @@ PARTS = st.lists(
 
 @thoroughly
 @given(parts=PARTS)
-def test_each_second_is_as_it_was_asked_for_last(parts):
+def test_each_second_has_its_latest_status(parts):
     record, expected = LedgerRecord(), {}
     for at, ((first, last), state) in enumerate(parts):
         before = list(record.covered.get("c0ffee", ()))
@@ -439,7 +439,7 @@ D, E, R = SpanStatus.DELIVERED, SpanStatus.EMPTY, SpanStatus.REJECTED
         ([(0, 300, E)], (120, 300, D), [(0, 120, E, 1), (120, 300, D, 2)]),
     ],
 )
-def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, after):
+def test_a_covered_span_replaces_those_it_overlaps(before, asked, after):
     record = LedgerRecord(
         covered={"c0ffee": [CoveredSpan(first, last, state, 1) for first, last, state in before]}
     )
@@ -451,12 +451,12 @@ def test_what_is_asked_for_takes_the_place_of_what_it_covers(before, asked, afte
 
 @pytest.mark.parametrize("part", [(0, 300), (0, 120), (60, 120), (120, 300)])
 @pytest.mark.parametrize("state", SpanStatus)
-def test_what_is_known_is_no_news(part, state):
+def test_merging_a_known_record_changes_nothing(part, state):
     record = LedgerRecord(covered={"c0ffee": [CoveredSpan(0, 300, state, 1)]})
     assert record.covers("c0ffee", part, state)
 
 
-def test_each_selection_is_asked_for_on_its_own():
+def test_each_selection_has_spans_of_its_own():
     record = LedgerRecord()
     for selection in ("one", "other"):
         assert not record.covers(selection, (0, 300))
@@ -465,6 +465,6 @@ def test_each_selection_is_asked_for_on_its_own():
     assert record.covered == {"one": [CoveredSpan(0, 300, E, 2)], "other": [CoveredSpan(0, 300, D, 1)]}
 
 
-def test_a_mark_in_the_text_is_the_mark():
+def test_a_point_hash_in_the_text_is_the_whole_hash():
     packed = json.loads(text_of(LedgerRecord(acknowledged={("n", START): Counter([b"exactly 12 b"])})))
     assert base64.b64decode(packed["acknowledged"]["n"]["0"]) == b"exactly 12 b"

@@ -76,13 +76,13 @@ def test_there_is_nothing_before_it_is_put_there(store):
     assert store.get(KEY) is None
 
 
-def test_what_is_put_there_is_there(store):
+def test_a_stored_value_can_be_read(store):
     store.set(KEY, VALUE)
     assert store.get(KEY) == VALUE
     assert store.get(KEY) == VALUE
 
 
-def test_a_value_takes_the_place_of_the_one_before(store):
+def test_a_value_replaces_the_previous_one(store):
     store.set(KEY, VALUE)
     for value in ({}, {"shorter": 1}, {"longer": "x" * 100_000}, VALUE):
         store.set(KEY, value)
@@ -98,7 +98,7 @@ def test_values_do_not_get_in_each_others_way(store):
     assert [store.get(key) for key in keys] == [None, *({"number": number} for number in range(1, 5))]
 
 
-def test_what_is_deleted_is_gone(store):
+def test_a_deleted_value_is_gone(store):
     store.set(KEY, VALUE)
     store.delete(KEY)
     assert store.get(KEY) is None
@@ -121,7 +121,7 @@ def test_a_store_has_a_name_and_room_for_any_value(store):
 # Files
 
 
-def test_two_stores_of_one_place_see_the_same(tmp_path, memory):
+def test_two_stores_of_one_directory_have_the_same_values(tmp_path, memory):
     for root in (ObjectStoragePath(f"file://{tmp_path}/ledger"), memory):
         ObjectStore(root).set(KEY, VALUE)
         assert ObjectStore(ObjectStoragePath(str(root))).get(KEY) == VALUE
@@ -132,7 +132,7 @@ def test_a_transient_store_is_of_one_task():
     assert InMemoryStore().get(KEY) is None
 
 
-def test_the_name_is_where_it_is(tmp_path, memory):
+def test_the_name_is_the_location(tmp_path, memory):
     assert ObjectStore(tmp_path).name == str(tmp_path)
     assert ObjectStore(ObjectStoragePath(f"file://{tmp_path}")).name == f"file://{tmp_path}"
     assert ObjectStore(memory).name == str(memory)
@@ -187,7 +187,7 @@ def test_a_damaged_object_of_a_bucket_is_one_as_well(memory):
 
 
 @pytest.mark.parametrize("obstacle", ["directory", "pipe", "socket", "sparse file"])
-def test_what_is_no_file_of_ours_is_damaged_and_makes_room(local, tmp_path, caplog, obstacle):
+def test_a_foreign_file_counts_as_damaged_and_is_replaced(local, tmp_path, caplog, obstacle):
     path = tmp_path / "ledger" / f"{KEY}.json"
     path.parent.mkdir(parents=True)
     if obstacle == "directory":
@@ -205,7 +205,7 @@ def test_what_is_no_file_of_ours_is_damaged_and_makes_room(local, tmp_path, capl
     assert local.get(KEY) == VALUE
 
 
-def test_a_directory_in_the_place_of_an_old_value_is_left_alone(local, tmp_path):
+def test_a_directory_in_place_of_an_old_value_is_not_deleted(local, tmp_path):
     path = tmp_path / "ledger" / f"{KEY}.json"
     (path / "in the way").mkdir(parents=True)
     local.delete(KEY)
@@ -278,7 +278,7 @@ def test_counting_together_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"null", b'"text"', b"5"])
-def test_what_is_no_object_is_an_entry_that_cannot_be_read(local, tmp_path, content):
+def test_a_value_that_is_not_an_object_counts_as_damaged(local, tmp_path, content):
     local.set(KEY, VALUE)
     (tmp_path / "ledger" / f"{KEY}.json").write_bytes(content)
     assert local.get(KEY) == {}
@@ -307,7 +307,7 @@ def test_a_write_that_fails_half_way_leaves_the_value_before_it(local):
     assert local.get(KEY) == VALUE
 
 
-def test_where_it_cannot_be_replaced_at_once_it_is_not_replaced(local, monkeypatch):
+def test_a_file_that_cannot_be_replaced_atomically_is_not_replaced(local, monkeypatch):
     """`shutil.move` would copy it then, byte by byte."""
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -353,7 +353,7 @@ def test_a_writer_that_is_killed_half_way_leaves_the_value_before_it(tmp_path):
     assert store.get("head") == VALUE
 
 
-def test_who_reads_while_another_writes_sees_the_one_value_or_the_other(local):
+def test_a_reader_sees_the_old_value_or_the_new_one(local):
     values = [{"value": letter * 50_000} for letter in "ab"]
     local.set(KEY, values[0])
     done = threading.Event()
@@ -452,7 +452,7 @@ def test_errors_of_a_bucket(memory, monkeypatch, verb, word, error):
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_task_is_no_error_of_the_store(tmp_path, monkeypatch, end):
+def test_an_exception_that_ends_the_task_is_not_an_error_of_the_store(tmp_path, monkeypatch, end):
     def stop(*_: Any, **__: Any) -> None:
         raise end
 
@@ -464,7 +464,7 @@ def test_what_ends_the_task_is_no_error_of_the_store(tmp_path, monkeypatch, end)
             ask()
 
 
-def test_what_is_written_over_a_store_stays_out_of_it(store):
+def test_an_overlay_does_not_write_to_the_store_below(store):
     store.set(KEY, VALUE)
     store.set("kept", {"a": 1})
     over = InMemoryStore(store)

@@ -87,7 +87,7 @@ def test_a_live_window_that_was_delivered(recorded, gateway, sink):
     assert not counts(sink, "failures")
 
 
-def test_what_is_zero_is_told_too_but_for_what_is_unknown(recorded, sink):
+def test_zeros_are_reported_but_unknown_values_are_not(recorded, sink):
     run()
     outcomes = {"windows": 4, "points": 5}
     for name, number in outcomes.items():
@@ -95,7 +95,7 @@ def test_what_is_zero_is_told_too_but_for_what_is_unknown(recorded, sink):
     assert ("failures", "") not in told(sink)
 
 
-def test_a_quiet_app_is_no_dead_exporter(recorded, gateway, sink):
+def test_a_quiet_app_is_not_a_dead_exporter(recorded, gateway, sink):
     gateway.add_fault(Fault("empty", operation="appMetrics"))
     run()
     assert counts(sink, "windows") == {"empty": 1}
@@ -110,13 +110,13 @@ def test_a_backfill_draws_no_freshness_back(recorded, sink):
     assert told(sink)["heartbeat", ""] == 1
 
 
-def test_a_re_run_counts_what_was_there_and_the_ledger_knows_nothing_of_it(recorded, sink):
+def test_a_re_run_counts_unchanged_points_and_telemetry_is_not_in_the_ledger(recorded, sink):
     points = run()["points"]
     assert run()["unchanged"] == points
     assert counts(sink, "points") == {"unchanged": points}
 
 
-def test_a_second_look_is_no_window_but_its_points_count(recorded, gateway, sink):
+def test_a_revisit_is_not_a_window_but_its_points_count(recorded, gateway, sink):
     earlier = LIVE.shifted(timedelta(hours=-1))
     gateway.add_fault(Fault("empty", max_times=1, operation="appMetrics"))
     run(earlier)
@@ -127,7 +127,7 @@ def test_a_second_look_is_no_window_but_its_points_count(recorded, gateway, sink
     assert told(sink)["window.end", ""] == LIVE.end.timestamp()
 
 
-def test_a_try_that_failed_says_so_by_the_error_s_class(recorded, gateway, sink):
+def test_a_failed_try_is_counted_by_the_errors_class(recorded, gateway, sink):
     gateway.add_fault(Fault("status", status=503, operation="appMetrics"))
     with pytest.raises(GatewayUnavailable):
         run()
@@ -138,7 +138,7 @@ def test_a_try_that_failed_says_so_by_the_error_s_class(recorded, gateway, sink)
     assert ("window.end", "") not in told(sink)
 
 
-def test_a_final_error_is_told_by_its_own_name_and_not_by_airflow_s(recorded, gateway, sink):
+def test_a_final_error_is_reported_by_its_own_name_and_not_by_airflows(recorded, gateway, sink):
     gateway.add_fault(Fault("status", status=401))
     with pytest.raises(AirflowFailException):
         run()
@@ -173,7 +173,7 @@ def test_a_receiver_that_claims_to_have_rejected_more_than_it_got_spoils_nothing
     assert counted == {"rejected": run(resend=True)["points"]}
 
 
-def test_windows_left_out_are_expired_and_a_skip_is_no_failure(recorded, sink):
+def test_skipped_windows_are_expired_and_a_skip_is_not_a_failure(recorded, sink):
     recorded(max_age="2h")
     with pytest.raises(AirflowSkipException):
         run(OLD, on_expired="skip")
@@ -215,7 +215,7 @@ class TestBrokenStats:
     def broken(self, recorded, monkeypatch):
         monkeypatch.setattr(sdk, "Stats", BrokenStats(), raising=False)
 
-    def test_the_window_is_delivered_and_the_receiver_told_all_the_same(self, sink, caplog):
+    def test_the_window_is_delivered_and_telemetry_is_sent_nevertheless(self, sink, caplog):
         assert run()["sent"] == len(sink.points) > 0
         assert told(sink)["heartbeat", ""] == 1
         assert "Airflow's metrics of this task are lost, OSError: statsd is gone" in caplog.text
@@ -237,7 +237,7 @@ def test_halves_are_windows_of_their_own(recorded, gateway, sink):
     assert counts(sink, "windows") == {"delivered": 2}
 
 
-def test_calls_429s_and_the_wait_are_told(recorded, gateway, sink):
+def test_calls_429s_and_the_wait_are_reported(recorded, gateway, sink):
     gateway.add_fault(Fault("status", status=429, retry_after="1", max_times=2, operation="appMetrics"))
     run()
     measured = told(sink)
@@ -271,7 +271,7 @@ def test_too_many_calls_fail_a_task_that_is_not_deferrable_by_their_name(recorde
     assert told(sink)["throttles", ""] == 5
 
 
-def test_a_task_that_is_too_early_has_done_nothing_to_tell(recorded, sink):
+def test_a_task_that_is_too_early_reports_nothing(recorded, sink):
     ahead = Window(LIVE.end, LIVE.end.add(hours=1))
     with pytest.raises(TaskDeferred):
         run(ahead)
@@ -284,7 +284,7 @@ def test_one_option_switches_it_off(recorded, sink):
     assert not sink.telemetry
 
 
-def test_it_comes_after_the_points_and_costs_no_call(recorded, gateway, sink, monkeypatch):
+def test_telemetry_is_sent_after_the_points_and_costs_no_call(recorded, gateway, sink, monkeypatch):
     there = []
     respond = sink.respond
     monkeypatch.setattr(
@@ -300,14 +300,14 @@ def test_it_comes_after_the_points_and_costs_no_call(recorded, gateway, sink, mo
     assert len(gateway.calls) == calls + 2
 
 
-def test_where_nobody_takes_it_the_window_is_delivered_all_the_same(recorded, sink, caplog):
+def test_the_window_is_delivered_even_if_telemetry_is_refused(recorded, sink, caplog):
     sink.add_fault(Fault("status", status=500, operation="telemetry"))
     assert run()["sent"] == len(sink.points) > 0
     assert run()["unchanged"] == len(sink.points)
     assert caplog.text.count("The exporter's own metrics are lost") == 2
 
 
-def test_it_hides_no_error_where_the_receiver_is_gone(recorded, gateway, sink):
+def test_telemetry_hides_no_error_if_the_receiver_is_gone(recorded, gateway, sink):
     with OtlpSink() as gone:
         recorded(gone)
     with pytest.raises(ReceiverUnavailable, match="No answer"):
@@ -321,7 +321,7 @@ def test_without_an_app_the_error_is_the_one_of_the_connection(connect, gateway,
     assert not sink.telemetry
 
 
-def test_two_apps_tell_apart(recorded, gateway, sink, connect):
+def test_two_apps_are_distinguished(recorded, gateway, sink, connect):
     run()
     connect(gateway, sink, forge={"app_id": (other := str(uuid.uuid4()))})
     run()

@@ -69,13 +69,13 @@ def through(sink, tmp_path):
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != SIGNALFX], ids=lambda file: file.stem)
-def test_the_collector_takes_it(file):
+def test_the_collector_accepts_it(file):
     done = validated(*([SIDECAR, file] if file.parent == PRIVACY else [file]))
 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_collector_takes_all_but_the_exporter_signalfx(tmp_path):
+def test_the_collector_accepts_all_but_the_exporter_signalfx(tmp_path):
     configuration = yaml.safe_load(SIGNALFX.read_text())
     exporter = configuration["exporters"].pop("signalfx")
     configuration["exporters"]["debug"] = {}
@@ -151,7 +151,7 @@ def test_for_grafana_cloud_deltas_are_summed_up(through, source_of, sink, noon):
 
 
 @pytest.mark.parametrize(("told", "answered"), [(400, 400), (401, 401), (413, 500), (429, 429), (503, 503)])
-def test_what_the_destination_answers_reaches_the_task(sink, source_of, noon, tmp_path, told, answered):
+def test_the_destinations_response_reaches_the_task(sink, source_of, noon, tmp_path, told, answered):
     sink.add_fault(Fault("status", status=told))
     with destination("sidecar", sink, tmp_path) as collector:
         done = source_of().send(collector.url, noon, noon + QUARTER)
@@ -184,7 +184,7 @@ def test_without_a_salt_nothing_leaves(sink, source_of, noon, tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["histogram", "exponential_histogram"])
-def test_dropped_sites_leave_all_totals_and_no_two_points_in_one_place(through, source_of, noon, shape):
+def test_dropping_sites_keeps_totals_and_merges_points(through, source_of, noon, shape):
     # Enough traffic for several sites to call one function in one minute.
     source = source_of(latency_shape=shape, traffic=10.0)
     sent = source.generated(noon, noon + HOUR)

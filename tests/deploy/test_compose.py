@@ -68,7 +68,7 @@ def dockerfile_of(service):
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_without_a_secret_it_says_which_and_where(name, values):
+def test_a_missing_secret_is_named_with_its_place(name, values):
     done = read({**values, name: ""})
 
     assert done.returncode != 0
@@ -88,7 +88,7 @@ def test_all_other_variables_are_in_the_example():
     assert optional | SANDBOX.keys() == set(re.findall(r"^#(\w+)=", EXAMPLE.read_text(), re.MULTILINE))
 
 
-def test_whatever_looks_like_a_secret_comes_from_the_env_file(services, values):
+def test_every_secret_comes_from_the_env_file(services, values):
     for name, service in services.items():
         for variable, value in (service.get("environment") or {}).items():
             if re.search(r"PASSWORD$|SECRET|TOKEN|_KEY$|REDISCLI_AUTH", variable):
@@ -96,7 +96,7 @@ def test_whatever_looks_like_a_secret_comes_from_the_env_file(services, values):
 
 
 @pytest.mark.parametrize("secret", WHO_NEEDS)
-def test_a_secret_reaches_only_who_needs_it(services, values, secret):
+def test_a_secret_reaches_only_the_services_that_need_it(services, values, secret):
     holders = {name for name, service in services.items() if values[secret] in str(service)}
 
     assert holders == WHO_NEEDS[secret]
@@ -168,12 +168,12 @@ def test_each_service_has_a_health_check_and_each_dependency_waits_for_it(servic
             assert how["condition"] == expected, name
 
 
-def test_the_database_is_healthy_only_once_it_takes_connections(services):
+def test_the_database_is_healthy_only_once_it_accepts_connections(services):
     # The server that initializes an empty database listens on its socket only.
     assert "--host=127.0.0.1" in services["postgres"]["healthcheck"]["test"]
 
 
-def test_what_services_print_is_bounded(services):
+def test_the_logs_of_services_are_bounded(services):
     for name, service in services.items():
         assert service["logging"]["options"].keys() == {"max-file", "max-size"}, name
 
@@ -198,7 +198,7 @@ def test_ports_are_open_to_this_machine_only(services):
             assert port["host_ip"] == "127.0.0.1", name
 
 
-def test_networks_let_out_who_has_to_get_out(stack):
+def test_only_services_that_need_the_internet_can_reach_it(stack):
     ways_out = {name for name, network in stack["networks"].items() if not network.get("internal")}
     leaving = {name for name, each in stack["services"].items() if each["networks"].keys() & ways_out}
 
@@ -243,7 +243,7 @@ def test_the_env_file_stays_out_of_git_and_of_images():
     assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
 
 
-def test_the_image_of_airflow_is_built_from_what_it_copies(tmp_path):
+def test_the_airflow_image_is_built_from_the_files_that_it_copies(tmp_path):
     dockerfile = ROOT / "deploy" / "airflow" / "Dockerfile"
     copied = re.findall(r"^COPY --chown=airflow:0 (.+) /opt/(\S+)$", dockerfile.read_text(), re.MULTILINE)
     let_in = (ROOT / ".dockerignore").read_text()

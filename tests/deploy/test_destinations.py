@@ -47,7 +47,7 @@ def test_each_connection_is_expected():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_the_hook_takes_the_connection(name, monkeypatch):
+def test_the_hook_accepts_the_connection(name, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_OTLP_DEFAULT", json.dumps(CONNECTIONS[name]))
     for variable, value in re.findall(r"^(OTEL_\w+)=(.+)$", SECTIONS[name], re.MULTILINE):
         monkeypatch.setenv(variable, value)
@@ -62,7 +62,7 @@ def test_the_hook_takes_the_connection(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name in DOCS.read_text().partition("## ")[0]])
-def test_the_table_says_the_max_age_of_the_connection(name):
+def test_the_table_has_the_max_age_of_the_connection(name):
     [row] = re.findall(rf"^\| \[{name}\]\(#[\w-]+\) \| (.+) \|$", DOCS.read_text(), re.MULTILINE)
     _, _, _, told, _ = row.split(" | ")
 

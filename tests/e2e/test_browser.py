@@ -216,7 +216,7 @@ def backfilled(switched_on: Stack, gap: tuple[datetime, datetime]) -> Stack:
 
 
 @pytest.mark.parametrize("conn_id", TITLES)
-def test_a_form_shows_again_what_was_typed_into_each_of_its_fields(connected: Stack, conn_id: str) -> None:
+def test_a_form_shows_the_saved_value_of_each_field(connected: Stack, conn_id: str) -> None:
     form = ui.ConnectionForm.edit(connected.page, conn_id)
 
     form.expect_values(*masked(connected, conn_id))
@@ -239,7 +239,7 @@ def test_a_form_shows_again_what_was_typed_into_each_of_its_fields(connected: St
         ),
     ],
 )
-def test_the_test_button_tells_what_to_do(
+def test_the_test_button_shows_the_remedy(
     connected: Stack, conn_id: str, label: str, wrong: str, remedy: str
 ) -> None:
     [port] = free_ports(1)
@@ -258,7 +258,7 @@ def test_the_test_button_tells_what_to_do(
         ("otlp_default", "answered 200 to an empty request"),
     ],
 )
-def test_the_test_button_tells_what_was_found_out(connected: Stack, conn_id: str, told: str) -> None:
+def test_the_test_button_shows_its_findings(connected: Stack, conn_id: str, told: str) -> None:
     message = ui.press_test(connected.page, conn_id)
 
     expect(message).to_contain_text("Test Connection Successful")
@@ -266,7 +266,7 @@ def test_the_test_button_tells_what_was_found_out(connected: Stack, conn_id: str
     take_picture(f"test-{conn_id.partition('_')[0]}", connected.page, height=560)
 
 
-def test_a_task_gets_what_was_typed(connected: Stack, tmp_path: Path) -> None:
+def test_a_task_gets_the_values_of_the_form(connected: Stack, tmp_path: Path) -> None:
     """After all that was changed in the forms, where Airflow shows some values as stars only."""
     file = tmp_path / "connections.json"
     command = [sys.executable, "-m", "airflow", "connections", "export", str(file)]
@@ -293,7 +293,7 @@ def test_a_backfill_turns_the_grid_green(backfilled: Stack) -> None:
     ui.drag_border(page, to=260)
 
 
-def test_a_backfill_delivers_the_gap_as_the_connections_say(
+def test_a_backfill_delivers_the_gap_with_the_connections_settings(
     backfilled: Stack, gap: tuple[datetime, datetime]
 ) -> None:
     start, end = gap
@@ -310,7 +310,7 @@ def test_a_backfill_delivers_the_gap_as_the_connections_say(
     assert (request.content_type, request.content_encoding) == ("application/json", "")
 
 
-def test_a_tasks_log_says_what_was_done_and_its_details_link_to_the_console(backfilled: Stack) -> None:
+def test_a_tasks_log_has_its_results_and_its_details_link_to_the_console(backfilled: Stack) -> None:
     page = backfilled.page
     page.goto(f"/dags/{DAG_ID}")
     ui.grid_cells(page, "scheduled").first.click()
@@ -328,7 +328,7 @@ def test_a_tasks_log_says_what_was_done_and_its_details_link_to_the_console(back
     take_picture("link", page, crop=520)
 
 
-def test_a_run_from_the_form_delivers_what_it_says(backfilled: Stack, gap: tuple[datetime, datetime]) -> None:
+def test_a_run_from_the_form_delivers_its_interval(backfilled: Stack, gap: tuple[datetime, datetime]) -> None:
     start, end = gap[0] - 3 * QUARTER, gap[0] - QUARTER
     dialog = ui.open_run_dialog(backfilled.page)
     dialog.choose_time(ui.form_time(dialog, "From"), start)
@@ -347,7 +347,7 @@ def test_a_run_from_the_form_delivers_what_it_says(backfilled: Stack, gap: tuple
     )
 
 
-def test_a_run_from_the_form_fails_at_what_is_of_no_use_and_names_it(
+def test_a_run_from_the_form_fails_for_an_invalid_field_and_names_it(
     backfilled: Stack, gap: tuple[datetime, datetime]
 ) -> None:
     page, calls = backfilled.page, len(backfilled.gateway.calls)

@@ -207,7 +207,7 @@ def test_catchup_has_left_gaps(watched: Watched, two: Span, one: Span) -> None:
     assert len(watched.runs_of(one)) == 1
 
 
-def test_one_look_fails_and_names_the_gaps_and_the_others_do_not(
+def test_one_check_fails_and_names_the_gaps_and_the_others_succeed(
     looks: list[Look], two: Span, one: Span
 ) -> None:
     assert [look.state for look in looks] == ["failed", "success", "success"]
@@ -217,7 +217,7 @@ def test_one_look_fails_and_names_the_gaps_and_the_others_do_not(
         assert f"Missing, already reported or being healed: {text(start)} to {text(end)}: " in looks[1].log
 
 
-def test_the_same_failure_tells_of_the_token_and_its_date_can_be_read(looks: list[Look]) -> None:
+def test_the_same_failure_reports_the_token_with_a_legible_date(looks: list[Look]) -> None:
     assert f"expires in {TOKEN_DAYS} days ({EXPIRES.day} {EXPIRES:%B %Y})" in looks[0].log
     assert looks[1].summary["token_days"] == TOKEN_DAYS
 
@@ -230,7 +230,7 @@ def test_the_command_that_coverage_prints_heals_its_gap(
     assert watched.commands(two) == []
 
 
-def test_heal_starts_a_run_for_what_is_left(watched: Watched, healing: Look, one: Span) -> None:
+def test_heal_starts_a_run_for_the_rest(watched: Watched, healing: Look, one: Span) -> None:
     assert healing.state == "success"
     assert healing.summary["healing"] == [f"{text(one[0])}/{text(one[1])}"]
     [run] = watched.airflow.api.runs(DAG_ID, run_type="operator_triggered")

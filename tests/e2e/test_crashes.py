@@ -102,7 +102,7 @@ def test_a_batch_that_never_left_is_sent_once(died: dict[str, Delivery], step: s
 
 
 @of_steps(*SENT_AND_NOT_RECORDED)
-def test_a_batch_without_a_record_comes_twice_and_the_summary_says_so(
+def test_an_unacknowledged_batch_arrives_twice_and_is_counted_as_ambiguous(
     died: dict[str, Delivery], step: str
 ) -> None:
     delivery = died[step]
@@ -165,7 +165,7 @@ def test_an_api_server_that_is_away_when_a_batch_is_to_be_recorded(airflow: Deli
 
 
 @pytest.mark.long
-def test_a_record_in_files_is_as_good(airflow_with_files: Deliveries, files: Path) -> None:
+def test_a_ledger_in_files_survives_crashes_as_well(airflow_with_files: Deliveries, files: Path) -> None:
     for step, delivery in deliver_and_die(airflow_with_files).items():
         assert_died(delivery, times=1)
         assert delivery.received == delivery.generated + without_record(delivery, step), step

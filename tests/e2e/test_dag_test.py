@@ -55,7 +55,7 @@ def test_dag_test_delivers_a_window(home: Path) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kept", ["ledger_url", "asset state store"])
-def test_dag_test_looks_at_the_coverage(home: Path, tmp_path: Path, kept: str) -> None:
+def test_dag_test_checks_the_coverage(home: Path, tmp_path: Path, kept: str) -> None:
     """It fails for the 14 days before the one window that was delivered, and the next time it does not."""
     if kept == "asset state store" and AIRFLOW < (3, 3):
         pytest.skip("Airflow has an asset state store as of 3.3")

@@ -28,12 +28,12 @@ DEMO = [sys.executable, "-m", "demo"]
 DAEMON = "import os, time; os.fork() or (os.setsid(), print('gone', flush=True), time.sleep(600))"
 
 
-def test_without_settings_everything_is_a_stand_in() -> None:
+def test_without_settings_everything_is_simulated() -> None:
     settings = Settings.from_environment({"OTEL_EXPORTER_OTLP_HEADERS": "a=b"})
     assert (settings.credentials, settings.collector, settings.otlp_environment) == (None, None, {})
 
 
-def test_the_real_partners_are_taken_from_the_environment() -> None:
+def test_the_real_servers_are_read_from_the_environment() -> None:
     collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}
     settings = Settings.from_environment({**REAL, **collector, "OTEL_SERVICE_NAME": "airflow"})
 

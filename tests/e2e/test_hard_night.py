@@ -296,7 +296,7 @@ def test_each_point_has_a_value_that_the_gateway_gave_it(outcome: Outcome) -> No
     assert set(outcome.points) <= outcome.answered
 
 
-def test_the_summaries_say_what_became_of_each_point(outcome: Outcome) -> None:
+def test_the_summaries_account_for_each_point(outcome: Outcome) -> None:
     arrived = {identity(point): point for point in outcome.points}
     for summary in outcome.summaries:
         answers = outcome.answers_to(summary)

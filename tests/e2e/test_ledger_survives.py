@@ -54,7 +54,7 @@ def test_a_syntax_error_in_the_dag_file_loses_nothing(airflow: Deliveries) -> No
     assert after.received == before.received == before.generated
 
 
-def test_deleting_the_dag_loses_the_record_and_the_next_run_says_so(airflow: Deliveries) -> None:
+def test_deleting_the_dag_loses_the_ledger_and_the_next_run_warns(airflow: Deliveries) -> None:
     before = airflow.deliver()
     assert entries(airflow)
 

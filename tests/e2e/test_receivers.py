@@ -72,7 +72,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dest
         yield destination
 
 
-def test_what_is_delivered_again_is_there_once(destination: Destination, home: Path, tmp_path: Path) -> None:
+def test_a_repeated_delivery_is_stored_once(destination: Destination, home: Path, tmp_path: Path) -> None:
     # Almost as long ago as the gateway answers.
     now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
     start = now - timedelta(days=13)

@@ -152,7 +152,7 @@ def test_the_coverage_dag_warns_of_the_end_of_the_token(worked: Worked) -> None:
     assert TOKEN_DAYS - 1 < left / 86400 <= TOKEN_DAYS + 1
 
 
-def test_the_record_of_deliveries_is_in_its_volume(worked: Worked) -> None:
+def test_the_ledger_is_in_its_volume(worked: Worked) -> None:
     ledger = worked.stack.path("airflow-worker", "/opt/airflow/ledger")
 
     assert [path for path in ledger.rglob("*") if path.is_file()]

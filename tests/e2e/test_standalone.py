@@ -112,7 +112,7 @@ def test_the_schedule_goes_past_a_manual_run_that_has_taken_its_next_date(advanc
     assert_each_minute_has_one_run(advanced)
 
 
-def test_every_window_is_asked_for_once(advanced: Deployment) -> None:
+def test_every_window_is_fetched_once(advanced: Deployment) -> None:
     asked = Counter((call.start, call.end) for call in advanced.metrics_calls())
 
     assert set(asked.values()) == {1}
@@ -136,9 +136,7 @@ def test_every_generated_point_arrives_once(advanced: Deployment, manual: Manual
     assert received == expected
 
 
-def test_the_asset_of_both_connections_tells_what_was_delivered(
-    advanced: Deployment, manual: ManualRuns
-) -> None:
+def test_the_asset_event_has_the_summary_of_the_delivery(advanced: Deployment, manual: ManualRuns) -> None:
     """It is what downstream DAGs are scheduled on."""
     events = advanced.airflow.api.asset_events("forge_metrics:forge_default:otlp_default")
     told = {event["source_run_id"]: event["extra"] for event in events}
@@ -155,7 +153,7 @@ def test_no_call_goes_beyond_the_limit(advanced: Deployment) -> None:
     assert gateway.violations == 0
 
 
-def test_environments_are_looked_up_once_and_remembered_by_all_tasks(advanced: Deployment) -> None:
+def test_environments_are_looked_up_once_for_all_tasks(advanced: Deployment) -> None:
     looked_up = [call for call in advanced.gateway.calls if call.operation == "app"]
 
     # The first tasks start together, before any of them can know.

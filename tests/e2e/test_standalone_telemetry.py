@@ -42,7 +42,7 @@ def total(deployment: Deployment, metric: str, label: str = "", dag_id: str = DA
     return sum(value.as_int + value.as_double for value in values)
 
 
-def test_the_points_it_says_it_sent_are_those_that_came(telling: Deployment) -> None:
+def test_the_counted_points_equal_the_received_ones(telling: Deployment) -> None:
     """New ones go on coming, each task's before what the task tells of them."""
     wait_for(
         lambda: total(telling, "forge.exporter.points", "sent") == len(telling.sink.points) > 0,
@@ -109,7 +109,7 @@ def test_airflow_s_own_metrics_have_the_same_numbers(telling: Deployment) -> Non
     )
 
 
-def test_a_log_is_sections_and_a_line_for_each_window(telling: Deployment) -> None:
+def test_a_log_has_a_group_and_a_line_for_each_window(telling: Deployment) -> None:
     [run, *_] = [run for run in telling.dated_runs() if run["state"] == "success"]
     [task] = telling.airflow.api.task_instances(DAG_ID, run["dag_run_id"])
     events = [line["event"] for line in json.loads(telling.airflow.api.task_log(task))["content"]]

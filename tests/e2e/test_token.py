@@ -78,7 +78,7 @@ def test_one_backfill_heals_them_all(failed: list[Run], healed: list[Run]) -> No
     assert {run["state"] for run in healed} == {"success"}
 
 
-def test_what_was_delivered_is_not_sent_again(
+def test_delivered_points_are_not_sent_again(
     deployment: Deployment, healed: list[Run], before: Counter[Point]
 ) -> None:
     received = Counter(deployment.sink.points)

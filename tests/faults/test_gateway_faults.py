@@ -67,7 +67,9 @@ ROWS = {
     "errors beside null": Row(Fault("errors_with_data", level="appMetrics"), GatewayUnavailable, ASKED_AGAIN),
     "errors without extensions": Row(Fault("errors", extensions="null"), GatewayUnavailable, ASKED_AGAIN),
     "errors, 400": Row(
-        Fault("errors", status_code=400), AirflowFailException, r"refused the query .*Check the metrics"
+        Fault("errors", status_code=400),
+        AirflowFailException,
+        r"refused the query .*Check the requested metrics",
     ),
     "errors, 401": Row(Fault("errors", status_code=401), AirflowFailException, CREDENTIALS, new_token=True),
     "errors, 403": Row(Fault("errors", status_code=403), AirflowFailException, FORBIDDEN),
@@ -148,7 +150,7 @@ def part(first: int, last: int) -> Window:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_the_task_fails_with_what_to_do_and_the_next_try_delivers_the_rest(line, row):
+def test_the_task_fails_with_a_remedy_and_the_next_try_delivers_the_rest(line, row):
     line.gateway.add_fault(when_asked(row.fault))
     with pytest.raises(row.error, match=row.says) as failed:
         line.run()
@@ -193,7 +195,7 @@ def line_to(sink, tmp_path, connect):
         ("reset", 200, 361),
     ],
 )
-def test_a_refusal_over_the_limit_says_when_to_come_back(line_to, channel, least, most):
+def test_a_refusal_over_the_limit_has_a_retry_after(line_to, channel, least, most):
     with SandboxGateway(replace(LITTLE_TRAFFIC, rate_limit_channel=channel), rate_limit_calls=0) as gateway:
         line = line_to(gateway)
         gateway.add_fault(when_asked(Fault("rate_limited", seconds=300, max_times=1)))
@@ -228,7 +230,7 @@ def test_a_short_wait_over_the_limit_costs_no_try(line_to, channel):
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else value.__name__,
 )
-def test_a_look_up_that_fails_is_made_again_by_the_next_try(line, fault, error):
+def test_a_failed_look_up_is_repeated_by_the_next_try(line, fault, error):
     line.gateway.add_fault(replace(fault, operation="app"))
     with pytest.raises(error):
         line.run()
@@ -261,7 +263,7 @@ def patience_with(fault: Fault) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("fault", TOO_MUCH.values(), ids=TOO_MUCH)
-def test_a_window_that_is_too_much_is_asked_for_in_halves(line, fault, caplog):
+def test_a_window_that_is_too_large_is_fetched_in_halves(line, fault, caplog):
     line.connect(forge=patience_with(fault))
     line.gateway.add_fault(replace(when_asked(fault), longer_than=7.5 * 60))
     summary = line.run()
@@ -293,7 +295,7 @@ def test_the_halves_of_a_window_keep_to_the_rate_limit(line_to):
     [(Fault("status", status=504), INTERVAL), (Fault("hang"), part(12, 15))],
     ids=["504", "hang"],
 )
-def test_a_minute_that_is_too_much_fails_the_try_and_not_what_lies_before_it(line, fault, interval):
+def test_a_minute_that_is_too_large_fails_the_try_but_not_earlier_windows(line, fault, interval):
     line.connect(forge=patience_with(fault))
     line.gateway.add_fault(when_asked(fault, part(13, 14)))
     with pytest.raises(WindowTooLarge, match=r"even a minute is too much, fetch fewer environments"):
@@ -322,7 +324,7 @@ def test_a_point_that_several_parts_hold_is_sent_once(line_to, odd):
         line.assert_nothing_left()
 
 
-def test_what_an_answer_left_out_is_sent_once_it_is_there(line):
+def test_points_missing_from_a_response_are_sent_once_they_arrive(line):
     line.gateway.add_fault(when_asked(Fault("empty")))
     assert line.run()["empty"] == 1
     line.gateway.clear_faults()

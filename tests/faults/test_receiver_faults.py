@@ -99,7 +99,7 @@ def from_the_middle_on(fault: Fault) -> Fault:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_the_task_fails_with_what_to_do_and_the_next_try_delivers_the_rest(line, row, caplog):
+def test_the_task_fails_with_a_remedy_and_the_next_try_delivers_the_rest(line, row, caplog):
     middle = line.generated(MIDDLE)
     line.connect(otlp=row.otlp)
     line.sink.add_fault(from_the_middle_on(row.fault))
@@ -174,7 +174,7 @@ def test_every_success_in_the_wild_is_one(line, fault, protocol):
     [silent("reset_before"), silent("reset_after", stored=True), ROWS["500"]],
     ids=["reset before", "reset after it stored", "500"],
 )
-def test_what_is_in_doubt_is_not_sent_again_unless_it_is_wanted(line, row):
+def test_ambiguous_points_are_sent_again_only_if_configured(line, row):
     middle = line.generated(MIDDLE)
     line.connect(otlp=row.otlp)
     line.sink.add_fault(from_the_middle_on(row.fault))
@@ -224,7 +224,7 @@ def test_rejected_points_are_sent_again_on_request(line):
     assert line.received == line.generated(MIDDLE)
 
 
-def test_a_receiver_that_took_all_may_still_say_something(line, caplog):
+def test_a_receiver_that_accepted_all_points_may_add_a_message(line, caplog):
     line.sink.add_fault(Fault("partial_success", rejected=0, message="deprecated"))
     summary = line.run()
     assert (summary["rejected"], summary["warnings"]) == (0, 3)
@@ -274,7 +274,7 @@ def test_points_in_doubt_are_not_sent_again_within_the_task_either(line, patienc
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after"])
-def test_an_answer_that_is_lost_is_airflows_turn(line, patience, kind):
+def test_a_lost_response_is_left_to_airflows_retries(line, patience, kind):
     line.sink.add_fault(from_the_middle_on(Fault(kind)))
     with pytest.raises(ReceiverUnavailable):
         line.run()

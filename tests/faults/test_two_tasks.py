@@ -166,7 +166,7 @@ def test_the_second_task_of_a_machine_waits_and_sends_nothing_twice(
     assert line.received == line.generated(MIDDLE)
 
 
-def test_a_task_that_waits_too_long_is_put_off_and_uses_up_no_retry(line, machines, monkeypatch):
+def test_a_task_that_waits_too_long_is_deferred_without_using_a_retry(line, machines, monkeypatch):
     held = line.sink.hold_next()
     one = machines[0].start()
     held.await_arrival()
@@ -192,7 +192,7 @@ def test_a_task_that_waits_too_long_is_put_off_and_uses_up_no_retry(line, machin
         ("ab ab ab ab ab", ["contended", "contended and ambiguous"]),
     ],
 )
-def test_two_machines_say_what_both_have_sent(line, play, caplog, order, named):
+def test_two_machines_report_points_that_both_have_sent(line, play, caplog, order, named):
     summaries = play(order)
     assert [
         " and ".join(name for name in ("contended", "ambiguous") if summary[name]) for summary in summaries
@@ -205,7 +205,7 @@ def test_two_machines_say_what_both_have_sent(line, play, caplog, order, named):
 
 
 @pytest.mark.parametrize("order", ["a bbbbb aaaa", "ba ba ba bb aa"])
-def test_a_machine_does_not_send_what_another_one_delivered_before_it_could_say_so(line, play, order):
+def test_a_machine_does_not_send_points_delivered_before_its_intent(line, play, order):
     first, second = play(order)
     assert (first["sent"], first["unchanged"], first["contended"]) == (0, first["points"], True)
     assert second["sent"] == second["points"]
@@ -213,7 +213,7 @@ def test_a_machine_does_not_send_what_another_one_delivered_before_it_could_say_
     line.assert_nothing_left(MINUTES)
 
 
-def test_a_task_can_leave_alone_what_another_machine_has_on_its_way(line, play):
+def test_a_task_can_withhold_points_in_flight_from_another_machine(line, play):
     first, second = play("aaa b aa", b={"on_ambiguous": "fail"})
     assert isinstance(second, AirflowFailException)
     assert "sent before, and it is not known whether they arrived" in str(second)
@@ -237,7 +237,7 @@ def test_another_task_is_reported_before_anything_is_sent(line, play, caplog):
     [{"environments": "staging"}, {"metrics": "FORGE_API_REQUEST_COUNT"}],
     ids=["environment", "metric"],
 )
-def test_what_another_machine_delivered_stays_on_record(line, play, order, other):
+def test_points_delivered_by_another_machine_stay_on_record(line, play, order, other):
     """Other points of the same minutes: they are in the same entry of the ledger."""
     own = {} if "environments" in other else {"metrics": "FORGE_API_REQUEST_LATENCY"}
     for summary in play(order, a=own, b=other):

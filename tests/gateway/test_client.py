@@ -111,7 +111,7 @@ def test_an_account_can_have_any_letters(start_gateway, connect, window, email):
     assert [call.outcome for call in gateway.calls] == ["ok"]
 
 
-def test_the_answer_is_the_gateways_byte_for_byte(gateway, client, window):
+def test_the_metrics_are_the_gateways_byte_for_byte(gateway, client, window):
     answer = client.app_metrics(APP, window, [PRODUCTION], [COUNT])
     (reply,) = gateway.replies
     resource_metrics = json.loads(reply.body)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]
@@ -130,7 +130,7 @@ def test_no_traffic_is_an_empty_array_and_no_error(gateway, client, window):
 
 
 @pytest.mark.parametrize("place", ["body", "x-request-id", "x-trace-id"])
-def test_the_request_id_of_an_answer_is_found_wherever_it_is(start_gateway, connect, window, place):
+def test_the_request_id_of_a_response_is_found_in_any_place(start_gateway, connect, window, place):
     gateway = start_gateway(Scenario(request_id_in=frozenset({place})))
     answer = connect(gateway).app_metrics(APP, window, [PRODUCTION], [COUNT])
     assert answer.request_id == gateway.calls[0].request_id
@@ -222,7 +222,7 @@ WAITS = [
 
 
 @pytest.mark.parametrize(("channel", "retry_after"), WAITS)
-def test_the_rate_limit_in_every_form_says_when_to_come_back(
+def test_the_rate_limit_in_every_form_has_a_retry_after(
     start_gateway, connect, fail, clock, channel, retry_after
 ):
     limit = {"rate_limit_calls": 1, "rate_limit_seconds": 60.0, "api_token": TOKEN}
@@ -239,7 +239,7 @@ def test_the_rate_limit_in_every_form_says_when_to_come_back(
 
 
 @pytest.mark.parametrize(("channel", "retry_after"), WAITS)
-def test_a_look_up_over_the_limit_says_so_too(start_gateway, connect, clock, channel, retry_after):
+def test_a_look_up_over_the_limit_is_rate_limited_too(start_gateway, connect, clock, channel, retry_after):
     gateway = start_gateway(Scenario(rate_limit_channel=channel), rate_limit_calls=1)
     client = connect(gateway)
     client.environments(APP)
@@ -264,7 +264,7 @@ def test_a_look_up_over_the_limit_says_so_too(start_gateway, connect, clock, cha
         ({}, None),
     ],
 )
-def test_when_to_come_back_is_read_with_the_clients_clock(fail, status, headers, retry_after):
+def test_retry_after_is_computed_with_the_clients_clock(fail, status, headers, retry_after):
     assert fail(Fault("status", status=status, **headers)).retry_after == retry_after
 
 
@@ -301,7 +301,7 @@ TOO_MUCH_FOR_A_LOOK_UP = [
 @pytest.mark.parametrize(
     ("fault", "kind", "words"), TOO_MUCH_FOR_A_LOOK_UP, ids=lambda value: str(value)[:60]
 )
-def test_a_look_up_has_no_halves(gateway, connect, fault, kind, words):
+def test_a_look_up_is_not_split(gateway, connect, fault, kind, words):
     gateway.add_fault(fault)
     with pytest.raises(kind) as caught:
         connect(gateway, timeout=0.5).environments(APP)
@@ -318,7 +318,7 @@ def test_a_gateway_that_is_not_there(fail, canary_gateway):
     assert "host, timeout and network" in error.message
 
 
-def test_a_connection_reset_before_the_answer(fail):
+def test_a_connection_reset_before_the_response(fail):
     assert type(fail(Fault("reset"))) is GatewayUnavailable
 
 
@@ -341,7 +341,7 @@ def test_a_connection_that_ends_within_the_body(canary_gateway, fail, kind):
     ],
     ids=["HTML", "truncated JSON", "nothing", "an array", "a string"],
 )
-def test_success_without_an_answer(canary_gateway, fail, fault):
+def test_success_without_a_body(canary_gateway, fail, fault):
     error = fail(fault)
     assert type(error) is BrokenAnswer
     assert error.request_id == canary_gateway.calls[0].request_id
@@ -455,7 +455,7 @@ def test_null_at_a_level(canary_gateway, fail, level):
     assert "developer console" in error.message
 
 
-def test_null_as_the_metrics_themselves_looks_like_a_query_error_that_says_nothing(fail):
+def test_null_in_place_of_the_metrics_is_an_empty_query_error(fail):
     assert type(fail(Fault("null", level="resourceMetrics"))) is GatewayUnavailable
 
 
@@ -468,7 +468,7 @@ def test_data_of_another_shape(fail, data):
 
 
 @pytest.mark.parametrize("metrics", ["{}", '"x"', "5", "true"])
-def test_metrics_that_are_no_array(fail, metrics):
+def test_metrics_that_are_not_an_array(fail, metrics):
     result = f'{{"resourceMetrics": {metrics}}}'
     body = f'{{"data": {{"ecosystem": {{"forgeMetrics": {{"appMetrics": {result}}}}}}}}}'
     assert type(fail(Fault("body", body=body))) is BrokenAnswer
@@ -546,7 +546,7 @@ PAGE_BEFORE = f'"data": {{"app": {{"environmentsPage": {NEXT}}}}}'
         ('"data": {}, "errors": [{"extensions": {"statusCode": 403}}]', AccessForbidden),
     ],
 )
-def test_a_look_up_that_brings_no_environments(gateway, client, page, kind):
+def test_a_look_up_without_environments(gateway, client, page, kind):
     gateway.add_fault(Fault("body", body=f"{{{page}}}", operation="app"))
     with pytest.raises(ForgeError) as caught:
         client.environments(APP)
@@ -612,7 +612,7 @@ class CountingLimiter:
         return 0.0
 
 
-def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, window, monkeypatch):
+def test_every_call_uses_a_slot_and_confirms_it_when_it_leaves(gateway, connect, window, monkeypatch):
     monkeypatch.setattr(sandbox_environments, "_TYPES", dict.fromkeys(map(str, range(150)), "STAGING"))
     limiter = CountingLimiter()
     client = connect(gateway, limiter=limiter)
@@ -625,13 +625,13 @@ def test_every_call_takes_a_place_and_says_when_it_leaves(gateway, connect, wind
 
 
 @pytest.mark.parametrize("kind", ["reset", "truncate", "status"])
-def test_a_call_that_fails_has_used_its_place(fail, kind):
+def test_a_failed_call_has_used_its_slot(fail, kind):
     limiter = CountingLimiter()
     fail(Fault(kind), limiter=limiter)
     assert limiter.events == ["acquired", "used", "settled"]
 
 
-def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):
+def test_a_call_that_never_left_is_not_confirmed(gateway, connect, window):
     limiter = CountingLimiter()
     client = connect(gateway, limiter=limiter)
     gateway.stop()
@@ -641,7 +641,7 @@ def test_a_call_that_never_left_does_not_say_so(gateway, connect, window):
     assert client.usage.calls == 0
 
 
-def test_a_window_that_expires_while_it_waits_is_not_asked_for(connect, gateway, clock, window):
+def test_a_window_that_expires_while_waiting_is_not_fetched(connect, gateway, clock, window):
     limiter = CountingLimiter()
     acquire = limiter.acquire
     limiter.acquire = lambda **how: clock.advance(days=15) or acquire(**how)
@@ -651,7 +651,7 @@ def test_a_window_that_expires_while_it_waits_is_not_asked_for(connect, gateway,
     assert gateway.calls == []
 
 
-def test_what_is_refused_beforehand_takes_no_place(connect, gateway, clock, window):
+def test_a_call_refused_beforehand_uses_no_slot(connect, gateway, clock, window):
     limiter = CountingLimiter()
     clock.advance(days=15)
     with pytest.raises(WindowExpired):
@@ -686,9 +686,7 @@ def endless():
 
 
 @pytest.mark.parametrize("splittable", [True, False])
-def test_an_answer_that_never_ends_is_not_read_on(
-    canary_gateway, connect, window, endless, splittable, monkeypatch
-):
+def test_an_endless_response_is_cut_off(canary_gateway, connect, window, endless, splittable, monkeypatch):
     monkeypatch.setattr(transport, "MAX_SIZE", 100_000)
     client = connect(canary_gateway, url=endless)
     call = (

@@ -185,13 +185,13 @@ def test_an_unknown_name_is_refused_with_a_list_of_those_there_are(find, unknown
     assert "there are: development, feature-x, production, staging" in str(caught.value)
 
 
-def test_an_app_without_environments_says_so(find, atlassian):
+def test_an_app_without_environments_is_named(find, atlassian):
     atlassian.environments = []
     with pytest.raises(ConfigurationError, match="there are: none"):
         find("production")
 
 
-def test_a_name_is_remembered_for_a_day(find, atlassian, memory, clock):
+def test_a_name_is_cached_for_a_day(find, atlassian, memory, clock):
     first = find("production")
     clock.advance(days=1)
     assert find("production") == first
@@ -201,21 +201,21 @@ def test_a_name_is_remembered_for_a_day(find, atlassian, memory, clock):
     assert (atlassian.look_ups, memory.saved) == (2, 2)
 
 
-def test_a_look_up_remembers_the_other_names_too(find, atlassian):
+def test_a_look_up_caches_the_other_names_too(find, atlassian):
     find("production")
     find("staging")
     find("default")
     assert atlassian.look_ups == 1
 
 
-def test_a_name_missing_in_memory_is_looked_up_at_once(find, atlassian):
+def test_a_name_missing_in_the_cache_is_looked_up_at_once(find, atlassian):
     find("production")
     atlassian.environments.append(Environment(NEW, "made-later"))
     assert find("made-later") == (Environment(NEW, "made-later"),)
     assert atlassian.look_ups == 2
 
 
-def test_an_environment_made_anew_under_its_old_name_is_found_within_a_day(find, atlassian, clock):
+def test_an_environment_recreated_under_its_old_name_is_found_within_a_day(find, atlassian, clock):
     assert find("staging") == (Environment(STAGING, "staging"),)
     atlassian.recreate("staging", NEW)
     clock.advance(hours=23)
@@ -256,7 +256,7 @@ def test_old_knowledge_does_not_serve_once_the_account_is_refused(find, atlassia
 
 
 @pytest.mark.parametrize("failure", OUTAGES + REFUSALS)
-def test_a_name_that_nobody_knows_yet_cannot_do_without_the_gateway(find, atlassian, failure):
+def test_an_unknown_name_requires_the_gateway(find, atlassian, failure):
     atlassian.failure = failure("no")
     with pytest.raises(failure):
         find("production")
@@ -320,20 +320,20 @@ def test_a_settled_id_keeps_its_name_when_names_are_looked_up_again(find, atlass
     assert atlassian.look_ups == 2
 
 
-def test_an_id_takes_its_name_from_what_is_remembered_already(find, atlassian):
+def test_an_id_gets_its_name_from_the_cache(find, atlassian):
     find("production")
     assert find(STAGING) == (Environment(STAGING, "staging"),)
     assert atlassian.look_ups == 1
 
 
-def test_a_name_is_exported_as_it_is_configured_whatever_its_id_is_called_elsewhere(find, atlassian):
+def test_a_name_is_exported_as_it_is_configured(find, atlassian):
     atlassian.failure = GatewayUnavailable("down")
     assert find(PRODUCTION) == (Environment(PRODUCTION, None),)
     atlassian.failure = None
     assert find("production") == (Environment(PRODUCTION, "production"),)
 
 
-def test_what_a_task_settles_while_another_one_looks_up_holds_for_both(find, atlassian, memory, clock):
+def test_a_name_determined_during_another_tasks_look_up_holds_for_both(find, atlassian, memory, clock):
     """A look-up can wait a minute at the limiter, and catchup starts several tasks at once."""
 
     def other_task_fails_meanwhile() -> list[Environment]:
@@ -348,7 +348,9 @@ def test_what_a_task_settles_while_another_one_looks_up_holds_for_both(find, atl
 
 
 @pytest.mark.parametrize("other", [STAGING, "staging"])
-def test_what_a_task_settles_is_not_lost_to_another_one_that_looks_up(find, atlassian, memory, clock, other):
+def test_a_name_determined_by_a_task_is_not_lost_to_another_tasks_look_up(
+    find, atlassian, memory, clock, other
+):
     def other_task_settles_meanwhile() -> list[Environment]:
         find(PRODUCTION)
         atlassian.rename(PRODUCTION, "renamed")
@@ -358,7 +360,7 @@ def test_what_a_task_settles_is_not_lost_to_another_one_that_looks_up(find, atla
     assert find(PRODUCTION) == (Environment(PRODUCTION, "production"),)
 
 
-def test_memory_is_written_only_when_something_was_learnt(find, memory):
+def test_the_cache_is_written_only_if_it_has_changed(find, memory):
     find("production", STAGING)
     find("staging", PRODUCTION)
     written = memory.saved
@@ -379,7 +381,7 @@ def test_memory_is_written_only_when_something_was_learnt(find, memory):
     ],
 )
 @pytest.mark.parametrize("wanted", ["production", PRODUCTION])
-def test_damaged_memory_is_no_memory(find, memory, damaged, wanted):
+def test_a_damaged_cache_counts_as_empty(find, memory, damaged, wanted):
     memory.text = json.dumps(damaged)
     assert find(wanted) == (Environment(PRODUCTION, "production"),)
 
@@ -394,7 +396,7 @@ def test_a_day_is_a_day(find, atlassian, clock):
 # What is not looked up again for each window
 
 
-def test_a_look_up_that_fails_is_left_alone_for_a_while(find, atlassian, clock):
+def test_a_failed_look_up_is_not_repeated_for_a_while(find, atlassian, clock):
     find("production")
     atlassian.failure = GatewayUnavailable("down")
     clock.advance(days=5)
@@ -418,7 +420,7 @@ def test_a_name_that_was_not_found_is_left_alone_for_a_while(find, atlassian, cl
     assert find("prod") == (Environment(NEW, "prod"),)
 
 
-def test_who_waits_for_its_turn_uses_what_was_found_meanwhile(find, atlassian, memory, clock):
+def test_a_waiting_task_uses_the_look_up_of_another(find, atlassian, memory, clock):
     @contextlib.contextmanager
     def turn():
         find("staging", PRODUCTION)
@@ -437,7 +439,7 @@ class Unreadable(Memory):
         raise LedgerUnavailable("cannot be read")
 
 
-def test_what_only_one_memory_can_keep_is_known(atlassian, clock):
+def test_a_name_in_only_one_of_several_stores_is_known(atlassian, clock):
     """Outside of a task, or for another team, there is no Variable."""
 
     class Forgetful(Memory):
@@ -461,7 +463,7 @@ def test_the_first_memorys_name_of_an_environment_holds(atlassian, clock):
     assert first.load()["names"] == second.load()["names"] == {PRODUCTION: None, STAGING: "staging"}
 
 
-def test_the_later_look_up_holds(atlassian, clock):
+def test_the_later_look_up_wins(atlassian, clock):
     first, second = Memory(), Memory()
     for memory, ago, uuid in ((first, 2, CUSTOM), (second, 1, PRODUCTION)):
         seen = (clock.now - timedelta(hours=ago)).isoformat()
@@ -470,7 +472,7 @@ def test_the_later_look_up_holds(atlassian, clock):
     assert directory.find(["production"]) == (Environment(PRODUCTION, "production"),)
 
 
-def test_a_memory_that_cannot_be_read_is_not_empty_and_not_written_over(atlassian, clock):
+def test_a_store_that_cannot_be_read_is_not_overwritten(atlassian, clock):
     first, second = Unreadable(), Memory()
     directory = EnvironmentDirectory(APP, atlassian.look_up, LayeredStateStore(first, second), clock)
     with pytest.raises(LedgerUnavailable):

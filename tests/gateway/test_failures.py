@@ -71,14 +71,14 @@ def failure(body: Any, status: int = 200, headers: dict[str, str] | None = None,
         (500, b"\xff\xfe\x00", "500", GatewayUnavailable),
     ],
 )
-def test_the_words_of_whoever_answers_are_shown(status, body, words, kind):
+def test_the_message_of_the_responding_server_is_shown(status, body, words, kind):
     error = failure(body, status)
     assert type(error) is kind
     assert words in str(error)
     assert str(status) in str(error)
 
 
-def test_a_page_is_shown_by_its_title_and_its_server():
+def test_an_html_page_is_described_by_its_title_and_its_server():
     page = b"<HTML><TITLE>ERROR: not\n satisfied &amp; <b>more</b></TITLE><body>" + b"x" * 10**6
     error = failure(page, 502, PAGE)
     assert "(502: a page of HTML from CloudFront, ERROR: not satisfied & more)" in str(error)
@@ -86,7 +86,7 @@ def test_a_page_is_shown_by_its_title_and_its_server():
 
 
 @pytest.mark.parametrize("headers", [PAGE, {}])
-def test_a_403_in_a_page_is_no_matter_of_ownership_and_may_pass(headers):
+def test_a_403_with_an_html_page_is_retryable(headers):
     error = failure(b"<html><title>Request blocked</title></html>", 403, headers)
     assert type(error) is GatewayUnavailable
     assert "Request blocked" in str(error)
@@ -125,7 +125,7 @@ def test_a_token_without_the_scope_is_refused_for_good(status, as_list):
 
 
 @pytest.mark.parametrize("scopes", [None, "read:me", [], 7, {"a": 1}])
-def test_whatever_form_the_scopes_have(scopes):
+def test_missing_scopes_in_any_form(scopes):
     extensions = {"errorType": "INSUFFICIENT_OAUTH_SCOPES", "requiredScopes": scopes}
     error = failure({"errors": [{"message": None, "extensions": extensions}]})
     assert type(error) is AccessForbidden
@@ -154,7 +154,7 @@ def test_scopes_in_the_text_are_a_hint_and_decide_nothing():
         ({}, 200, GatewayUnavailable),
     ],
 )
-def test_an_unknown_type_is_told_from_an_outage(extensions, status, kind):
+def test_an_unknown_type_is_distinguished_from_an_outage(extensions, status, kind):
     error = failure({"errors": [{"message": "no", "extensions": extensions}]}, status)
     assert type(error) is kind
     assert ("NewIn2031" in str(error) or "NEW_IN_2031" in str(error)) == (kind is UnknownFailure)

@@ -34,7 +34,7 @@ def new_limiter(tmp_path, machine):
     "content",
     [b"\xff\xfe\x00", b'{"as_of": NaN, "uses": [], "paused_until": 0, "refusals": {}}', b"x" * 10**5],
 )
-def test_a_damaged_file_is_told_of(new_limiter, content, caplog):
+def test_a_damaged_file_is_logged(new_limiter, content, caplog):
     limiter = new_limiter()
     limiter.acquire()
     limiter.store.path.write_bytes(content)
@@ -44,7 +44,7 @@ def test_a_damaged_file_is_told_of(new_limiter, content, caplog):
 
 
 @pytest.mark.parametrize("loss", ["an empty file", "no file", "no directory"])
-def test_what_is_lost_counts_as_the_whole_budget_used_now(new_limiter, machine, loss):
+def test_a_lost_record_counts_as_the_whole_budget_used_now(new_limiter, machine, loss):
     """After a crash or in a cleaned directory: it may have been used this moment."""
     limiter = new_limiter(calls=2)
     assert limiter.acquire(priority=LIVE).waited == PERIOD, "a new directory tells nothing, either"
@@ -75,7 +75,7 @@ def test_an_account_that_certainly_has_not_called_need_not_wait(new_limiter):
     assert limiter.acquire().waited == 0
 
 
-def test_what_is_kept_beside_the_record_does_not_make_an_unused_account_wait(new_limiter):
+def test_other_files_beside_the_record_do_not_make_an_unused_account_wait(new_limiter):
     limiter = new_limiter()
     make_old(limiter.store.path.parent)
     memory = limiter.store.state_store("environments")
@@ -85,7 +85,7 @@ def test_what_is_kept_beside_the_record_does_not_make_an_unused_account_wait(new
     assert limiter.store.state_store("environments").load() == {"a": 1}
 
 
-def test_a_memory_that_cannot_be_used_is_an_empty_one(new_limiter, caplog):
+def test_a_cache_that_cannot_be_used_counts_as_empty(new_limiter, caplog):
     limiter = new_limiter()
     memory = limiter.store.state_store("environments")
     limiter.store.path.with_name("environments.json").mkdir()
@@ -94,7 +94,7 @@ def test_a_memory_that_cannot_be_used_is_an_empty_one(new_limiter, caplog):
     assert "nothing is stored there" in caplog.text
 
 
-def test_who_waits_for_want_of_a_record_is_told(new_limiter, caplog):
+def test_a_wait_for_lack_of_a_record_is_logged(new_limiter, caplog):
     caplog.set_level(logging.INFO)
     limiter = new_limiter()
     limiter.acquire()
@@ -143,7 +143,7 @@ def test_uses_in_no_order_are_put_in_order(new_limiter, machine):
 
 
 @pytest.mark.parametrize("patience", [0.0, 7.0, None])
-def test_a_lock_that_nobody_lets_go_of_is_an_error_that_names_its_holder(new_limiter, monkeypatch, patience):
+def test_a_lock_that_is_not_released_is_an_error_that_names_its_holder(new_limiter, monkeypatch, patience):
     limiter = new_limiter()
     limiter.acquire()
     waited = []
@@ -175,7 +175,7 @@ def test_a_fifo_in_its_place_is_refused_at_once(new_limiter):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO, errno.EINTR, errno.ESTALE])
-def test_a_file_system_that_fails_for_a_moment_is_no_final_error(new_limiter, monkeypatch, code):
+def test_a_temporary_failure_of_the_file_system_is_retryable(new_limiter, monkeypatch, code):
     limiter = new_limiter()
     limiter.acquire()
 
@@ -200,7 +200,7 @@ def test_a_file_system_that_has_to_be_mended_is_a_final_error(new_limiter, monke
         limiter.acquire()
 
 
-def test_the_file_is_locked_while_it_is_changed_and_free_while_somebody_sleeps(new_limiter, machine):
+def test_the_file_is_locked_during_a_change_but_not_while_a_caller_sleeps(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     locked: dict[str, list[bool]] = {"at work": [], "asleep": []}
@@ -248,7 +248,7 @@ def test_every_user_of_the_machine_may_use_the_file(new_limiter, mask):
     assert names == [".account.json", "account.json"]
 
 
-def test_the_file_tells_nothing_but_times_random_names_and_a_short_hash(new_limiter):
+def test_the_file_has_only_times_random_ids_and_a_short_hash(new_limiter):
     limiter = new_limiter()
     make_old(limiter.store.path.parent)
     limiter.acquire()

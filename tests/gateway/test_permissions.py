@@ -75,9 +75,7 @@ def test_all_is_found_in_one_call(gateway, find, environments):
     assert len(gateway.calls) == 1
 
 
-def test_where_no_environment_is_known_the_refusal_of_a_made_up_one_tells_that_the_account_was_let_in(
-    gateway, find
-):
+def test_refusing_a_nonexistent_environment_proves_permission(gateway, find):
     access = find(gateway)
     assert isinstance(access.metrics, QueryRefused)
     assert access.may_read_metrics is True
@@ -112,7 +110,7 @@ def test_an_app_that_is_not_there(edited, find):
         (401, CredentialsRefused, None),
     ],
 )
-def test_metrics_that_are_refused_leave_the_rest_to_be_known(edited, find, channel, status, kind, may_read):
+def test_refused_metrics_do_not_hide_the_other_findings(edited, find, channel, status, kind, may_read):
     def edit(payload):
         if channel != "query_error":
             payload["data"]["ecosystem"] = None
@@ -133,7 +131,7 @@ def test_metrics_that_are_refused_leave_the_rest_to_be_known(edited, find, chann
     "level",
     [{"ecosystem": None}, {"ecosystem": {"forgeMetrics": None}}, {"ecosystem": {"forgeMetrics": {}}}],
 )
-def test_null_where_metrics_should_be_says_nothing(edited, find, level):
+def test_null_in_place_of_metrics_leaves_the_permission_unknown(edited, find, level):
     edited.edit = lambda payload: payload["data"].update(level)
     access = find(edited)
     assert isinstance(access.metrics, BrokenAnswer)
@@ -164,7 +162,7 @@ def test_an_error_of_the_metrics_without_any_data_is_raised(edited, find):
         {"environmentsPage": {"nodes": []}},
     ],
 )
-def test_an_answer_of_another_shape(edited, find, app):
+def test_a_response_that_does_not_match_the_schema(edited, find, app):
     edited.edit = lambda payload: payload["data"].update(app=app)
     with pytest.raises(BrokenAnswer):
         find(edited)

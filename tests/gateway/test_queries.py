@@ -102,7 +102,7 @@ def test_a_list_is_a_list_or_comma_separated_and_keeps_its_order(given, names):
 @pytest.mark.parametrize(
     "wrong", [5, {"production": 1}, {"production"}, ["production", 5], [None], b"a", None]
 )
-def test_what_is_no_list_of_names_is_refused(wrong):
+def test_a_value_that_is_not_a_list_of_names_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="comma-separated") as caught:
         parse_list("environments", wrong)
     assert caught.value.field == "environments"
@@ -115,12 +115,12 @@ def test_an_empty_list_is_refused(empty):
     assert caught.value.field == "metrics"
 
 
-def test_a_label_that_nobody_has_heard_of_is_passed_on_as_it_is():
+def test_an_unknown_label_is_passed_on_unchanged():
     assert parse_metrics("FORGE_METRIC_OF_2031, lower_2") == ("FORGE_METRIC_OF_2031", "lower_2")
 
 
 @pytest.mark.parametrize("label", ["FORGE API", "1ST", "FORGE-API", 'X"}', "FÖRGE", "A\nB"])
-def test_what_cannot_be_a_label_is_refused(label):
+def test_a_malformed_label_is_refused(label):
     with pytest.raises(ConfigurationError, match="FORGE_API_REQUEST_COUNT") as caught:
         parse_metrics([label])
     assert caught.value.field == "metrics"

@@ -48,7 +48,7 @@ def new_limiter(request, tmp_path, machine):
 # One after another
 
 
-def test_the_budget_is_given_at_once_and_then_one_place_a_period_later(new_limiter, machine):
+def test_the_budget_is_granted_at_once_and_then_one_slot_a_period_later(new_limiter, machine):
     assert period_of(SECONDS) == PERIOD
     granted = []
     for _ in range(7):
@@ -57,7 +57,7 @@ def test_the_budget_is_given_at_once_and_then_one_place_a_period_later(new_limit
     assert granted == [0, 0, 0, PERIOD, PERIOD, PERIOD, 2 * PERIOD]
 
 
-def test_backfills_spread_their_places_over_the_period(new_limiter, machine):
+def test_backfills_spread_their_slots_over_the_period(new_limiter, machine):
     """Or else none would come free between two bursts, and a live window would wait for a whole period."""
     granted = []
     for _ in range(7):
@@ -81,7 +81,7 @@ def test_a_live_window_keeps_no_distance(new_limiter):
     assert limiter.acquire(priority=LIVE).waited == 0
 
 
-def test_a_place_says_how_long_it_was_waited_for(new_limiter):
+def test_a_reservation_has_the_time_waited(new_limiter):
     limiter = new_limiter(calls=1)
     assert [limiter.acquire().waited for _ in range(3)] == [0, PERIOD, PERIOD]
 
@@ -102,12 +102,12 @@ def test_a_use_is_over_exactly_a_period_later(new_limiter, machine):
     assert limiter.acquire().waited == 0
 
 
-def test_a_new_limiter_goes_on_where_the_last_one_ended(new_limiter):
+def test_a_new_limiter_continues_from_the_last_one(new_limiter):
     new_limiter(calls=1).acquire()
     assert new_limiter(calls=1).acquire().waited == PERIOD
 
 
-def test_places_count_from_when_the_request_left(new_limiter, machine):
+def test_slots_count_from_the_departure_of_the_request(new_limiter, machine):
     limiter = new_limiter(calls=1)
     place = limiter.acquire()
     machine.now += 20
@@ -115,7 +115,7 @@ def test_places_count_from_when_the_request_left(new_limiter, machine):
     assert limiter.acquire().waited == PERIOD
 
 
-def test_a_request_that_leaves_late_holds_back_those_who_sleep_already(new_limiter, machine):
+def test_a_request_that_leaves_late_postpones_sleeping_callers(new_limiter, machine):
     limiter = new_limiter(calls=1, seconds=30)
     place = limiter.acquire()
     machine.due[1020.0] = place.confirm
@@ -124,7 +124,7 @@ def test_a_request_that_leaves_late_holds_back_those_who_sleep_already(new_limit
     assert machine.slept == [limiter.store.period, 20]
 
 
-def test_who_connects_so_long_that_another_went_ahead_waits_again(new_limiter, machine):
+def test_a_caller_that_connects_for_too_long_waits_again(new_limiter, machine):
     limiter = new_limiter(calls=1)
     place = limiter.acquire()
     machine.now += 5 * PERIOD
@@ -135,7 +135,7 @@ def test_who_connects_so_long_that_another_went_ahead_waits_again(new_limiter, m
     assert limiter.acquire().waited == PERIOD
 
 
-def test_nobody_is_put_on_the_list_for_longer_than_the_longest_wait(new_limiter, machine):
+def test_no_slot_is_reserved_beyond_the_maximum_wait(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     early = Process(limiter, machine)
@@ -158,7 +158,7 @@ def test_the_list_does_not_grow(new_limiter, machine):
 # Several at once
 
 
-def test_who_comes_first_is_served_first(new_limiter, machine):
+def test_the_first_caller_is_served_first(new_limiter, machine):
     limiter = new_limiter(calls=1, seconds=15)
     processes = [Process(limiter, machine) for _ in range(4)]
     for process in processes:
@@ -178,7 +178,7 @@ def test_who_comes_first_is_served_first(new_limiter, machine):
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_who_dies_while_waiting_wastes_one_place(new_limiter, machine, end):
+def test_a_process_that_dies_while_waiting_wastes_one_slot(new_limiter, machine, end):
     limiter = new_limiter(calls=1, seconds=15)
     limiter.acquire()
 
@@ -192,14 +192,14 @@ def test_who_dies_while_waiting_wastes_one_place(new_limiter, machine, end):
     assert limiter.acquire().waited == limiter.store.period
 
 
-def test_who_dies_before_sending_wastes_one_place(new_limiter):
+def test_a_process_that_dies_before_sending_wastes_one_slot(new_limiter):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     # It is not asked for any more, and nobody gives it back.
     assert limiter.acquire().waited == PERIOD
 
 
-def test_who_wakes_after_its_place_has_passed_comes_anew(new_limiter, machine):
+def test_a_caller_that_wakes_after_its_slot_expired_gets_a_new_one(new_limiter, machine):
     """A machine that was suspended, or a process that was stopped, wakes long after its moment."""
     limiter = new_limiter(calls=2, seconds=30)
     used = []
@@ -266,7 +266,7 @@ def test_a_live_window_goes_before_the_backfills_that_still_sleep(new_limiter, m
     assert served[4:] == backfills[1:], "equals keep their order"
 
 
-def test_a_live_window_does_not_take_back_a_place_that_is_due(new_limiter, machine):
+def test_a_live_window_does_not_overtake_a_slot_that_is_due(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     machine.now += 1
@@ -278,7 +278,7 @@ def test_a_live_window_does_not_take_back_a_place_that_is_due(new_limiter, machi
     assert not live.step()
 
 
-def test_whom_a_live_window_overtakes_keeps_its_place(new_limiter, machine):
+def test_a_caller_that_a_live_window_overtakes_keeps_its_slot(new_limiter, machine):
     """Even where it now has to sleep for longer than anybody is put down for."""
     limiter = new_limiter(calls=1)
     limiter.acquire()
@@ -291,7 +291,7 @@ def test_whom_a_live_window_overtakes_keeps_its_place(new_limiter, machine):
     assert backfill.wakes_at == 1000 + 2 * PERIOD
 
 
-def test_acquire_passes_on_who_is_live(new_limiter, machine):
+def test_acquire_passes_the_priority_on(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     machine.now += 1
@@ -302,7 +302,7 @@ def test_acquire_passes_on_who_is_live(new_limiter, machine):
 # Patience
 
 
-def test_without_patience_nothing_is_taken_and_the_error_says_when_to_ask_again(new_limiter, machine):
+def test_without_patience_nothing_is_reserved_and_the_error_has_a_retry_after(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     before = kept(limiter)["uses"]
@@ -316,7 +316,7 @@ def test_without_patience_nothing_is_taken_and_the_error_says_when_to_ask_again(
 
 
 @pytest.mark.parametrize(("patience", "patient"), [(10.0, False), (62.0, True), (None, True)])
-def test_patience_is_for_the_time_until_a_place_is_taken(new_limiter, machine, patience, patient):
+def test_patience_limits_the_time_until_a_slot_is_reserved(new_limiter, machine, patience, patient):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     machine.now += 1
@@ -333,7 +333,7 @@ def test_patience_is_for_the_time_until_a_place_is_taken(new_limiter, machine, p
 
 
 @pytest.mark.parametrize(("seconds", "length"), [(17, 17), (0, 0), (None, PERIOD), (1e9, MAX_PAUSE)])
-def test_a_pause_holds_for_all_who_share_the_account(new_limiter, machine, seconds, length):
+def test_a_pause_holds_for_all_callers_of_the_account(new_limiter, machine, seconds, length):
     new_limiter(calls=2).pause(seconds)
     assert new_limiter(calls=2).acquire().waited == pytest.approx(length)
 
@@ -345,7 +345,7 @@ def test_a_shorter_pause_does_not_end_a_longer_one(new_limiter):
     assert limiter.acquire().waited == 50
 
 
-def test_a_pause_puts_off_those_who_sleep_already_and_keeps_their_order(new_limiter, machine):
+def test_a_pause_postpones_sleeping_callers_and_keeps_their_order(new_limiter, machine):
     limiter = new_limiter(calls=1, seconds=10)
     limiter.acquire()
     processes = [Process(limiter, machine) for _ in range(3)]
@@ -359,7 +359,7 @@ def test_a_pause_puts_off_those_who_sleep_already_and_keeps_their_order(new_limi
         assert process.step()
 
 
-def test_who_would_sleep_through_a_long_pause_loses_its_place(new_limiter, machine):
+def test_a_caller_does_not_sleep_through_a_long_pause(new_limiter, machine):
     limiter = new_limiter(calls=1, seconds=10)
     limiter.acquire()
     process = Process(limiter, machine)
@@ -375,7 +375,7 @@ def test_who_would_sleep_through_a_long_pause_loses_its_place(new_limiter, machi
     assert process.wakes_at == 1600
 
 
-def test_a_place_that_was_granted_waits_for_a_pause_that_comes_before_it_is_used(new_limiter, machine):
+def test_a_granted_slot_waits_for_a_pause_that_begins_before_its_use(new_limiter, machine):
     limiter = new_limiter(calls=2)
     place = limiter.acquire()
     limiter.pause(30)
@@ -402,7 +402,7 @@ def test_a_request_that_was_slow_on_its_way_counts_from_when_it_may_have_arrived
     assert place.waited == SECONDS
 
 
-def test_an_answer_within_the_margin_costs_nothing_not_even_a_look_at_the_store(new_limiter, machine):
+def test_a_response_within_the_margin_costs_no_transaction(new_limiter, machine):
     limiter = new_limiter(calls=1)
     before = []
     place = limiter.acquire()
@@ -414,7 +414,7 @@ def test_an_answer_within_the_margin_costs_nothing_not_even_a_look_at_the_store(
     assert machine.now == 1000 + PERIOD
 
 
-def test_those_who_sleep_already_are_put_off_by_a_request_that_was_slow(new_limiter, machine):
+def test_a_slow_request_postpones_sleeping_callers(new_limiter, machine):
     limiter = new_limiter(calls=1, seconds=30)
     place = limiter.acquire()
     machine.due[1020.0] = place.settle
@@ -461,7 +461,7 @@ def test_a_store_that_fails_once_the_call_was_made_does_not_fail_the_call(
 # Refused credentials
 
 
-def test_refused_credentials_are_known_to_all_for_a_quarter_of_an_hour(new_limiter, machine):
+def test_refused_credentials_are_blocked_for_all_for_a_quarter_of_an_hour(new_limiter, machine):
     new_limiter().block_credentials("a1b2c3")
     assert new_limiter().blocked_for("a1b2c3") == BLOCKED_FOR == 15 * 60
     assert new_limiter().blocked_for("d4e5f6") == 0
@@ -472,14 +472,14 @@ def test_refused_credentials_are_known_to_all_for_a_quarter_of_an_hour(new_limit
     assert not kept(new_limiter())["refusals"]
 
 
-def test_refused_credentials_of_two_connections_are_both_known(new_limiter):
+def test_refused_credentials_of_two_connections_are_both_blocked(new_limiter):
     limiter = new_limiter()
     limiter.block_credentials("a1b2c3")
     limiter.block_credentials("d4e5f6")
     assert [limiter.blocked_for(name) for name in ("a1b2c3", "d4e5f6")] == [BLOCKED_FOR] * 2
 
 
-def test_a_refusal_takes_no_place(new_limiter):
+def test_a_refused_call_uses_no_slot(new_limiter):
     limiter = new_limiter(calls=1)
     limiter.block_credentials("a1b2c3")
     limiter.blocked_for("a1b2c3")
@@ -528,7 +528,7 @@ def test_a_clock_that_is_put_back_a_little_costs_as_little(new_limiter, machine)
     assert limiter.acquire().waited == PERIOD
 
 
-def test_waiting_places_are_not_taken_for_times_before_a_restart(new_limiter, machine):
+def test_reserved_slots_are_not_mistaken_for_times_before_a_restart(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     waiting = Process(limiter, machine)
@@ -540,7 +540,7 @@ def test_waiting_places_are_not_taken_for_times_before_a_restart(new_limiter, ma
     assert waiting.step()
 
 
-def test_the_usage_is_what_was_slept_and_what_the_gateway_refused(new_limiter):
+def test_the_usage_has_the_time_slept_and_the_throttled_calls(new_limiter):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     limiter.acquire()

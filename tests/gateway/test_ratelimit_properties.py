@@ -110,7 +110,7 @@ DELTAS = st.sampled_from([0.0, 0.0, 0.25, 3.0, 15.0, 30.5, 61.0, 300.0, -0.5, -9
 
 @settings(deadline=None, database=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(st.tuples(VERBS, DELTAS), max_size=60), calls=st.integers(1, 4))
-def test_the_store_says_what_the_budget_says(redis_of_all, steps, calls):
+def test_the_store_agrees_with_the_budget(redis_of_all, steps, calls):
     redis_of_all.client.flushall()
     machine = Machine(now=1_800_000_000.0)
     store = new_redis_limiter(redis_of_all, machine, calls=calls, seconds=30.0).store

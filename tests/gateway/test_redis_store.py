@@ -85,7 +85,7 @@ def test_a_record_of_an_earlier_version_is_read(redis_server):
 # What it keeps
 
 
-def test_it_keeps_one_key_for_an_account_with_times_random_names_and_a_short_hash(redis_server):
+def test_an_account_has_one_key_with_times_random_ids_and_a_short_hash(redis_server):
     store = new_redis_limiter(redis_server, Machine()).store
     Process(RateLimiter(store), store.machine).step()
     RateLimiter(store).block_credentials("a1b2c3")
@@ -190,7 +190,7 @@ def own_server(tmp_path) -> Iterator[Redis]:
         yield server
 
 
-def test_a_server_that_has_just_been_started_may_have_forgotten(own_server):
+def test_a_restarted_server_may_lack_the_latest_calls(own_server):
     """So the whole budget counts as used then, and nobody goes over the limit because Redis crashed."""
     store = RedisStore(own_server.url, "account", calls=2, seconds=60)
     verdict = ask(store, "a")
@@ -215,7 +215,7 @@ def test_a_record_from_another_run_of_the_server_may_lack_the_last_uses(redis_se
 # One that is not there
 
 
-def test_a_server_that_is_not_there_is_no_unlimited_client(quick):
+def test_a_missing_server_does_not_lift_the_limit(quick):
     [port] = free_ports(1)
     limiter = RateLimiter(RedisStore(f"redis://127.0.0.1:{port}", "account"))
     for use in (
@@ -240,7 +240,7 @@ def test_a_server_that_does_not_answer(quick):
         assert time.monotonic() - began < 10
 
 
-def test_a_server_that_goes_away_while_somebody_sleeps(tmp_path, quick):
+def test_a_server_that_goes_away_while_a_caller_sleeps(tmp_path, quick):
     with Redis(tmp_path) as server:
         limiter = RateLimiter(
             RedisStore(server.url, "account", calls=1, seconds=1),
@@ -259,7 +259,7 @@ def test_a_server_that_stands_still_for_a_moment_is_waited_for(own_server, monke
     assert RateLimiter(store).blocked_for("a1b2c3") == 0
 
 
-def test_connections_that_the_server_has_closed_are_made_anew(redis_server):
+def test_connections_that_the_server_has_closed_are_reopened(redis_server):
     store = RedisStore(redis_server.url, "account")
     RateLimiter(store).block_credentials("a1b2c3")
     redis_server.client.client_kill_filter(_type="normal")
@@ -331,7 +331,7 @@ def test_tls_is_spoken_to_rediss(quick):
     assert first == [b"\x16"], "the first byte of a TLS handshake"
 
 
-def test_without_redis_py_it_says_what_to_install(monkeypatch):
+def test_without_redis_py_the_error_names_the_extra(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "redis", None)

@@ -53,7 +53,7 @@ class Kept(msgspec.Struct):
     a: msgspec.Raw
 
 
-def test_the_data_of_a_good_answer_can_be_kept_byte_for_byte():
+def test_the_data_of_a_good_response_is_kept_byte_for_byte():
     body = (
         b'{ "extensions": {"gateway": {"request_id": "abc"}}, "data" : {"a":  [1.0, "\\u00e9" ]} , "new": 1}'
     )
@@ -63,7 +63,7 @@ def test_the_data_of_a_good_answer_can_be_kept_byte_for_byte():
     assert read(body).data == {"a": [1.0, "é"]}
 
 
-def test_what_is_kept_of_a_good_answer_is_no_copy():
+def test_a_good_response_is_not_copied():
     body = b'{"data":{"a":[%b1]}}' % (b"1," * 10**6)
     read(b'{"data":{"a":[]}}', kind=Kept)
     response = httpx.Response(200, content=body)
@@ -106,7 +106,7 @@ def test_empty_errors_are_none(no_errors):
         (None, GatewayUnavailable),
     ],
 )
-def test_an_error_is_told_by_status_then_type_then_classification(extensions, kind):
+def test_an_error_is_classified_by_status_then_type_then_classification(extensions, kind):
     assert type(failure(errors(extensions))) is kind
 
 
@@ -186,7 +186,7 @@ TOO_LARGE = [
 
 @pytest.mark.parametrize(("extensions", "of_look_up"), TOO_LARGE, ids=str)
 @pytest.mark.parametrize("as_list", [False, True])
-def test_too_much_for_one_answer_is_told_by_status_or_type(extensions, of_look_up, as_list):
+def test_a_window_too_large_is_recognized_by_status_or_type(extensions, of_look_up, as_list):
     headers = {"x-request-id": "abc", "retry-after": "17"}
     body = errors([None, extensions] if as_list else extensions)
     error = failure(body, headers=headers)
@@ -206,7 +206,7 @@ def test_so_is_it_in_a_query_error(extensions, of_look_up):
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])
-def test_a_type_for_too_much_does_not_hide_what_is_graver(status):
+def test_a_type_for_too_large_does_not_hide_a_graver_status(status):
     kinds = {401: CredentialsRefused, 403: AccessForbidden, 429: RateLimited}
     extensions = {"statusCode": status, "errorType": "QUERY_TOO_COMPLEX"}
     assert type(failure(errors(extensions))) is kinds[status]
@@ -254,7 +254,7 @@ def test_data_beside_errors_are_not_metrics():
     ],
     ids=lambda body: repr(body[:30]),
 )
-def test_what_is_not_graphql_is_a_broken_answer(body):
+def test_a_response_that_is_not_graphql_is_a_broken_answer(body):
     error = failure(body, headers={"content-type": "text/html", "x-request-id": "abc"})
     assert type(error) is BrokenAnswer
     assert error.request_id == "abc"
@@ -262,7 +262,7 @@ def test_what_is_not_graphql_is_a_broken_answer(body):
 
 
 @pytest.mark.parametrize("status", [100, 204, 301, 302, 307])
-def test_no_answer_without_a_body_is_taken_for_data(status):
+def test_a_response_without_a_body_is_not_mistaken_for_data(status):
     failure(b"", status)
 
 
@@ -282,14 +282,14 @@ def test_no_answer_without_a_body_is_taken_for_data(status):
     ],
 )
 @pytest.mark.parametrize("status", [200, 500])
-def test_the_request_id_is_taken_from_the_body_then_the_headers(extensions, headers, found, status):
+def test_the_request_id_is_read_from_the_body_then_the_headers(extensions, headers, found, status):
     body = {"data": 1, "extensions": extensions}
     if status == 200:
         assert read(body, headers=headers).request_id == found
     assert failure({**body, "errors": ["x"]}, status, headers).request_id == found
 
 
-def test_an_answer_of_another_shape_is_broken():
+def test_a_response_that_does_not_match_the_schema_is_broken():
     class Shape(msgspec.Struct):
         app: str
 
@@ -324,7 +324,7 @@ BROKEN_TEXTS = {
 @pytest.mark.parametrize("status", [200, 429])
 @pytest.mark.parametrize("field", ["message", "note", "extensions"])
 @pytest.mark.parametrize("broken", BROKEN_TEXTS.values(), ids=BROKEN_TEXTS)
-def test_broken_text_does_not_hide_what_an_error_is(broken, field, status):
+def test_broken_text_does_not_hide_the_kind_of_an_error(broken, field, status):
     error = b'"message":"no","extensions":{"statusCode":429,"errorType":"RATE_LIMITED"}'
     if field == "message":
         error = error.replace(b'"no"', broken)

@@ -70,7 +70,7 @@ def ask(connect, window):
         (Fault("query_error", status_code=429, first=1), PERIOD),
     ],
 )
-def test_a_call_too_many_is_made_again_after_the_wait_that_the_gateway_asks_for(
+def test_a_throttled_call_is_repeated_after_the_gateways_retry_after(
     gateway, ask, new_limiter, machine, caplog, fault, length
 ):
     gateway.add_fault(fault)
@@ -81,7 +81,7 @@ def test_a_call_too_many_is_made_again_after_the_wait_that_the_gateway_asks_for(
     assert "All tasks of the account wait" in caplog.text
 
 
-def test_the_pause_is_everybodys(gateway, ask, new_limiter, machine):
+def test_a_pause_holds_for_all_clients(gateway, ask, new_limiter, machine):
     gateway.add_fault(Fault("status", status=429, retry_after="17", first=1))
     machine.due[1001.0] = lambda: waited.append(ask_store(new_limiter().store, "another", LIVE).seconds)
     waited: list[float] = []
@@ -89,14 +89,14 @@ def test_the_pause_is_everybodys(gateway, ask, new_limiter, machine):
     assert waited == [pytest.approx(16)]
 
 
-def test_a_look_up_of_environments_is_made_again_too(gateway, connect, new_limiter, machine):
+def test_a_throttled_look_up_is_repeated_too(gateway, connect, new_limiter, machine):
     gateway.add_fault(Fault("status", status=429, retry_after="17", first=1))
     assert connect(gateway, limiter=new_limiter()).environments(APP)
     assert machine.now == pytest.approx(1017)
 
 
 @pytest.mark.parametrize("channel", ["seconds", "http_date", "iso", "reset", "query_error", "errors"])
-def test_a_gateway_that_others_keep_busy_lets_us_in_when_it_said(
+def test_a_gateway_that_others_keep_busy_admits_us_at_the_promised_time(
     start_gateway, connect, ask, clock, machine, new_limiter, channel
 ):
     """The gateway's own limit, with the time that the limiter sleeps passing at the gateway, too."""
@@ -108,7 +108,7 @@ def test_a_gateway_that_others_keep_busy_lets_us_in_when_it_said(
     assert [call.outcome for call in gateway.calls] == ["ok", "refused", "ok"]
 
 
-def test_a_gateway_that_never_lets_us_in_is_an_error_in_the_end(gateway, ask, new_limiter, machine):
+def test_a_gateway_that_always_throttles_is_an_error_in_the_end(gateway, ask, new_limiter, machine):
     gateway.add_fault(Fault("status", status=429, retry_after="17"))
     with pytest.raises(RateLimited) as caught:
         ask(gateway, new_limiter())
@@ -118,7 +118,7 @@ def test_a_gateway_that_never_lets_us_in_is_an_error_in_the_end(gateway, ask, ne
 
 
 @pytest.mark.parametrize(("asked", "length"), [(600, 600), (23 * 3600, MAX_PAUSE)])
-def test_a_long_pause_is_not_slept_through_by_who_has_no_patience(
+def test_a_caller_without_patience_does_not_sleep_through_a_long_pause(
     gateway, ask, new_limiter, machine, asked, length
 ):
     gateway.add_fault(Fault("status", status=429, retry_after=str(asked), first=1))
@@ -133,7 +133,7 @@ def test_a_long_pause_is_not_slept_through_by_who_has_no_patience(
     assert machine.now == pytest.approx(1000 + length)
 
 
-def test_a_window_that_expires_in_a_pause_is_not_asked_for_again(gateway, ask, new_limiter, machine, clock):
+def test_a_window_that_expires_during_a_pause_is_not_fetched_again(gateway, ask, new_limiter, machine, clock):
     gateway.add_fault(Fault("status", status=429, retry_after="17", first=1))
     machine.due[1001.0] = lambda: clock.advance(days=15)
     with pytest.raises(WindowExpired):
@@ -174,7 +174,7 @@ def test_a_changed_connection_is_tried_at_once(gateway, ask, connect, new_limite
 
 
 @pytest.mark.parametrize("kind", ["errors", "errors_with_data", "query_error"])
-def test_it_does_not_matter_how_the_gateway_says_so(gateway, ask, new_limiter, kind):
+def test_every_form_of_a_refusal_of_credentials_counts(gateway, ask, new_limiter, kind):
     gateway.add_fault(Fault(kind, status_code=401, first=1))
     for _ in range(3):
         with pytest.raises(CredentialsRefused):
@@ -182,7 +182,7 @@ def test_it_does_not_matter_how_the_gateway_says_so(gateway, ask, new_limiter, k
     assert len(gateway.calls) == 1
 
 
-def test_who_is_refused_takes_no_place(gateway, ask, new_limiter):
+def test_a_call_with_blocked_credentials_uses_no_slot(gateway, ask, new_limiter):
     for _ in range(10):
         with pytest.raises(CredentialsRefused):
             ask(gateway, new_limiter(), api_token="expired-token")
@@ -219,7 +219,7 @@ def test_forty_queued_windows_make_five_bad_calls_at_most(gateway, ask, tmp_path
     assert 1 <= len(gateway.calls) <= 5
 
 
-def test_what_is_kept_of_a_token_is_too_short_to_find_it_out_by(gateway, ask, new_limiter):
+def test_the_stored_hash_of_a_token_is_too_short_to_recover_it(gateway, ask, new_limiter):
     with pytest.raises(CredentialsRefused):
         ask(gateway, new_limiter(), api_token="expired-token")
     (name,) = kept(new_limiter())["refusals"]

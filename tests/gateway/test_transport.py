@@ -70,7 +70,7 @@ MEMBERS = gzip.compress(BODY[:700]) + gzip.compress(BODY[700:])
         ("identity", BODY),
     ],
 )
-def test_an_answer_arrives_whole_in_each_coding(coding, body):
+def test_a_response_arrives_whole_in_each_coding(coding, body):
     with raw_server(lambda _: response(200, body, f"Content-Encoding: {coding}")) as server:
         assert Sender(server.url).post().content == BODY
     assert server.requests[0].headers["accept-encoding"] == "gzip, deflate"
@@ -78,7 +78,7 @@ def test_an_answer_arrives_whole_in_each_coding(coding, body):
 
 @pytest.mark.parametrize("codings", [1, 2, 3])
 @pytest.mark.parametrize(("splittable", "kind"), [(True, WindowTooLarge), (False, GatewayUnavailable)])
-def test_the_limit_holds_for_what_is_unpacked_codings_in_codings_included(
+def test_the_limit_applies_to_decompressed_bytes_even_with_nested_codings(
     monkeypatch, codings, splittable, kind
 ):
     monkeypatch.setattr(transport, "MAX_SIZE", 100_000)
@@ -97,7 +97,7 @@ def test_the_limit_holds_for_what_is_unpacked_codings_in_codings_included(
     ("body", "coding"),
     [(b"{}", "gzip"), (b"{}", "br"), (gzip.compress(BODY)[:-9], "gzip"), (b"{}", ", ".join(["gzip"] * 9))],
 )
-def test_one_that_cannot_be_unpacked_is_broken_unless_its_status_says_more(body, coding):
+def test_a_response_that_cannot_be_decompressed_is_broken_unless_its_status_decides(body, coding):
     header = f"Content-Encoding: {coding}"
     with raw_server(lambda _: response(200, body, header, "X-Request-Id: abc")) as server:
         error = failure(Sender(server.url))
@@ -136,7 +136,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nX-Request-Id: abc\r\n"
         (HEAD + b"Content-Length: 1000000000\r\n\r\n", b" " * 200_000, WindowTooLarge),
     ],
 )
-def test_a_call_has_an_end_however_its_answer_trickles(monkeypatch, head, piece, kind):
+def test_a_call_ends_even_if_its_response_trickles(monkeypatch, head, piece, kind):
     monkeypatch.setattr(transport, "FLOWING", 100_000)
     with raw_server(slowly(head, piece)) as server:
         error = failure(Sender(server.url, timeout=0.25))
@@ -159,7 +159,7 @@ def test_a_407_is_final_and_names_the_proxy(monkeypatch):
 @pytest.mark.parametrize(
     ("status", "kind"), [(407, ConfigurationError), (403, ConfigurationError), (502, GatewayUnavailable)]
 )
-def test_a_tunnel_that_is_not_opened_is_no_call(monkeypatch, status, kind):
+def test_a_tunnel_that_is_not_opened_is_not_a_call(monkeypatch, status, kind):
     with raw_server(lambda _: response(status)) as server:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
         sender = Sender("https://gateway.example/graphql")

@@ -122,7 +122,7 @@ def test_the_token_goes_to_another_machine_in_clear_text_only_if_that_is_allowed
 # What it fetches
 
 
-def test_the_connection_says_whose_metrics_are_fetched_and_from_where(fetch, gateway, window):
+def test_the_connection_has_the_app_and_the_gateway(fetch, gateway, window):
     answer = fetch()
     look_up, call = gateway.calls
     assert (look_up.operation, call.operation) == ("app", "appMetrics")
@@ -163,7 +163,7 @@ def test_arguments_win_over_the_connection(connection, variables, gateway, windo
 
 
 def test_an_unknown_label_is_passed_on_as_it_is(fetch, gateway):
-    with pytest.raises(QueryRefused, match="Check the metrics"):
+    with pytest.raises(QueryRefused, match="Check the requested metrics"):
         fetch(metrics=["FORGE_METRIC_OF_2031"])
     assert [call.outcome for call in gateway.calls] == ["ok", "invalid"]
 
@@ -308,7 +308,7 @@ def test_a_bad_argument(fetch, gateway, arguments, field, words):
 
 
 @pytest.mark.parametrize("empty", ["", None])
-def test_an_empty_text_is_what_an_unset_template_leaves_and_means_the_default(fetch, gateway, empty):
+def test_an_empty_text_from_an_unset_template_means_the_default(fetch, gateway, empty):
     answer = fetch(environments=empty, metrics=empty)
     assert [each.name for each in answer.environments] == ["production"]
     assert answer.metrics == DEFAULT_METRICS
@@ -384,7 +384,7 @@ def test_nothing_secret_or_bulky_is_logged_on_success(fetch, gateway, caplog):
     assert answer.resource_metrics.decode()[:200] not in caplog.text
 
 
-def test_airflow_is_told_to_mask_what_http_basic_makes_of_the_token(connection, monkeypatch):
+def test_airflow_masks_the_token_as_encoded_for_http_basic(connection, monkeypatch):
     masked: list[str] = []
     monkeypatch.setattr(forge_module, "mask_secret", masked.append)
     ForgeMetricsHook().get_conn()
@@ -401,7 +401,7 @@ def test_a_name_is_looked_up_once_for_all_tasks(fetch, gateway):
     assert [call.operation for call in gateway.calls] == ["app", *["appMetrics"] * 4]
 
 
-def test_a_renamed_environment_keeps_the_name_that_its_id_was_exported_with(fetch, gateway):
+def test_a_renamed_environment_keeps_its_exported_name(fetch, gateway):
     first = fetch(environments=PRODUCTION).environments
     gateway.rename_environment(PRODUCTION, "renamed")
     assert fetch(environments=PRODUCTION).environments == first
@@ -417,7 +417,7 @@ def test_an_id_whose_look_up_failed_is_exported_without_a_name_for_good(fetch, g
     assert [call.operation for call in gateway.calls] == ["app", "appMetrics", "appMetrics"]
 
 
-def test_apps_and_gateways_have_memories_of_their_own(connection, variables, gateway, window):
+def test_apps_and_gateways_have_caches_of_their_own(connection, variables, gateway, window):
     ForgeMetricsHook().fetch(window.start, window.end)
     ForgeMetricsHook(app_id=OTHER_APP).fetch(window.start, window.end)
     with SandboxGateway(email=EMAIL, api_token=TOKEN) as another:
@@ -432,7 +432,7 @@ def test_apps_and_gateways_have_memories_of_their_own(connection, variables, gat
 
 @pytest.mark.parametrize("store", ["file", "redis"])
 @pytest.mark.parametrize("environments", ["production", PRODUCTION])
-def test_outside_of_a_task_it_is_remembered_beside_the_limit(
+def test_outside_of_a_task_environments_are_cached_beside_the_rate_limit(
     connection, gateway, window, request, store, environments
 ):
     """And with several teams, where one cannot read the Variable of another."""
@@ -461,7 +461,9 @@ def test_of_several_processes_at_once_one_looks_up(connection, gateway, window):
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"5", b"\xff", b'{"names": 5}'])
-def test_what_is_damaged_beside_the_limit_is_nothing(connection, gateway, window, tmp_path, content):
+def test_a_damaged_cache_beside_the_rate_limit_counts_as_empty(
+    connection, gateway, window, tmp_path, content
+):
     ForgeMetricsHook().fetch(window.start, window.end)
     (file,) = (tmp_path / "airflow-provider-forge").glob("environments_*.json")
     file.write_bytes(content)
@@ -476,7 +478,7 @@ def limit_store_of(hook: ForgeMetricsHook):
     return hook.get_conn().limiter.store
 
 
-def test_every_call_takes_a_place_look_ups_too(connection, fetch, gateway, tmp_path):
+def test_every_call_uses_a_slot_look_ups_too(connection, fetch, gateway, tmp_path):
     # Uses that are over are forgotten: none is, however slow the machine.
     connection({"rate_limit_seconds": 3600})
     fetch()
@@ -511,7 +513,7 @@ def test_the_limit_is_the_connections(connection):
         ({}, {"host": "https://api.atlassian-us-gov-mod.com/graphql"}, False),
     ],
 )
-def test_an_account_at_a_gateway_has_one_file_whatever_the_connection(connection, one, other, same):
+def test_all_connections_of_an_account_at_a_gateway_share_one_file(connection, one, other, same):
     connection(**one)
     first = limit_store_of(ForgeMetricsHook()).path
     connection(conn_id="forge_2", **other)
@@ -520,7 +522,7 @@ def test_an_account_at_a_gateway_has_one_file_whatever_the_connection(connection
     assert EMAIL not in str(first)
 
 
-def test_an_account_has_one_key_in_redis_whatever_the_connection_and_none_with_its_email(connection):
+def test_all_connections_of_an_account_share_one_redis_key_without_its_email(connection):
     store = {"rate_limit_store": "redis://host/1", "rate_limit_calls": "7", "rate_limit_seconds": 30}
     connection(store)
     first = limit_store_of(ForgeMetricsHook())
@@ -532,7 +534,7 @@ def test_an_account_has_one_key_in_redis_whatever_the_connection_and_none_with_i
     assert (first.calls, first.period) == (7, 30.5)
 
 
-def test_with_redis_every_call_takes_a_place_there_and_no_file_is_made(
+def test_with_redis_every_call_uses_a_slot_there_and_no_file_is_created(
     connection, fetch, gateway, redis_server, tmp_path, monkeypatch
 ):
     # Not the minute for which a Redis that has just been started lets nobody in; the key lives for as long.
@@ -617,7 +619,7 @@ def test_a_connection_of_type_redis_may_be_named(connection, monkeypatch, fields
     assert isinstance(limit_store_of(ForgeMetricsHook()), RedisStore)
 
 
-def test_airflow_is_told_to_mask_what_a_url_makes_of_the_redis_password(connection, monkeypatch):
+def test_airflow_masks_the_redis_password_as_encoded_in_a_url(connection, monkeypatch):
     masked: list[str] = []
     monkeypatch.setattr(connections_module, "mask_secret", masked.append)
     redis_url(connection, monkeypatch, "redis_conn:my_redis", host="h", password="p/w @")
@@ -670,7 +672,7 @@ def test_a_bad_connection_of_type_redis(connection, monkeypatch, store, fields, 
 @pytest.mark.parametrize(
     "host", ["https://API.Atlassian.com/graphql", "https://api.atlassian.com:443/graphql/", LEFT_OUT]
 )
-def test_a_gateway_is_one_memory_however_its_url_is_written(connection, variables, host):
+def test_a_gateway_has_one_cache_for_all_spellings_of_its_url(connection, variables, host):
     """Otherwise how an environment is called would be settled anew, and its series could fork."""
     connection(host=host)
     key = ForgeMetricsHook()._directory(Priority.BACKFILL)._store._stores[0].key
@@ -717,7 +719,7 @@ def test_fields_of_the_connection_are_checked_when_a_task_runs_not_before(monkey
 
 
 @pytest.mark.parametrize("text", [None, "", "  "])
-def test_a_token_whose_last_day_nobody_has_told(connection, text):
+def test_a_token_without_a_last_day(connection, text):
     connection(extra={"token_expires_on": text})
     assert ForgeMetricsHook().token_expires_on is None
 

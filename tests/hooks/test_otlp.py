@@ -48,7 +48,7 @@ def refusal(hook: OtlpHook) -> ConfigurationError:
     return refused.value
 
 
-def test_airflow_knows_it():
+def test_airflow_finds_the_hook():
     assert issubclass(OtlpHook, BaseHook)
     assert (OtlpHook.conn_type, OtlpHook.conn_name_attr) == ("otlp", "otlp_conn_id")
     assert OtlpHook.default_conn_name == "otlp_default"
@@ -212,12 +212,12 @@ def test_a_bad_field_is_named_with_its_connection(connect, fields, field, proble
     assert re.search(problem, error.problem)
 
 
-def test_the_connection_that_is_named_is_the_one_that_was_asked_for(monkeypatch):
+def test_the_connection_of_the_given_id_is_used(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps({"conn_type": "otlp", "host": "collector"}))
     assert refusal(OtlpHook("mine")).field == "mine: host"
 
 
-def test_a_missing_connection_is_named_with_what_to_do():
+def test_a_missing_connection_is_named_with_a_remedy():
     error = refusal(OtlpHook("not_there"))
     assert error.field == "otlp_conn_id"
     assert "'not_there'" in str(error)
@@ -236,7 +236,7 @@ def otel(monkeypatch):
 
 
 @pytest.mark.parametrize("host", [None, ""])
-def test_without_a_host_the_standard_variables_say_everything(connect, otel, host):
+def test_without_a_host_the_standard_variables_define_the_endpoint(connect, otel, host):
     otel(ENDPOINT="http://standard:4318", HEADERS="a=b", PROTOCOL="http/json", TIMEOUT="1500")
     expected = Endpoint(
         "http://standard:4318/v1/metrics",
@@ -247,7 +247,7 @@ def test_without_a_host_the_standard_variables_say_everything(connect, otel, hos
     assert connect(host).endpoint() == expected
 
 
-def test_with_a_host_they_say_nothing(connect, otel):
+def test_with_a_host_the_standard_variables_are_ignored(connect, otel):
     otel(
         ENDPOINT="http://standard:4317",
         METRICS_ENDPOINT="http://standard/other",
@@ -261,7 +261,7 @@ def test_with_a_host_they_say_nothing(connect, otel):
     assert connect().endpoint() == Endpoint(URL)
 
 
-def test_without_either_the_error_says_what_to_give(connect):
+def test_without_either_the_error_names_both(connect):
     error = refusal(connect(None))
     assert error.field == "otlp_default: host"
     assert "https://host:4318" in str(error)
@@ -325,7 +325,7 @@ def test_its_own_settings_go_with_the_standard_variables_too(connect, otel):
         ({"max_age": "none"}, None),
     ],
 )
-def test_a_known_host_has_an_age_unless_another_is_given(connect, otel, from_variables, extra, age):
+def test_a_known_host_has_an_age_limit_by_default(connect, otel, from_variables, extra, age):
     host = "https://otlp.nr-data.net"
     otel(ENDPOINT=host)
     assert connect(None if from_variables else host, **extra).endpoint().limits.max_age == age
@@ -351,11 +351,11 @@ def test_a_bad_one_is_named_beside_the_standard_variables_too(connect, otel, ext
         "sftp://host:2222/path",
     ],
 )
-def test_where_the_ledger_is(connect, url):
+def test_the_url_of_the_ledger(connect, url):
     assert connect(ledger_url=f" {url} ").ledger_url == url
 
 
-def test_without_a_word_there_is_no_ledger_url(connect):
+def test_there_is_no_ledger_url_by_default(connect):
     assert connect().ledger_url is None
 
 

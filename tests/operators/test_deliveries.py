@@ -52,7 +52,7 @@ def generated(gateway, window):
     return Counter(gateway.generated(window.start, window.end, **arguments))
 
 
-def test_a_re_run_sends_nothing_and_says_so(recorded, gateway, sink):
+def test_a_re_run_sends_nothing_and_counts_unchanged_points(recorded, gateway, sink):
     first = run()
     again = run()
     assert (again["sent"], again["unchanged"], again["batches"]) == (0, first["points"], 0)
@@ -68,7 +68,7 @@ def test_other_cuts_send_each_point_once(recorded, gateway, sink):
     assert Counter(sink.points) == generated(gateway, hour)
 
 
-def test_beside_a_fresher_dag_the_one_of_record_sends_only_what_that_has_missed(recorded, gateway, sink):
+def test_beside_a_fresher_dag_the_regular_one_sends_only_missed_points(recorded, gateway, sink):
     hour = Window(QUARTER.start.subtract(minutes=45), QUARTER.end)
     fresh = [
         Window(start := hour.start.add(minutes=minute), start.add(minutes=5)) for minute in range(0, 60, 5)
@@ -82,13 +82,13 @@ def test_beside_a_fresher_dag_the_one_of_record_sends_only_what_that_has_missed(
     assert sum(call.operation == "appMetrics" for call in gateway.calls) == 16 - 1
 
 
-def test_an_option_or_a_version_that_changes_the_data_changes_nothing_of_what_is_on_record(recorded, sink):
+def test_an_option_or_version_that_changes_the_data_keeps_the_ledger_valid(recorded, sink):
     run(resource_attributes={"team": "a"})
     recorded(protocol="http/json", compression="none")
     assert run(conform=False)["sent"] == 0
 
 
-def test_another_destination_starts_afresh_and_the_first_is_remembered(recorded, gateway, sink):
+def test_another_destination_has_a_ledger_of_its_own(recorded, gateway, sink):
     run()
     with OtlpSink() as other:
         recorded(other)
@@ -113,7 +113,7 @@ def test_late_points_of_an_old_window_are_sent_alone(recorded, gateway, sink):
     assert Counter(sink.points) == generated(gateway, QUARTER)
 
 
-def test_a_live_run_looks_again_at_what_lies_an_hour_back(recorded, gateway, sink):
+def test_a_live_run_revisits_the_window_of_an_hour_ago(recorded, gateway, sink):
     earlier = LIVE.shifted(timedelta(hours=-1))
     gateway.add_fault(Fault("empty", max_times=1, operation="appMetrics"))
     run(earlier, revisit_after=None)
@@ -123,11 +123,11 @@ def test_a_live_run_looks_again_at_what_lies_an_hour_back(recorded, gateway, sin
     assert Counter(sink.points) == generated(gateway, LIVE) + generated(gateway, earlier)
 
 
-def test_a_late_look_leaves_to_its_own_run_what_nobody_has_delivered(recorded, gateway):
+def test_a_revisit_leaves_an_undelivered_window_to_its_own_run(recorded, gateway):
     assert run(LIVE)["calls"] == 1
 
 
-def test_a_long_live_run_does_not_look_back_into_itself(recorded, gateway):
+def test_a_long_live_run_does_not_revisit_its_own_windows(recorded, gateway):
     run(Window(LIVE.start.subtract(hours=2), LIVE.end), revisit_after=None)
     calls = len(windows := [call for call in gateway.calls if call.operation == "appMetrics"])
     assert run(Window(LIVE.start.subtract(hours=1), LIVE.end))["calls"] == 9
@@ -145,18 +145,18 @@ def test_a_long_live_run_does_not_look_back_into_itself(recorded, gateway):
     ],
     ids=["backfill", "switched off", "resend", "not so live"],
 )
-def test_other_runs_do_not_look_back(recorded, gateway, window, arguments):
+def test_other_runs_do_not_revisit_windows(recorded, gateway, window, arguments):
     run(window.shifted(timedelta(hours=-1)), revisit_after=None)
     assert run(window, **arguments)["calls"] == 1
 
 
-def test_without_a_record_a_live_run_does_not_look_back(connect, gateway, sink, caplog):
+def test_without_a_ledger_a_live_run_does_not_revisit_windows(connect, gateway, sink, caplog):
     connect(gateway, sink)
     assert run(LIVE)["calls"] == 1
     assert caplog.text.count("There is no ledger") == 1
 
 
-def test_what_the_destination_would_throw_away_costs_no_call(recorded, gateway):
+def test_a_window_too_old_for_the_destination_costs_no_call(recorded, gateway):
     recorded(max_age="1h")
     with pytest.raises(
         AirflowFailException, match="the destination discards points older than 1:00:00"
@@ -168,7 +168,7 @@ def test_what_the_destination_would_throw_away_costs_no_call(recorded, gateway):
     assert gateway.calls == []
 
 
-def test_what_a_late_look_finds_too_old_for_the_destination_is_left_alone(recorded, gateway):
+def test_a_revisit_skips_a_window_too_old_for_the_destination(recorded, gateway):
     run(LIVE.shifted(timedelta(hours=-1)))
     recorded(max_age="1h")
     assert run(LIVE)["calls"] == 1
@@ -183,7 +183,7 @@ def test_what_a_late_look_finds_too_old_for_the_destination_is_left_alone(record
     ],
     ids=["time-out", "too large", "too complex"],
 )
-def test_a_window_that_is_too_much_is_asked_for_in_parts(recorded, gateway, sink, fault):
+def test_a_window_that_is_too_large_is_fetched_in_halves(recorded, gateway, sink, fault):
     gateway.add_fault(fault)
     summary = run()
     assert summary["calls"] > 2
@@ -199,7 +199,7 @@ def test_a_minute_that_is_too_much_is_an_error(recorded, gateway):
     assert min(lengths) == timedelta(minutes=1)
 
 
-def test_a_window_that_another_task_delivers_is_put_off_without_using_up_a_retry(
+def test_a_window_that_another_task_delivers_is_deferred_without_using_a_retry(
     recorded, gateway, sink, monkeypatch
 ):
     monkeypatch.setitem(leases.FileLeases.__init__.__kwdefaults__, "patience", 0.05)
@@ -226,14 +226,14 @@ def test_a_window_that_another_task_delivers_is_put_off_without_using_up_a_retry
     assert [result["contended"] for result in results] == [False]
 
 
-def test_the_record_says_nothing_that_is_secret(recorded, gateway, tmp_path, variables):
+def test_the_ledger_contains_no_secret(recorded, gateway, tmp_path, variables):
     run()
     kept = [path.read_text() for path in (tmp_path / "ledger").rglob("*.json")] + list(variables.values())
     assert len(kept) > 4
     assert not any(gateway.api_token in text or gateway.email in text for text in kept)
 
 
-def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
+def test_a_ledger_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
     run()
     sent = len(sink.points)
     (tmp_path / "ledger").rename(tmp_path / "elsewhere")
@@ -243,7 +243,7 @@ def test_a_record_that_cannot_be_read_sends_nothing(recorded, sink, tmp_path):
     assert len(sink.points) == sent
 
 
-def test_a_record_that_is_damaged_names_what_may_have_arrived(recorded, sink, tmp_path):
+def test_a_damaged_record_makes_its_points_ambiguous(recorded, sink, tmp_path):
     run()
     sent = len(sink.points)
     for path in (tmp_path / "ledger").rglob("2*.json"):
@@ -254,9 +254,7 @@ def test_a_record_that_is_damaged_names_what_may_have_arrived(recorded, sink, tm
     assert run()["ambiguous"] == sent
 
 
-def test_a_lost_record_is_noticed_by_the_variable_that_says_there_was_one(
-    recorded, sink, tmp_path, variables
-):
+def test_a_lost_ledger_is_noticed_by_its_sentinel_variable(recorded, sink, tmp_path, variables):
     run()
     (key,) = [key for key in variables if key.startswith("forge_ledger_")]
     assert json.loads(variables[key])["store"].endswith("/ledger")
@@ -275,7 +273,7 @@ def test_a_tenant_is_a_destination_of_its_own(recorded, gateway, sink):
     assert run()["sent"] == 0
 
 
-def test_a_rejection_survives_what_fails_after_it(recorded, gateway, sink):
+def test_a_rejection_survives_a_later_failure(recorded, gateway, sink):
     recorded(max_body_bytes=20_000)
     sink.add_fault(Fault("partial_success", rejected=2, message="too old", calls={1}))
     sink.add_fault(Fault("status", status=503, calls={2}))
@@ -289,7 +287,7 @@ def test_a_rejection_survives_what_fails_after_it(recorded, gateway, sink):
     assert len(sink.points) + 2 == generated(gateway, QUARTER).total()
 
 
-def test_a_deferral_goes_on_where_it_was(recorded, gateway, sink, monkeypatch):
+def test_a_deferral_resumes_at_its_checkpoint(recorded, gateway, sink, monkeypatch):
     """Also with resend, which would otherwise send again what was sent before it."""
     from airflow_provider_forge.delivery import exporter
     from airflow_provider_forge.exceptions import DeliveryBusy

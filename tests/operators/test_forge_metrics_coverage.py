@@ -90,7 +90,7 @@ def look(runs, caplog, monkeypatch):
     return look
 
 
-def test_a_complete_record_is_a_summary(deliver, look, connect):
+def test_a_complete_coverage_is_summarized(deliver, look, connect):
     connect(otlp={"max_age": ""})
     deliver(first=ceil(NOW - RETENTION, MAX_WINDOW))
     assert look() == {
@@ -131,7 +131,7 @@ def test_the_log_shows_the_coverage(deliver, look, capsys):
     assert "airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z" in log
 
 
-def test_many_gaps_are_told_in_short(deliver, look):
+def test_many_gaps_are_summarized(deliver, look):
     starts = [FIRST.add(hours=2, minutes=30 * number) for number in range(12)]
     deliver(*((start, start + MAX_WINDOW) for start in starts))
     with pytest.raises(AirflowFailException) as failed:
@@ -142,13 +142,13 @@ def test_many_gaps_are_told_in_short(deliver, look):
     assert lines[-1] == "and 2 more gaps: see the log"
 
 
-def test_what_a_catchup_is_about_to_fill_is_no_failure(deliver, look, runs):
+def test_a_gap_that_a_catchup_is_about_to_fill_is_not_a_failure(deliver, look, runs):
     deliver(GAP)
     runs.active = 8
     assert look()["expiring"] == 1
 
 
-def test_nothing_is_healed_unless_asked_for(deliver, look, runs):
+def test_nothing_is_healed_by_default(deliver, look, runs):
     deliver(GAP)
     with pytest.raises(AirflowFailException):
         look()
@@ -178,7 +178,7 @@ def test_a_gap_that_is_healed_is_forgotten(deliver, look, runs, variables):
     assert (notes["tried"], notes["told"]) == ([], [])
 
 
-def test_nothing_is_healed_while_others_are_at_work(deliver, look, runs, caplog):
+def test_nothing_is_healed_while_other_runs_are_active(deliver, look, runs, caplog):
     deliver(GAP)
     runs.active = 3
     assert look(heal=True)["healing"] == []
@@ -197,7 +197,7 @@ def test_a_dag_that_does_not_exist_fails_it_each_time(deliver, look, runs, monke
             look(hours, heal=True)
 
 
-def test_the_token_rings_at_each_threshold_once(deliver, look, connect):
+def test_the_token_is_reported_once_at_each_threshold(deliver, look, connect):
     deliver()
     connect(forge={"token_expires_on": NOW.add(days=31).to_date_string()})
     assert look()["token_days"] == 31
@@ -214,7 +214,7 @@ def test_the_token_rings_at_each_threshold_once(deliver, look, connect):
     assert "has expired (" in tokens[3][1]
 
 
-def test_a_new_token_begins_anew(deliver, look, connect):
+def test_a_new_token_resets_the_alerts(deliver, look, connect):
     deliver()
     for days in (5, 6):
         connect(forge={"token_expires_on": NOW.add(days=days).to_date_string()})
@@ -231,7 +231,7 @@ def test_a_gap_and_a_token_are_one_failure(deliver, look, connect):
     assert look()["token_days"] == 0
 
 
-def test_a_token_is_looked_at_without_a_record_too(connect, look):
+def test_a_token_is_checked_without_a_ledger_too(connect, look):
     connect(forge={"token_expires_on": NOW.add(days=1).to_date_string()})
     with pytest.raises(AirflowFailException, match="expires in 1 day "):
         look()
@@ -239,21 +239,21 @@ def test_a_token_is_looked_at_without_a_record_too(connect, look):
         look()
 
 
-def test_where_nothing_was_delivered_yet_it_is_skipped(connect, look, variables, caplog):
+def test_it_is_skipped_if_nothing_was_delivered_yet(connect, look, variables, caplog):
     with pytest.raises(AirflowSkipException):
         look()
     assert "has no ledger: nothing was delivered yet" in caplog.text
     assert variables == {}
 
 
-def test_where_no_record_is_kept_it_is_skipped(connect, look, capsys):
+def test_it_is_skipped_if_no_ledger_is_kept(connect, look, capsys):
     connect(otlp={"ledger_url": ""})
     with pytest.raises(AirflowSkipException):
         look()
     assert "Set the extra ledger_url of otlp_default to keep one" in capsys.readouterr().out
 
 
-def test_a_record_that_is_gone_is_told_of_once(deliver, look, tmp_path):
+def test_a_lost_ledger_is_reported_once(deliver, look, tmp_path):
     deliver()
     look()
     shutil.rmtree(tmp_path / "ledger")
@@ -277,9 +277,7 @@ def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_lost(deliver
         look()
 
 
-def test_an_alert_is_not_lost_where_the_task_fails_before_it_is_raised(
-    deliver, look, connect, runs, monkeypatch
-):
+def test_an_alert_is_not_lost_if_the_task_fails_before_raising_it(deliver, look, connect, runs, monkeypatch):
     deliver(GAP)
     connect(forge={"token_expires_on": NOW.to_date_string()})
 
@@ -295,7 +293,7 @@ def test_an_alert_is_not_lost_where_the_task_fails_before_it_is_raised(
     assert look()["expiring"] == 1
 
 
-def test_what_was_started_is_remembered_where_the_task_fails_after_it(deliver, look, runs, monkeypatch):
+def test_a_started_run_is_remembered_if_the_task_fails_afterwards(deliver, look, runs, monkeypatch):
     deliver(GAP)
 
     def fail(*_):
@@ -309,7 +307,7 @@ def test_what_was_started_is_remembered_where_the_task_fails_after_it(deliver, l
     assert len(runs.started) == 1
 
 
-def test_without_an_app_nothing_is_noted_as_told(look, connect, variables):
+def test_without_an_app_nothing_is_saved_as_reported(look, connect, variables):
     connect(forge={"app_id": "", "token_expires_on": NOW.to_date_string()}, otlp={"ledger_url": ""})
     with pytest.raises(AirflowFailException, match="app_id"):
         look(telemetry=True)
@@ -324,7 +322,7 @@ def test_two_tasks_with_one_token_are_one_failure_for_it(deliver, look, connect)
     assert look(export_dag_id="other")["token_days"] == 0
 
 
-def test_two_dags_of_one_app_are_told_of_each(deliver, look):
+def test_two_dags_of_one_app_are_alerted_separately(deliver, look):
     deliver(GAP)
     for dag_id in ("one", "other"):
         with pytest.raises(AirflowFailException, match=f"--dag-id {dag_id} "):
@@ -332,12 +330,12 @@ def test_two_dags_of_one_app_are_told_of_each(deliver, look):
     assert look(export_dag_id="one")["expiring"] == 1
 
 
-def test_what_the_destination_would_not_keep_is_not_missed(connect, deliver, look):
+def test_windows_too_old_for_the_destination_are_not_missing(connect, deliver, look):
     deliver()
     assert sum(look()["windows"].values()) == 4 * 29 + 3
 
 
-def test_notes_that_somebody_has_damaged_are_begun_anew(deliver, look, variables, caplog):
+def test_a_damaged_alert_state_is_reset(deliver, look, variables, caplog):
     deliver(GAP)
     with pytest.raises(AirflowFailException):
         look()
@@ -397,7 +395,7 @@ def test_the_receiver_hears_of_gaps_and_of_the_token(connect, deliver, look):
     }
 
 
-def test_the_receiver_hears_of_a_gap_that_was_told_of_before(connect, deliver, look):
+def test_telemetry_includes_a_gap_that_was_already_reported(connect, deliver, look):
     with OtlpSink() as sink:
         connect(receiver=sink.url)
         deliver(GAP)
@@ -420,7 +418,7 @@ def test_the_receiver_hears_nothing_of_a_gap_that_is_about_to_be_filled(
     assert told(sink)["coverage", "missing"] == 3
 
 
-def test_the_receiver_hears_nothing_of_a_gap_that_nobody_can_fill_any_more(connect, deliver, look):
+def test_telemetry_excludes_a_gap_that_can_no_longer_be_filled(connect, deliver, look):
     with OtlpSink() as sink:
         connect(receiver=sink.url)
         deliver((FIRST, FIRST.add(minutes=15)))

@@ -102,7 +102,7 @@ def test_arguments_win_over_the_data_interval(gateway, sink, connect):
 
 
 @pytest.mark.parametrize("empty", [None, ""])
-def test_a_run_without_a_logical_date_takes_the_last_settled_quarter_hour(gateway, sink, connect, empty):
+def test_a_run_without_a_logical_date_delivers_the_last_settled_quarter_hour(gateway, sink, connect, empty):
     connect(gateway, sink)
     before = Window.last_settled(pendulum.now("UTC"))
     run(window=None, interval_start=empty, interval_end=empty)
@@ -125,7 +125,7 @@ def test_several_environments_travel_in_one_call_and_get_a_resource_each(gateway
     assert all(resource.attributes["service.instance.id"] for resource in sink.resources)
 
 
-def test_every_metric_the_gateway_knows_goes_through(gateway, sink, connect):
+def test_every_metric_of_the_gateway_is_exported(gateway, sink, connect):
     labels = [
         *DEFAULT_METRICS,
         "CONTAINER_CPU_USAGE_PERCENTAGE",
@@ -199,7 +199,7 @@ def test_a_run_before_its_interval_has_settled_is_deferred_until_then(gateway, s
     assert gateway.calls == []
 
 
-def test_a_deferred_run_goes_on_though_this_machines_clock_be_slow(gateway, sink, connect):
+def test_a_deferred_run_resumes_even_if_this_machines_clock_is_slow(gateway, sink, connect):
     connect(gateway, sink)
     summary = ForgeMetricsToOtlpOperator(task_id="export").execute_complete(too_early(-1), event="woken")
     assert summary["points"] == len(sink.points) > 0
@@ -368,7 +368,7 @@ def test_the_published_sample_goes_through_the_whole_line_unchanged(gateway, sin
 
 @pytest.mark.parametrize("shape", ["histogram", "exponential_histogram", "summary", "gauge"])
 @pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
-def test_latency_goes_through_whatever_its_type(sink, connect, shape, protocol):
+def test_latency_is_exported_with_any_type(sink, connect, shape, protocol):
     with SandboxGateway(Scenario(latency_shape=shape), rate_limit_calls=0) as gateway:
         connect(gateway, sink, otlp={"protocol": protocol})
         run()

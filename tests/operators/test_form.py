@@ -37,13 +37,13 @@ def connected(connect, gateway, sink, tmp_path):
     connect(gateway, sink, otlp={"ledger_url": f"file://{tmp_path}/ledger"})
 
 
-def test_a_form_that_nobody_filled_in_says_nothing():
+def test_an_empty_form_overrides_nothing():
     assert read_form(EMPTY, NOW) == {}
     assert read_form({**EMPTY, "from": "", "environments": ""}, NOW) == {}
     assert {name: param.value for name, param in trigger_form().items()} == EMPTY
 
 
-def test_the_fields_take_what_airflow_lets_people_leave_empty():
+def test_the_fields_accept_the_empty_values_that_airflow_allows():
     for param in trigger_form().values():
         param.resolve()
         json.dumps(param.dump())
@@ -83,7 +83,7 @@ def test_resend(gateway):
     assert run(EMPTY, resend=True)["sent"] == points
 
 
-def test_a_task_goes_on_with_the_form_after_a_deferral(gateway):
+def test_a_task_keeps_the_forms_values_after_a_deferral(gateway):
     task = ForgeMetricsToOtlpOperator(task_id="export")
     context = {"dag_run": SimpleNamespace(run_after=NOW), "params": {**EMPTY, **FILLED}}
     assert task.execute_complete(context)["window"] == str(HALF_HOUR)
@@ -107,14 +107,14 @@ def test_a_task_goes_on_with_the_form_after_a_deferral(gateway):
         ({"resend": "yes"}, "^resend: 'yes' is neither"),
     ],
 )
-def test_what_is_of_no_use_is_named_and_fails_for_good(gateway, sink, filled, message):
+def test_an_invalid_value_is_named_and_fails_without_a_retry(gateway, sink, filled, message):
     with pytest.raises(AirflowFailException, match=message):
         run({**EMPTY, **filled})
     assert sink.requests == []
 
 
 @pytest.mark.parametrize("removed", ["environments", "metrics", "resend"])
-def test_a_form_that_has_lost_a_field_counts_all_the_same(removed):
+def test_a_form_without_one_of_its_fields_is_still_read(removed):
     filled = {**FILLED, "environments": "staging", "metrics": "FORGE_API_REQUEST_COUNT", "resend": True}
     expected = read_form(filled, NOW)
     assert set(expected) == {"interval_start", "interval_end", "environments", "metrics", "resend"}
@@ -127,12 +127,12 @@ def test_the_times_of_a_run_count_without_a_form(gateway):
     assert run(FILLED)["window"] == str(HALF_HOUR)
 
 
-def test_where_the_form_has_lost_a_time_the_other_is_refused():
+def test_a_form_with_only_one_time_is_refused():
     with pytest.raises(ConfigurationError, match=r"^to: is missing beside from"):
         read_form({"from": FILLED["from"], "environments": None, "metrics": None, "resend": False}, NOW)
 
 
-def test_params_of_other_names_say_nothing_and_what_is_no_time_is_refused():
+def test_other_params_are_ignored_and_a_value_that_is_not_a_time_is_refused():
     assert read_form({"city": "Berlin"}, NOW) == {}
     assert read_form({}, NOW) == {}
     with pytest.raises(ConfigurationError, match=r"^from: 'Berlin' is not a time"):
@@ -173,15 +173,15 @@ class TestConfThatDoesNotOverrideParams:
         assert gateway.calls == []
 
     @pytest.mark.parametrize("conf", [None, {}, EMPTY, {"something": "else"}])
-    def test_one_that_asked_for_nothing_goes_on(self, conf):
+    def test_a_run_without_conf_continues(self, conf):
         assert run(EMPTY, conf=conf)["calls"] == 1
 
-    def test_so_does_one_that_got_what_it_asked_for(self):
+    def test_so_does_a_run_whose_conf_was_merged(self):
         assert run({**EMPTY, **FILLED}, conf=FILLED)["calls"] == 2
 
     def test_in_a_backfill_the_times_mean_nothing_anyway(self):
         assert run(EMPTY, run_type="backfill", conf=FILLED)["calls"] == 1
 
 
-def test_where_conf_overrides_params_nothing_is_compared():
+def test_nothing_is_compared_if_conf_overrides_params():
     assert run(EMPTY, conf=FILLED)["calls"] == 1

@@ -60,7 +60,7 @@ def test_a_short_pause_is_slept_through_whether_deferrable_or_not(gateway, sink,
         assert task.execute(CONTEXT)["calls"] == 1
 
 
-def test_airflows_setting_decides_what_nobody_said():
+def test_airflows_setting_is_the_default():
     # Airflow's own default; it is read when the module is imported.
     assert ForgeMetricsToOtlpOperator(task_id="export").deferrable is False
 
@@ -79,7 +79,7 @@ class TestRetryPolicy:
         return evaluate
 
     @pytest.mark.parametrize("seconds", [1.5, 1200.0])
-    def test_it_waits_for_as_long_as_it_was_asked_to(self, evaluate, seconds):
+    def test_it_waits_for_the_requested_time(self, evaluate, seconds):
         from airflow_provider_forge.exceptions import GatewayUnavailable
 
         decision = evaluate(GatewayUnavailable("busy", retry_after=seconds))

@@ -111,7 +111,7 @@ def test_headers_of_the_user(start_receiver):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("compression", ["gzip", "none"])
-def test_the_sink_takes_all_points(sink, protocol, compression):
+def test_the_sink_accepts_all_points(sink, protocol, compression):
     send(sink.url, protocol, compression=compression)
     (request,) = sink.requests
     assert request.body == an_export(protocol).body
@@ -164,14 +164,14 @@ def test_success_without_a_body(start_receiver):
     send(start_receiver(204).url)
 
 
-def test_a_success_that_is_not_the_protobuf_it_says_is_worth_a_warning(start_receiver, caplog):
+def test_a_success_with_invalid_protobuf_is_a_warning(start_receiver, caplog):
     send(start_receiver(200, b"\xff\xff", PROTOBUF).url)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "protobuf" in record.getMessage()
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "text/html; charset=utf-8", "Text/HTML"])
-def test_a_page_of_html_is_no_success(start_receiver, content_type):
+def test_an_html_page_is_not_a_success(start_receiver, content_type):
     page = f"<html>Log in, {CANARY}</html>".encode()
     error = failure(start_receiver(200, page, {"Content-Type": content_type}).url, ExportRefused)
     assert "HTML" in str(error)
@@ -201,7 +201,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_success_whose_body_cannot_be_read_is_one_and_says_so(answer, caplog):
+def test_a_success_whose_body_cannot_be_read_is_a_success_with_a_warning(answer, caplog):
     with raw_server(lambda _: answer) as receiver:
         send(receiver.url)
     assert len(receiver.requests) == 1
@@ -231,7 +231,7 @@ def test_a_success_that_breaks_off_is_one(said, ending, caplog):
 
 
 @pytest.mark.parametrize("status", [400, 503])
-def test_a_failure_that_breaks_off_is_the_one_that_its_status_says(status):
+def test_a_truncated_failure_is_classified_by_its_status(status):
     answer = f"HTTP/1.1 {status} X\r\nRetry-After : 7\r\n\r\nbad unit".encode()
     with raw_server(lambda _: answer) as receiver, pytest.raises(ForgeError, match="bad unit") as raised:
         send(receiver.url)
@@ -275,7 +275,7 @@ def test_rejected_points(start_receiver, protocol, headers, body):
 
 # Go's server guesses a content type where the receiver sets none.
 @pytest.mark.parametrize("content_type", [{}, {"Content-Type": "application/octet-stream"}])
-def test_points_rejected_in_protobuf_that_does_not_say_so(start_receiver, content_type):
+def test_points_rejected_in_protobuf_without_a_content_type(start_receiver, content_type):
     error = failure(start_receiver(200, partial_success(2, "too old"), content_type).url, PointsRejected)
     assert error.rejected == 2
 
@@ -347,7 +347,7 @@ IMPERFECT = {
 
 @pytest.mark.parametrize("body", IMPERFECT.values(), ids=IMPERFECT)
 @pytest.mark.parametrize("kind", ["application/json; charset=zlib", "application/x-protobuf", "text/plain"])
-def test_rejections_are_read_in_an_imperfect_answer(start_receiver, body, kind):
+def test_rejections_are_read_in_an_imperfect_response(start_receiver, body, kind):
     error = failure(start_receiver(200, body, {"Content-Type": kind}).url, PointsRejected)
     assert error.rejected == 2
     assert "too old" in str(error)
@@ -404,7 +404,7 @@ def test_407_is_a_proxys_word(start_receiver):
 
 
 @pytest.mark.parametrize("status", [304, 300])
-def test_any_other_redirect_is_no_success_either(start_receiver, status):
+def test_any_other_redirect_is_not_a_success_either(start_receiver, status):
     failure(start_receiver(status).url, ExportRefused)
 
 
@@ -440,7 +440,7 @@ def test_no_other_status_to_a_large_body_is_about_its_size(start_receiver, statu
     failure(start_receiver(status).url, ExportRefused, HTTP_JSON, export=export)
 
 
-def test_a_sink_with_a_limit_takes_what_is_no_larger():
+def test_a_sink_with_a_limit_accepts_requests_up_to_it():
     limit = SUSPICIOUS_BYTES + 100
     with OtlpSink(max_body_bytes=limit) as sink:
         send(sink.url, HTTP_JSON, an_export_of(limit))
@@ -448,7 +448,7 @@ def test_a_sink_with_a_limit_takes_what_is_no_larger():
         assert len(sink.points) == 1
 
 
-def test_what_is_larger_than_the_endpoint_says_is_not_sent(sink):
+def test_a_request_above_the_endpoints_limit_is_not_sent(sink):
     settings = {"export": an_export_of(2000), "compression": "none", "max_compressed_bytes": 1999}
     error = failure(sink.url, RequestTooLarge, HTTP_JSON, **settings)
     assert (error.status, error.maybe_stored) == (None, False)
@@ -502,7 +502,7 @@ def test_retryable(start_receiver, status, headers, seconds):
     assert len(receiver.requests) == 1
 
 
-def test_retry_after_may_be_a_date_to_come(start_receiver):
+def test_retry_after_may_be_a_future_date(start_receiver):
     soon = dt.datetime.now(dt.timezone.utc) + dt.timedelta(hours=1)
     header = {"Retry-After": email.utils.format_datetime(soon, usegmt=True)}
     error = failure(start_receiver(503, b"", header).url, ReceiverUnavailable)
@@ -544,7 +544,7 @@ def test_connection_refused():
     assert error.transient
 
 
-def test_a_connection_that_nobody_takes():
+def test_a_connection_that_is_never_accepted():
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -559,7 +559,7 @@ def test_a_connection_that_nobody_takes():
     assert error.maybe_stored is False
 
 
-def test_a_proxy_that_lets_nothing_through(start_receiver, monkeypatch):
+def test_a_proxy_that_refuses_everything(start_receiver, monkeypatch):
     proxy = start_receiver()
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -570,7 +570,7 @@ def test_a_proxy_that_lets_nothing_through(start_receiver, monkeypatch):
     assert proxy.requests == []
 
 
-def test_after_a_failure_the_client_is_as_good_as_new(sink):
+def test_after_a_failure_the_client_can_be_used_again(sink):
     sink.add_fault(Fault("reset_before", max_times=1))
     sink.add_fault(Fault("status", status=503, max_times=1))
     with OtlpClient(Endpoint(metrics_url(sink.url))) as client:
@@ -592,7 +592,7 @@ def test_a_proxy_that_opens_no_tunnel_is_named(monkeypatch, status, transient):
     assert (error.maybe_stored, error.transient) == (False, transient)
 
 
-def test_a_call_ends_when_it_has_taken_as_long_as_it_may_as_a_whole():
+def test_a_call_ends_at_its_maximum_duration():
     def drip(request: RawRequest) -> None:
         request.connection.sendall(b"HTTP")
         while not receiver.released.wait(0.01):
@@ -618,7 +618,7 @@ def test_a_request_that_was_not_handed_over_whole_is_not_stored():
 
 
 @pytest.mark.parametrize("charset", ["hex", "zlib", "rot13", "idna", "undefined", "punycode", "uu", "\x00"])
-def test_a_charset_that_is_no_text_is_not_looked_at(charset):
+def test_a_charset_that_is_not_for_text_is_ignored(charset):
     answer = response(400, b"bad unit " * 500, f"Content-Type: text/plain; charset={charset}")
     with raw_server(lambda _: answer) as receiver, pytest.raises(ForgeError):
         send(receiver.url)
@@ -655,7 +655,7 @@ def status_message(text: str) -> bytes:
         ({}, b"bad unit"),
     ],
 )
-def test_what_the_receiver_says_is_in_the_error(start_receiver, kind, headers, body):
+def test_the_receivers_message_is_in_the_error(start_receiver, kind, headers, body):
     status, error = kind
     assert "bad unit" in str(failure(start_receiver(status, body, headers).url, error))
 
@@ -671,7 +671,7 @@ def test_what_the_receiver_says_is_in_the_error(start_receiver, kind, headers, b
         (PROTOBUF, b"\xff" * 50),
     ],
 )
-def test_where_it_says_nothing_of_use_the_status_is_enough(start_receiver, headers, body):
+def test_without_a_useful_message_the_status_is_enough(start_receiver, headers, body):
     error = failure(start_receiver(400, body, headers).url, ExportRefused)
     assert "answered 400" in str(error)
     assert "many words" not in str(error)
@@ -717,7 +717,7 @@ def test_every_header_is_a_secret(start_receiver, headers):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_knocking_sends_a_valid_request_without_points(sink, protocol):
+def test_a_probe_is_a_valid_request_without_points(sink, protocol):
     with OtlpClient(Endpoint(metrics_url(sink.url), protocol=protocol)) as client:
         reception = client.probe()
     assert (reception.host, reception.status) == (sink.url.removeprefix("http://"), 200)
@@ -727,14 +727,14 @@ def test_knocking_sends_a_valid_request_without_points(sink, protocol):
     assert len(request.message.resource_metrics) == 0
 
 
-def test_knocking_tells_what_the_receiver_calls_itself_without_our_secrets(start_receiver):
+def test_a_probe_returns_the_receivers_name_without_our_secrets(start_receiver):
     receiver = start_receiver(headers={"Server": f"otel {CANARY}"})
     endpoint = Endpoint(metrics_url(receiver.url), headers={"X-Api-Key": CANARY})
     with OtlpClient(endpoint) as client:
         assert client.probe().server == "otel ***"
 
 
-def test_knocking_fails_as_an_export_does(start_receiver):
+def test_a_probe_fails_as_an_export_does(start_receiver):
     with (
         OtlpClient(Endpoint(metrics_url(start_receiver(404).url))) as client,
         pytest.raises(ExportRefused, match="check the path"),

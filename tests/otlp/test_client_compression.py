@@ -53,12 +53,12 @@ class Recorder:
         return self.made
 
 
-def test_isal_is_taken_where_it_is_installed(monkeypatch):
+def test_isal_is_used_if_it_is_installed(monkeypatch):
     monkeypatch.setattr(module, "isal_zlib", SimpleNamespace(compressobj=Recorder))
     assert compress([b"abc"]) == b"abclevel 2, 31 bits: "
 
 
-def test_zlib_is_taken_where_it_is_not(monkeypatch):
+def test_zlib_is_used_otherwise(monkeypatch):
     monkeypatch.setattr(module, "isal_zlib", None)
     monkeypatch.setattr(zlib, "compressobj", Recorder)
     assert compress([b"abc"]) == b"abclevel 6, 31 bits: "

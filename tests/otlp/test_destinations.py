@@ -45,7 +45,7 @@ def test_an_age_is_seconds_or_text(given, age):
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_age(wrong):
+def test_malformed_ages(wrong):
     with pytest.raises(ConfigurationError, match=r"48h.*'none'") as refused:
         parse_max_age(wrong)
     assert refused.value.field == "max_age"
@@ -73,7 +73,7 @@ HOUR, TWO_DAYS = timedelta(hours=1), timedelta(hours=48)
         ("http://[::1]:4318", None, "raise.*max_age"),
     ],
 )
-def test_how_old_points_may_be_where_it_is_known(host, age, remedy):
+def test_known_age_limits(host, age, remedy):
     url = metrics_url(host)
     assert default_max_age(url) == age
     assert re.search(remedy, Endpoint(url, limits=Limits(max_age=age)).age_remedy)

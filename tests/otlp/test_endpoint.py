@@ -69,7 +69,7 @@ def test_a_base_url_gets_the_path_of_metrics_and_a_full_one_keeps_it(host, url):
         ("https://collector/#there", "fragment"),
     ],
 )
-def test_what_is_no_endpoint_for_metrics(host, problem):
+def test_urls_that_are_no_metrics_endpoint(host, problem):
     with pytest.raises(ConfigurationError, match=problem) as refused:
         metrics_url(host)
     assert refused.value.field == "host"
@@ -98,7 +98,7 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(host):
 
 @exhaustively
 @given(host=st.text(st.characters(codec="utf-8"), max_size=12))
-def test_what_is_taken_can_be_sent_to(host):
+def test_an_accepted_url_can_be_sent_to(host):
     try:
         url = metrics_url(f"https://{host}")
     except ConfigurationError:
@@ -169,7 +169,7 @@ def test_values_that_no_header_can_have_are_refused_and_not_repeated(value):
     assert CANARY not in str(refused.value)
 
 
-def test_a_header_is_named_once_whatever_its_case():
+def test_a_header_is_named_once_in_any_case():
     with pytest.raises(ConfigurationError, match=r"(?i)authorization"):
         Endpoint(URL, headers={"Authorization": "a", "authorization": "b"})
 
@@ -256,7 +256,7 @@ def test_two_spellings_of_one_destination(url, same):
     assert destination(url) == destination(same)
 
 
-def test_what_makes_no_other_destination(tmp_path):
+def test_fields_that_do_not_change_the_destination(tmp_path):
     plain = destination(URL)
     assert plain == URL
     other = Endpoint(
@@ -271,7 +271,7 @@ def test_what_makes_no_other_destination(tmp_path):
     assert other.destination == plain
 
 
-def test_what_makes_another_destination():
+def test_fields_that_change_the_destination():
     others = [
         destination(URL),
         destination("http://collector:4318/v1/metrics"),

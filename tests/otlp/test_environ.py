@@ -50,7 +50,7 @@ def test_every_variable(tmp_path):
     assert of(**for_metrics, **nonsense) == everything
 
 
-def test_an_empty_variable_is_as_good_as_none():
+def test_an_empty_variable_counts_as_unset():
     names = ("ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT", "CERTIFICATE", "CLIENT_KEY")
     assert of(**{f"METRICS_{name}": " " for name in names}) == of()
     assert of(METRICS_TIMEOUT="", TIMEOUT="1500").limits.timeout == 1.5
@@ -66,7 +66,7 @@ def test_an_empty_variable_is_as_good_as_none():
         "https://vm/v1/metrics",
     ],
 )
-def test_the_endpoint_for_metrics_is_taken_as_it_is_and_wins(url):
+def test_the_endpoint_for_metrics_is_used_unchanged_and_takes_precedence(url):
     assert of(METRICS_ENDPOINT=url).url == url
     assert endpoint_from_environ({f"{OTEL}METRICS_ENDPOINT": url}).url == url
 
@@ -90,7 +90,7 @@ def test_either_endpoint_is_checked(name, url):
 @pytest.mark.parametrize(
     "environ", [{}, {f"{OTEL}ENDPOINT": ""}, {f"{OTEL}TRACES_ENDPOINT": "https://collector"}]
 )
-def test_without_an_endpoint_the_error_says_what_to_give(environ):
+def test_without_an_endpoint_the_error_names_the_variable(environ):
     with pytest.raises(ConfigurationError, match=f"{OTEL}ENDPOINT") as refused:
         endpoint_from_environ(environ)
     assert refused.value.field == "host"

@@ -39,7 +39,7 @@ def test_decode(given, decoded):
     assert decode(given) == decoded
 
 
-def test_decode_tells_whole_numbers_from_others():
+def test_decode_distinguishes_whole_numbers_from_others():
     (decoded,) = decode(b'[{"a": 1, "b": 1.0, "c": 9007199254740993}]')
     assert [(type(value), value) for value in decoded.values()] == [
         (int, 1),
@@ -65,13 +65,13 @@ def test_decode_tells_whole_numbers_from_others():
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_array_of_objects_is_malformed(given):
+def test_a_value_that_is_not_an_array_of_objects_is_malformed(given):
     with pytest.raises(MalformedOtlp, match="resourceMetrics"):
         decode(given)
 
 
 @pytest.mark.parametrize("left_out", [{}, {"field": None}])
-def test_null_is_as_good_as_left_out(left_out):
+def test_null_equals_a_missing_field(left_out):
     assert entries(left_out, "field") == []
     assert object_at(left_out, "field") == {}
     assert nanoseconds(left_out, "field") == 0
@@ -102,7 +102,7 @@ def test_a_kind_from_after_this_was_written_is_none():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_that_is_no_object_is_malformed_and_names_the_metric(kind):
+def test_a_kind_that_is_not_an_object_is_malformed_and_names_the_metric(kind):
     with pytest.raises(MalformedOtlp, match=f"{kind} of 'latency'"):
         kind_of({"name": "latency", kind: []})
 
@@ -168,14 +168,14 @@ def without_empty_parts(resource_metrics: list) -> list:
 
 @thoroughly
 @given(resource_metrics=ANY_OTLP)
-def test_all_selected_is_the_same_without_empty_parts(resource_metrics):
+def test_selecting_all_points_only_drops_empty_messages(resource_metrics):
     everything = range(len(list(data_points(resource_metrics))))
     assert select(resource_metrics, everything) == without_empty_parts(resource_metrics)
 
 
 @thoroughly
 @given(resource_metrics=ANY_OTLP, data=st.data())
-def test_what_is_selected_is_what_was_chosen(resource_metrics, data):
+def test_exactly_the_chosen_points_are_selected(resource_metrics, data):
     before = copy.deepcopy(resource_metrics)
     found = list(data_points(resource_metrics))
     chosen = data.draw(st.sets(st.sampled_from(range(len(found)))) if found else st.just(set()))
@@ -205,7 +205,7 @@ def whole(resource_metrics: list) -> Counter[str]:
     return Counter(found)
 
 
-def test_selected_points_stay_in_order_whatever_the_order_of_the_choice():
+def test_selected_points_stay_in_order_if_chosen_in_any_order():
     points = [point(asInt=str(number)) for number in range(5)]
     answer = [entry(metric("a", *points[:3])), entry(metric("a", *points[3:]))]
     for chosen in ([4, 0, 2], (2, 4, 0), {0, 2, 4}, frozenset([0, 2, 4])):
@@ -225,7 +225,7 @@ def test_an_unknown_kind_is_selected_whole_or_not_at_all():
 
 @thoroughly
 @given(almost=almost_otlp())
-def test_what_is_almost_otlp_can_be_selected_from_or_is_malformed(almost):
+def test_almost_otlp_is_either_selected_from_or_malformed(almost):
     try:
         answer = decode(json.dumps(almost).encode())
         found = list(data_points(answer))
@@ -244,7 +244,7 @@ def test_what_is_almost_otlp_can_be_selected_from_or_is_malformed(almost):
         [{"scopeMetrics": [{"metrics": [{"sum": {"dataPoints": [1]}}]}]}],
     ],
 )
-def test_there_is_nothing_to_select_in_what_is_malformed(malformed):
+def test_malformed_metrics_cannot_be_selected_from(malformed):
     with pytest.raises(MalformedOtlp):
         list(data_points(malformed))
     with pytest.raises(MalformedOtlp):
@@ -284,13 +284,13 @@ def test_any_value(value, encoded):
 
 
 @pytest.mark.parametrize("value", [None, {"a": 1}, b"bytes", ["a", None], object()])
-def test_what_otlp_has_no_type_for(value):
+def test_values_without_an_otlp_type(value):
     with pytest.raises(TypeError):
         any_value(value)
 
 
 @pytest.mark.parametrize("value", [1698720900000000000, "1698720900000000000"])
-def test_nanoseconds_come_as_number_or_text_and_stay_exact(value):
+def test_nanoseconds_as_number_or_text_stay_exact(value):
     assert nanoseconds({"timeUnixNano": value}, "timeUnixNano") == 1698720900000000000
 
 
@@ -300,12 +300,12 @@ def test_nanoseconds_come_as_number_or_text_and_stay_exact(value):
     ["soon", "1e18", [1], {"a": 1}, -1, "-1", 1.5, 2**64, 1e300, True, "1" * 5000],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_time_is_malformed(value):
+def test_a_value_that_is_not_a_time_is_malformed(value):
     with pytest.raises(MalformedOtlp, match="timeUnixNano"):
         nanoseconds({"timeUnixNano": value}, "timeUnixNano")
 
 
-def test_canonical_knows_no_order_of_fields_but_one_of_entries():
+def test_canonical_ignores_the_order_of_fields_but_not_of_entries():
     assert canonical({"a": 1, "b": {"c": 2, "d": 3}}) == canonical({"b": {"d": 3, "c": 2}, "a": 1})
     assert canonical({"a": [1, 2]}) != canonical({"a": [2, 1]})
     assert canonical({"a": 1}) != canonical({"a": "1"})

@@ -42,7 +42,7 @@ def message_of(export) -> ExportMetricsServiceRequest:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @exhaustively
 @given(resource_metrics=otlp_json)
-def test_every_message_is_what_protobufs_own_reader_makes_of_it(protocol, resource_metrics):
+def test_every_message_equals_the_result_of_protobufs_own_reader(protocol, resource_metrics):
     before = copy.deepcopy(resource_metrics)
     export = encode_request(resource_metrics, protocol)
     assert message_of(export).SerializeToString() == reference(before).SerializeToString()
@@ -75,7 +75,7 @@ def test_values_within_values_are_encoded_or_malformed(protocol, depth):
         assert depth > 40
 
 
-def test_json_keeps_what_protobuf_has_no_place_for_and_every_number_as_it_came():
+def test_json_keeps_unknown_fields_and_every_number_as_received():
     resource_metrics = [
         {
             "future": {"a": None},
@@ -101,7 +101,7 @@ def test_verbatim_is_for_json_only():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_export_says_what_it_holds(protocol):
+def test_a_request_describes_its_content(protocol):
     export = encode_request(
         [
             entry(
@@ -164,7 +164,7 @@ def test_an_id_that_is_not_hex_is_malformed(wrong):
         entry(metric("n", point(asInt=7)), {"name": "m", "sketch": {"dataPoints": [{}]}}),
     ],
 )
-def test_protobuf_says_that_it_left_out_an_unknown_field_and_sends_the_rest(unknown, caplog):
+def test_protobuf_logs_an_omitted_unknown_field_and_sends_the_rest(unknown, caplog):
     with caplog.at_level(logging.WARNING):
         export = encode_request([unknown], HTTP_PROTOBUF)
     (resource,) = message_of(export).resource_metrics
@@ -175,7 +175,7 @@ def test_protobuf_says_that_it_left_out_an_unknown_field_and_sends_the_rest(unkn
     assert ("future" in record.getMessage()) != ("sketch" in record.getMessage())
 
 
-def test_what_protobuf_has_a_place_for_is_not_worth_a_word(caplog):
+def test_known_fields_are_not_logged(caplog):
     encode_request([entry(metric("n", point(asInt=7)))], HTTP_PROTOBUF)
     assert not caplog.records
 

@@ -75,7 +75,7 @@ def test_the_order_of_attributes_makes_no_other_series():
     assert find_anomalies([entry(metric("n", at(1), turned))]) == Anomalies(overlaps=1)
 
 
-def test_a_series_goes_on_in_another_entry():
+def test_a_series_continues_in_another_entry():
     assert find_anomalies([entry(metric("n", at(1))), entry(metric("n", at(1)))]) == Anomalies(duplicates=1)
 
 

@@ -66,11 +66,11 @@ def only_metric(given: dict) -> dict:
     return right
 
 
-def test_the_whole_resource_of_a_point_that_says_where_it_is_from():
+def test_the_whole_resource_of_a_point_that_names_its_source():
     assert resource_of(point()) == OURS
 
 
-def test_only_what_is_stable_is_in_it():
+def test_the_resource_has_only_stable_attributes():
     unstable = ("cloud.", "host.", "faas.", "telemetry.", "process.", "service.version")
     busy = point(region="eu", appVersion="5.1.0")
     busy["attributes"] += [text("region", "eu"), text("appVersion", "5.1.0"), text("pod", "pod-1")]
@@ -137,7 +137,7 @@ def test_the_app_id_is_always_there_and_a_uuid(app):
         ("atlassian", "user", "user"),
     ],
 )
-def test_the_user_wins_over_atlassian_who_wins_over_us(atlassians, users, value):
+def test_the_users_attributes_override_atlassians_which_override_ours(atlassians, users, value):
     source = {"attributes": [text("service.name", atlassians)]} if atlassians else {}
     who = identity(attributes={"service.name": users} if users else {})
     assert resource_of(point(), who, source) == {**OURS, "service.name": value}
@@ -166,7 +166,7 @@ def test_nothing_but_configuration_and_payload_makes_an_identity(monkeypatch):
     assert before[0]["scopeMetrics"][0]["scope"] == {"name": "atlassian.forge.app_metrics"}
 
 
-def test_neither_the_order_of_environments_nor_others_asked_for_matter():
+def test_neither_the_order_of_environments_nor_other_queried_ones_matter():
     turned = dict(reversed(NAMES.items()))
     alone = {PRODUCTION: "production"}
     assert resource_of(point()) == resource_of(point(), identity(environments=turned))
@@ -243,7 +243,7 @@ def shape(resource_metrics: list[dict]) -> list:
         ([entry(metric("n", point()), {**metric("n", point()), "description": "d"})], [[[1, 1]]]),
     ],
 )
-def test_what_merges_and_what_stays_apart(given, groups):
+def test_equal_resources_merge_and_others_do_not(given, groups):
     assert shape(conform(given, identity(environments={PRODUCTION: "production"}))) == groups
 
 
@@ -371,12 +371,12 @@ def test_other_sums_are_left_alone(name, temporality, said):
 
 
 @pytest.mark.parametrize("kind", ["gauge", "histogram", "exponentialHistogram", "summary"])
-def test_what_is_no_sum_is_never_monotonic(kind):
+def test_a_metric_that_is_not_a_sum_is_never_monotonic(kind):
     given = {"name": "some_new_count", kind: {"aggregationTemporality": 1, "dataPoints": [point()]}}
     assert only_metric(given) == given
 
 
-def test_whatever_nobody_has_seen_yet_passes_through():
+def test_unknown_fields_pass_through():
     extra = {"future": {"a": [1, None, 1.0]}}
     data_point = {**point(asInt=1), **extra}
     data_point["attributes"].append({**text("brandNew", "x"), **extra})
@@ -399,7 +399,7 @@ def test_a_resource_attribute_of_atlassian_passes_through_whole():
     assert attribute in resource_metrics["resource"]["attributes"]
 
 
-def test_metrics_of_a_kind_nobody_has_seen_yet_are_kept_as_often_as_they_came():
+def test_metrics_of_an_unknown_kind_are_neither_merged_nor_dropped():
     sketch = {"name": "n", "unit": "s", "sketch": {"dataPoints": [point()]}}
     resource_metrics = conform([entry(sketch, sketch), entry(sketch)], identity())
     kept = [
@@ -424,12 +424,12 @@ def test_exact_duplicates_and_overlapping_points_are_kept():
         entry({"name": "n", "sum": {"dataPoints": None}}),
     ],
 )
-def test_null_is_as_good_as_left_out_where_there_are_no_points(given):
+def test_null_equals_a_missing_field_without_points(given):
     message = reference(conform([given], identity()))
     assert not protobuf_points(message)
 
 
-def test_null_is_as_good_as_left_out_where_there_are_points():
+def test_null_equals_a_missing_field_with_points():
     data_point = {"attributes": None, "asInt": 1, "exemplars": None, "timeUnixNano": None}
     source = {"attributes": None}
     given = {**entry({**metric("n", data_point), "gauge": None}), "resource": source}
@@ -449,7 +449,7 @@ def test_no_point_is_lost_added_or_altered(given):
 
 @exhaustively
 @given(given=otlp_json)
-def test_both_protocols_carry_what_protobufs_own_reader_makes_of_it(given):
+def test_both_protocols_equal_the_result_of_protobufs_own_reader(given):
     conformed = conform(given, identity())
     expected = reference(conformed).SerializeToString()
     assert encode_request(conformed, HTTP_PROTOBUF).body == expected

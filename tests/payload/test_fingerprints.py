@@ -108,7 +108,7 @@ def test_it_is_the_same_for_good():
 
 
 @pytest.mark.parametrize("answer", RECORDED["answers"])
-def test_they_are_what_they_were_in_the_first_version(answer):
+def test_fingerprints_equal_those_of_the_first_version(answer):
     try:
         found = fingerprint_points(
             decode(answer["resourceMetrics"].encode()), environments=ENVIRONMENTS, minute=WINDOW
@@ -118,7 +118,7 @@ def test_they_are_what_they_were_in_the_first_version(answer):
     assert (found and in_words(found)) == answer["points"]
 
 
-def test_those_of_the_sample_are_what_they_were_in_the_first_version(sample):
+def test_fingerprints_of_the_sample_equal_those_of_the_first_version(sample):
     answer = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
     found = fingerprint_points(answer, environments=ENVIRONMENTS, minute=WINDOW)
     assert in_words(found) == RECORDED["sample"]
@@ -138,7 +138,7 @@ def test_those_of_the_published_sample_are_all_different(sample):
     assert len({(each.metric, each.minute, each.key) for each in found}) == len(found)
 
 
-def test_they_come_in_the_order_of_the_points():
+def test_fingerprints_are_in_the_order_of_the_points():
     points = [point(timeUnixNano=str(minute * MINUTE), asInt="1") for minute in (3, 1, 2)]
     answer = [entry(metric("b", *points[:2]), gauge("a", points[2])), entry(metric("b", points[0]))]
     found = fingerprint_points(answer, environments=[PRODUCTION], minute=0)
@@ -229,7 +229,7 @@ def test_a_number_may_be_spelt_in_two_ways(kind, one, other):
         ({"exemplars": None}, {}),
     ],
 )
-def test_what_says_the_same_of_a_point_is_the_same(one, other):
+def test_equivalent_spellings_of_a_point_have_the_same_fingerprint(one, other):
     assert of({"asInt": "1", **one}) == of({"asInt": "1", **other})
 
 
@@ -258,7 +258,7 @@ def test_a_field_of_the_future_is_a_value():
 @pytest.mark.parametrize(
     ("one", "other"), [({"asInt": "1"}, {"asDouble": 1.0}), ({"count": "1"}, {"sum": 1})]
 )
-def test_a_whole_number_is_no_fraction(one, other):
+def test_a_whole_number_is_not_a_fraction(one, other):
     assert_same_point_of_another_value(of(point(**one)), of(point(**other)))
 
 
@@ -300,7 +300,7 @@ def test_the_metric_makes_another_point():
 
 
 @pytest.mark.parametrize("environment", [None, ""])
-def test_points_that_name_no_environment_are_told_apart_by_those_asked_for(environment):
+def test_points_without_an_environment_are_distinguished_by_the_queried_ones(environment):
     def key(*environments: str) -> bytes:
         return of(point(environment=environment, **TIMES), environments=environments).key
 
@@ -308,7 +308,7 @@ def test_points_that_name_no_environment_are_told_apart_by_those_asked_for(envir
     assert key(PRODUCTION, STAGING) == key(STAGING, PRODUCTION)
 
 
-def test_points_that_name_their_environment_are_the_same_whatever_was_asked_for():
+def test_points_with_an_environment_do_not_depend_on_the_queried_ones():
     asked = [(), (PRODUCTION,), (STAGING,), (STAGING, PRODUCTION)]
     assert len({of(point(**TIMES), environments=environments) for environments in asked}) == 1
 
@@ -333,7 +333,7 @@ def test_the_minute_is_that_of_the_points_time(nanoseconds, minute):
 
 
 @pytest.mark.parametrize("time", [{}, {"timeUnixNano": None}, {"timeUnixNano": "0"}])
-def test_a_point_without_a_time_is_one_of_the_minute_asked_for(time):
+def test_a_point_without_a_time_belongs_to_the_queried_minute(time):
     """Otherwise equal points of different windows would share a record and count as delivered."""
     (only,) = fingerprint_points(
         [entry(metric("n", point(**time)))], environments=[PRODUCTION], minute=29_923_500
@@ -363,7 +363,7 @@ def test_a_metric_without_points_has_none():
 
 
 @pytest.mark.parametrize("nameless", [{}, {"name": None}])
-def test_a_metric_without_a_name_has_points_all_the_same(nameless):
+def test_a_metric_without_a_name_has_fingerprints(nameless):
     (found,) = of_all([entry({**nameless, "sum": {"dataPoints": [point()]}})])
     assert isinstance(found.metric, str)
 
@@ -381,7 +381,7 @@ def test_a_metric_without_a_name_has_points_all_the_same(nameless):
     ids=str,
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_malformed_is_refused(kind, wrong):
+def test_malformed_points_are_refused(kind, wrong):
     with pytest.raises(MalformedOtlp):
         of({**point(**TIMES), **wrong}, kind=kind)
 
@@ -399,7 +399,7 @@ def test_a_number_that_no_double_can_hold_is_malformed(field):
 
 @thoroughly
 @given(resource_metrics=almost_otlp())
-def test_what_is_almost_otlp_has_fingerprints_or_is_malformed(resource_metrics):
+def test_almost_otlp_either_has_fingerprints_or_is_malformed(resource_metrics):
     try:
         answer = decode(json.dumps(resource_metrics).encode())
         found = fingerprint_points(answer, environments=[PRODUCTION], minute=0)

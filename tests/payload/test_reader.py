@@ -271,7 +271,7 @@ def test_a_text_without_repeats_is_read_in_the_fast_way(spelled):
     assert isinstance(read(source(text)), FastPayload)
 
 
-def test_parts_of_what_is_passed_through_lose_nothing_either():
+def test_parts_of_a_passed_through_payload_lose_nothing_either():
     for raw in REPEATED.values():
         content = read(passed_through(raw))
         if isinstance(content, PassthroughPayload):
@@ -315,7 +315,7 @@ def test_points_of_a_passthrough_payload_are_slices_of_its_bytes():
 
 @exhaustively
 @given(content=otlp_json.map(usual), part=parts)
-def test_what_is_passed_through_is_what_came(content, part):
+def test_a_passed_through_payload_is_unchanged(content, part):
     given = passed_through(json.dumps(content).encode())
     through, complete = read(given), DictPayload(given)
     assert through.count == complete.count

@@ -81,7 +81,7 @@ def send(export, sink, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_sample_arrives_with_nothing_changed_but_what_conform_names(sample, identity, sink, protocol):
+def test_the_sample_arrives_with_only_the_documented_changes(sample, identity, sink, protocol):
     export = encode_request(conform(decode(cut(sample)), identity), protocol)
     request = send(export, sink, protocol)
     assert request.message == reference(conformed_by_hand(sample))
@@ -96,7 +96,7 @@ def test_its_points_are_the_published_ones(sample, identity, sink, protocol):
     assert protobuf_points(request.message) == protobuf_points(reference(json.loads(cut(sample))))
 
 
-def test_the_export_says_what_the_sample_holds(sample, identity):
+def test_the_request_describes_the_content_of_the_sample(sample, identity):
     export = encode_request(conform(decode(cut(sample)), identity), HTTP_JSON)
     assert export.metrics == (
         "forge_api_request_count",

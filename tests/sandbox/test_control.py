@@ -14,7 +14,7 @@ def get(client, path, **parameters):
     return client.http.get(client.gateway.url.replace("/graphql", path), params=parameters)
 
 
-def test_truth_can_be_asked_from_outside(client):
+def test_the_truth_is_available_over_http(client):
     client.metrics()
     ask = {**WINDOW, "environment": "production", "metric": "FORGE_BACKEND_INVOCATION_COUNT"}
     points = client.gateway.generated(
@@ -96,7 +96,7 @@ def test_the_sink_can_be_read_from_outside(http, sink):
     }
 
 
-def test_both_say_what_they_are_and_the_control_plane_is_never_counted(client, sink):
+def test_both_describe_themselves_and_the_control_plane_is_never_counted(client, sink):
     about = get(client, "/").json()
     assert "gateway" in about["what"]
     assert about["app_id"] == client.gateway.app_id

@@ -64,7 +64,7 @@ def test_broken_connections(client, kind, error, message):
     assert resource_metrics(client.metrics())
 
 
-def test_a_hanging_answer_ends_when_the_gateway_stops(client):
+def test_a_hanging_response_ends_when_the_gateway_stops(client):
     client.gateway.add_fault(Fault("hang"))
     with pytest.raises(httpx.ReadTimeout):
         client.post(METRICS_QUERY, client.variables(), timeout=0.1)
@@ -73,12 +73,12 @@ def test_a_hanging_answer_ends_when_the_gateway_stops(client):
         client.metrics()
 
 
-def test_a_hanging_answer_may_end_by_itself(client):
+def test_a_hanging_response_may_end_by_itself(client):
     with pytest.raises(httpx.RemoteProtocolError, match="disconnected"):
         answer_to(client, Fault("hang", seconds=0.01))
 
 
-def test_a_slow_answer_is_whole(client):
+def test_a_slow_response_is_complete(client):
     response = answer_to(client, Fault("slow", seconds=0.01))
     assert points_of_answer(response) == points_of_answer(client.metrics())
     assert client.gateway.calls[0].outcome == "fault:slow"

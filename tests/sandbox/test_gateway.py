@@ -21,14 +21,14 @@ from tests.sandbox.asking import (
 )
 
 
-def test_all_metrics_of_a_window_are_exactly_what_was_generated(client):
+def test_all_metrics_of_a_window_are_exactly_the_generated_ones(client):
     answer = points_of_answer(client.metrics(metrics=list(METRICS)))
     generated = client.gateway.generated(START, END, environments=["production"])
     assert {point.metric for point in generated} == {metric.name for metric in METRICS.values()}
     assert Counter(answer) == Counter(generated) == Counter(client.gateway.served(START, END))
 
 
-def test_an_answer_has_the_shape_of_the_published_sample(client):
+def test_a_response_has_the_shape_of_the_published_sample(client):
     (resource,) = resource_metrics(client.metrics())
     assert resource.keys() == {"resource", "schemaUrl", "scopeMetrics"}
     assert resource["resource"] == {}
@@ -49,7 +49,7 @@ def test_an_answer_has_the_shape_of_the_published_sample(client):
     ]
 
 
-def test_only_the_environments_and_metrics_asked_for_are_answered(client):
+def test_only_the_requested_environments_and_metrics_are_returned(client):
     wanted = {"environments": [client.environment_id("staging")], "metrics": ["CONTAINER_UPTIME_SECONDS"]}
     answer = points_of_answer(client.metrics(**wanted))
     assert answer
@@ -103,7 +103,7 @@ def test_a_user_agent_of_ones_own_is_demanded(client, user_agent):
     assert "User-Agent" in response.json()["errors"][0]["message"]
 
 
-def test_only_json_is_taken(client):
+def test_only_json_is_accepted(client):
     auth = (client.gateway.email, client.gateway.api_token)
     answers = [
         client.http.post(
@@ -186,7 +186,7 @@ def test_times_and_labels_may_be_literals(client):
         ({"metrics": []}, "INVALID_METRICS"),
     ],
 )
-def test_what_the_gateway_refuses_is_a_query_error_400(client, wrong, error_type):
+def test_an_invalid_query_is_a_query_error_400(client, wrong, error_type):
     if "start" in wrong and "end" not in wrong:
         wrong = {**wrong, "end": wrong["start"] + timedelta(minutes=1)}
     error = app_metrics(client.metrics(**wrong))
@@ -221,7 +221,7 @@ def test_a_forbidden_app_is_a_query_error_403_and_its_lookup_an_error(start_gate
     assert lookup["errors"][0]["extensions"]["statusCode"] == 403
 
 
-def test_a_query_error_names_its_type_if_asked(client):
+def test_a_query_error_has_its_type_if_requested(client):
     query = METRICS_QUERY.replace("... on ForgeMetricsOtlpData", "__typename ... on ForgeMetricsOtlpData")
     found = [
         app_metrics(client.post(query, client.variables(end=end)))["__typename"]
@@ -234,7 +234,7 @@ def test_a_query_error_names_its_type_if_asked(client):
     ("environment_ids", "prefix"),
     [("uuid", ""), ("ari", "ari:cloud:ecosystem::environment/8ce114f4-d82c-45e2-b4fb-c6a0751d7d57/")],
 )
-def test_environments_come_in_pages(start_gateway, environment_ids, prefix):
+def test_environments_are_paginated(start_gateway, environment_ids, prefix):
     client = start_gateway(Scenario(environment_ids=environment_ids))
     nodes, after, pages = [], None, 0
     more = True
@@ -277,7 +277,7 @@ def test_an_environment_is_found_by_its_key_until_it_is_renamed(client):
     assert client.gateway.generated(START, END, environments=["live"]) == before
 
 
-def test_calls_are_recorded_with_all_that_was_asked(client):
+def test_calls_are_recorded_with_their_arguments(client):
     response = client.metrics()
     client.post(PAGE_QUERY, {"id": client.gateway.app_id, "first": 1})
     metrics, lookup = client.gateway.calls
@@ -293,7 +293,7 @@ def test_calls_are_recorded_with_all_that_was_asked(client):
 
 
 @pytest.mark.parametrize("place", ["body", "x-request-id", "x-trace-id"])
-def test_the_request_id_is_where_the_scenario_wants_it(start_gateway, place):
+def test_the_request_id_is_in_the_place_that_the_scenario_chooses(start_gateway, place):
     client = start_gateway(Scenario(request_id_in=frozenset({place})))
     response = client.metrics()
     found = {name: response.headers.get(name) for name in ("x-request-id", "x-trace-id")}

@@ -101,7 +101,7 @@ def test_over_limit_counts_the_periods_that_hold_too_much():
     assert over_limit([], 5, 60) == 0
 
 
-def test_the_gateway_counts_with_its_own_limit_unless_told(start_gateway):
+def test_the_gateway_counts_with_its_own_limit_by_default(start_gateway):
     client = start_gateway(rate_limit_calls=2, rate_limit_seconds=10.0)
     for seconds in (0, 5, 10, 15):
         client.clock.now = NOW.timestamp() + seconds

@@ -39,7 +39,7 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_runs_until_it_is_told_to_stop_and_sums_up(start, http, number):
+def test_it_runs_until_it_is_stopped_and_prints_totals(start, http, number):
     process, about = start("--rate-limit-calls", "1")
     for _ in range(2):
         http.post(about["gateway_url"], auth=(about["email"], about["api_token"]), json={})
@@ -63,7 +63,7 @@ def test_it_runs_until_it_is_told_to_stop_and_sums_up(start, http, number):
 
 
 @pytest.mark.parametrize("options", [(), ("--print-json",)])
-def test_a_token_from_the_environment_is_asked_for_and_never_shown(start, http, monkeypatch, options):
+def test_a_token_from_the_environment_is_required_and_never_shown(start, http, monkeypatch, options):
     monkeypatch.setenv("FORGE_SANDBOX_TOKEN", "canary")
     process, about = start(*options)
     statuses = {
@@ -99,7 +99,7 @@ def test_the_connections_are_ready_to_paste(start):
     }
 
 
-def test_without_a_limit_the_connection_is_one_that_the_hook_takes(start, monkeypatch):
+def test_without_a_limit_the_hook_accepts_the_connection(start, monkeypatch):
     from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 
     _, about = start("--rate-limit-calls", "0")

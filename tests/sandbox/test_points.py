@@ -14,7 +14,7 @@ from tests.sandbox.asking import START, export_request
 
 
 @pytest.mark.parametrize("shape", ["histogram", "exponential_histogram", "summary", "gauge"])
-def test_json_and_protobuf_say_the_same(shape):
+def test_json_and_protobuf_have_the_same_points(shape):
     environments = Directory().of(DEFAULT_APP)
     minute = int(START.timestamp()) // 60
     samples = [
@@ -57,7 +57,7 @@ def data_point_of(request):
         lambda request: setattr(data_point_of(request).attributes[0].value, "int_value", 0),
     ],
 )
-def test_what_makes_another_point(change):
+def test_changes_that_make_another_point(change):
     assert one_point(change) != one_point()
 
 
@@ -71,7 +71,7 @@ def test_what_makes_another_point(change):
         lambda request: request.resource_metrics[0].scope_metrics[0].ClearField("scope"),
     ],
 )
-def test_what_an_exporter_may_mend(change):
+def test_changes_that_an_exporter_may_make(change):
     assert one_point(change) == one_point()
     assert hash(one_point(change)) == hash(one_point())
 

@@ -51,11 +51,11 @@ def test_exemplars_have_their_ids_in_hex_in_json(http, sink):
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"5", b'{"resourceMetrics":[{"traceId":5}]}', b"\xff"])
-def test_json_that_is_no_otlp_is_refused(http, sink, body):
+def test_json_that_is_not_otlp_is_refused(http, sink, body):
     assert http.post(f"{sink.url}/v1/metrics", content=body, headers=JSON).status_code == 400
 
 
-def test_a_body_may_come_in_chunks(http, sink):
+def test_a_body_may_be_chunked(http, sink):
     body = export_request().SerializeToString()
     response = http.post(
         f"{sink.url}/v1/metrics", content=iter([body[:9], body[9:20], body[20:]]), headers=PROTOBUF
@@ -65,19 +65,19 @@ def test_a_body_may_come_in_chunks(http, sink):
     assert export(http, sink).status_code == 200
 
 
-def test_the_gateway_s_answer_can_be_posted_as_it_is(http, sink, client):
+def test_the_gateways_response_can_be_posted_unchanged(http, sink, client):
     response = client.metrics()
     answer = response.json()["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]
     assert http.post(f"{sink.url}/v1/metrics", json=answer).status_code == 200
     assert sink.points == points_of_answer(response)
 
 
-def test_the_whole_envelope_is_taken_and_nothing_kept_as_a_collector_does(http, sink, client):
+def test_the_whole_envelope_is_accepted_without_points_as_by_a_collector(http, sink, client):
     assert http.post(f"{sink.url}/v1/metrics", json=client.metrics().json()).status_code == 200
     assert sink.points == []
 
 
-def test_success_is_an_answer_in_the_encoding_of_the_request(http, sink):
+def test_success_is_reported_in_the_encoding_of_the_request(http, sink):
     protobuf = export(http, sink)
     assert (protobuf.headers["Content-Type"], protobuf.content) == ("application/x-protobuf", b"")
     json = http.post(f"{sink.url}/v1/metrics", content="{}", headers=JSON)
@@ -106,7 +106,7 @@ def test_headers_and_resources_are_kept(http, sink):
         (JSON, b"\xff", 400),
     ],
 )
-def test_what_cannot_be_read_is_refused(http, sink, headers, body, status):
+def test_an_unreadable_body_is_refused(http, sink, headers, body, status):
     response = http.post(f"{sink.url}/v1/metrics", content=body, headers=headers)
     assert response.status_code == status
     assert sink.requests == []
@@ -122,7 +122,7 @@ def test_a_body_is_measured_without_its_compression(http):
         assert export(http, sink, export_request(points=99)).status_code == 200
 
 
-def test_only_posts_of_metrics_are_taken(http, sink):
+def test_only_posts_of_metrics_are_accepted(http, sink):
     assert http.get(f"{sink.url}/v1/metrics").status_code == 405
     assert http.post(f"{sink.url}/v1/traces", content=b"", headers=PROTOBUF).status_code == 404
 
@@ -156,7 +156,7 @@ def test_partial_success(http, sink, headers):
         (Fault("slow", seconds=0.01), 200, 3),
     ],
 )
-def test_answers_and_what_is_kept(http, sink, fault, status, kept):
+def test_responses_and_the_points_kept(http, sink, fault, status, kept):
     sink.add_fault(fault)
     response = export(http, sink)
     assert response.status_code == status
@@ -169,7 +169,7 @@ def test_answers_and_what_is_kept(http, sink, fault, status, kept):
 @pytest.mark.parametrize(
     ("kind", "kept"), [("reset", 0), ("reset_before", 0), ("reset_after", 3), ("truncate", 3)]
 )
-def test_broken_connections_and_what_is_kept(http, sink, kind, kept):
+def test_broken_connections_and_the_points_kept(http, sink, kind, kept):
     sink.add_fault(Fault("partial_success", rejected=0, calls={2}))
     sink.add_fault(Fault(kind, calls={1}))
     # An empty response cannot be truncated; in JSON, a success is at least {}.
@@ -181,7 +181,7 @@ def test_broken_connections_and_what_is_kept(http, sink, kind, kept):
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("hang", 0), ("hang_after", 3)])
-def test_no_answer_and_what_is_kept(http, sink, kind, kept):
+def test_no_response_and_the_points_kept(http, sink, kind, kept):
     sink.add_fault(Fault(kind))
     with pytest.raises(httpx.ReadTimeout):
         http.post(
@@ -221,7 +221,7 @@ def test_the_exporter_s_own_metrics_are_kept_and_counted_apart(http, sink):
     assert sink.telemetry == []
 
 
-def test_what_a_collector_has_put_together_is_taken_apart(http, sink):
+def test_requests_that_a_collector_has_batched_are_separated(http, sink):
     together = export_request(points=3)
     together.resource_metrics.extend(own_metrics().resource_metrics)
     export(http, sink, together)

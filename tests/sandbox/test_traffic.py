@@ -115,7 +115,7 @@ def test_errors_are_never_more_than_invocations_and_sometimes_an_explicit_zero()
 @pytest.mark.parametrize(
     ("count", "latency"), [(INVOCATIONS, "FORGE_BACKEND_INVOCATION_LATENCY"), (REQUESTS, LATENCY)]
 )
-def test_a_latency_counts_what_it_is_the_latency_of(latency_shape, count, latency):
+def test_a_latency_has_one_observation_for_each_event(latency_shape, count, latency):
     counts, latencies = Counter(), Counter()
     for point in generated(START, END, metrics=[count, latency], latency_shape=latency_shape):
         key = (point.time, without(point, "status"))
@@ -263,7 +263,7 @@ def test_inclusive_ends_give_the_edge_to_both_windows(start_gateway):
     )
 
 
-def test_answers_may_hold_points_of_other_windows(start_gateway):
+def test_responses_may_have_points_of_other_windows(start_gateway):
     client = start_gateway(Scenario(points_outside_window=True))
     points = points_of_answer(client.metrics())
     inside = set(client.gateway.generated(START, END))
@@ -305,7 +305,7 @@ def test_some_values_are_raised_later(late_samples):
         assert sample.visible_until - sample.visible_from >= 2 * 3600
 
 
-def test_a_late_point_is_served_when_it_has_come(start_gateway):
+def test_a_late_point_is_served_once_it_is_visible(start_gateway):
     client = start_gateway(Scenario(lateness=True))
     gateway = client.gateway
     final = gateway.generated(START, END, environments=["production"], metrics=[INVOCATIONS])
@@ -317,7 +317,7 @@ def test_a_late_point_is_served_when_it_has_come(start_gateway):
     assert points_of_answer(client.metrics()) == final
 
 
-def test_an_outage_answers_nothing_and_is_filled_later(start_gateway):
+def test_an_outage_has_no_points_and_is_filled_later(start_gateway):
     client = start_gateway(Scenario(outage=True))
     start = DAY + timedelta(hours=5, minutes=20)
     end = start + timedelta(minutes=15)

@@ -75,7 +75,7 @@ def test_a_copy_that_never_arrives_is_lost():
     assert verdict(DELIVERED + AGAIN, p=2) == Verdict()
 
 
-def test_a_copy_that_was_still_to_come_is_no_double():
+def test_a_copy_still_on_its_way_is_not_a_duplicate():
     # In flight was one of two; the last try sends the other one.
     assert verdict(NO_ANSWER + NAMED + AGAIN.replace("a/2", "a/3"), p=2).is_good
     assert verdict(NO_ANSWER + AGAIN + AGAIN.replace("a/2", "a/3"), p=2).silent == ["p"]
@@ -88,7 +88,7 @@ def test_a_point_that_was_rejected_is_not_lost():
 
 
 @pytest.mark.parametrize("first", [DELIVERED, NO_ANSWER, KILLED, NOT_RECORDED])
-def test_a_point_that_comes_twice_has_to_be_named(first):
+def test_a_duplicate_has_to_be_reported(first):
     assert verdict(first + AGAIN).silent == ["p"]
 
 
@@ -101,13 +101,13 @@ def test_a_point_that_comes_twice_has_to_be_named(first):
     ],
 )
 @pytest.mark.parametrize("second", [NAMED, CONTESTED], ids=["ambiguous", "contended"])
-def test_a_point_that_comes_twice_for_a_reason_is_right_where_it_is_named(first, cause, second):
+def test_a_duplicate_with_a_reason_is_right_if_it_is_reported(first, cause, second):
     found = verdict(first + second)
     assert found.is_good
     assert found.doubled == {cause: 1}
 
 
-def test_a_point_that_was_acknowledged_does_not_come_twice_whatever_is_said():
+def test_a_duplicate_of_an_acknowledged_point_is_wrong_even_if_reported():
     assert verdict(DELIVERED + NAMED).causeless == ["p"]
 
 
@@ -117,22 +117,22 @@ def interleaved(other: str) -> str:
     return f"{opens}\n{DELIVERED}\n{rest}"
 
 
-def test_two_at_once_are_a_reason_only_where_they_share_no_lease():
+def test_concurrent_tasks_are_a_reason_only_without_a_shared_lease():
     assert verdict(interleaved("b/1")).causeless == ["p"]
     assert verdict(interleaved("c/1")).is_good
 
 
-def test_a_record_that_another_one_has_contended_may_be_gone():
+def test_a_contended_record_may_be_lost():
     assert verdict(CONTESTED.replace("a/2", "c/1") + NAMED).is_good
 
 
-def test_what_was_erased_unseen_can_be_named_by_nobody():
+def test_points_erased_unseen_cannot_be_reported():
     erases = "c/1 | erases | victims=a/1\n"
     assert verdict(DELIVERED + erases + AGAIN).is_good
     assert verdict(DELIVERED + erases.replace("a/1", "b/1") + AGAIN).silent == ["p"]
 
 
-def test_nobody_contends_where_leases_reach_all():
+def test_no_task_contends_if_leases_reach_all():
     assert judge(plan({"a": 0, "b": 0}, p=1), story(CONTESTED)).unfounded == ["a/2"]
     assert judge(plan({"a": 0, "b": 1}, p=1), story(CONTESTED)).is_good
 
@@ -142,13 +142,13 @@ def test_a_request_that_is_read_when_its_sender_is_dead_was_the_first():
     assert verdict(KILLED.replace(kept, "") + NAMED + kept).is_good
 
 
-def test_a_name_is_good_for_as_many_points_as_it_says():
+def test_a_report_covers_as_many_points_as_it_counts():
     both = (NO_ANSWER + NAMED).replace("ids=p", "ids=p,q")
     assert verdict(both, p=1, q=1).silent == ["q"]
     assert verdict(both.replace("text=1", "text=2"), p=1, q=1).is_good
 
 
-def test_the_story_of_a_point_is_that_of_all_who_sent_it():
+def test_the_story_of_a_point_includes_all_its_senders():
     told = "\n".join(story_of("p", story(NO_ANSWER + AGAIN.replace("a/2", "b/1") + "z/1 | opened")))
     assert told.count("<- p") == 2
     assert "b/1" in told
@@ -161,7 +161,7 @@ def test_a_plan_depends_on_its_seed_alone():
     assert Plan(8).points != one.points
 
 
-def test_a_journal_is_in_the_order_of_what_happened(tmp_path):
+def test_a_journal_is_in_chronological_order(tmp_path):
     journal = Journal(tmp_path / "journal")
     journal.write("a/1", "opened", window="x")
     journal.write("a/1", "closed")

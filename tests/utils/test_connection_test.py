@@ -65,7 +65,7 @@ def press_otlp(sink, press):
 # ---- Forge
 
 
-def test_what_works_is_told_and_costs_one_call(press_forge, gateway):
+def test_success_is_described_and_costs_one_call(press_forge, gateway):
     works, message = press_forge()
     assert works
     assert re.fullmatch(
@@ -103,10 +103,10 @@ def test_without_an_app_the_credentials_are_tried(press_forge, gateway):
         ({"timeout": "soon"}, {}, "^timeout: 'soon' is not a number"),
         ({}, {"host": "api.atlassian.com"}, "^host: 'api.atlassian.com' is not an http"),
         ({}, {"port": 443}, "^port: is not used"),
-        ({"metrics": "NO_SUCH_METRIC"}, {}, "refused the query.*Check the metrics"),
+        ({"metrics": "NO_SUCH_METRIC"}, {}, "refused the query.*Check the requested metrics"),
     ],
 )
-def test_what_does_not_is_told_with_its_remedy(press_forge, extra, fields, said):
+def test_a_failure_is_described_with_its_remedy(press_forge, extra, fields, said):
     works, message = press_forge(extra, **fields)
     assert not works
     assert re.search(said, message)
@@ -143,7 +143,7 @@ def test_a_gateway_that_fails(press_forge, gateway, fault, said):
     assert len(gateway.calls) == 1
 
 
-def test_a_budget_that_is_taken_is_told_and_not_waited_for(press_forge, gateway):
+def test_a_reserved_budget_is_reported_without_waiting(press_forge, gateway):
     gateway.add_fault(Fault("rate_limited", seconds=300))
     assert not press_forge()[0]
     # That account pauses now, as it would behind a long queue.
@@ -164,7 +164,7 @@ def test_no_gateway(press_forge, gateway):
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
-def test_what_answered_is_told(press_otlp, sink, protocol):
+def test_the_receiver_is_described(press_otlp, sink, protocol):
     works, message = press_otlp({"protocol": protocol})
     assert works
     assert re.fullmatch(
@@ -230,7 +230,7 @@ def test_no_receiver(press_otlp, sink):
     assert re.search(r"^No answer from 127\.0\.0\.1:\d+: nothing listens on that port\. Check", message)
 
 
-def test_https_where_http_is_spoken(press_otlp, sink):
+def test_https_to_a_server_that_speaks_http(press_otlp, sink):
     works, message = press_otlp(host=sink.url.replace("http:", "https:"))
     assert not works
     assert "does not speak TLS on this port. Replace https:// with http://" in message
@@ -248,7 +248,7 @@ def test_a_certificate_that_is_not_trusted(press_otlp, tmp_path):
     assert "Name the PEM file of its authority in the extra ca_file" in message
 
 
-def test_the_standard_variables_are_tried_where_the_connection_is_empty(press_otlp, sink, monkeypatch):
+def test_the_standard_variables_are_used_if_the_connection_is_empty(press_otlp, sink, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url)
     works, _ = press_otlp(host="", password="")
     assert works

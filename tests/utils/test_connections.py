@@ -28,14 +28,14 @@ def refused(read, *arguments) -> ConfigurationError:
     return caught.value
 
 
-def test_a_connection_that_is_not_there_is_named_with_what_to_do():
+def test_a_connection_that_does_not_exist_is_named_with_a_remedy():
     error = refused(find_connection, ForgeMetricsHook, "forge_conn_id", "my_forge", "Atlassian Forge")
     assert error.field == "forge_conn_id"
     for words in ("'my_forge'", "'Atlassian Forge'", "Admin, Connections", "AIRFLOW_CONN_MY_FORGE"):
         assert words in str(error)
 
 
-def test_a_variable_that_airflow_cannot_read_is_not_said_to_be_missing(monkeypatch):
+def test_an_unreadable_variable_is_not_reported_as_missing(monkeypatch):
     def find(conn_id):
         raise AirflowNotFoundException  # as before 3.2
 
@@ -90,7 +90,7 @@ def test_an_object_may_be_written_as_text(extras_of, given):
 
 
 @pytest.mark.parametrize("wrong", ["a: b", "[]", '"a"', ["a"], 5, False])
-def test_what_is_no_object_is_refused(extras_of, wrong):
+def test_a_value_that_is_not_an_object_is_refused(extras_of, wrong):
     error = refused(extras_of({"field": wrong}).object, "field")
     assert error.field == "my_forge: field"
     assert "is not an object" in error.problem
@@ -102,7 +102,7 @@ def test_a_connection_needs_no_extra(extras_of, no_extra):
 
 
 @pytest.mark.parametrize("no_object", ["[1]", '"text"', "5", "true"])
-def test_an_extra_that_is_no_object_is_refused(extras_of, no_object):
+def test_an_extra_that_is_not_an_object_is_refused(extras_of, no_object):
     error = refused(lambda: extras_of(no_object).get("field"))
     # Before 3.2, Airflow makes no Connection of it at all.
     assert error.field == ("my_forge: extra" if AIRFLOW >= (3, 2) else "forge_conn_id")
@@ -121,7 +121,7 @@ def test_text_has_no_white_space_around_it(extras_of):
 
 
 @pytest.mark.parametrize("wrong", [5, True, ["text"], {"a": "text"}])
-def test_what_is_not_text_is_refused(extras_of, wrong):
+def test_a_value_that_is_not_text_is_refused(extras_of, wrong):
     error = refused(extras_of({"field": wrong}).text, "field")
     assert error.field == "my_forge: field"
     assert "is not text" in error.problem
@@ -178,7 +178,7 @@ def test_a_whole_number_has_no_fraction(extras_of):
 
 
 @pytest.mark.parametrize("kind", ["number", "whole_number"])
-def test_a_number_is_no_more_than_the_seconds_of_a_day_or_the_most_that_is_allowed(extras_of, kind):
+def test_a_number_is_at_most_a_day_or_the_given_maximum(extras_of, kind):
     day = 24 * 60 * 60
     assert getattr(extras_of({"field": day}), kind)("field", 1) == day
     assert getattr(extras_of({"field": day + 1}), kind)("field", 1, day + 1) == day + 1

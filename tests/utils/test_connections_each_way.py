@@ -99,7 +99,7 @@ def test_an_empty_one_counts_as_left_out(otlp, empty):
         ({"extra": {"extra__otlp__auth_header": MASK}}, "auth_header"),
     ],
 )
-def test_the_mask_of_a_secret_is_not_taken_for_it(otlp, fields, field):
+def test_the_mask_of_a_secret_is_refused(otlp, fields, field):
     hook = otlp({"conn_type": "otlp", "host": "https://a.example", **fields})
     error = refused(hook.endpoint)
     assert error.field == f"otlp_default: {field}"

@@ -78,7 +78,7 @@ def supervisor(monkeypatch):
     return supervisor
 
 
-def test_a_run_is_started_with_what_its_form_is_to_say(supervisor):
+def test_a_run_is_started_with_the_fields_of_its_form(supervisor):
     DagRuns("forge_metrics", None).start("heal__1", FORM)
     [message] = supervisor.messages
     assert (message.dag_id, message.run_id, message.conf) == ("forge_metrics", "heal__1", FORM)
@@ -99,7 +99,7 @@ def test_a_dag_that_cannot_be_run_is_named(supervisor, raised):
 
 
 @pytest.mark.parametrize("detail", [None, {}, {"status_code": None}, {"status_code": 503}])
-def test_an_api_server_that_is_away_is_asked_again(supervisor, detail):
+def test_an_unavailable_api_server_is_retryable(supervisor, detail):
     supervisor.answer = AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
     with pytest.raises(RetryableError, match="did not start a run of 'forge_metrics'"):
         DagRuns("forge_metrics", None).start("heal__1", FORM)

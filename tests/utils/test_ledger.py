@@ -109,7 +109,7 @@ def test_the_asset_is_named_by_the_connections():
     assert ASSET.name == "forge_metrics:forge_default:otlp_default"
 
 
-def test_who_names_the_asset_means_the_same():
+def test_naming_the_asset_explicitly_is_equivalent():
     """Airflow lets two assets of one name, but with two URIs, not both be active."""
     named = Asset("forge_metrics:forge_default:otlp_default")
     assert (named.name, named.uri) == (ASSET.name, ASSET.uri)
@@ -140,7 +140,7 @@ def test_any_id_of_a_connection_makes_an_asset(conn_id):
 
 
 @pytest.mark.parametrize("stores", STORES)
-def test_the_store_of_the_asset_is_taken(stores):
+def test_the_store_of_the_asset_is_used(stores):
     found = find_store({"asset_state_store": stores([ASSET], [ASSET])}, ASSET, None)
     assert isinstance(found, AssetStore)
     assert ASSET.name in found.name
@@ -186,7 +186,7 @@ def test_a_mapped_task_that_has_not_the_asset_has_none(stores, url):
 # Airflow's store
 
 
-def test_what_is_put_there_is_there():
+def test_a_stored_value_can_be_read():
     rows = Rows()
     store = AssetStore(rows, "the asset a")
     assert store.get(KEY) is None
@@ -201,7 +201,7 @@ def test_what_is_put_there_is_there():
 
 
 @pytest.mark.parametrize("value", [[1], "text", 5, True])
-def test_what_somebody_else_has_put_there_is_an_entry_that_cannot_be_read(value):
+def test_a_foreign_value_counts_as_damaged(value):
     rows = Rows()
     rows.set(KEY, value)
     assert AssetStore(rows, "the asset a").get(KEY) == {}
@@ -231,7 +231,7 @@ def test_an_error_of_another_backend_is_an_outage_as_well():
         AssetStore(SimpleNamespace(get=fail), "the asset a").get(KEY)
 
 
-def test_a_cell_is_json_that_airflow_takes():
+def test_a_value_is_json_that_airflow_accepts():
     if AssetStateStoreAccessors is None:
         kinds = ()
     else:
@@ -249,7 +249,7 @@ def test_a_cell_is_json_that_airflow_takes():
 
 
 @pytest.mark.parametrize("metrics", [5, 30])
-def test_the_largest_cell_is_not_too_large_for_airflow(metrics):
+def test_the_largest_value_is_not_too_large_for_airflow(metrics):
     """Airflow counts the letters of its own JSON, which has spaces."""
     groups = [(f"forge_metric_{metric}", minute) for metric in range(metrics) for minute in range(5)]
     marks = (b"%012d" % number for number in itertools.count())
@@ -273,7 +273,7 @@ def test_the_largest_cell_is_not_too_large_for_airflow(metrics):
 
 
 @pytest.mark.usefixtures("variables")
-def test_without_a_store_it_warns_once_and_forgets(caplog):
+def test_without_a_store_it_warns_once_and_records_nothing(caplog):
     caplog.set_level(logging.INFO)
     ledger = open_ledger(None, APP, DESTINATION)
     for _ in range(3):
@@ -286,7 +286,7 @@ def test_without_a_store_it_warns_once_and_forgets(caplog):
     assert open_ledger(None, APP, DESTINATION).store.get(f"{ledger.name}/head") is None
 
 
-def test_without_a_store_there_is_no_word_of_one(variables):
+def test_without_a_store_no_sentinel_is_written(variables):
     deliver_nothing(open_ledger(None, APP, DESTINATION))
     assert variables == {}
 
@@ -300,7 +300,7 @@ def test_with_a_store_there_is_nothing_to_warn_of(variables, caplog):
     assert caplog.records == []
 
 
-def test_a_variable_says_that_there_is_a_ledger(variables, caplog):
+def test_a_variable_records_that_there_is_a_ledger(variables, caplog):
     ledger = open_ledger(AssetStore(Rows(), "the asset a"), APP, DESTINATION)
     deliver_nothing(ledger)
     ((key, variable),) = variables.items()
@@ -376,7 +376,7 @@ def test_threads_ask_airflow_one_after_the_other():
         assert list(threads.map(store.get, keys)) == [{"key": key} for key in keys]
 
 
-def test_long_ids_in_other_scripts_make_a_name_that_airflow_takes():
+def test_long_ids_in_other_scripts_make_a_name_that_airflow_accepts():
     long = "試" * 250
     assets = [delivery_asset(long, long), delivery_asset(long, long[1:]), delivery_asset(long[1:], long)]
     assert len({asset.name for asset in assets}) == 3
@@ -398,6 +398,6 @@ def test_long_ids_in_other_scripts_make_a_name_that_airflow_takes():
         (Endpoint(DESTINATION, headers={"Authorization": "a", "X-Scope-OrgID": "mine"}), None),
     ],
 )
-def test_credentials_tell_accounts_apart_where_nothing_else_does(endpoint, names):
+def test_credentials_distinguish_accounts_if_nothing_else_does(endpoint, names):
     account = account_of("otlp_default", endpoint)
     assert (account and set(account.credentials)) == names

@@ -58,7 +58,7 @@ def test_a_file_system_that_is_not_there_is_refused_with_the_remedy(url, remedy)
         (TimeoutError("secrets"), LedgerUnavailable, "TimeoutError: secrets.*ledger_url"),
     ],
 )
-def test_what_hinders_a_file_system_is_told(storage, error, kind, said):
+def test_the_cause_of_a_failing_file_system_is_in_the_error(storage, error, kind, said):
     class Path:
         def __init__(self, url: str) -> None:
             pass
@@ -94,7 +94,7 @@ class PathOfAnUndefinedConnection:
         raise AirflowNotFoundException("The conn_id `aws_away` isn't defined")
 
 
-def test_a_connection_that_is_found_only_the_second_time_is_no_final_error(storage, monkeypatch):
+def test_a_connection_found_at_the_second_attempt_is_a_retryable_error(storage, monkeypatch):
     """Airflow says that there is none while a secrets backend is away."""
     storage(PathOfAnUndefinedConnection)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_AWAY", '{"conn_type": "aws"}')
@@ -102,7 +102,7 @@ def test_a_connection_that_is_found_only_the_second_time_is_no_final_error(stora
         open_storage("s3://aws_away@bucket/path")
 
 
-def test_a_connection_that_cannot_be_read_is_no_final_error(storage, monkeypatch):
+def test_a_connection_that_cannot_be_read_is_a_retryable_error(storage, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise SecretsUnavailable("the secrets backend is away")
 

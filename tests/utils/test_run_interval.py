@@ -24,7 +24,7 @@ def ago(**delta: float) -> datetime:
 
 @pytest.mark.parametrize("settle", [timedelta(0), timedelta(minutes=7)])
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_timetable_inside_another_says_when_data_has_arrived(settle, inside):
+def test_a_timetable_inside_another_has_a_settle_time(settle, inside):
     schedule = ForgeMetricsTimetable(settle=settle)
     if inside:
         schedule = AssetOrTimeSchedule(timetable=schedule, assets=[Asset("another")])
@@ -33,7 +33,7 @@ def test_a_timetable_inside_another_says_when_data_has_arrived(settle, inside):
     assert settled_at(Window(ago(hours=1), NOW), {"dag": dag}, NOW) == NOW + settle
 
 
-def test_a_schedule_that_says_nothing_of_it_adds_nothing():
+def test_a_schedule_without_a_settle_time_adds_none():
     with DAG("scheduled", schedule="@daily") as dag:
         pass
     for context in ({"dag": dag}, {"dag": None}, {}):

@@ -101,7 +101,7 @@ def test_a_connection_of_a_backend_is_read(vault):
     assert read_connection(BaseHook, "another") is None
 
 
-def test_a_backend_that_is_away_is_not_taken_for_an_empty_one(vault, monkeypatch):
+def test_an_unavailable_backend_is_not_mistaken_for_an_empty_one(vault, monkeypatch):
     vault.away = True
     with pytest.raises(SecretsUnavailable, match="Vault: ConnectionError") as caught:
         find_connection(ForgeMetricsHook, "forge_conn_id", "my_forge", "Atlassian Forge")
@@ -125,7 +125,7 @@ def test_a_malformed_variable_of_the_process_stays_an_error_of_the_configuration
 
 @through_the_api
 @pytest.mark.parametrize("answer", [AWAY, EOFError("closed"), ConnectionResetError(), TimeoutError()])
-def test_an_api_server_that_is_away_is_not_taken_for_an_empty_one(supervise, waits, answer):
+def test_an_unavailable_api_server_is_not_mistaken_for_an_empty_one(supervise, waits, answer):
     supervise(answer)
     with pytest.raises(SecretsUnavailable, match="'my_forge' at this moment"):
         read_connection(BaseHook, "my_forge", sleep=waits.append)
@@ -134,7 +134,7 @@ def test_an_api_server_that_is_away_is_not_taken_for_an_empty_one(supervise, wai
 
 
 @through_the_api
-def test_what_the_api_server_has_not_is_asked_for_a_few_times(supervise, waits):
+def test_a_value_missing_at_the_api_server_is_requested_a_few_times(supervise, waits):
     supervisor = supervise(NO_CONNECTION)
     assert read_connection(BaseHook, "my_forge", sleep=waits.append) is None
     assert waits == list(WAITS)
@@ -150,7 +150,7 @@ def test_a_blip_of_the_api_server_is_over_within_the_task(supervise, waits, blip
     assert waits
 
 
-def test_nobody_waits_outside_of_a_task(waits):
+def test_nothing_waits_outside_of_a_task(waits):
     assert read_connection(BaseHook, "my_forge", sleep=waits.append) is None
     assert waits == []
 
@@ -164,14 +164,14 @@ def test_a_variable_that_is_not_there_is_none(supervise):
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow lists Variables as of 3.3")
-def test_a_variable_that_the_database_lists_is_not_taken_for_none(supervise):
+def test_a_variable_that_the_database_lists_is_not_mistaken_for_none(supervise):
     supervise(NO_VARIABLE, keys=("forge_a",))
     with pytest.raises(SecretsUnavailable, match="lists it but does not find it"):
         read_variable("forge_a")
 
 
 @through_the_api
-def test_a_variable_that_comes_when_asked_again_was_not_absent(supervise):
+def test_a_variable_found_at_the_second_attempt_was_not_absent(supervise):
     supervise(NO_VARIABLE, VariableResult(key="forge_a", value="{}"))
     with pytest.raises(SecretsUnavailable, match="found only at the second attempt"):
         read_variable("forge_a")

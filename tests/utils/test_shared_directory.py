@@ -18,17 +18,17 @@ def own(tmp_path, monkeypatch):
     return tmp_path / f"airflow-provider-forge-{os.geteuid()}"
 
 
-def test_users_who_have_the_same_tmpdir_share_a_directory(tmp_path):
+def test_users_with_the_same_tmpdir_share_a_directory(tmp_path):
     assert shared_directory() == tmp_path / "airflow-provider-forge"
 
 
-def test_otherwise_each_user_has_one_that_nobody_else_may_enter(own):
+def test_otherwise_each_user_has_a_private_directory(own):
     for _ in range(2):
         assert shared_directory() == own
         assert stat.S_IMODE(own.stat().st_mode) == 0o700
 
 
-def test_what_another_user_has_put_in_its_place_is_refused(own, tmp_path):
+def test_a_path_taken_by_another_user_is_refused(own, tmp_path):
     own.symlink_to(tmp_path)
     with pytest.raises(ConfigurationError, match="TMPDIR") as caught:
         shared_directory()

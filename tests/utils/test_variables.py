@@ -47,13 +47,13 @@ def in_team(monkeypatch):
     return in_team
 
 
-def test_what_is_saved_is_loaded_by_whoever_comes_next(variables):
+def test_a_saved_object_is_loaded_by_the_next_task(variables):
     VariableStateStore("forge_a", "For tests").save(CONTENT)
     assert VariableStateStore("forge_a", "For tests").load() == CONTENT
     assert VariableStateStore("forge_b", "For tests").load() == {}
 
 
-def test_a_variable_says_what_it_is_for(variables):
+def test_a_variable_has_a_description(variables):
     for key, description in (
         ("forge_a", "Names of environments"),
         ("forge_b", "Says that there is a ledger"),
@@ -76,12 +76,12 @@ def test_airflows_own_variable_is_read(monkeypatch):
     assert VariableStateStore("forge_a", "For tests").load() == CONTENT
 
 
-def test_outside_of_a_task_there_is_nothing_and_nothing_is_kept():
+def test_outside_of_a_task_nothing_is_loaded_or_saved():
     VariableStateStore("forge_a", "For tests").save(CONTENT)
     assert VariableStateStore("forge_a", "For tests").load() == {}
 
 
-def test_where_airflow_refuses_delivery_goes_on(variables, monkeypatch, caplog):
+def test_delivery_continues_if_airflow_refuses(variables, monkeypatch, caplog):
     def refuse(*_, **__):
         raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
 
@@ -90,14 +90,14 @@ def test_where_airflow_refuses_delivery_goes_on(variables, monkeypatch, caplog):
     assert "The Variable forge_a cannot be set: API_SERVER_ERROR" in caplog.text
 
 
-def test_making_a_memory_reads_nothing(monkeypatch):
+def test_creating_a_state_store_reads_nothing(monkeypatch):
     monkeypatch.setattr(secrets, "Variable", None)
     memory = VariableStateStore("forge_a", "For tests")
     assert (memory.key, memory.description) == ("forge_a", "For tests")
 
 
 @pytest.mark.parametrize("letter", ["a", "ж", "名"])
-def test_a_key_is_never_longer_than_airflows_database_takes(variables, letter):
+def test_a_key_is_never_longer_than_airflows_database_allows(variables, letter):
     fits = VariableStateStore(letter * 250, "For tests")
     assert fits.key == letter * 250
     long, other = (VariableStateStore(letter * 250 + end, "For tests") for end in ("a", "b"))
@@ -150,7 +150,7 @@ class TestTeams:
             in_team(team)
             assert VariableStateStore("forge_a", "For tests").load() == {"of": team}
 
-    def test_a_team_reads_what_was_kept_before_it_was_one(self, variables, in_team):
+    def test_a_team_reads_the_variable_from_before_teams(self, variables, in_team):
         memory = VariableStateStore("forge_a", "For tests")
         memory.save(CONTENT)
         in_team("blue")
