@@ -148,7 +148,7 @@ class Wire:
     time.
 
     Args:
-        clock: Returns the present in seconds.
+        clock: Returns the current time in seconds.
 
     Attributes:
         sent: Whether the last request was sent completely, so that the server may have acted on it.

@@ -97,7 +97,7 @@ def open_locked(
         patience: Seconds, 0 or more, to wait for the lock.
         initial: As in `open_shared`.
         every: Mean seconds between two attempts.
-        clock: Returns the present in seconds.
+        clock: Returns the current time in seconds.
         sleep: Sleeps for a number of seconds.
 
     Raises:

@@ -48,7 +48,7 @@ def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
 
     Args:
         headers: The response's headers, looked up in lower case.
-        now: The present, timezone-aware.
+        now: The current time, timezone-aware.
     """
     for name in _RETRY_HEADERS:
         value = headers.get(name, "").strip()

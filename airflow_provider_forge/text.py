@@ -136,7 +136,7 @@ def _spans(text: str, spellings: tuple[str, ...]) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=16)
 def _spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the encodings in which servers may echo the secrets, without white space, longest first."""
+    """Return the encodings in which servers may echo the secrets, without whitespace, longest first."""
     found = {
         "".join(filter(_is_visible, spelling))
         for secret in secrets

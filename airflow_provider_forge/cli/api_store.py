@@ -169,7 +169,7 @@ class ApiStore:
                 "--api-url",
                 f"is not an Airflow 3.3 or later {said}: earlier versions have no asset state store",
             )
-        return LedgerUnavailable(f"Airflow's REST API failed {said}. Look at the API server's log")
+        return LedgerUnavailable(f"Airflow's REST API failed {said}. Check the API server's log")
 
 
 def _object(content: bytes) -> Json:

@@ -39,7 +39,7 @@ class Output:
         errors: Stream for everything else.
 
     Attributes:
-        result: Partial result in JSON, printed if the command fails half-way.
+        result: Partial result in JSON, printed if the command fails halfway.
     """
 
     def __init__(self, file: TextIO, errors: TextIO) -> None:

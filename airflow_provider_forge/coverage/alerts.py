@@ -78,7 +78,7 @@ class AlertState:
         }
 
     def update(self, coverage: Coverage, now: dt.datetime) -> None:
-        """Record the present gaps, and drop runs whose gaps are healed or have expired."""
+        """Record the current gaps, and drop runs whose gaps are healed or have expired."""
         gaps = coverage.gaps()
         if self.observed_at is None or now - self.observed_at >= CONFIRMED_AFTER:
             self.observed_at, self.observed = now, [(gap.start, gap.end) for gap in gaps]

@@ -115,7 +115,7 @@ class PointGroup:
         )
 
     def _hashes_by_precedence(self) -> list[dict[int, tuple[bytes, ...]]]:
-        """Return the hashes to look points up by: the own hash of every point, then all aliases."""
+        """Return the hashes to look points up by: the hash of every point itself, then all aliases."""
         own: dict[int, tuple[bytes, ...]] = {
             number: (point_hash,) for number, point_hash in self._point_hashes.items()
         }

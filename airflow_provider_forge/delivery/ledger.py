@@ -143,7 +143,7 @@ class Ledger:
         """
         if all(record.is_new for record in records):
             return []
-        # A delivery that failed half-way has left points in the records, but no covered spans.
+        # A delivery that failed halfway has left points in the records, but no covered spans.
         names = {*self.selections(), *(name for record in records for name in record.covered)}
         others = {tuple(self._selections.environments(name)) for name in names - {selection.name}}
         mine = set(selection.environments)

@@ -100,7 +100,9 @@ WINDOWS = Instrument("forge.exporter.windows", "{window}", "Windows by outcome."
 POINTS = Instrument("forge.exporter.points", "{point}", "Points by outcome.", adds_up=True)
 WAIT = Instrument("forge.exporter.wait", "s", "Time spent waiting for the rate limit.", adds_up=True)
 CALLS = Instrument("forge.exporter.calls", "{call}", "Calls to Atlassian's gateway.", adds_up=True)
-THROTTLES = Instrument("forge.exporter.throttles", "{response}", "429s of the gateway.", adds_up=True)
+THROTTLES = Instrument(
+    "forge.exporter.throttles", "{response}", "Responses of the gateway with status 429.", adds_up=True
+)
 FAILURES = Instrument("forge.exporter.failures", "{failure}", "Failed tries of a task.", adds_up=True)
 COVERAGE = Instrument("forge.exporter.coverage", "{window}", "Quarter hours of the last 14 days.")
 GAP_EXPIRY = Instrument(
@@ -181,7 +183,7 @@ class TaskStats:
 
     @contextlib.contextmanager
     def count_window(self, window: Window, current_pass: Pass, stats: DeliveryStats) -> Iterator[None]:
-        """Count a window that is exported inside, and its points, even if that fails half-way.
+        """Count a window that is exported inside, and its points, even if that fails halfway.
 
         Args:
             window: The window.

@@ -65,7 +65,7 @@ MAX_SLOT_SIZE = 128
 """Maximum bytes of a slot in a record."""
 
 BLOCKED_FOR = 15 * 60.0
-"""Seconds for which credentials are not tried again after the gateway refused them."""
+"""Seconds for which credentials are blocked after the gateway refused them."""
 
 
 def period_of(seconds: float) -> float:
@@ -161,7 +161,7 @@ class Budget:
 
         Args:
             owner: Id of the caller.
-            now: The present.
+            now: The current time.
             priority: Priority of the call.
         """
         self._advance(now)
@@ -189,7 +189,7 @@ class Budget:
             owner: As in `ask`.
             at: The latest time at which the request may have arrived at the gateway, less the margin that
                 each period includes. Not later than `now`.
-            now: The present.
+            now: The current time.
         """
         self._advance(now)
         settled = Slot(at, owner)
@@ -200,12 +200,12 @@ class Budget:
         self._postpone(self._elapsed_count(now), now)
 
     def block_credentials(self, credentials: str, now: float) -> None:
-        """Do not try these credentials again for a quarter of an hour."""
+        """Block these credentials for a quarter of an hour."""
         self._advance(now)
         self.blocked_until[credentials] = now + BLOCKED_FOR
 
     def blocked_for(self, credentials: str, now: float) -> float:
-        """Return for how many seconds these credentials are not tried; 0 if they may be."""
+        """Return the seconds for which these credentials stay blocked; 0 if they are not."""
         self._advance(now)
         return max(0.0, self.blocked_until.get(credentials, now) - now)
 

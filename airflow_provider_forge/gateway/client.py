@@ -144,7 +144,7 @@ class GatewayClient:
         limiter: Shares the account's budget of calls.
         patience: Seconds to wait until a slot can be reserved; None for any time.
         timeout: Seconds for which the gateway may stay silent. A whole call may take three times as long.
-        clock: Returns the present, aware; decides which windows have expired.
+        clock: Returns the current time, aware; decides which windows have expired.
 
     Attributes:
         secrets: Secrets to redact everywhere: the token, and the credentials of HTTP Basic.
@@ -270,7 +270,7 @@ class GatewayClient:
             cursors.add(after := page.page_info.end_cursor)
         raise BrokenAnswer(
             f"The gateway's list of the app's environments has no end: {MAX_PAGES} pages were read. Name the"
-            " environments by their UUIDs, which need no look-up, and see https://developer.status.atlassian.com"
+            " environments by their UUIDs, which need no lookup, and see https://developer.status.atlassian.com"
         )
 
     def _call(

@@ -1,6 +1,6 @@
 """Environments: resolves the names that people use to the gateway's ids, and ids to stable names.
 
-A look-up costs a call of the account's budget, so its result is cached, in two parts. *Ids by name* expire
+A lookup costs a call of the account's budget, so its result is cached, in two parts. *Ids by name* expire
 after a day: an environment can be deleted and created again under its old name. *Exported names by id* never
 expire, unknown ones included: a name is part of the identity of each series, so one that changed would fork
 all of them.
@@ -36,7 +36,7 @@ __all__ = ["Environment", "EnvironmentDirectory", "LayeredStateStore"]
 log = get_logger(__name__)
 
 LOOK_UP_PAUSE = dt.timedelta(minutes=5)
-"""Time for which a look-up is not repeated after it failed, or did not find a name: it costs a call."""
+"""Time for which a lookup is not repeated after it failed, or did not find a name: it costs a call."""
 
 CACHED_FOR = dt.timedelta(days=1)
 """Time for which the id of a name is cached."""
@@ -75,7 +75,7 @@ class EnvironmentDirectory:
         app_id: UUID of the app.
         look_up: Fetches all environments of the app from the gateway.
         store: Stores environments that were looked up, across tasks.
-        clock: Returns the present, aware.
+        clock: Returns the current time, aware.
         lock: Excludes other processes that look up the same.
     """
 
@@ -103,7 +103,7 @@ class EnvironmentDirectory:
         Raises:
             ConfigurationError: The app has no environment of a name (the message lists those it has), or an
                 ARI is malformed or another app's.
-            ForgeError: A look-up was necessary and failed.
+            ForgeError: A lookup was necessary and failed.
         """
         ids = [self._parse_id(entry) for entry in wanted]
         names = [entry for entry, uuid in zip(wanted, ids, strict=True) if uuid is None]
@@ -199,11 +199,11 @@ class _KnownEnvironments(msgspec.Struct):
     """The cached environments of an app, as stored.
 
     Attributes:
-        seen: Time of the last successful look-up.
+        seen: Time of the last successful lookup.
         ids: UUIDs by name, as of then.
         names: Exported names by UUID, of environments that are configured by it; None for no name.
-        missing: Names that a look-up did not find, with its time.
-        tried: Time of the last failed look-up for which expired ids sufficed.
+        missing: Names that a lookup did not find, with its time.
+        tried: Time of the last failed lookup for which expired ids sufficed.
     """
 
     seen: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
@@ -221,7 +221,7 @@ class _KnownEnvironments(msgspec.Struct):
             return cls()
 
     def save(self, store: StateStore) -> None:
-        # Another task may have determined a name during this look-up: the first one wins.
+        # Another task may have determined a name during this lookup: the first one wins.
         self.names = {**self.names, **_KnownEnvironments.load(store).names}
         store.save(msgspec.to_builtins(self))
 
@@ -239,7 +239,7 @@ class _KnownEnvironments(msgspec.Struct):
         return not self.id_of(name) and name in self.missing and self.missing[name] > now - LOOK_UP_PAUSE
 
     def merge(self, other: _KnownEnvironments) -> _KnownEnvironments:
-        """Return the later look-up, with the names of both; this one's win."""
+        """Return the later lookup, with the names of both; this one's win."""
         later = max(self, other, key=lambda known: known.seen or _NEVER)
         return msgspec.structs.replace(later, names={**other.names, **self.names})
 

@@ -198,7 +198,7 @@ def parse_list(field: str, value: str | Sequence[str]) -> tuple[str, ...]:
     """
     entries = value.split(",") if isinstance(value, str) else value
     if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
-        raise ConfigurationError(field, "give a list of names or one comma-separated text")
+        raise ConfigurationError(field, "give a list of names or one comma-separated string")
     names = tuple(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
     if not names:
         raise ConfigurationError(field, "is empty; leave it out for the default, or name at least one")

@@ -40,7 +40,7 @@ class LimitStore(Protocol):
         """Run an action on the budget in a transaction and return its result.
 
         Args:
-            action: Takes the budget, which it may change, and the present. May run several times.
+            action: Takes the budget, which it may change, and the current time. May run several times.
             patience: Seconds to wait for other transactions; None for the store's default.
 
         Raises:
@@ -49,7 +49,7 @@ class LimitStore(Protocol):
         """
 
     def state_store(self, name: str) -> FileStateStore | RedisStateStore:
-        """Return a store for other state, next to the budget; raises as `transact`."""
+        """Return a store for other state, next to the budget; raises as `transact` does."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class RateLimiter:
     Args:
         store: Shares the account's budget.
         sleep: Sleeps for a number of seconds.
-        clock: Returns the present in seconds, to measure how long a call takes.
+        clock: Returns the current time in seconds, to measure how long a call takes.
 
     Attributes:
         usage: Calls and waits of this limiter.
@@ -152,11 +152,11 @@ class RateLimiter:
         self.store.transact(lambda budget, now: budget.pause(seconds, now))
 
     def block_credentials(self, credentials: str) -> None:
-        """Do not try these credentials again for a quarter of an hour."""
+        """Block these credentials for a quarter of an hour."""
         self.store.transact(lambda budget, now: budget.block_credentials(credentials, now))
 
     def blocked_for(self, credentials: str) -> float:
-        """Return for how many seconds these credentials are not tried; 0 if they may be."""
+        """Return the seconds for which these credentials stay blocked; 0 if they are not."""
         return self.store.transact(lambda budget, now: budget.blocked_for(credentials, now))
 
 

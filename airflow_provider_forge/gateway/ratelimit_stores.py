@@ -72,7 +72,7 @@ class FileStore:
             ids, and short hashes of refused credentials.
         calls: Number of calls allowed in `seconds`, 1 or more.
         seconds: Length of the limit's period in seconds, more than 0.
-        clock: Returns the present in seconds, the same for all processes.
+        clock: Returns the current time in seconds, the same for all processes.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class FileStore:
         return result
 
     def state_store(self, name: str) -> FileStateStore:
-        """Return a store in a file next to this one; raises as `transact`."""
+        """Return a store in a file next to this one; raises as `transact` does."""
         # The record comes first: another new file changes the directory, which then no longer shows for how
         # long there was no record.
         self.transact(lambda _budget, _now: None)
@@ -186,7 +186,7 @@ local time = redis.call('TIME')
 local now = string.format('%d.%06d', time[1], time[2])
 local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
 """
-    """Sets the present, as text, and the id of this run of the server."""
+    """Sets the current time, as text, and the id of this run of the server."""
 
     def __init__(
         self,
@@ -334,7 +334,7 @@ class RedisStateStore:
             log.warning("%s. Nothing is stored there", error)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Exclude nobody: machines that start at the same moment make one look-up each."""
+        """Take no lock: machines that start at the same moment make one lookup each."""
         return contextlib.nullcontext()
 
 

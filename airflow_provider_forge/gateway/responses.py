@@ -173,7 +173,7 @@ def read_response(
     Args:
         response: The response, with its body read.
         data_type: Type of its `data`.
-        now: The present, to which times in headers are relative.
+        now: The current time, to which times in headers are relative.
         secrets: Secrets to redact in errors, in case the gateway repeats them.
         splittable: Whether the query was for a window, so that a smaller one can be sent.
         tolerated_field: Top-level field of the query whose errors are tolerated if there are data.

@@ -1,1 +1,1 @@
-"""Hooks: an Airflow Connection made into a client."""
+"""Hooks: each makes a client from an Airflow Connection."""

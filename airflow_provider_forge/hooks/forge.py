@@ -185,7 +185,7 @@ class ForgeMetricsHook(BaseHook):
                 "password", "is missing: create an API token at https://id.atlassian.com/manage/api-tokens"
             )
         if token != token.strip():
-            extras.fail("password", "has white space around it: paste the API token without it")
+            extras.fail("password", "has whitespace around it: paste the API token without it")
         check_cleartext(extras.label("host"), url, allowed=extras.flag("allow_cleartext"))
         self._client = client = GatewayClient(
             url,

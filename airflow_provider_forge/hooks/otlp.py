@@ -196,7 +196,7 @@ class OtlpHook(BaseHook):
     def _headers(self, secret: str | None, extras: Extras) -> dict[str, str]:
         headers = extras.object("headers")
         if not all(isinstance(value, str) for value in headers.values()):
-            extras.fail("headers", "is not an object of names and texts")
+            extras.fail("headers", "is not an object of names and strings")
         own = extras.text("auth_header")
         if not secret:
             return dict(headers)

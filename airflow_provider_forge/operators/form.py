@@ -88,7 +88,7 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
     for name in ("environments", "metrics"):
         if name in values:
             if not isinstance(values[name], str):
-                raise ConfigurationError(name, "give one comma-separated text")
+                raise ConfigurationError(name, "give one comma-separated string")
             found[name] = values[name]
     if not isinstance(values.get("resend", False), bool):
         raise ConfigurationError("resend", f"{values['resend']!r} is neither true nor false")

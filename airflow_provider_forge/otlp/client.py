@@ -72,7 +72,7 @@ ISAL_LEVEL = 2
 ZLIB_LEVEL = 6
 
 _GZIP = 31
-"""Window bits of the gzip format, without a time, so that the same input makes the same output."""
+"""Window bits of the gzip format, without a time, so that the same input gives the same output."""
 
 _PIECE = 2**16
 """Bytes. Each call of a compressor costs as much as compressing a few hundred bytes."""

@@ -151,7 +151,7 @@ def conform(resource_metrics: list[Json], identity: Identity) -> list[Json]:
 
 
 def _named_scope(scope_metrics: Json) -> Json:
-    """Return the fields of a `ScopeMetrics` but its metrics, with the scope named."""
+    """Return the fields of a `ScopeMetrics` except its metrics, with a name for the scope."""
     scope = object_at(scope_metrics, "scope")
     outer_fields = {key: value for key, value in scope_metrics.items() if key != "metrics"}
     return {**outer_fields, "scope": scope if scope.get("name") else {**scope, "name": SCOPE_NAME}}

@@ -59,7 +59,7 @@ def _is_read_whole(
     """Return whether a cheap comparison proves that every point was decoded."""
     if len(text) == len(msgspec.json.encode(resources)) + size:
         return True
-    # The text has another spelling, such as white space, or points are missing.
+    # The text has another spelling, such as whitespace, or points are missing.
     scopes = [scope for resource in resources for scope in resource.scope_metrics]
     read = {
         b"scopeMetrics": sum(bool(resource.scope_metrics) for resource in resources),

@@ -158,7 +158,7 @@ class Extras:
         return default
 
     def text(self, field: str, default: str | None = None) -> str | None:
-        """Return a text field, stripped of white space."""
+        """Return a text field, stripped of whitespace."""
         value = self.get(field, default)
         if value is not None and not isinstance(value, str):
             self.fail(field, "is not text")
@@ -186,7 +186,7 @@ class Extras:
             with contextlib.suppress(ValueError):
                 value = json.loads(value)
         if not isinstance(value, dict):
-            self.fail(field, "is not an object of names and texts")
+            self.fail(field, "is not an object of names and strings")
         if masked := [name for name, text in value.items() if text == MASK]:
             self.fail(field, f"{masked[0]} {_MASKED}")
         return value

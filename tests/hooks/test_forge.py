@@ -242,7 +242,7 @@ BAD_FIELDS = [
     ({"login": ""}, "forge_default: login", "email of the Atlassian account"),
     ({"password": LEFT_OUT}, "forge_default: password", "id.atlassian.com/manage/api-tokens"),
     ({"password": ""}, "forge_default: password", "id.atlassian.com/manage/api-tokens"),
-    ({"password": "token\n"}, "forge_default: password", "white space"),
+    ({"password": "token\n"}, "forge_default: password", "whitespace"),
     ({"port": 443}, "forge_default: port", "write it into the host"),
     ({"host": "api.atlassian.com"}, "forge_default: host", "not an http"),
     ({"host": "ftp://example.com"}, "forge_default: host", "not an http"),

@@ -100,7 +100,7 @@ def test_a_task_keeps_the_forms_values_after_a_deferral(gateway):
         ({"from": FILLED["from"], "to": FILLED["from"]}, "^to: .* is not after from"),
         ({**FILLED, "to": NOW.add(hours=3).isoformat()}, "^to: .* is more than 2 hours in the future"),
         ({"from": 5, "to": 6}, "^from: 5 is not a time"),
-        ({"environments": ["production"]}, "^environments: give one comma-separated text"),
+        ({"environments": ["production"]}, "^environments: give one comma-separated string"),
         ({"environments": "prodution"}, "^environments: there is no 'prodution'"),
         ({"environments": ", "}, "^environments: is empty"),
         ({"metrics": "forge api"}, "^metrics: 'forge api' is not a metric label"),

@@ -1,4 +1,4 @@
-"""Run storms, seed by seed; ``--tell`` runs one and prints its whole story."""
+"""Run storms, seed by seed; ``--trace`` runs one and prints its whole story."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.storms", description=__doc__)
     parser.add_argument("--seeds", nargs=2, type=int, default=(0, 8), metavar=("FIRST", "END"))
     parser.add_argument("--jobs", type=int, default=2, help="seeds at once")
-    parser.add_argument("--tell", type=int, metavar="SEED", help="run one, and print all that happened")
+    parser.add_argument("--trace", type=int, metavar="SEED", help="run one, and print all that happened")
     parser.add_argument("--broken", metavar="NAME", help="break the product first: a name of breakages.py")
     arguments = parser.parse_args()
     # So that what it has started ends with it.
@@ -37,9 +37,9 @@ def main() -> int:
             BREAKAGES[arguments.broken]()
         gc.collect()
         gc.freeze()
-        seeds = [arguments.tell] if arguments.tell is not None else range(*arguments.seeds)
+        seeds = [arguments.trace] if arguments.trace is not None else range(*arguments.seeds)
         started = time.perf_counter()
-        wrong = run_seeds(seeds, Path(home), arguments.jobs, tell=arguments.tell is not None)
+        wrong = run_seeds(seeds, Path(home), arguments.jobs, tell=arguments.trace is not None)
         print(
             f"{len(seeds)} seeds in {time.perf_counter() - started:.0f} s, {wrong} of them wrong", flush=True
         )

@@ -100,7 +100,7 @@ def _run_seed(seed: int, directory: Path, *, tell: bool) -> int:
         print("\n".join(map(str, events)))
     if tell or storm.complaints or not verdict.is_good:
         print(
-            f"seed {seed}, again by: .venv/bin/python -m tests.storms --tell {seed}",
+            f"seed {seed}, again by: .venv/bin/python -m tests.storms --trace {seed}",
             vars(plan),
             *storm.complaints,
             verdict,
