@@ -109,7 +109,7 @@ class Window:
         return Window(self.start, middle), Window(middle, self.end)
 
     def expired(self, now: dt.datetime) -> bool:
-        """Return whether the window begins before the gateway's retention does."""
+        """Return whether the window begins before the gateway's retention period."""
         return self.start < now - RETENTION
 
     def is_live(self, now: dt.datetime) -> bool:
@@ -118,7 +118,7 @@ class Window:
 
 
 def expired_error(subject: str, now: dt.datetime) -> WindowExpired:
-    """Return the error for a window or an interval that begins before the gateway's retention does."""
+    """Return the error for a window or an interval that begins before the gateway's retention period."""
     return WindowExpired(
         f"{subject} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
         " these are no longer available. Request later ones, or set on_expired='skip'"

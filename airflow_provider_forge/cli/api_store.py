@@ -167,7 +167,7 @@ class ApiStore:
         if status == 404:
             return ConfigurationError(
                 "--api-url",
-                f"is not an Airflow 3.3 or later {said}: earlier versions have no asset state store",
+                f"is not Airflow 3.3 or later {said}: earlier versions have no asset state store",
             )
         return LedgerUnavailable(f"Airflow's REST API failed {said}. Check the API server's log")
 
@@ -181,7 +181,7 @@ def _object(content: bytes) -> Json:
     try:
         answer = json.loads(content or b"{}")
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError("--api-url", "is not an Airflow: its response is not JSON") from error
+        raise ConfigurationError("--api-url", "is not Airflow: its response is not JSON") from error
     if not isinstance(answer, dict):
-        raise ConfigurationError("--api-url", "is not an Airflow: its response is not a JSON object")
+        raise ConfigurationError("--api-url", "is not Airflow: its response is not a JSON object")
     return answer

@@ -74,7 +74,7 @@ def period_of(seconds: float) -> float:
 
 
 def margin_of(seconds: float) -> float:
-    """Return by how many seconds a request may arrive later than the next one, at no cost."""
+    """Return the delay in seconds with which a request may arrive at no cost."""
     return max(seconds * MARGIN, MIN_MARGIN)
 
 
@@ -176,7 +176,7 @@ class Budget:
         return Decision(at - now)
 
     def pause(self, seconds: float | None, now: float) -> None:
-        """Allow no call for so many seconds, up to an hour; None is one period."""
+        """Block all calls for this many seconds, up to an hour; None is one period."""
         self._advance(now)
         length = self.period if seconds is None else min(seconds, MAX_PAUSE)
         self.paused_until = max(self.paused_until, now + length)
@@ -261,7 +261,7 @@ class Budget:
             slot.at = max(slot.at, self._earliest_time(index, now, slot.priority))
 
     def to_json(self, **more: str) -> str:
-        """Serialize the budget as a JSON object, with further members."""
+        """Serialize the budget as a JSON object, with additional members."""
         # The names in records that older versions have written.
         record = {
             **more,
@@ -274,7 +274,7 @@ class Budget:
 
     @classmethod
     def from_json(cls, text: bytes | str, calls: int, period: float, **more: str) -> Budget:
-        """Deserialize the output of `to_json` with the same further members.
+        """Deserialize the output of `to_json` with the same additional members.
 
         The text is not trusted: times further in the future than this class sets them are an error.
 

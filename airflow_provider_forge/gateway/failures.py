@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["SPLIT_HINT", "Reply", "error_of"]
 
 SPLIT_HINT = (
-    "Its halves will be fetched. If even a minute is too much, fetch fewer environments or metrics at a time,"
-    " raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
+    "Its halves will be fetched. If even a minute is too large, fetch fewer environments or metrics at a"
+    " time, raise the Forge Connection's timeout, and see https://developer.status.atlassian.com"
 )
 """How a window that is too large is handled, and the remedy if that does not help."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_ENVIRONMENT", "Permissions", "find_permissions"]
 
 NO_ENVIRONMENT = str(uuid.UUID(int=0))
-"""An environment that no app has. The gateway checks permission first, so its response shows nevertheless
+"""An environment that no app has. The gateway checks permission first, so its response still shows
 whether the account may read the app's metrics."""
 
 

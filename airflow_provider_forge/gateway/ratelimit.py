@@ -147,7 +147,7 @@ class RateLimiter:
             log.warning("The time at which a call arrived is not shared with other processes: %s", error)
 
     def pause(self, seconds: float | None) -> None:
-        """Allow no call for so many seconds, because the gateway counted too many; None is one period."""
+        """Block all calls for this many seconds, because the gateway counted too many; None is one period."""
         self.usage.throttles += 1
         self.store.transact(lambda budget, now: budget.pause(seconds, now))
 

@@ -37,7 +37,7 @@ MAX_FAILURE_SIZE = 4 * 1024 * 1024
 """The same for a response whose status is a failure; it is read for its message."""
 
 FLOWING = 1024 * 1024
-"""Bytes received before a timeout that show a large response, not a silent gateway: half may fit."""
+"""Minimum size in bytes of a response cut off by a timeout for which half the window is requested next."""
 
 _TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 

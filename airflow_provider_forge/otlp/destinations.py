@@ -1,4 +1,4 @@
-"""Age limits of points: those of known destinations, found by their hosts, and the format of `max_age`.
+"""Age limits of known destinations, by host, and the format of `max_age`.
 
 To add a destination, add an entry to `DESTINATIONS`.
 """

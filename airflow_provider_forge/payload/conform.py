@@ -1,4 +1,4 @@
-"""Corrects Atlassian's metrics so that backends interpret them as intended.
+"""Corrects units, types and resources of Atlassian's metrics, so that backends interpret them as intended.
 
 - Counts that Atlassian labels with the unit `s` get their own unit.
 - Delta sums that count get `isMonotonic`. Without it, some backends read them as gauges or drop them.

@@ -198,7 +198,7 @@ class _Salvager:
         if len(filled) > 1:
             raise InvalidValue(f"{' and '.join(filled)} are both set, but OTLP allows only one")
         if len(data) > 1:
-            self.repairer.repairs["empty kinds of points beside another"] += 1
+            self.repairer.repairs["empty kinds of points beside a filled one"] += 1
         kind = filled[0] if filled else next(iter(data))
         metric_fields = self._without_unknown_points(metric_fields, _METRIC_TYPE)
         data_fields = self._without_unknown_points(data[kind], _DATA_TYPES[kind])

@@ -1,1 +1,1 @@
-"""Helpers that know Airflow, shared by hooks, operators and commands."""
+"""Helpers that use Airflow, shared by hooks, operators and commands."""

@@ -92,9 +92,9 @@ def test_an_asset_that_is_not_there(airflow):
     [
         (Reply.of_json({"detail": TOKEN}, 403), ConfigurationError, "must be allowed to use assets"),
         (Reply.of_json({"detail": "no"}, 404), ConfigurationError, "not an Airflow 3.3 or later"),
-        (Reply(200, b"<html>", (("Content-Type", "text/html"),)), ConfigurationError, "is not an Airflow"),
-        (Reply(200, b"[1]"), ConfigurationError, "is not an Airflow"),
-        (Reply(200, b"\xff"), ConfigurationError, "is not an Airflow"),
+        (Reply(200, b"<html>", (("Content-Type", "text/html"),)), ConfigurationError, "is not Airflow"),
+        (Reply(200, b"[1]"), ConfigurationError, "is not Airflow"),
+        (Reply(200, b"\xff"), ConfigurationError, "is not Airflow"),
         (Reply(503), LedgerUnavailable, "503"),
     ],
 )

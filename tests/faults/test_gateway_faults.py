@@ -298,7 +298,7 @@ def test_the_halves_of_a_window_keep_to_the_rate_limit(line_to):
 def test_a_minute_that_is_too_large_fails_the_try_but_not_earlier_windows(line, fault, interval):
     line.connect(forge=patience_with(fault))
     line.gateway.add_fault(when_asked(fault, part(13, 14)))
-    with pytest.raises(WindowTooLarge, match=r"even a minute is too much, fetch fewer environments"):
+    with pytest.raises(WindowTooLarge, match=r"even a minute is too large, fetch fewer environments"):
         line.run(interval)
     assert line.asked[-1] == part(13, 14)
     assert line.received == line.generated(Window(interval.start, part(13, 14).start))

@@ -39,7 +39,7 @@ def main() -> int:
         gc.freeze()
         seeds = [arguments.trace] if arguments.trace is not None else range(*arguments.seeds)
         started = time.perf_counter()
-        wrong = run_seeds(seeds, Path(home), arguments.jobs, tell=arguments.trace is not None)
+        wrong = run_seeds(seeds, Path(home), arguments.jobs, trace=arguments.trace is not None)
         print(
             f"{len(seeds)} seeds in {time.perf_counter() - started:.0f} s, {wrong} of them wrong", flush=True
         )

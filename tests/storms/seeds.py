@@ -47,7 +47,7 @@ def warm_up(home: Path) -> None:
             tasks.attempt(plan, place, plan.runs[0], 1, storm.journal)
 
 
-def run_seeds(seeds: Iterable[int], home: Path, jobs: int, *, tell: bool) -> int:
+def run_seeds(seeds: Iterable[int], home: Path, jobs: int, *, trace: bool) -> int:
     """Run them; return how many went wrong."""
     active: dict[int, int] = {}
     wrong = 0
@@ -56,7 +56,7 @@ def run_seeds(seeds: Iterable[int], home: Path, jobs: int, *, tell: bool) -> int
         while left or active:
             while left and len(active) < jobs:
                 seed = left.pop()
-                active[_fork_seed(seed, home, tell=tell)] = seed
+                active[_fork_seed(seed, home, trace=trace)] = seed
             pid = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT).si_pid
             # As long as it is not waited for, nobody else can have this id.
             _end_group(pid)
@@ -72,7 +72,7 @@ def run_seeds(seeds: Iterable[int], home: Path, jobs: int, *, tell: bool) -> int
     return wrong
 
 
-def _fork_seed(seed: int, home: Path, *, tell: bool) -> int:
+def _fork_seed(seed: int, home: Path, *, trace: bool) -> int:
     if pid := os.fork():
         return pid
     code = 1
@@ -82,7 +82,7 @@ def _fork_seed(seed: int, home: Path, *, tell: bool) -> int:
         signal.alarm(PATIENCE)
         directory = home / str(seed)
         directory.mkdir()
-        code = _run_seed(seed, directory, tell=tell)
+        code = _run_seed(seed, directory, trace=trace)
     except BaseException:  # noqa: BLE001 - whatever it is, it has to be seen
         traceback.print_exc()
     finally:
@@ -90,15 +90,15 @@ def _fork_seed(seed: int, home: Path, *, tell: bool) -> int:
         os._exit(code)
 
 
-def _run_seed(seed: int, directory: Path, *, tell: bool) -> int:
+def _run_seed(seed: int, directory: Path, *, trace: bool) -> int:
     plan = Plan(seed)
     storm = Storm(plan, directory)
     storm.run()
     events = storm.journal.read()
     verdict = judge(plan, events)
-    if tell:
+    if trace:
         print("\n".join(map(str, events)))
-    if tell or storm.complaints or not verdict.is_good:
+    if trace or storm.complaints or not verdict.is_good:
         print(
             f"seed {seed}, again by: .venv/bin/python -m tests.storms --trace {seed}",
             vars(plan),
