@@ -163,7 +163,7 @@ def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -
         )
     # The text decides only about this hint.
     hint = (
-        ". If it was created with scopes, create one without: its scopes do not cover app metrics"
+        ". If it was created with scopes, create one without scopes: its scopes do not cover app metrics"
         if "scope" in said.lower()
         else ""
     )
