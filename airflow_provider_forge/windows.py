@@ -166,7 +166,7 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     try:
         moment = parsed.in_timezone("UTC")
     except OverflowError:
-        raise ConfigurationError(field, f"{value} is out of range in UTC; {example}") from None
+        raise ConfigurationError(field, f"{value} is not a time within the range of UTC; {example}") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
