@@ -91,7 +91,7 @@ def test_an_asset_that_is_not_there(airflow):
     ("reply", "kind", "said"),
     [
         (Reply.of_json({"detail": TOKEN}, 403), ConfigurationError, "must be allowed to use assets"),
-        (Reply.of_json({"detail": "no"}, 404), ConfigurationError, "not an Airflow 3.3 or later"),
+        (Reply.of_json({"detail": "no"}, 404), ConfigurationError, "not Airflow 3.3 or later"),
         (Reply(200, b"<html>", (("Content-Type", "text/html"),)), ConfigurationError, "is not Airflow"),
         (Reply(200, b"[1]"), ConfigurationError, "is not Airflow"),
         (Reply(200, b"\xff"), ConfigurationError, "is not Airflow"),
