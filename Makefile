@@ -15,7 +15,7 @@ EXAMPLES ?= 10000
 LANES := --numprocesses 2 --no-loadscope-reorder --durations 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint dashboards dashboard-images venv build clean
+.PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint docs dashboards dashboard-images venv build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ lint: $(INSTALLED_DEV) ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(INSTALLED_DEV) ## Build the documentation site into build/docs; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 dashboards: $(INSTALLED_DEV) ## Generate deploy/grafana/dashboards from dashboards/
 	$(BIN)/python -m dashboards

@@ -44,6 +44,8 @@ AIRFLOWS = {
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, *BEFORE_3_3)),
     "3.2": Airflow("3.2.2", "2026-06-01", (), BEFORE_3_3),
     "3.3": Airflow("3.3.2"),
+    # To come: allowed to fail in .github/workflows/test.yml.
+    "3.4": Airflow("3.4.0b2"),
 }
 
 # For the receivers, Redis and others: .venv runs these tests as well, where none may be skipped.
@@ -81,9 +83,11 @@ LEFT_OUT = (
     "tests/deploy",
     "tests/e2e",
     "tests/sandbox",
+    "tests/test_distribution.py",
     "tests/test_fuzz.py",
     "tests/test_import_cost.py",
-    "tests/test_wheel.py",
+    "tests/test_repository.py",
+    "tests/test_site.py",
 )
 
 

@@ -5,7 +5,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/airflow-provider-forge
-programs=(compose-config otelcol prometheus promtool victoria-metrics)
+programs=(actionlint compose-config otelcol prometheus promtool victoria-metrics)
 
 # Without cgo no C compiler is needed. A Go that is older than what a module asks for fetches that one.
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=auto GOWORK=off
@@ -72,6 +72,9 @@ build_compose-config() {
     go get "github.com/compose-spec/compose-go/v2@v$1"
     go build -mod=mod -ldflags="-s -w" -o compose-config .
 }
+
+# No receiver, but built in the same way: the linter of the workflows in .github.
+build_actionlint() { build_package github.com/rhysd/actionlint "v$1" cmd/actionlint; }
 
 build_victoria-metrics() {
     build_package github.com/VictoriaMetrics/VictoriaMetrics "v$1" app/victoria-metrics
