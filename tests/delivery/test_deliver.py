@@ -133,7 +133,7 @@ def test_a_changed_value_is_skipped_with_a_warning(caplog):
     line.run(SOME)
     report = line.run([*changed(SOME[:2]), *SOME[2:]])
     assert (report.sent, report.changed, report.problems) == (0, 2, [])
-    assert "2 points have other values" in caplog.text
+    assert "2 points now have values other than those delivered" in caplog.text
     # The record keeps what the destination has.
     assert line.run(SOME).changed == 0
 
