@@ -33,12 +33,13 @@ class CallRecord:
 
     Attributes:
         received_at: Seconds since the epoch, by the gateway's clock.
-        operation: "appMetrics", "app", another field's name, or "" if the call failed before that.
+        operation: "appMetrics", "appResourceUsage", "app", another field's name, or "" if the call failed
+            before that.
         app_id: The app's ARI, as requested.
         start: Start of the requested window, None without one.
         end: End of the requested window, None without one.
         environments: Requested ids.
-        metrics: Requested labels.
+        metrics: Requested labels, or the requested resource.
         outcome: "ok", "refused" (over the limit), "unauthorized", "bad_request", "invalid" (the query),
             "query_error", "errors", or "fault:" and its kind.
         status: HTTP status; 0 if the connection was closed without a response.

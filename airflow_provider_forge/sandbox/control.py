@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.sandbox.call_log import CallRecord
     from airflow_provider_forge.sandbox.environments import Environment
     from airflow_provider_forge.sandbox.points import Point
+    from airflow_provider_forge.sandbox.usage import UsageAmount
 
 __all__ = ["gateway_reply", "sink_reply", "totals"]
 
@@ -54,6 +55,8 @@ class _Gateway(_Faulty, Protocol):
 
     def visible(self, *args: Any, **kwargs: Any) -> Iterable[Point]: ...
 
+    def usage(self, *args: Any, **kwargs: Any) -> Iterable[UsageAmount]: ...
+
 
 class _Sink(_Faulty, Protocol):
     """The part of `OtlpSink` that the control plane shows."""
@@ -74,6 +77,8 @@ def gateway_reply(gateway: _Gateway, request: Request) -> Reply:
             return Reply.of_json(_about_gateway(gateway))
         if request.path == "/sandbox/truth":
             return Reply.of_json(_truth(gateway, _parameters(request)))
+        if request.path == "/sandbox/usage":
+            return Reply.of_json(_usage(gateway, _parameters(request)))
         if request.path == "/sandbox/calls":
             return Reply.of_json([call.to_json() for call in gateway.calls])
         return _faults_reply(gateway, request)
@@ -116,7 +121,8 @@ def totals(points: Iterable[Point]) -> dict[str, dict[str, float]]:
 
 def _about_gateway(gateway: _Gateway) -> dict[str, Any]:
     return {
-        "what": "A stand-in for Atlassian's gateway: POST /graphql, GET /sandbox/truth or /sandbox/calls",
+        "what": "A stand-in for Atlassian's gateway: POST /graphql, GET /sandbox/truth, /sandbox/usage or"
+        " /sandbox/calls",
         "app_id": gateway.app_id,
         "environments": {each.key: each.id for each in gateway.environments},
         "rate_limit_calls": gateway.rate_limit_calls,
@@ -149,6 +155,31 @@ def _truth(gateway: _Gateway, parameters: dict[str, list[str]]) -> Any:
     if kind == "summary":
         return {"generated": totals(gateway.generated(**asked)), "served": totals(gateway.served(**asked))}
     raise ValueError(f"kind must be generated, visible, served or summary, not {kind!r}")
+
+
+def _usage(gateway: _Gateway, parameters: dict[str, list[str]]) -> Any:
+    """Return the true usage: final amounts, or with `at` those visible then; by environment or by site."""
+    by = parameters.get("by", ["environment"])[0]
+    if by not in {"environment", "site"}:
+        raise ValueError(f"by must be environment or site, not {by!r}")
+    amounts = gateway.usage(
+        _time(parameters, "start"),
+        _time(parameters, "end"),
+        app_id=parameters.get("app", [None])[0],
+        environments=parameters.get("environment"),
+        resources=parameters.get("resource"),
+        by_site=by == "site",
+        at=_time(parameters, "at") if "at" in parameters else None,
+    )
+    return [
+        {
+            "resource": each.resource,
+            "day": each.day.isoformat(),
+            "group": each.group,
+            "amount": f"{each.amount:.6f}",
+        }
+        for each in amounts
+    ]
 
 
 def _time(parameters: dict[str, list[str]], name: str) -> datetime:

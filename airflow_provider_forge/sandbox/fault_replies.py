@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["apply_fault", "apply_to_body", "fault_headers"]
 
 _HTML = "<!DOCTYPE html><html><head><title>Error</title></head><body>{message}</body></html>"
-_LEVELS = {"ecosystem": 1, "forgeMetrics": 2, "appMetrics": 3, "app": 1}
+_LEVELS = {
+    "app": 1,
+    "ecosystem": 1,
+    "forgeMetrics": 2,
+    "appMetrics": 3,
+    "devConsole": 2,
+    "appResourceUsage": 3,
+}
 
 
 def fault_headers(fault: Fault | None) -> tuple[tuple[str, str], ...]:
@@ -90,8 +97,8 @@ def _error(fault: Fault) -> dict[str, Any]:
 def _keys(fault: Fault, path: Sequence[str | int]) -> list[str | int]:
     if fault.level == "data":
         return []
-    if fault.level == "resourceMetrics":
-        return [*path, "resourceMetrics"]
+    if fault.level in {"resourceMetrics", "resourceUsage"}:
+        return [*path, fault.level]
     return list(path[: _LEVELS[fault.level or "appMetrics"]])
 
 

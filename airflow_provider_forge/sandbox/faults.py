@@ -53,9 +53,9 @@ class Fault:
 
     Kinds for the gateway:
         "errors": top-level `errors[]` without data. "errors_with_data": `errors[]` and the data, with null at
-        `level` if that is given. "query_error": a `QueryError` instead of the data. "null": null at `level`.
-        "rate_limited": rejected as if over the limit, for `seconds`. "duplicate_points": each point twice.
-        "empty": `resourceMetrics: []`.
+        `level` if that is given. "query_error": a `QueryError` instead of the data, for usage beside them.
+        "null": null at `level`. "rate_limited": rejected as if over the limit, for `seconds`.
+        "duplicate_points": each point twice. "empty": `resourceMetrics: []`.
 
     Kinds for the sink:
         "reset_before" (the same as "reset"), "reset_after", "hang_after": before or after the points are
@@ -73,14 +73,15 @@ class Fault:
         extensions: Whether the extensions have an entry, are empty, or are null.
         retry_after: Value of the header `Retry-After`.
         rate_limit_reset: Value of the header `X-RateLimit-Reset`.
-        level: "data", "ecosystem", "forgeMetrics", "appMetrics", "resourceMetrics", or "app" for lookups.
+        level: "data", "ecosystem", "forgeMetrics", "appMetrics", "resourceMetrics", or "app" for lookups;
+            for usage "devConsole", "appResourceUsage" or "resourceUsage".
         location: Target of "redirect".
         body: The body for "body"; for "status" and "html", it replaces the default body.
         seconds: Duration in seconds, see above.
         rejected: Number of rejected data points, for "partial_success".
-        operation: Only calls with this operation: "appMetrics" or "app" for the gateway, "metrics" or
-            "telemetry" (the exporter's own metrics) for the sink. Only a fault with the operation "telemetry"
-            applies to the exporter's own metrics.
+        operation: Only calls with this operation: "appMetrics", "appResourceUsage" or "app" for the gateway,
+            "metrics" or "telemetry" (the exporter's own metrics) for the sink. Only a fault with the
+            operation "telemetry" applies to the exporter's own metrics.
         calls: Only the calls with these numbers, from 1, among those that match operation and window.
         first: Only this number of those calls, from the first.
         share: Only this share of those calls, 0 to 1, drawn by their number and `seed`.

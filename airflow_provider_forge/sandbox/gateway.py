@@ -1,4 +1,4 @@
-"""A stand-in for Atlassian's GraphQL gateway, limited to the fields that app metrics need."""
+"""A stand-in for Atlassian's GraphQL gateway, limited to the fields that app metrics and usage need."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from airflow_provider_forge.sandbox.scenario import Scenario
 from airflow_provider_forge.sandbox.schema import InvalidQueryError
 from airflow_provider_forge.sandbox.server import LocalServer, Reply, Request
 from airflow_provider_forge.sandbox.truth import Truth
+from airflow_provider_forge.sandbox.usage import RESOURCES, UsageAmount, UsageTruth
+from airflow_provider_forge.sandbox.usage_resolvers import OPERATION, days_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,10 +77,13 @@ class SandboxGateway(FaultInjection, LocalServer):
         self._clock = clock
         fixed = self.scenario.rate_limit_window == "fixed"
         self._limiter = RateLimiter(rate_limit_calls, rate_limit_seconds, fixed=fixed)
+        # Usage has a budget of its own, of the same size.
+        self._usage_limiter = RateLimiter(rate_limit_calls, rate_limit_seconds, fixed=fixed)
         self._truth = Truth(self.scenario)
+        self._usage = UsageTruth(self.scenario)
         self._directory = Directory()
         self._faults = FaultPlan(GATEWAY_KINDS)
-        self._account = Account(self.scenario, self._truth, self._directory, self._faults)
+        self._account = Account(self.scenario, self._truth, self._usage, self._directory, self._faults)
         self._call_log = CallLog()
 
     @property
@@ -121,9 +126,14 @@ class SandboxGateway(FaultInjection, LocalServer):
             calls: The limit; by default the gateway's.
             seconds: Length of a period in seconds; by default the gateway's.
         """
-        times = [call.received_at for call in self.calls if call.outcome != "unauthorized"]
         limit = self.rate_limit_calls if calls is None else calls
-        return over_limit(times, limit, seconds or self.rate_limit_seconds) if limit else 0
+        if not limit:
+            return 0
+        times: dict[bool, list[float]] = {True: [], False: []}  # each of the two budgets
+        for call in self.calls:
+            if call.outcome != "unauthorized":
+                times[call.operation == OPERATION].append(call.received_at)
+        return sum(over_limit(each, limit, seconds or self.rate_limit_seconds) for each in times.values())
 
     def generated(
         self,
@@ -184,6 +194,38 @@ class SandboxGateway(FaultInjection, LocalServer):
             and sample.label in labels
         )
 
+    def usage(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        app_id: str | None = None,
+        environments: Iterable[str] | None = None,
+        resources: Iterable[str] | None = None,
+        by_site: bool = False,
+        at: datetime | None = None,
+    ) -> list[UsageAmount]:
+        """Return the true usage of the days that begin in [start, end), by environment or by site.
+
+        Args:
+            start: With a time zone.
+            end: With a time zone.
+            app_id: ARI or UUID; by default the default app.
+            environments: UUIDs or keys; all by default.
+            resources: Labels, as in the schema; all by default.
+            by_site: Whether to split it by site instead of by environment.
+            at: As visible at this time; None for final amounts.
+        """
+        chosen = self._chosen(app_id, environments)
+        moment = None if at is None else at.timestamp()
+        return [
+            amount
+            for resource in (RESOURCES if resources is None else resources)
+            for amount in self._usage.amounts(
+                _uuid(app_id), chosen, resource, days_of(start, end), by_site=by_site, at=moment
+            )
+        ]
+
     def _served_samples(self, app: str) -> Iterator[Sample]:
         for served in self._call_log.served():
             if served.app == app:
@@ -216,7 +258,8 @@ class SandboxGateway(FaultInjection, LocalServer):
             payload = {"code": 401, "message": "Unauthorized; scope does not match"}
             reply = self._reply(payload, 401, request_id)
         else:
-            call.now, call.wait = self._limiter.admit(self._clock)
+            limiter = self._usage_limiter if OPERATION.encode() in request.body else self._limiter
+            call.now, call.wait = limiter.admit(self._clock)
             refused = call.wait > 0
             reply = self._answer(request, call, request_id)
             if refused:
@@ -292,9 +335,11 @@ def _executed(request: Request, call: Call) -> dict[str, Any]:
     body = _checked_body(request)
     document = schema.parse_document(body["query"])
     names = schema.fields_of(document)
-    call.operation = next((name for name in ("appMetrics", "app") if name in names), names[0])
-    if "forgeMetrics" in names and request.headers.get("X-ExperimentalApi") != "ForgeMetricsQuery":
-        message = "forgeMetrics is experimental: send the header X-ExperimentalApi: ForgeMetricsQuery"
+    call.operation = next((name for name in ("appMetrics", OPERATION, "app") if name in names), names[0])
+    experimental = {"forgeMetrics", "devConsole"}.intersection(names)
+    if experimental and request.headers.get("X-ExperimentalApi") != "ForgeMetricsQuery":
+        [name, *_] = sorted(experimental)
+        message = f"{name} is experimental: send the header X-ExperimentalApi: ForgeMetricsQuery"
         raise InvalidQueryError([schema.refusal(message, "ValidationError", "EXPERIMENTAL_API", 400)])
     payload = schema.execute(document, body.get("variables") or {}, body.get("operationName"), call)
     call.pick_fault()

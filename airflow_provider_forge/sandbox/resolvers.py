@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.sandbox.faults import Fault, FaultPlan
     from airflow_provider_forge.sandbox.scenario import Scenario
     from airflow_provider_forge.sandbox.truth import Truth
+    from airflow_provider_forge.sandbox.usage import UsageTruth
 
 __all__ = ["RESOLVERS", "Account", "Call"]
 
@@ -32,6 +33,7 @@ class Account:
 
     scenario: Scenario
     truth: Truth
+    usage: UsageTruth
     directory: Directory
     faults: FaultPlan
 

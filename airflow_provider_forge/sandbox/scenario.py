@@ -44,6 +44,13 @@ class Scenario:
             or as an ISO time without seconds; HTTP 429 with only `X-RateLimit-Reset`; a `QueryError` with
             statusCode 429 (lookups have none and use `errors[]`); or `errors[]`. The last two have HTTP 200.
         request_id_in: Places that contain the request id.
+        usage_revisions: Whether most days of usage are revised for two to five days. Each refresh, at 12:00
+            UTC, also adds the part of the running day until then.
+        usage_page_size: Maximum size of a page of usage.
+        usage_page_unit: Whether that counts periods, or their groups; Atlassian does not publish it.
+        refused_resources: Resources whose usage is answered with an `error` beside empty data.
+        unknown_resources: Resources that the gateway's schema does not have.
+        insufficient_scopes: The account's token has scopes, but not that of usage.
     """
 
     seed: int = 1
@@ -68,3 +75,9 @@ class Scenario:
     request_id_in: frozenset[Literal["body", "x-request-id", "x-trace-id"]] = frozenset(
         {"body", "x-request-id"}
     )
+    usage_revisions: bool = True
+    usage_page_size: int = 100
+    usage_page_unit: Literal["periods", "groups"] = "periods"
+    refused_resources: frozenset[str] = frozenset()
+    unknown_resources: frozenset[str] = frozenset()
+    insufficient_scopes: bool = False
