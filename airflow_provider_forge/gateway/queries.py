@@ -19,11 +19,15 @@ __all__ = [
     "APP_METRICS",
     "DEFAULT_METRICS",
     "ENVIRONMENTS",
+    "GROUPINGS",
     "PERMISSIONS",
+    "RESOURCES",
+    "USAGE",
     "Query",
     "app_ari",
     "app_metrics_variables",
     "parse_app_id",
+    "parse_choice",
     "parse_list",
     "parse_metrics",
 ]
@@ -36,6 +40,25 @@ DEFAULT_METRICS = (
     "FORGE_BACKEND_INVOCATION_LATENCY",
 )
 """The labels of Atlassian's published query. A label that the gateway doesn't know fails the whole query."""
+
+RESOURCES = (
+    "FUNCTION_COMPUTE",
+    "KVS_READ",
+    "KVS_WRITE",
+    "LOGS_WRITE",
+    "SQL_COMPUTE",
+    "SQL_REQUESTS",
+    "SQL_STORAGE",
+    "OS_REQUESTS",
+    "LLM_INPUT",
+    "LLM_OUTPUT",
+    "CONTAINER_COMPUTE",
+    "CONTAINER_MEMORY",
+)
+"""The resources of Atlassian's published schema. One that the gateway doesn't know fails its query."""
+
+GROUPINGS = ("ENVIRONMENT_ID", "CONTEXT_ARI")
+"""By what usage can be grouped: the environment, or the site."""
 
 # As published in Atlassian's "Export app metrics".
 _ECOSYSTEM = """\
@@ -94,6 +117,28 @@ query Access($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {{
     }}
   }}
 {_ECOSYSTEM}
+}}
+"""
+
+_USAGE_PAGE = """
+        error { message extensions { statusCode errorType } }
+        pagination { page pageSize }"""
+
+# As published in Atlassian's "Export app resource usage".
+USAGE = f"""
+query Usage($appId: ID!, $filters: DevConsoleAppResourceUsageFiltersInput!, $groupBy: DevConsoleGroupBy) {{
+  ecosystem {{
+    devConsole {{
+      appResourceUsage(appId: $appId, filters: $filters, groupBy: $groupBy) {{
+        ... on DevConsoleAppResourceUsageFlatResponse {{{_USAGE_PAGE}
+          resourceUsage {{ period resolution tokensConsumed tokenUnit }}
+        }}
+        ... on DevConsoleAppResourceUsageGroupedResponse {{{_USAGE_PAGE}
+          resourceUsage {{ period resolution groups {{ groupBy groupValue tokensConsumed tokenUnit }} }}
+        }}
+      }}
+    }}
+  }}
 }}
 """
 
@@ -188,6 +233,17 @@ def parse_metrics(value: str | Sequence[str]) -> tuple[str, ...]:
                 "metrics", f"{label!r} is not a metric label; labels look like {DEFAULT_METRICS[0]}"
             )
     return labels
+
+
+def parse_choice(field: str, value: str, choices: Sequence[str]) -> str:
+    """Return the value if it is one of the choices.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if value not in choices:
+        raise ConfigurationError(field, f"{value!r} is not one of {', '.join(choices)}")
+    return value
 
 
 def parse_list(field: str, value: str | Sequence[str]) -> tuple[str, ...]:

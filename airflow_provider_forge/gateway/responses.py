@@ -30,9 +30,11 @@ __all__ = [
     "GatewayResponse",
     "MetricsData",
     "PermissionsData",
+    "UsagePage",
     "read_app",
     "read_resource_metrics",
     "read_response",
+    "read_usage_page",
     "request_id_in",
 ]
 
@@ -58,10 +60,57 @@ class ForgeMetrics(_Struct):
     app_metrics: AppMetricsResult | None = None
 
 
+class UsageGroup(_Struct):
+    """The usage of one environment or site in a period; the amount is a decimal number as text."""
+
+    group_value: str
+    tokens_consumed: str
+    token_unit: str
+
+
+class UsagePeriodNode(_Struct):
+    """The usage in a period: as a whole, or by groups."""
+
+    period: str
+    resolution: str
+    tokens_consumed: str | None = None
+    token_unit: str = ""
+    groups: list[UsageGroup] | None = None
+
+
+class Pagination(_Struct):
+    """The position of a page; there is no total."""
+
+    page: int
+    page_size: int
+
+
+class UsageError(_Struct):
+    """A `QueryError` beside the data."""
+
+    message: Any = None
+    extensions: Any = None
+
+
+class UsagePage(_Struct):
+    """A page of usage, and the error beside it; null without one."""
+
+    error: UsageError | None = None
+    pagination: Pagination | None = None
+    resource_usage: list[UsagePeriodNode] | None = None
+
+
+class DevConsole(_Struct):
+    """The parent of `appResourceUsage`."""
+
+    app_resource_usage: UsagePage | None = None
+
+
 class Ecosystem(_Struct):
-    """The parent of `forgeMetrics`."""
+    """The parent of `forgeMetrics` and of `devConsole`."""
 
     forge_metrics: ForgeMetrics | None = None
+    dev_console: DevConsole | None = None
 
 
 class EnvironmentNode(_Struct):
@@ -94,7 +143,7 @@ class App(_Struct):
 
 
 class MetricsData(_Struct):
-    """The data of `queries.APP_METRICS`."""
+    """The data of `queries.APP_METRICS` or `queries.USAGE`."""
 
     ecosystem: Ecosystem | None = None
 
@@ -219,6 +268,22 @@ def read_resource_metrics(response: GatewayResponse[Any]) -> msgspec.Raw:
         response.broken("resourceMetrics that are not an array")
     metrics: msgspec.Raw = result.resource_metrics
     return metrics
+
+
+def read_usage_page(response: GatewayResponse[MetricsData]) -> UsagePage:
+    """Return a page of usage.
+
+    Raises:
+        ForgeError: There is an error beside the data, or there are no data.
+    """
+    ecosystem = response.data.ecosystem or response.broken("null as ecosystem")
+    dev_console = ecosystem.dev_console or response.broken("null as devConsole")
+    page = dev_console.app_resource_usage or response.broken("null as appResourceUsage")
+    if page.error is not None:
+        response.fail(page.error.message, page.error.extensions)
+    if page.resource_usage is None:
+        response.broken("null as resourceUsage")
+    return page
 
 
 def read_app(app_id: str, response: GatewayResponse[Any]) -> tuple[App, EnvironmentsPage]:

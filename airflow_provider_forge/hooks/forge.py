@@ -1,4 +1,4 @@
-"""The hook for Atlassian's App metrics API."""
+"""The hook for Atlassian's App metrics API and its App resource usage API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_forge.connection_forms import FORGE
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
 from airflow_provider_forge.gateway.budget import Priority
-from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, parse_app_id, parse_list, parse_metrics
+from airflow_provider_forge.gateway.queries import (
+    DEFAULT_METRICS,
+    GROUPINGS,
+    RESOURCES,
+    parse_app_id,
+    parse_choice,
+    parse_list,
+    parse_metrics,
+)
 from airflow_provider_forge.http import check_cleartext, check_url
 from airflow_provider_forge.utils.connections import (
     Extras,
@@ -32,8 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_forge.gateway.client import AppMetrics, GatewayClient
-    from airflow_provider_forge.gateway.environments import EnvironmentDirectory, LayeredStateStore
+    from airflow_provider_forge.gateway.environments import (
+        Environment,
+        EnvironmentDirectory,
+        LayeredStateStore,
+    )
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
+    from airflow_provider_forge.gateway.usage import ResourceUsage
 
 __all__ = ["ForgeMetricsHook"]
 
@@ -100,6 +113,7 @@ class ForgeMetricsHook(BaseHook):
         self._app_id = app_id
         self._patience = patience
         self._client: GatewayClient | None = None
+        self._usage_client: GatewayClient | None = None
         self._connection: Any = None
         self._memory: LayeredStateStore | None = None
 
@@ -148,6 +162,52 @@ class ForgeMetricsHook(BaseHook):
         # Looking up environments waits for the rate limit, too.
         return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
 
+    def fetch_usage(
+        self,
+        resource: str,
+        start: dt.datetime | str,
+        end: dt.datetime | str,
+        environments: str | Sequence[str] | None = None,
+        group_by: str | None = None,
+    ) -> ResourceUsage:
+        """Fetch the usage of one resource: all pages, within a rate limit of its own.
+
+        Atlassian allows an account five calls a minute for usage, beside the five for metrics. A page is one
+        call. Atlassian refreshes usage daily at 12:00 UTC, and revises earlier days.
+
+        Args:
+            resource: One of `RESOURCES`, such as `FUNCTION_COMPUTE`.
+            start: Start of the time range, inclusive; aware, or ISO 8601 text with a UTC offset. Atlassian
+                keeps about 60 days.
+            end: End of the time range, exclusive.
+            environments: Names, UUIDs or ARIs, each fetched by calls of its own; None for all together.
+            group_by: `ENVIRONMENT_ID` or `CONTEXT_ARI` (by site); None for totals.
+
+        Raises:
+            ConfigurationError: An argument or a Connection field is wrong; no call for usage is made.
+            QueryRefused: The gateway refused the query, or does not know the resource.
+            BrokenAnswer: The response is malformed, or its pages repeat each other or have no end.
+            ForgeError: As for `fetch`.
+        """
+        from airflow_provider_forge.gateway.usage import UsageQuery, read_usage
+
+        parse_choice("resource", resource, RESOURCES)
+        if group_by is not None:
+            parse_choice("group_by", group_by, GROUPINGS)
+        interval = Window(parse_time("start", start), parse_time("end", end))
+        ids: tuple[str, ...] = ()
+        if environments is not None and environments != "":
+            found = self.find_environments(parse_list("environments", environments))
+            ids = tuple(environment.id for environment in found)
+        if self._usage_client is None:
+            self._usage_client = self._new_client("usage")
+        query = UsageQuery(self.app_id, resource, interval, ids, group_by)
+        return read_usage(self._usage_client, query, dt.datetime.now(dt.timezone.utc))
+
+    def find_environments(self, wanted: Sequence[str]) -> tuple[Environment, ...]:
+        """Return the app's environments of these names, UUIDs or ARIs; raises as `fetch`."""
+        return self._directory(Priority.LIVE).find(wanted)
+
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the Connection works, and a message: the form's Test button. Makes one call."""
         from airflow_provider_forge.utils.connection_test import (
@@ -170,11 +230,15 @@ class ForgeMetricsHook(BaseHook):
         Raises:
             ConfigurationError: A field of the Connection is missing or wrong.
         """
+        if self._client is None:
+            self._client = self._new_client()
+        return self._client
+
+    def _new_client(self, budget: str = "") -> GatewayClient:
+        """Return a client of the Connection's account, for calls of one of its budgets."""
         from airflow_provider_forge.gateway.client import GatewayClient
         from airflow_provider_forge.gateway.ratelimit import RateLimiter
 
-        if self._client is not None:
-            return self._client
         connection = self._conn()
         extras = Extras(connection)
         email, token, url = connection.login, secret_of(connection), self._url()
@@ -187,11 +251,11 @@ class ForgeMetricsHook(BaseHook):
         if token != token.strip():
             extras.fail("password", "has whitespace around it: paste the API token without it")
         check_cleartext(extras.label("host"), url, allowed=extras.flag("allow_cleartext"))
-        self._client = client = GatewayClient(
+        client = GatewayClient(
             url,
             email,
             token,
-            limiter=RateLimiter(self._limit_store(email, extras)),
+            limiter=RateLimiter(self._limit_store(email, extras, budget)),
             patience=self._patience,
             timeout=extras.number("timeout", 60),
         )
@@ -290,10 +354,12 @@ class ForgeMetricsHook(BaseHook):
     def _raw_app_id(self) -> str | None:
         return self._app_id or Extras(self._conn()).text("app_id")
 
-    def _limit_store(self, email: str, extras: Extras) -> LimitStore:
+    def _limit_store(self, email: str, extras: Extras, budget: str) -> LimitStore:
         from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
-        account = hashlib.sha256(f"{email.lower()}\n{self._gateway()}".encode()).hexdigest()[:32]
+        # The name of the first budget, of metrics, is empty: its key is as old as its records.
+        parts = [email.lower(), self._gateway(), *([budget] if budget else [])]
+        account = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         calls = extras.whole_number("rate_limit_calls", 5)
         seconds = extras.number("rate_limit_seconds", 60)
         if url := self.redis_url:

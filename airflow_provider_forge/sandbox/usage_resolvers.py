@@ -56,11 +56,11 @@ def _app_resource_usage(
 def _refuse_scopes_and_resources(call: Call) -> None:
     scenario = call.account.scenario
     if scenario.insufficient_scopes:
-        extensions = {"classification": "InsufficientOAuthScopes", "requiredScopes": list(SCOPES)}
-        raise GraphQLError("The token lacks a required scope", extensions=extensions)
+        scopes = {"classification": "InsufficientOAuthScopes", "requiredScopes": list(SCOPES)}
+        raise GraphQLError("The token lacks a required scope", extensions=scopes)
     [resource] = call.metrics
     if resource in scenario.unknown_resources:
-        extensions = {"classification": "ValidationError", "errorType": "BAD_REQUEST", "statusCode": 400}
+        extensions: dict[str, Any] = {"classification": "ValidationError", "errorType": "BAD_REQUEST", "statusCode": 400}
         message = f"Value '{resource}' does not exist in 'DevConsoleResource' enum."
         raise GraphQLError(message, extensions=extensions)
 
