@@ -176,6 +176,13 @@ FORGE = ConnectionForm(
             "For workers on several machines: redis://host:6379/0, rediss://… or redis_conn:<id>",
             default="file, which the processes of one machine share",
         ),
+        ExtraField(
+            "usage_prices",
+            "Prices of usage",
+            'Path of a JSON file, or JSON such as {"LLM_INPUT": {"price": "0.10", "allowance": "0"}}, in US'
+            " dollars",
+            default="Atlassian's published prices",
+        ),
     ),
 )
 

@@ -23,14 +23,15 @@ ROOMS = {
     "otlp": set(),
     "payload": {"otlp"},
     "delivery": {"gateway", "otlp", "payload"},
+    "usage": {"delivery", "gateway", "otlp", "payload"},
     "utils": {"connection_forms", "delivery", "gateway", "otlp", "payload"},
     "coverage": {"delivery", "otlp", "utils"},
-    "hooks": {"connection_forms", "delivery", "gateway", "otlp", "utils"},
-    "operators": {"coverage", "delivery", "gateway", "hooks", "otlp", "payload", "utils"},
-    "cli": {"coverage", "delivery", "gateway", "hooks", "operators", "otlp", "payload", "utils"},
+    "hooks": {"connection_forms", "delivery", "gateway", "otlp", "usage", "utils"},
+    "operators": {"coverage", "delivery", "gateway", "hooks", "otlp", "payload", "usage", "utils"},
+    "cli": {"coverage", "delivery", "gateway", "hooks", "operators", "otlp", "payload", "usage", "utils"},
     "sandbox": set(),
 }
-WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "payload", "sandbox")
+WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "payload", "sandbox", "usage")
 
 
 def module_of(path: Path) -> str:

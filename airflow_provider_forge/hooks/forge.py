@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
     from airflow_provider_forge.gateway.usage import ResourceUsage
+    from airflow_provider_forge.usage.prices import Prices
 
 __all__ = ["ForgeMetricsHook"]
 
@@ -71,7 +72,8 @@ class ForgeMetricsHook(BaseHook):
                          ``http://`` host on another machine), ``timeout`` (seconds, 60),
                          ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
                          ``rate_limit_store`` (default ``file``; for several machines ``redis://…``,
-                         ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis)
+                         ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis),
+                         ``usage_prices`` (object, or path of a JSON file; default Atlassian's prices)
     ==================== ==============================================================================
 
     All processes share the rate limit of an account: on one machine through a file in the directory for
@@ -170,10 +172,7 @@ class ForgeMetricsHook(BaseHook):
         environments: str | Sequence[str] | None = None,
         group_by: str | None = None,
     ) -> ResourceUsage:
-        """Fetch the usage of one resource: all pages, within a rate limit of its own.
-
-        Atlassian allows an account five calls a minute for usage, beside the five for metrics. A page is one
-        call. Atlassian refreshes usage daily at 12:00 UTC, and revises earlier days.
+        """Fetch the usage of one resource: all pages, one call each, within a rate limit of its own.
 
         Args:
             resource: One of `RESOURCES`, such as `FUNCTION_COMPUTE`.
@@ -186,7 +185,6 @@ class ForgeMetricsHook(BaseHook):
         Raises:
             ConfigurationError: An argument or a Connection field is wrong; no call for usage is made.
             QueryRefused: The gateway refused the query, or does not know the resource.
-            BrokenAnswer: The response is malformed, or its pages repeat each other or have no end.
             ForgeError: As for `fetch`.
         """
         from airflow_provider_forge.gateway.usage import UsageQuery, read_usage
@@ -290,6 +288,14 @@ class ForgeMetricsHook(BaseHook):
     def service_name(self) -> str | None:
         """The Connection's `service_name`; None if it is not set."""
         return Extras(self._conn()).text("service_name")
+
+    @property
+    def usage_prices(self) -> Prices:
+        """Atlassian's prices, with the Connection's in their place; raises `ConfigurationError`."""
+        from airflow_provider_forge.usage.prices import load_prices
+
+        extras = Extras(self._conn())
+        return load_prices(extras.get("usage_prices"), extras.label("usage_prices"))
 
     @property
     def token_expires_on(self) -> dt.date | None:

@@ -60,7 +60,11 @@ def _refuse_scopes_and_resources(call: Call) -> None:
         raise GraphQLError("The token lacks a required scope", extensions=scopes)
     [resource] = call.metrics
     if resource in scenario.unknown_resources:
-        extensions: dict[str, Any] = {"classification": "ValidationError", "errorType": "BAD_REQUEST", "statusCode": 400}
+        extensions: dict[str, Any] = {
+            "classification": "ValidationError",
+            "errorType": "BAD_REQUEST",
+            "statusCode": 400,
+        }
         message = f"Value '{resource}' does not exist in 'DevConsoleResource' enum."
         raise GraphQLError(message, extensions=extensions)
 

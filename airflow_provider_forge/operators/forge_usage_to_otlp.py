@@ -1,0 +1,171 @@
+"""The operator that exports usage and cost."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.queries import RESOURCES, parse_choice, parse_list
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.links import DeveloperConsoleLink
+from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_forge.payload.conform import Identity
+    from airflow_provider_forge.usage.reading import Reading
+
+__all__ = ["ForgeUsageToOtlpOperator"]
+
+log = get_logger(__name__)
+
+GROUP_BY = {"environment": "ENVIRONMENT_ID", "site": "CONTEXT_ARI"}
+
+MAX_LOOKBACK = dt.timedelta(days=28)
+"""Atlassian keeps about 60 days, and the month in which the lookback begins is read as a whole."""
+
+
+class ForgeUsageToOtlpOperator(BaseOperator):
+    """Exports what an app uses and costs: days, months, share of the allowance, cost, forecast.
+
+    Each run reads the present state of all days since the first of the month in which `lookback` begins, at
+    one call per resource or more, within a rate limit of its own. The points are gauges with the time of the
+    observation, so a revised day replaces its earlier value, and a re-run changes nothing.
+
+    A resource that the account may not read, or that the gateway does not know, is left out with a warning.
+    If another resource fails, the task sends all others, fails, and is retried.
+
+    It returns::
+
+        {"month": "2026-11", "cost": "5.75275", "forecast": "8.10", "points": 512, "calls": 12,
+         "resources": ["FUNCTION_COMPUTE", "…"], "refused": []}
+
+    `cost` and `forecast` are those of the running month in US dollars, of all resources that were read.
+
+    Args:
+        forge_conn_id: Connection to Atlassian's gateway.
+        otlp_conn_id: Connection to the receiver.
+        app_id: ARI or UUID of the app; default is the Forge Connection's. Templated.
+        usage_resources: Resources to read, as a list or comma-separated; default is all twelve. Templated.
+        group_by: `environment` or `site`.
+        lookback: How far back days may still be revised; 28 days at most.
+        prices: Prices that differ from Atlassian's, see `load_prices`; default is the Forge Connection's
+            `usage_prices`. Templated.
+        budget: Budget of a month in US dollars, for alerts; None without one.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+    """
+
+    template_fields: Sequence[str] = ("app_id", "usage_resources", "prices")
+    ui_color = "#e9f2ff"
+    operator_extra_links = (DeveloperConsoleLink(),)
+
+    def __init__(
+        self,
+        *,
+        forge_conn_id: str = ForgeMetricsHook.default_conn_name,
+        otlp_conn_id: str = OtlpHook.default_conn_name,
+        app_id: str | None = None,
+        usage_resources: str | Sequence[str] | None = None,
+        group_by: str = "environment",
+        lookback: dt.timedelta = dt.timedelta(days=7),
+        prices: Mapping[str, Any] | str | None = None,
+        budget: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**with_retry_policy(kwargs))
+        parse_choice("group_by", group_by, tuple(GROUP_BY))
+        if not dt.timedelta(0) < lookback <= MAX_LOOKBACK:
+            raise ConfigurationError("lookback", f"{lookback} is not above 0 and up to 28 days")
+        if budget is not None and not 0 <= float(budget) < float("inf"):
+            raise ConfigurationError("budget", f"{budget!r} is not a number of 0 or more")
+        self.forge_conn_id = forge_conn_id
+        self.otlp_conn_id = otlp_conn_id
+        self.app_id = app_id
+        self.usage_resources = usage_resources
+        self.group_by = group_by
+        self.lookback = lookback
+        self.prices = prices
+        self.budget = budget
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Read and send the usage.
+
+        Raises:
+            AirflowFailException: An error that a retry cannot fix.
+            RetryableError: Any other error.
+        """
+        from airflow_provider_forge.usage.metrics import encode_points, points_of_usage
+        from airflow_provider_forge.usage.sending import send_requests
+
+        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
+        with final_errors(), OtlpHook(self.otlp_conn_id).get_conn() as receiver:
+            reading = self._read(forge)
+            budget = None if self.budget is None else Decimal(str(self.budget))
+            points = list(points_of_usage(reading.usages, budget))
+            endpoint = receiver.endpoint
+            requests = encode_points(
+                points, self._identity(forge, reading), endpoint.protocol, endpoint.max_body_bytes
+            )
+            sent = send_requests(receiver, requests) if points else 0
+            summary = self._report(reading, sent)
+            reading.check()
+        return summary
+
+    def _read(self, forge: ForgeMetricsHook) -> Reading:
+        from airflow_provider_forge.usage.months import interval_to_read
+        from airflow_provider_forge.usage.prices import load_prices
+        from airflow_provider_forge.usage.reading import read_resources
+
+        resources = parse_list("usage_resources", self.usage_resources or RESOURCES)
+        for resource in resources:
+            parse_choice("usage_resources", resource, RESOURCES)
+        prices = load_prices(self.prices) if self.prices else forge.usage_prices
+        start, end = interval_to_read(pendulum.now("UTC"), self.lookback)
+        log.info("Reading the usage of %d resources since %s", len(resources), start.date())
+        return read_resources(
+            lambda resource: forge.fetch_usage(resource, start, end, None, GROUP_BY[self.group_by]),
+            resources,
+            prices,
+            start,
+        )
+
+    def _identity(self, forge: ForgeMetricsHook, reading: Reading) -> Identity:
+        """Return the identity of the app, with the names of the environments that have usage."""
+        from airflow_provider_forge.payload.conform import Identity
+
+        ids = {group.environment_id for usage in reading.usages for group in usage.days}
+        found = forge.find_environments(sorted(each for each in ids if each))
+        names = {environment.id: environment.name for environment in found}
+        return Identity(forge.app_id, forge.service_name, names)
+
+    def _report(self, reading: Reading, points: int) -> dict[str, Any]:
+        """Log a line for each resource, and return the summary."""
+        from airflow_provider_forge.usage.report import rows_of, total_of
+
+        month = max((usage.month for usage in reading.usages), default=None)
+        rows = rows_of(reading.usages, month) if month else []
+        for row in rows:
+            log.info("%s", row.describe())
+        cost, forecast = total_of(rows)
+        log.info("Usage of %s: cost so far $%s, forecast $%s, %d points sent", month, cost, forecast, points)
+        return {
+            "month": month,
+            "cost": str(cost),
+            "forecast": str(forecast),
+            "points": points,
+            "calls": reading.calls,
+            "resources": [row.resource for row in rows],
+            "refused": sorted(reading.refused),
+        }

@@ -1,0 +1,1 @@
+"""Usage and cost of Forge apps: prices, months and forecasts, metrics."""

@@ -1,0 +1,96 @@
+"""Reads the usage of several resources; one that is refused holds back none of the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.exceptions import (
+    AccessForbidden,
+    ConfigurationError,
+    CredentialsRefused,
+    ForgeError,
+    QueryRefused,
+    RateLimited,
+)
+from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.usage.months import Usage
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Sequence
+
+    from airflow_provider_forge.gateway.usage import ResourceUsage
+    from airflow_provider_forge.usage.prices import Prices
+
+__all__ = ["Reading", "read_resources"]
+
+log = get_logger(__name__)
+
+
+@dataclass
+class Reading:
+    """The usage of several resources.
+
+    Attributes:
+        usages: The usage of each resource that could be read.
+        refused: Errors by resource that the account may not read, or that the gateway does not know.
+        failed: Other errors by resource; a retry may help.
+        calls: Number of calls of the resources that could be read.
+    """
+
+    usages: list[Usage] = field(default_factory=list)
+    refused: dict[str, ForgeError] = field(default_factory=dict)
+    failed: dict[str, ForgeError] = field(default_factory=dict)
+    calls: int = 0
+
+    def check(self) -> None:
+        """Raise an error if a resource failed, or if all were refused."""
+        for error in self.failed.values():
+            raise error
+        if not self.usages:
+            for error in self.refused.values():
+                raise error
+
+
+def read_resources(
+    fetch: Callable[[str], ResourceUsage], resources: Sequence[str], prices: Prices, start: dt.datetime
+) -> Reading:
+    """Read the usage of resources, one after the other.
+
+    Args:
+        fetch: Fetches the usage of a resource from `start` to the present.
+        resources: The resources.
+        prices: Prices of all resources.
+        start: Start of the time range.
+
+    Raises:
+        ConfigurationError: A Connection is wrong.
+        CredentialsRefused: The email or the token is wrong, or the token has expired.
+        RateLimited: The gateway still counts too many calls.
+    """
+    reading = Reading()
+    for resource in resources:
+        try:
+            source = fetch(resource)
+            usage = Usage(source, prices.resources[resource], start)
+        except (ConfigurationError, CredentialsRefused, RateLimited):
+            raise  # the other resources would fail in the same way
+        except (AccessForbidden, QueryRefused) as error:
+            log.warning("The usage of %s is left out: %s", resource, error)
+            reading.refused[resource] = error
+        except ForgeError as error:
+            log.warning("The usage of %s could not be read: %s", resource, error)
+            reading.failed[resource] = error
+        else:
+            if usage.units:
+                log.warning(
+                    "Atlassian counts %s in %s, but its price is per %s: its cost is wrong. Set its price for"
+                    " that unit (extra usage_prices of the Forge Connection)",
+                    resource,
+                    ", ".join(usage.units),
+                    usage.price.unit,
+                )
+            reading.usages.append(usage)
+            reading.calls += len(source.request_ids)
+    return reading

@@ -1,0 +1,122 @@
+"""Prices: Atlassian's own example, three months computed by hand, and what a user may put in their place."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.queries import RESOURCES
+from airflow_provider_forge.usage.prices import load_prices
+
+PRICES = load_prices()
+# Atlassian's own worked example, and months of three apps, computed by hand.
+EXAMPLES = {
+    "Atlassian's": (
+        {
+            "FUNCTION_COMPUTE": ("250000", "1.25"),
+            "KVS_READ": ("0.15", "0.00275"),
+            "SQL_STORAGE": ("694.3", "0"),
+            "LLM_INPUT": ("20", "2.00"),
+            "LLM_OUTPUT": ("5", "2.50"),
+        },
+        "5.75275",
+    ),
+    "below all allowances": (
+        {
+            "FUNCTION_COMPUTE": ("200000", "0"),
+            "KVS_READ": ("0.1", "0"),
+            "KVS_WRITE": ("0.099999", "0"),
+            "LOGS_WRITE": ("1", "0"),
+            "SQL_COMPUTE": ("0.5", "0"),
+            "SQL_REQUESTS": ("100000", "0"),
+            "SQL_STORAGE": ("730", "0"),
+            "OS_REQUESTS": ("5000", "0"),
+        },
+        "0",
+    ),
+    # 1,234,567.25 - 200,000 = 1,034,567.25 GB-seconds; 1,034,567.25 * 0.000025 = 25.86418125
+    "above one": (
+        {"FUNCTION_COMPUTE": ("1234567.25", "25.86418125"), "KVS_WRITE": ("0.05", "0")},
+        "25.86418125",
+    ),
+    # 12.5 * 0.10, 3.25 * 0.50, 744 * 0.07177, 1488 * 0.00786,
+    # (2,600,000 - 100,000) * 1.929 / 1,000,000, (7,500 - 5,000) * 0.001353 / 1,000
+    "with LLM and containers": (
+        {
+            "LLM_INPUT": ("12.5", "1.25"),
+            "LLM_OUTPUT": ("3.25", "1.625"),
+            "CONTAINER_COMPUTE": ("744", "53.39688"),
+            "CONTAINER_MEMORY": ("1488", "11.69568"),
+            "SQL_REQUESTS": ("2600000", "4.8225"),
+            "OS_REQUESTS": ("7500", "0.0033825"),
+        },
+        "72.7934425",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_month_costs_what_was_computed_by_hand(name):
+    usage, total = EXAMPLES[name]
+    costs = {
+        resource: PRICES.resources[resource].cost(Decimal(used)) for resource, (used, _) in usage.items()
+    }
+    assert costs == {resource: Decimal(cost) for resource, (_, cost) in usage.items()}
+    assert sum(costs.values()) == Decimal(total)
+
+
+def test_every_resource_of_the_schema_has_a_price_and_they_have_a_date():
+    assert tuple(PRICES.resources) == RESOURCES
+    assert PRICES.as_of == "2026-08"
+    assert all(price.unit for price in PRICES.resources.values())
+
+
+@pytest.mark.parametrize("how", ["object", "text", "file"])
+def test_a_user_replaces_some(how, tmp_path):
+    custom = {"LLM_INPUT": {"price": "0.2", "allowance": 10}, "SQL_REQUESTS": {"price": 2.5}}
+    if how == "text":
+        custom = json.dumps(custom)
+    if how == "file":
+        path = tmp_path / "prices.json"
+        path.write_text(json.dumps(custom))
+        custom = str(path)
+    prices = load_prices(custom)
+    assert prices.as_of == "custom"
+    assert prices.resources["LLM_INPUT"].cost(Decimal(15)) == Decimal("1.0")
+    # The allowance and the million are the published ones.
+    assert prices.resources["SQL_REQUESTS"].cost(Decimal(1_100_000)) == Decimal("2.5")
+    assert prices.resources["KVS_READ"] == PRICES.resources["KVS_READ"]
+
+
+@pytest.mark.parametrize(
+    ("custom", "field"),
+    [
+        ("/no/such/file.json", "prices"),
+        ("{", "prices"),
+        ("[]", "prices"),
+        ("{} {}", "prices"),
+        ({"NO_SUCH": {"price": 1}}, "prices"),
+        ({"KVS_READ": 1}, "prices: KVS_READ"),
+        ({"KVS_READ": {"allowance": 1}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": -1}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": "-0.01"}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": None}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": "free"}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": True}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": float("nan")}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": 1, "allowance": -1}}, "prices: KVS_READ: allowance"),
+        ({"KVS_READ": {"price": 1, "per": 0}}, "prices: KVS_READ: per"),
+        ({"KVS_READ": {"price": 1, "unit": "GB"}}, "prices: KVS_READ: unit"),
+    ],
+)
+def test_a_wrong_price_names_its_field(custom, field, tmp_path):
+    if isinstance(custom, str) and not custom.startswith(("/", "{")):
+        path = tmp_path / "prices.json"
+        path.write_text(custom)
+        custom = str(path)
+    with pytest.raises(ConfigurationError) as raised:
+        load_prices(custom)
+    assert raised.value.field == field
