@@ -35,6 +35,7 @@ PROVIDER_INFO = {
             "python-modules": [
                 "airflow_provider_forge.operators.forge_metrics_coverage",
                 "airflow_provider_forge.operators.forge_metrics_to_otlp",
+                "airflow_provider_forge.operators.forge_usage_to_otlp",
             ],
         }
     ],

@@ -16,7 +16,11 @@ import pytest
 
 DAGS = sorted((Path(__file__).parent.parent / "dags").glob("*.py"))
 
-OPERATORS = {"forge_metrics": "forge_metrics_to_otlp", "forge_metrics_coverage": "forge_metrics_coverage"}
+OPERATORS = {
+    "forge_metrics": "forge_metrics_to_otlp",
+    "forge_metrics_coverage": "forge_metrics_coverage",
+    "forge_usage": "forge_usage_to_otlp",
+}
 
 # Modules that are slow to import. Airflow may import some of them itself, so the importing module counts.
 # httpx, msgspec and pendulum are left out, because `airflow.sdk` itself imports them (checked on 3.3.2).

@@ -73,6 +73,7 @@ def test_the_package_has_the_name_that_its_metadata_gives():
         "airflow_provider_forge.hooks.otlp",
         "airflow_provider_forge.operators.forge_metrics_coverage",
         "airflow_provider_forge.operators.forge_metrics_to_otlp",
+        "airflow_provider_forge.operators.forge_usage_to_otlp",
         "airflow_provider_forge.operators.form",
     ],
 )

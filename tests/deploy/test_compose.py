@@ -219,12 +219,13 @@ def test_every_mounted_file_is_there_and_cannot_be_written_to(services):
         assert Path(mount["source"]).exists(), mount["source"]
 
 
-def test_both_dags_are_in_the_mounted_folder(services):
+def test_all_dags_are_in_the_mounted_folder(services):
     for name in ("airflow-dag-processor", "airflow-worker"):
         [dags] = [
             Path(mount["source"]) for mount in services[name]["volumes"] if mount["target"].endswith("/dags")
         ]
-        assert {file.name for file in dags.glob("*.py")} == {"forge_metrics.py", "forge_metrics_coverage.py"}
+        names = {"forge_metrics.py", "forge_metrics_coverage.py", "forge_usage.py"}
+        assert {file.name for file in dags.glob("*.py")} == names
 
 
 def test_every_volume_is_named_and_used(stack):
