@@ -86,7 +86,7 @@ class UsagePeriod:
 
     @property
     def key(self) -> tuple[str, str, str | None, str | None]:
-        """What identifies the period in a response."""
+        """The identity of the period in a response."""
         return self.period, self.resolution, self.environment_id, self.site
 
 

@@ -36,7 +36,7 @@ MAX_LOOKBACK = dt.timedelta(days=28)
 
 
 class ForgeUsageToOtlpOperator(BaseOperator):
-    """Exports what an app uses and costs: days, months, share of the allowance, cost, forecast.
+    """Exports an app's usage and cost: days, months, share of the allowance, cost, forecast.
 
     Each run reads the present state of all days since the first of the month in which `lookback` begins, at
     one call per resource or more, within a rate limit of its own. The points are gauges with the time of the
@@ -116,7 +116,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
             points = list(points_of_usage(reading.usages, budget))
             endpoint = receiver.endpoint
             requests = encode_points(
-                points, self._identity(forge, reading), endpoint.protocol, endpoint.max_body_bytes
+                points, self._identity(forge, reading), endpoint.protocol, endpoint.limits.max_body_bytes
             )
             sent = send_requests(receiver, requests) if points else 0
             summary = self._report(reading, sent)

@@ -1,8 +1,8 @@
-"""The metrics of usage: gauges that say what is known now.
+"""The metrics of usage: gauges with the time of the observation.
 
 OTLP cannot take a value back, and Atlassian revises days. Each point therefore has the time at which it was
-observed, and the day or the month that it is about is an attribute. A later observation has a later time, so
-that a backend's latest value is the valid one, whatever it does with two values of one time.
+observed, and its day or month is an attribute. A later observation has a later time, so that the latest value
+of a series is the valid one. No backend has to choose between two values of the same time.
 """
 
 from __future__ import annotations

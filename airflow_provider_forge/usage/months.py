@@ -36,7 +36,7 @@ _RESOLUTIONS = {"ONE_HOUR", "ONE_DAY"}
 
 
 class Group(NamedTuple):
-    """What a part of the usage belongs to: an environment, a site, or neither."""
+    """The environment or the site of a part of the usage; neither for the app as a whole."""
 
     environment_id: str | None = None
     site: str | None = None
@@ -154,7 +154,7 @@ class Usage:
         """Return the forecast for the running month.
 
         A complete day counts as it is. The running day, and each day to come, counts as the mean of the last
-        seven complete days, or as what it has used already.
+        seven complete days, or as its usage so far if that is higher.
         """
         totals: dict[dt.date, Decimal] = defaultdict(Decimal)
         for days in self.days.values():

@@ -41,7 +41,7 @@ def send_requests(
 
 
 def _send(client: OtlpClient, request: ExportRequest, attempts: Attempts) -> None:
-    retries = attempts.begin(client.endpoint.export_timeout)
+    retries = attempts.begin(client.endpoint.limits.export_timeout)
     while True:
         try:
             client.export(request, seconds=retries.seconds_left)
