@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.delivery.records import SpanStatus, record_index, spans_between
+from airflow_provider_forge.delivery.records import SpanStatus, record_index, rejected_at, spans_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_forge.delivery.ledger import Ledger
-    from airflow_provider_forge.delivery.records import LedgerRecord, Span
+    from airflow_provider_forge.delivery.records import Span
+    from airflow_provider_forge.delivery.summaries import RecordSummary
 
 __all__ = ["EXPECTED_AFTER", "Coverage", "Gap", "Quarter", "WindowStatus", "find_coverage"]
 
@@ -24,9 +24,6 @@ DAY = dt.timedelta(days=1)
 
 EXPECTED_AFTER = dt.timedelta(minutes=30)
 """Time after its end for which a quarter hour counts as pending: settle delay, rate limit, one retry."""
-
-_READERS = 16
-"""Records read concurrently: there are 4,032, and a bucket takes about 20 ms for each."""
 
 
 class WindowStatus(str, Enum):
@@ -52,10 +49,34 @@ class Quarter:
     Attributes:
         start: Start, inclusive; aware, in UTC.
         status: Its status.
+        points: Number of its points that the receiver has acknowledged.
+        attempts: Number of deliveries that have recorded something of it; 0 if unknown.
+        first: Time at which it was first fetched, aware; None if it was not, or if that is unknown.
+        latest: Time at which the receiver acknowledged its latest new points, aware; None likewise.
     """
 
     start: dt.datetime
     status: WindowStatus
+    points: int = 0
+    attempts: int = 0
+    first: dt.datetime | None = None
+    latest: dt.datetime | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether points came after it had been delivered: a later delivery found them."""
+        return (
+            self.status is WindowStatus.DELIVERED
+            and self.first is not None
+            and self.latest is not None
+            and self.latest > self.first
+        )
+
+    @property
+    def delivered_at(self) -> dt.datetime | None:
+        """Time since which the receiver has had all points; None if it has not, or if that is unknown."""
+        known = [moment for moment in (self.first, self.latest) if moment]
+        return None if self.is_open else max(known, default=None)
 
     @property
     def end(self) -> dt.datetime:
@@ -158,16 +179,15 @@ def find_coverage(
         return None
     starts = _quarters(now - keep, now)
     indexes = sorted({index for start in starts for index in spans_between(start, start + QUARTER)})
-    with ThreadPoolExecutor(_READERS) as readers:
-        records = dict(zip(indexes, readers.map(ledger.records.load, indexes), strict=True))
+    records = ledger.records.summaries(indexes)
     selection = _main_selection(records, selections, now)
-    quarters = tuple(Quarter(start, _status(start, records, selection)) for start in starts)
+    quarters = tuple(_quarter(start, records, selection) for start in starts)
     about = selections[selection]
     # Ledgers of earlier versions have no names.
     names = about.get("names", {})
     return Coverage(
         quarters=tuple(
-            Quarter(quarter.start, WindowStatus.PENDING)
+            replace(quarter, status=WindowStatus.PENDING)
             if quarter.status is WindowStatus.MISSING and quarter.end > now - expected_after
             else quarter
             for quarter in quarters
@@ -190,7 +210,7 @@ def _quarters(first: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
 
 
 def _main_selection(
-    records: Mapping[int, LedgerRecord], selections: Mapping[str, object], now: dt.datetime
+    records: Mapping[int, RecordSummary], selections: Mapping[str, object], now: dt.datetime
 ) -> str:
     """Return the name of the schedule's selection, even if others were fetched by hand.
 
@@ -206,20 +226,36 @@ def _main_selection(
     return max(rank, key=rank.__getitem__)
 
 
-def _status(start: dt.datetime, records: Mapping[int, LedgerRecord], selection: str) -> WindowStatus:
-    spans = [(records[index], span) for index, span in spans_between(start, start + QUARTER).items()]
-    if any(record.rejected_at(selection, span) is not None for record, span in spans):
+def _quarter(start: dt.datetime, records: Mapping[int, RecordSummary], selection: str) -> Quarter:
+    spans = spans_between(start, start + QUARTER)
+    its_records = [records[index] for index in spans]
+    return Quarter(
+        start,
+        _status([(records[index], span) for index, span in spans.items()], selection),
+        points=sum(record.points for record in its_records),
+        attempts=max(record.attempts for record in its_records),
+        first=_time(max(record.first for record in its_records)),
+        latest=_time(max(record.latest for record in its_records)),
+    )
+
+
+def _time(seconds: int) -> dt.datetime | None:
+    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc) if seconds else None
+
+
+def _status(spans: list[tuple[RecordSummary, Span]], selection: str) -> WindowStatus:
+    if any(rejected_at(record.covered.get(selection, ()), span) is not None for record, span in spans):
         return WindowStatus.REJECTED
     statuses = [_span_statuses(record, selection, span) for record, span in spans]
     if all(statuses):
         is_empty = all(found == {SpanStatus.EMPTY} for found in statuses)
         return WindowStatus.EMPTY if is_empty else WindowStatus.DELIVERED
     # Point hashes alone prove nothing: points can lie outside the window that they were fetched in.
-    begun = any(record.damaged or record.in_flight or record.covered.get(selection) for record, _ in spans)
+    begun = any(record.begun or record.covered.get(selection) for record, _ in spans)
     return WindowStatus.FAILED if begun else WindowStatus.MISSING
 
 
-def _span_statuses(record: LedgerRecord, selection: str, span: Span) -> set[SpanStatus]:
+def _span_statuses(record: RecordSummary, selection: str, span: Span) -> set[SpanStatus]:
     """Return the statuses within a span of a record; none if part of the span was not fetched."""
     reached, end = span
     statuses = set()

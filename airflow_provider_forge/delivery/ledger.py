@@ -25,6 +25,7 @@ from airflow_provider_forge.delivery.records import (
     spans_between,
 )
 from airflow_provider_forge.delivery.session import LedgerSession
+from airflow_provider_forge.delivery.summaries import page_leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -106,7 +107,7 @@ class Ledger:
         """
         window = spans_between(start, end)
         indexes = sorted({*window, *(point.minute // RECORD_MINUTES for point in points)})
-        with self._leases.hold(indexes):
+        with self._leases.hold({*indexes, *page_leases(indexes)}):
             lost_before = self._selections.lost_before(selection)
             self._note_account()
             records = {index: self.records.load(index) for index in indexes}

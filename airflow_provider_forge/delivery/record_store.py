@@ -21,6 +21,7 @@ import hashlib
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_forge.delivery.records import (
@@ -29,6 +30,7 @@ from airflow_provider_forge.delivery.records import (
     LedgerRecord,
     record_index,
 )
+from airflow_provider_forge.delivery.summaries import RecordSummary, SummaryIndex
 from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.otlp.messages import canonical
 from airflow_provider_forge.text import get_logger
@@ -59,6 +61,9 @@ MAX_CHUNKS = 25
 VERSION = 2
 KINDS = ("acknowledged", "in_flight")
 
+_READERS = 16
+"""Number of records read concurrently: a bucket takes about 20 ms for each."""
+
 _LETTERS_PER_HASH = 16
 _ENVELOPE = 64
 """Characters of a chunk besides its groups."""
@@ -78,6 +83,7 @@ class RecordStore:
 
     Attributes:
         writer: Id of this writer; each record names its last one.
+        index: Summaries of its records.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class RecordStore:
         self._head = head
         self._now = now
         self._chunked = ChunkedStore(store)
+        self.index = SummaryIndex(store, head.name, oldest=self._horizon)
 
     def load(self, index: int) -> LedgerRecord:
         """Return a record; a new one if there is none.
@@ -113,6 +120,21 @@ class RecordStore:
                 "The ledger's record %s is damaged (%.200s) and counts as lost", self._key(index), problem
             )
         return record
+
+    def summaries(self, indexes: Collection[int]) -> dict[int, RecordSummary]:
+        """Return the summaries of these records, from the index as far as it has them.
+
+        Raises:
+            LedgerUnavailable: The store cannot be read.
+        """
+        known = self.index.read()
+        found = {index: known[index] for index in indexes if index in known}
+        others = [index for index in indexes if index not in known]
+        if others:
+            with ThreadPoolExecutor(_READERS) as readers:
+                records = readers.map(self.load, others)
+                found |= zip(others, map(RecordSummary.of, records), strict=True)
+        return found
 
     def save(self, index: int, record: LedgerRecord) -> None:
         """Write a record.
@@ -142,7 +164,7 @@ class RecordStore:
             LedgerUnavailable: The store cannot be read or written.
         """
         head = self._head.read()
-        horizon = record_index(self._now() - RECORD_RETENTION)
+        horizon = self._horizon()
         oldest = min([head["oldest"], *(index for index in written if index >= horizon)])
         expired = range(oldest, min(horizon, oldest + PRUNE_LIMIT))
         for index in expired:
@@ -155,6 +177,10 @@ class RecordStore:
     def timestamp(self) -> int:
         """Return the current time, in seconds since the epoch."""
         return int(self._now().timestamp())
+
+    def _horizon(self) -> int:
+        """Return the index of the oldest record that is kept."""
+        return record_index(self._now() - RECORD_RETENTION)
 
     def _warn_of_size(self, index: int) -> None:
         log.warning(

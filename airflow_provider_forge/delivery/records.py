@@ -5,12 +5,14 @@ A record in JSON, with minutes and seconds counted from its start::
     {"version": 1, "revision": 3, "writer": "9f1c…",
      "acknowledged": {"forge_api_request_count": {"0": "<point hashes in base64>", "1": [5211, "<digest>"]}},
      "in_flight": {…},
-     "asked": {"<selection>": [[0, 300, "delivered", 1795410000]]}}
+     "asked": {"<selection>": [[0, 300, "delivered", 1795410000]]},
+     "attempts": 1, "first": 1795410000, "latest": 1795409999}
 
-The point hashes of one metric and minute are sorted, so equal records are equal texts. `"lost": true` means
-that an earlier version of the record was damaged. If a store limits the size of a value, the point hashes of
-a large record are in values of their own (see `record_store`). Above 100,000 points, those of a metric and
-minute may be replaced by their number and a digest.
+`attempts`, `first` and `latest` are for reports, and missing in records of earlier versions. The point hashes
+of one metric and minute are sorted, so equal records are equal texts. `"lost": true` means that an earlier
+version of the record was damaged. If a store limits the size of a value, the point hashes of a large record
+are in values of their own (see `record_store`). Above 100,000 points, those of a metric and minute may be
+replaced by their number and a digest.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from airflow_provider_forge.payload.fingerprints import HASH_BYTES
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "RECORD_MINUTES",
@@ -38,7 +40,11 @@ __all__ = [
     "PointHashes",
     "Span",
     "SpanStatus",
+    "covered_from_json",
+    "covered_to_json",
+    "number",
     "record_index",
+    "rejected_at",
     "spans_between",
 ]
 
@@ -135,6 +141,9 @@ class LedgerRecord:
         lost: Whether an earlier version was damaged: points outside the covered spans may have been
             delivered.
         damaged: Whether the record could not be read, or not completely.
+        attempts: Number of deliveries that have written it; 0 if unknown.
+        first: Time at which a span of it was first covered, in seconds since the epoch; 0 if unknown.
+        latest: Time at which the destination acknowledged its latest new points; 0 if unknown.
     """
 
     acknowledged: PointHashes = field(default_factory=dict)
@@ -143,6 +152,16 @@ class LedgerRecord:
     version: tuple[int, str] = (0, "")
     lost: bool = False
     damaged: bool = False
+    attempts: int = 0
+    first: int = 0
+    latest: int = 0
+
+    @property
+    def points(self) -> int:
+        """Number of acknowledged points."""
+        return sum(
+            each.count if isinstance(each, Digest) else each.total() for each in self.acknowledged.values()
+        )
 
     @property
     def digested(self) -> bool:
@@ -164,13 +183,7 @@ class LedgerRecord:
 
     def rejected_at(self, selection: str, span: Span) -> int | None:
         """Return when points of a span were last rejected, in seconds since the epoch; None for never."""
-        start, end = span
-        times = [
-            known.at
-            for known in self.covered.get(selection, ())
-            if known.status is SpanStatus.REJECTED and known.start < end and start < known.end
-        ]
-        return max(times, default=None)
+        return rejected_at(self.covered.get(selection, ()), span)
 
     def cover(self, selection: str, span: CoveredSpan) -> None:
         """Add a covered span in place of those that it overlaps."""
@@ -206,6 +219,9 @@ class LedgerRecord:
                     both.cover(selection, span)
         both.version = max(self.version, (earlier.version[0], ""))
         both.lost = self.lost or self.damaged or earlier.lost
+        both.attempts = max(self.attempts, earlier.attempts)
+        both.first = min(filter(None, (self.first, earlier.first)), default=0)
+        both.latest = max(self.latest, earlier.latest)
         return both
 
     def compress(self, max_size: int, start: int) -> None:
@@ -238,8 +254,9 @@ class LedgerRecord:
             "writer": self.version[1],
             "acknowledged": _point_hashes_to_json(self.acknowledged, start),
             "in_flight": _point_hashes_to_json(self.in_flight, start),
-            "asked": {name: [[*span] for span in spans] for name, spans in sorted(self.covered.items())},
+            "asked": covered_to_json(self.covered),
             **({"lost": True} if self.lost else {}),
+            **{name: value for name in _REPORTED if (value := getattr(self, name))},
         }
 
     @classmethod
@@ -255,17 +272,17 @@ class LedgerRecord:
             return cls(
                 acknowledged=_point_hashes_from_json(content["acknowledged"], start),
                 in_flight=_point_hashes_from_json(content["in_flight"], start),
-                covered={
-                    name: [_span_from_json(span) for span in spans]
-                    for name, spans in content["asked"].items()
-                },
-                version=(_number(content["revision"]), str(content["writer"])),
+                covered=covered_from_json(content["asked"]),
+                version=(number(content["revision"]), str(content["writer"])),
                 lost=bool(content.get("lost")),
                 damaged=bool(content.get("torn")),
+                **{name: number(content.get(name, 0)) for name in _REPORTED},
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
+
+_REPORTED = ("attempts", "first", "latest")
 
 _LETTERS_PER_HASH = HASH_BYTES * 4 // 3
 _LETTERS_PER_DIGEST = 2 * HASH_BYTES + 16
@@ -276,7 +293,7 @@ _MAX_NUMBER = 2**53
 _OFFSETS = frozenset(map(str, range(RECORD_MINUTES)))
 
 
-def _number(value: Any) -> int:
+def number(value: Any) -> int:
     """Return a count or a time.
 
     Raises:
@@ -287,11 +304,36 @@ def _number(value: Any) -> int:
     return value
 
 
+def rejected_at(covered: Iterable[CoveredSpan], span: Span) -> int | None:
+    """Return when points of a span were last rejected, in seconds since the epoch; None for never."""
+    start, end = span
+    times = [
+        known.at
+        for known in covered
+        if known.status is SpanStatus.REJECTED and known.start < end and start < known.end
+    ]
+    return max(times, default=None)
+
+
+def covered_to_json(covered: Mapping[str, Iterable[CoveredSpan]]) -> dict[str, Any]:
+    """Return covered spans as JSON."""
+    return {name: [[*span] for span in spans] for name, spans in sorted(covered.items())}
+
+
+def covered_from_json(content: Any) -> dict[str, list[CoveredSpan]]:
+    """Return the covered spans of a JSON object.
+
+    Raises:
+        AttributeError, TypeError, ValueError: `covered_to_json` does not write such an object.
+    """
+    return {name: [_span_from_json(span) for span in spans] for name, spans in content.items()}
+
+
 def _span_from_json(span: Any) -> CoveredSpan:
     start, end, status, at = span
     if bool in (type(start), type(end)) or not 0 <= start < end <= RECORD_SECONDS:  # nor NaN
         raise ValueError(f"{start!r:.40} to {end!r:.40} is not a span of a record")
-    return CoveredSpan(float(start), float(end), SpanStatus(status), _number(at))
+    return CoveredSpan(float(start), float(end), SpanStatus(status), number(at))
 
 
 def _add_point_hashes(point_hashes: PointHashes, others: PointHashes) -> None:
@@ -330,5 +372,5 @@ def _point_hashes_from_json(content: dict[str, dict[str, Any]], start: int) -> P
                 point_hashes[metric, minute] = Counter(packed[at : at + HASH_BYTES] for at in size)
             else:
                 count, total = group
-                point_hashes[metric, minute] = Digest(_number(count), int(total, 16) % _DIGEST_SIZE)
+                point_hashes[metric, minute] = Digest(number(count), int(total, 16) % _DIGEST_SIZE)
     return point_hashes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.delivery.deduplication import PointGroup, PointStatus
 from airflow_provider_forge.delivery.records import RECORD_MINUTES, RECORD_SECONDS, CoveredSpan, SpanStatus
 from airflow_provider_forge.delivery.stores import ValueReplaced
+from airflow_provider_forge.delivery.summaries import RecordSummary
 from airflow_provider_forge.exceptions import LedgerUnavailable
 from airflow_provider_forge.text import get_logger
 
@@ -73,6 +74,9 @@ class LedgerSession:
         self._acknowledged: set[int] = set()
         self._in_flight: set[int] = set()
         self._covered: dict[int, CoveredSpan] = {}
+        self._acknowledged_at: dict[int, int] = {}
+        self._attempted: set[int] = set()
+        self._is_recorded = False
         self._dirty: set[int] = set()
         self.contended = False
 
@@ -132,6 +136,7 @@ class LedgerSession:
             group.mark_acknowledged(members)
             self._in_flight.difference_update(members)
             self._acknowledged.update(members)
+            self._acknowledged_at[self._points[members[0]].minute // RECORD_MINUTES] = self._store.timestamp()
 
     def mark_pending(self, numbers: Iterable[int]) -> None:
         """Mark points as pending: the destination has certainly not stored them."""
@@ -166,6 +171,7 @@ class LedgerSession:
         pending_in, rejected_in = self._indexes_of(pending), self._indexes_of(rejected)
         points_in = self._indexes_of(range(len(self._points)))
         now = self._store.timestamp()
+        self._is_recorded = True
         for index, span in self._window.items():
             record = self._records[index]
             earlier = None if resent else record.rejected_at(self._selection, span)
@@ -189,35 +195,42 @@ class LedgerSession:
         Raises:
             LedgerUnavailable: The store cannot be read or written.
         """
-        for index in sorted(self._dirty):
-            for _ in range(MAX_TRIES):
-                self._catch_up(index)
-                record = self._updated(index)
-                began = self._store.clock()
-                try:
-                    self._store.save(index, record)
-                except ValueReplaced:
-                    continue
-                self._records[index] = record
-                self._check_duration(index, self._store.clock() - began)
-                break
-            else:
-                raise LedgerUnavailable(
-                    f"Other tasks have written the same record {MAX_TRIES} times in a row. The task will be"
-                    " retried"
-                )
+        summaries = {index: self._save_record(index) for index in sorted(self._dirty)}
+        self._store.index.add(summaries, self._window if self._is_recorded else (), self._store.load)
         self._dirty.clear()
 
-    def _catch_up(self, index: int) -> None:
-        """Merge a record that another task has written since this session last did."""
+    def _save_record(self, index: int) -> RecordSummary:
+        """Write a record that has changed, and return its summary."""
+        for _ in range(MAX_TRIES):
+            before = RecordSummary.of(self._catch_up(index))
+            record = self._updated(index)
+            summary = RecordSummary.of(record)
+            if before.is_settled and summary != before:
+                self._store.index.remove(index)
+            began = self._store.clock()
+            try:
+                self._store.save(index, record)
+            except ValueReplaced:
+                continue
+            self._records[index] = record
+            self._attempted.add(index)
+            self._check_duration(index, self._store.clock() - began)
+            return summary
+        raise LedgerUnavailable(
+            f"Other tasks have written the same record {MAX_TRIES} times in a row. The task will be retried"
+        )
+
+    def _catch_up(self, index: int) -> LedgerRecord:
+        """Merge a record that another task has written since this session last did; return the stored one."""
         known, current = self._records[index], self._store.load(index)
         if current.version == known.version or current.version[1] == self._store.writer:
-            return
+            return current
         if not current.is_new:  # else it was deleted, and is written again
             self.contended = True
         self._records[index] = current.merged(known)
         for group in self._groups_in(index):
             self._reopen(group)
+        return current
 
     def _updated(self, index: int) -> LedgerRecord:
         """Return a record with the changes of this session."""
@@ -226,6 +239,9 @@ class LedgerSession:
             self._groups[group].write(group, record.acknowledged, record.in_flight)
         if index in self._covered:
             record.cover(self._selection, self._covered[index])
+            record.first = record.first or self._covered[index].at
+        record.attempts += index in self._window and index not in self._attempted
+        record.latest = max(record.latest, self._acknowledged_at.get(index, 0))
         return record
 
     def _groups_in(self, index: int) -> list[Group]:
