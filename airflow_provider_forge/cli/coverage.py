@@ -9,7 +9,8 @@ from rich.text import Text
 
 from airflow_provider_forge.cli.context import forge_hook, ledger_store, otlp_hook
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatus, find_coverage
-from airflow_provider_forge.coverage.report import render, to_json
+from airflow_provider_forge.coverage.document import to_document
+from airflow_provider_forge.coverage.report import render
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.utils.ledger import open_ledger
 from airflow_provider_forge.windows import RETENTION
@@ -39,7 +40,7 @@ def run(options: Namespace, output: Output) -> int:
         )
     alert_before = dt.timedelta(hours=options.alert_before)
     if options.json:
-        output.json(to_json(coverage, now, alert_before, options.dag_id))
+        output.json(to_document(coverage, now, alert_before, options.dag_id))
     else:
         for number, section in enumerate(render(coverage, now, alert_before, options.dag_id)):
             if number:

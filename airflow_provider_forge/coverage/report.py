@@ -1,4 +1,4 @@
-"""The coverage report: one line per day, one symbol per hour, a command to heal each gap; or JSON.
+"""The coverage report: one line per day, one symbol per hour, a command to heal each gap.
 
 The coverage task logs it, and the command `coverage` prints it.
 """
@@ -6,9 +6,10 @@ The coverage task logs it, and the command `coverage` prints it.
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
+from airflow_provider_forge.coverage.lateness import measure_lateness
 from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ __all__ = [
     "describe_gap",
     "render",
     "render_text",
-    "to_json",
 ]
 
 SYMBOLS = {
@@ -88,7 +88,7 @@ def render(
         dag_id: The DAG that exports, and whose backfill heals a gap.
     """
     yield [[Segment(HEADING)], *_days(coverage, now, alert_before), [Segment(LEGEND)]]
-    yield [[Segment(_counts(coverage))], [Segment(_selection(coverage))]]
+    yield [*([Segment(line)] for line in (_counts(coverage), *_lateness(coverage), _selection(coverage)))]
     gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
     if gaps:
         yield [[Segment(backfill_note(dag_id))]]
@@ -105,38 +105,6 @@ def render_text(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta
     sections = render(coverage, now, alert_before, dag_id)
     lines = (line for section in sections for line in section)
     return ["".join(segment.text for segment in line).rstrip() for line in lines]
-
-
-def to_json(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta, dag_id: str) -> dict[str, Any]:
-    """Return the report as JSON; arguments as for `render`."""
-    expiring, expiring_hours = (
-        coverage.expiring(now, alert_before),
-        coverage.expiring_hours(now, alert_before),
-    )
-    return {
-        "environments": coverage.environments,
-        "metrics": coverage.metrics,
-        "windows": {status.value: coverage.count(status) for status in WindowStatus},
-        "hours": [
-            {"hour": format_time(hour), "outcome": status.value, "expiring_soon": hour in expiring_hours}
-            for hour, status in coverage.hours().items()
-        ],
-        "gaps": [
-            {
-                "start": format_time(gap.start),
-                "end": format_time(gap.end),
-                "windows": {
-                    status.value: count
-                    for status in (WindowStatus.FAILED, WindowStatus.MISSING)
-                    if (count := sum(quarter.status is status for quarter in gap.quarters))
-                },
-                "expires": format_time(gap.expires),
-                "expiring_soon": gap in expiring,
-                "backfill": backfill_command(gap, dag_id),
-            }
-            for gap in coverage.gaps()
-        ],
-    }
 
 
 def describe_gap(gap: Gap, now: dt.datetime, *, soon: bool) -> str:
@@ -185,6 +153,14 @@ def _hour(status: WindowStatus | None, *, expiring: bool) -> Segment:
 def _counts(coverage: Coverage) -> str:
     counts = ", ".join(f"{coverage.count(status)} {status.value}" for status in WindowStatus)
     return f"{len(coverage.quarters)} windows of 15 minutes: {counts}"
+
+
+def _lateness(coverage: Coverage) -> list[str]:
+    """Return the lateness as a line; none if no window was delivered live."""
+    measured = measure_lateness(coverage)
+    if not measured.windows:
+        return []
+    return [f"Time from a window's end to its last points: {measured}. {measured.advice}"]
 
 
 def _selection(coverage: Coverage) -> str:

@@ -253,7 +253,7 @@ class ForgeMetricsHook(BaseHook):
             url,
             email,
             token,
-            limiter=RateLimiter(self._limit_store(email, extras, budget)),
+            limiter=RateLimiter(self._limit_store(email, budget)),
             patience=self._patience,
             timeout=extras.number("timeout", 60),
         )
@@ -261,6 +261,12 @@ class ForgeMetricsHook(BaseHook):
         for secret in client.secrets:
             mask_secret(secret)
         return client
+
+    @property
+    def rate_limit(self) -> tuple[int, float]:
+        """The account's rate limit: a number of calls, and the seconds in which it may make them."""
+        extras = Extras(self._conn())
+        return extras.whole_number("rate_limit_calls", 5), extras.number("rate_limit_seconds", 60)
 
     @property
     def usage(self) -> Usage:
@@ -360,14 +366,13 @@ class ForgeMetricsHook(BaseHook):
     def _raw_app_id(self) -> str | None:
         return self._app_id or Extras(self._conn()).text("app_id")
 
-    def _limit_store(self, email: str, extras: Extras, budget: str) -> LimitStore:
+    def _limit_store(self, email: str, budget: str) -> LimitStore:
         from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
         # The name of the first budget, of metrics, is empty: its key is as old as its records.
         parts = [email.lower(), self._gateway(), *([budget] if budget else [])]
         account = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-        calls = extras.whole_number("rate_limit_calls", 5)
-        seconds = extras.number("rate_limit_seconds", 60)
+        calls, seconds = self.rate_limit
         if url := self.redis_url:
             return RedisStore(url, account, calls=calls, seconds=seconds)
         return FileStore(shared_directory() / f"{account}.json", calls=calls, seconds=seconds)

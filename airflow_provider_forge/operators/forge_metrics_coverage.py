@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
@@ -50,7 +51,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
          "token_days": 212}
 
     `healing` lists the intervals for which it started a run. `token_days` is None without a
-    `token_expires_on`.
+    `token_expires_on`. The whole coverage is the XCom `forge_coverage`, also if the task fails
+    (docs/coverage.md describes it).
 
     Args:
         export_dag_id: Id of the DAG that exports, and that heals.
@@ -108,6 +110,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         """
         import pendulum
 
+        from airflow_provider_forge.coverage.document import XCOM_KEY, to_document
         from airflow_provider_forge.coverage.monitor import Findings, report_token_expiry
         from airflow_provider_forge.coverage.telemetry import report_coverage
         from airflow_provider_forge.delivery.telemetry import Reporter
@@ -127,6 +130,18 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             report_coverage(findings.coverage, findings.first_expiry, last_day, now, endpoint, reporter)
         token_days = (last_day - now.date()).days if last_day else None
         summary = self._report(findings, token_days, now)
+        if findings.coverage:
+            # Before the alerts are raised: the page in Airflow shows the gaps that the task fails for.
+            facts = {
+                "app_id": reporter.app_id,
+                # Without the URL's path, which can hold a secret.
+                "receiver": urllib.parse.urlsplit(endpoint.destination).hostname,
+                "calls": list(forge.rate_limit),
+                "token_days": token_days,
+                "alerts": len(findings.alerts),
+            }
+            document = to_document(findings.coverage, now, self.alert_before, self.export_dag_id)
+            context["ti"].xcom_push(XCOM_KEY, {**document, **facts})
         # After everything that can fail and is retried: an alert that is saved as reported must be raised.
         for state in findings.pending:
             state.save()

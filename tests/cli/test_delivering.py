@@ -153,10 +153,11 @@ def test_coverage_for_programs(recorded):
     answer = recorded("coverage --json --dag-id mine --alert-before 0.001").json
     assert answer["windows"]["delivered"] == 2
     assert answer["environments"] == ["production"]
-    assert len(answer["hours"]) in (336, 337)
+    assert len(answer["cells"]) in (1343, 1344)
+    assert answer["cells"].count("d") == 2
     assert [gap["start"] for gap in answer["gaps"]][1] == f"{HALF_HOUR.end:%Y-%m-%dT%H:%M:%SZ}"
     assert not answer["gaps"][1]["expiring_soon"]
-    assert not answer["hours"][-1]["expiring_soon"]
+    assert answer["cells"].islower()
     assert "--dag-id mine" in answer["gaps"][0]["backfill"]
     # The first gap begins 14 days ago and expires within a quarter hour, the second in 12 days.
     answer = recorded("coverage --json --alert-before 1").json

@@ -77,7 +77,13 @@ def runs(monkeypatch):
 
 
 @pytest.fixture
-def look(runs, caplog, monkeypatch):
+def pushed():
+    """What tasks have pushed as XCom, by key."""
+    return {}
+
+
+@pytest.fixture
+def look(runs, caplog, monkeypatch, pushed):
     """Run a task so many hours later."""
     caplog.set_level(logging.INFO)
 
@@ -85,7 +91,8 @@ def look(runs, caplog, monkeypatch):
         caplog.clear()
         monkeypatch.setattr(pendulum, "now", lambda timezone: NOW.add(hours=hours))
         arguments = {"task_id": "coverage", "telemetry": False, **arguments}
-        return ForgeMetricsCoverageOperator(**arguments).execute({"ti": None})
+        ti = SimpleNamespace(xcom_push=pushed.__setitem__)
+        return ForgeMetricsCoverageOperator(**arguments).execute({"ti": ti})
 
     return look
 
@@ -129,6 +136,17 @@ def test_the_log_shows_the_coverage(deliver, look, capsys):
     assert "UTC        0   2   4 " in log
     assert "119 windows of 15 minutes: 0 pending, 116 empty, 0 delivered" in log
     assert "airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z" in log
+
+
+def test_the_page_has_the_whole_coverage_also_of_a_task_that_fails(deliver, look, pushed):
+    deliver(GAP)
+    with pytest.raises(AirflowFailException):
+        look(export_dag_id="mine")
+    document = pushed["forge_coverage"]
+    assert document["cells"].count("M") == 3
+    assert (document["dag_id"], document["app_id"], document["receiver"]) == ("mine", APP, "receiver")
+    assert (document["gap_count"], document["token_days"], document["alerts"]) == (1, None, 1)
+    assert document["calls"] == [5, 60]
 
 
 def test_many_gaps_are_summarized(deliver, look):
