@@ -1,6 +1,6 @@
 """Decides when a failed task is retried: never if a retry cannot help, else after the error's `retry_after`.
 
-Tasks can choose the delay of a retry since Airflow 3.3.
+Tasks can choose the delay of a retry since Airflow 3.3, and run again without using one since 3.4.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_forge.exceptions import FinalError, RetryableError
+from airflow_provider_forge.exceptions import (
+    BrokenAnswer,
+    FinalError,
+    RetryableError,
+    UnknownFailure,
+    WindowTooLarge,
+)
+from airflow_provider_forge.windows import RETENTION
 
 try:
     from airflow.sdk import RetryDecision, RetryPolicy
@@ -29,10 +36,16 @@ EAGER_TRIES = 3
 """Number of tries after which the delay is at least the task's `retry_delay`: an outage of an hour must not
 use up all retries within minutes."""
 
+NOT_OUTAGES = (BrokenAnswer, UnknownFailure, WindowTooLarge)
+"""Errors that may never pass by themselves. They use up the retries, so that the task fails visibly."""
+
 if RetryPolicy is not None:
 
     class RetryAfter(RetryPolicy):
-        """A retry policy that waits for the error's `retry_after`, or else for the task's `retry_delay`."""
+        """A retry policy that waits for the error's `retry_after`, or else for the task's `retry_delay`.
+
+        On Airflow 3.4 and later an outage uses no retries: the task is rescheduled until its window expires.
+        """
 
         def evaluate(
             self,
@@ -42,12 +55,24 @@ if RetryPolicy is not None:
             context: Context | None = None,
         ) -> RetryDecision:
             """Return whether and when to retry."""
-            if not isinstance(exception, RetryableError) or exception.retry_after is None:
+            if not isinstance(exception, RetryableError):
                 return RetryDecision.default()
-            wait = dt.timedelta(seconds=exception.retry_after)
-            if try_number > EAGER_TRIES and context is not None and wait < context["task"].retry_delay:
-                return RetryDecision.default()
-            return RetryDecision.retry(wait, f"{type(exception).__name__} has a retry_after of {wait}")
+            wait = _wait(exception, try_number, context)
+            reason = f"{type(exception).__name__}: {wait or 'retry_delay'} until the next try"
+            if hasattr(RetryDecision, "reschedule") and not isinstance(exception, NOT_OUTAGES):
+                return RetryDecision.reschedule(wait, reschedule_timeout=RETENTION, reason=reason)
+            return RetryDecision.retry(wait, reason) if wait else RetryDecision.default()
+
+
+def _wait(error: RetryableError, try_number: int, context: Context | None) -> dt.timedelta | None:
+    """Return the delay that the error asks for; None for the task's `retry_delay`."""
+    if error.retry_after is None:
+        return None
+    wait = dt.timedelta(seconds=error.retry_after)
+    if context is None:
+        return wait
+    tries = try_number + int(context.get("task_reschedule_count") or 0)
+    return None if tries > EAGER_TRIES and wait < context["task"].retry_delay else wait
 
 
 def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:

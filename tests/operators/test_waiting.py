@@ -9,13 +9,24 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred, TaskGroup
 
+from airflow_provider_forge.exceptions import (
+    BrokenAnswer,
+    GatewayUnavailable,
+    RateLimited,
+    ReceiverUnavailable,
+    UnknownFailure,
+    WindowTooLarge,
+)
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
 from airflow_provider_forge.windows import Window
+from tests.airflow_version import AIRFLOW
 
 QUARTER = Window.last_settled(pendulum.now("UTC").subtract(hours=3))
 CONTEXT = {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end}
+# What happens after an outage: from 3.4 on, a task is rescheduled without a retry.
+OUTAGE = "reschedule" if AIRFLOW >= (3, 4) else "retry"
 TOO_MANY = {"status": 429, "operation": "appMetrics", "first": 1}
 
 
@@ -73,32 +84,46 @@ class TestRetryPolicy:
         pytest.importorskip("airflow.sdk.definitions.retry_policy")
         task = ForgeMetricsToOtlpOperator(task_id="export", retry_delay=timedelta(minutes=5))
 
-        def evaluate(error, try_number=1):
-            return task.retry_policy.evaluate(error, try_number, 10, {"task": task})
+        def evaluate(error, try_number=1, **context):
+            return task.retry_policy.evaluate(error, try_number, 10, {"task": task, **context})
 
         return evaluate
 
     @pytest.mark.parametrize("seconds", [1.5, 1200.0])
     def test_it_waits_for_the_requested_time(self, evaluate, seconds):
-        from airflow_provider_forge.exceptions import GatewayUnavailable
-
         decision = evaluate(GatewayUnavailable("busy", retry_after=seconds))
-        assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(seconds=seconds))
+        assert (decision.action.value, decision.retry_delay) == (OUTAGE, timedelta(seconds=seconds))
         assert "GatewayUnavailable" in decision.reason
 
     def test_short_waits_do_not_use_up_all_retries_at_once(self, evaluate):
-        from airflow_provider_forge.exceptions import ReceiverUnavailable
-
         busy, closed = (ReceiverUnavailable("busy", retry_after=seconds) for seconds in (1, 1200))
-        assert [evaluate(busy, number).action.value for number in (3, 4)] == ["retry", "default"]
+        assert [evaluate(busy, number).retry_delay for number in (3, 4)] == [timedelta(seconds=1), None]
         assert evaluate(closed, 4).retry_delay == timedelta(minutes=20)
 
-    @pytest.mark.parametrize("error", [ValueError("any"), KeyError()])
-    def test_other_errors_wait_for_the_tasks_own_delay(self, evaluate, error):
-        from airflow_provider_forge.exceptions import ReceiverUnavailable
+    def test_nor_do_they_reschedule_a_task_every_second(self, evaluate):
+        busy = ReceiverUnavailable("busy", retry_after=1)
+        delays = [evaluate(busy, task_reschedule_count=count).retry_delay for count in (None, 2, 3, 70)]
+        assert delays == [timedelta(seconds=1), timedelta(seconds=1), None, None]
 
+    @pytest.mark.parametrize("error", [ValueError("any"), KeyError(), BrokenAnswer("null")])
+    def test_other_errors_wait_for_the_tasks_own_delay(self, evaluate, error):
         assert evaluate(error).action.value == "default"
-        assert evaluate(ReceiverUnavailable("gone")).action.value == "default"
+
+    def test_an_outage_uses_no_retry_where_airflow_can_reschedule(self, evaluate, monkeypatch):
+        class Decision:
+            default = retry = None
+
+            @staticmethod
+            def reschedule(delay, *, reschedule_timeout, reason):
+                return delay, reschedule_timeout
+
+        monkeypatch.setattr("airflow_provider_forge.utils.retries.RetryDecision", Decision)
+        assert evaluate(ReceiverUnavailable("gone")) == (None, timedelta(days=14))
+        assert evaluate(RateLimited("full", retry_after=20)) == (timedelta(seconds=20), timedelta(days=14))
+
+    @pytest.mark.parametrize("error", [BrokenAnswer, UnknownFailure, WindowTooLarge])
+    def test_what_may_never_pass_uses_up_the_retries(self, evaluate, error):
+        assert evaluate(error("what", retry_after=20)).action.value == "retry"
 
     def test_a_policy_of_the_users_wins(self):
         policy = pytest.importorskip("airflow.sdk.definitions.retry_policy").ExceptionRetryPolicy(rules=[])
