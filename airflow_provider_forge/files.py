@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import pwd
 import random
 import stat
+import tempfile
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from airflow_provider_forge.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +32,9 @@ __all__ = [
     "missing_for",
     "open_locked",
     "open_shared",
+    "prepare_shared_directory",
     "read_at_most",
+    "shared_directory",
     "write_all",
 ]
 
@@ -116,13 +122,27 @@ def open_locked(
 
 
 def missing_for(path: Path) -> float:
-    """Return for how many wall-clock seconds the file has certainly been missing; 0 if unknown.
+    """Return for how many seconds the file has certainly been missing; 0 if unknown.
 
-    Removing a file changes the time of its directory. If the directory is missing, too, the time is unknown.
+    Removing a file changes the time of its directory. That proves nothing for the time before a container was
+    started: its directory may come from the image, and the files of the container before it are gone.
     """
     try:
-        return max(0.0, time.time() - path.parent.stat().st_mtime)
+        unchanged = time.time() - path.parent.stat().st_mtime
     except FileNotFoundError:
+        return 0.0
+    return max(0.0, min(unchanged, _system_age()))
+
+
+def _system_age(stat_file: Path = Path("/proc/1/stat")) -> float:
+    """Return the age of process 1, which a container starts with; infinity on a system without `/proc`."""
+    try:
+        # The name of the program, in parentheses, may contain spaces.
+        started = int(stat_file.read_text(errors="replace").rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except FileNotFoundError:
+        return math.inf
+    except (OSError, ValueError, IndexError):
         return 0.0
 
 
@@ -146,14 +166,47 @@ def write_all(descriptor: int, content: bytes) -> None:
     os.ftruncate(descriptor, len(content))
 
 
+def shared_directory() -> Path:
+    """Return the directory for the files of the rate limit and of the leases.
+
+    If `TMPDIR` is set, the directory is below it, and all users with the same `TMPDIR` share it. Otherwise it
+    belongs to this user, and nobody else can write to it.
+
+    Raises:
+        ConfigurationError: The path is taken, for example by a directory of another user.
+    """
+    name = "airflow-provider-forge"
+    if os.environ.get("TMPDIR"):
+        return Path(tempfile.gettempdir()) / name
+    path = Path(tempfile.gettempdir()) / f"{name}-{os.geteuid()}"
+    try:
+        make_private(path)
+    except OSError as error:
+        raise ConfigurationError(
+            "rate limit",
+            f"cannot use {path} ({error.strerror}): remove it, or set TMPDIR to another directory",
+        ) from error
+    return path
+
+
+def prepare_shared_directory() -> None:
+    """Create the shared directory now, if possible.
+
+    A file that is missing from a directory as old as the rate limit's period has not been removed within it.
+    The earlier the directory exists, the sooner an account's first call need not wait for that period.
+    """
+    with contextlib.suppress(ConfigurationError, OSError):
+        _create_directory(shared_directory())
+
+
 def make_private(path: Path) -> None:
     """Create a directory that only this user may use, or check an existing one.
 
     Raises:
         OSError: The directory cannot be created, is not a directory, or belongs to another user.
     """
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
+    if not path.exists():
+        _create_directory(path, mode=0o700)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path))
@@ -190,15 +243,21 @@ def _create_file(path: Path, initial: Callable[[], bytes] | None) -> None:
         fresh.unlink()
 
 
-def _create_directory(path: Path) -> None:
-    """Create a directory for every user of the machine, regardless of the umask."""
+def _create_directory(path: Path, mode: int = 0o1777) -> None:
+    """Create a directory regardless of the umask, by default for every user of the machine.
+
+    It gets the time at which its parent was last changed: it has been missing since then at least, because
+    removing it would have changed the parent.
+    """
     if path.exists():
         return
+    missing_since = path.parent.stat().st_mtime_ns
     # Created under another name, because another user could not enter it between mkdir and chmod.
     fresh = path.with_name(f".{uuid.uuid4().hex}")
     fresh.mkdir()
     try:
-        fresh.chmod(0o1777)
+        fresh.chmod(mode)
+        os.utime(fresh, ns=(missing_since, missing_since))
         fresh.rename(path)
     except OSError:
         fresh.rmdir()

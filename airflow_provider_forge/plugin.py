@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_forge.files import prepare_shared_directory
 from airflow_provider_forge.priority import LiveFirst
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
@@ -17,3 +20,8 @@ class ForgePlugin(AirflowPlugin):
     # Lists, as in the base class.
     timetables = [ForgeMetricsTimetable]  # noqa: RUF012
     priority_weight_strategies = [LiveFirst]  # noqa: RUF012
+
+    @classmethod
+    def on_load(cls, *args: Any, **kwargs: Any) -> None:  # noqa: ARG003 - Airflow's signature
+        """Create the directory of the rate limit, so that it is old when the first call is made."""
+        prepare_shared_directory()

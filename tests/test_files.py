@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_forge import files
 from airflow_provider_forge.files import (
     is_permanent,
     make_private,
@@ -341,6 +344,52 @@ def test_how_long_a_file_has_been_missing_for_certain(path):
         assert missing_for(path) < 100
         os.utime(path.parent, (0, time.time() + 1000))
         assert missing_for(path) == 0, "the clock was put back"
+
+
+def stat_of_process(tmp_path, age: float):
+    """Make a /proc/1/stat of a process of that age in seconds."""
+    ticks = int((time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK"))
+    file = tmp_path / "stat"
+    file.write_text(f"1 (a (b) c) S 0 1 1 0 -1 {' '.join('0' * 13)} {ticks} 0 0")
+    return file
+
+
+def test_a_file_has_not_been_missing_for_longer_than_the_container_runs(path, tmp_path, monkeypatch):
+    path.parent.mkdir()
+    os.utime(path.parent, (0, time.time() - 1000))
+    young = files._system_age(stat_of_process(tmp_path, 30))
+    monkeypatch.setattr(files, "_system_age", lambda: young)
+    assert 30 <= missing_for(path) < 100
+
+
+@pytest.mark.parametrize(
+    ("content", "age"), [(None, math.inf), ("", 0), ("1 (init) S 0 1", 0), ("1 (init) x " + "y " * 30, 0)]
+)
+def test_an_age_that_the_system_does_not_tell(tmp_path, content, age):
+    file = tmp_path / "stat"
+    if content is not None:
+        file.write_text(content)
+    assert files._system_age(file) == age
+
+
+def test_a_new_directory_is_as_old_as_the_last_change_of_its_parent(path, tmp_path):
+    os.utime(tmp_path, (0, time.time() - 1000))
+    os.close(open_shared(path))
+    path.with_name(f".{path.name}").unlink()
+    for _ in range(2):
+        shutil.rmtree(path.parent)
+        os.close(open_shared(path.with_name("neighbour")))
+        assert missing_for(path) < 100, "its parent was changed when it was removed"
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_directory_that_was_never_there_is_known_not_to_have_been_there(path, tmp_path, private):
+    os.utime(tmp_path, (0, time.time() - 1000))
+    if private:
+        make_private(path.parent)
+    else:
+        files._create_directory(path.parent)
+    assert 1000 <= missing_for(path) < 1100
 
 
 # What passes, and what does not

@@ -64,8 +64,8 @@ class FileStore:
     slots would become free too early.
 
     If there is no record, nothing is known of the account's calls, so its whole budget counts as used now.
-    The one exception is a directory that has not changed for a whole period: then no record has been removed,
-    and no calls were made.
+    The one exception is a directory that has not changed for a whole period, in a container that has run for
+    as long: then no record has been removed, and no calls were made.
 
     Args:
         path: The file. Created if missing, writable for every user of the machine. It holds times, random

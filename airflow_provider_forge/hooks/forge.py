@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.connection_forms import FORGE
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
+from airflow_provider_forge.files import shared_directory
 from airflow_provider_forge.gateway.budget import Priority
 from airflow_provider_forge.gateway.queries import (
     DEFAULT_METRICS,
@@ -31,7 +32,6 @@ from airflow_provider_forge.utils.connections import (
     mask_secret,
     named_connection,
     secret_of,
-    shared_directory,
 )
 from airflow_provider_forge.utils.secrets import VariableStateStore
 from airflow_provider_forge.windows import Window, parse_time

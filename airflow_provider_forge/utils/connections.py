@@ -6,15 +6,12 @@ import contextlib
 import json
 import math
 import os
-import tempfile
 import urllib.parse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.files import make_private
 from airflow_provider_forge.utils.secrets import read_connection
 
 # The one name not taken from common-compat: the versions of it that have the name need Python 3.11.
@@ -37,7 +34,6 @@ __all__ = [
     "named_connection",
     "qualify_errors",
     "secret_of",
-    "shared_directory",
 ]
 
 MAX_NUMBER = 24 * 60 * 60
@@ -216,29 +212,6 @@ class Extras:
     def fail(self, field: str, problem: str) -> NoReturn:
         """Raise a ConfigurationError for a field of this Connection."""
         raise ConfigurationError(self.label(field), problem)
-
-
-def shared_directory() -> Path:
-    """Return the directory for the files of the rate limit and of the leases.
-
-    If `TMPDIR` is set, the directory is below it, and all users with the same `TMPDIR` share it. Otherwise it
-    belongs to this user, and nobody else can write to it.
-
-    Raises:
-        ConfigurationError: The path is taken, for example by a directory of another user.
-    """
-    name = "airflow-provider-forge"
-    if os.environ.get("TMPDIR"):
-        return Path(tempfile.gettempdir()) / name
-    path = Path(tempfile.gettempdir()) / f"{name}-{os.geteuid()}"
-    try:
-        make_private(path)
-    except OSError as error:
-        raise ConfigurationError(
-            "rate limit",
-            f"cannot use {path} ({error.strerror}): remove it, or set TMPDIR to another directory",
-        ) from error
-    return path
 
 
 def named_connection(store: str) -> str | None:

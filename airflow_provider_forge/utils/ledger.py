@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset, BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.files import shared_directory
 from airflow_provider_forge.http import is_credential
 from airflow_provider_forge.text import get_logger, sanitize
-from airflow_provider_forge.utils.connections import shared_directory
 from airflow_provider_forge.utils.secrets import VariableStateStore, read_connection
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
 from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
 from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
+from airflow_provider_forge.files import shared_directory
 from airflow_provider_forge.otlp.endpoint import Endpoint, TlsFiles
 from airflow_provider_forge.utils import secrets
-from airflow_provider_forge.utils.connections import shared_directory
 from airflow_provider_forge.utils.ledger import (
     LARGEST,
     AssetStore,
