@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow.task.priority_strategy import PriorityWeightStrategy
 
-from airflow_provider_forge.windows import LIVE_FOR
+from airflow_provider_forge.windows import LIVE_FOR, MAX_WINDOW
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
@@ -18,7 +18,7 @@ __all__ = ["LiveFirst"]
 HEAD_START = 1_000
 """More than any weight that people set by hand."""
 
-_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", "heal__")
+_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", "heal__", "live__")
 """Prefixes of the ids of runs that nobody waits for. Manual runs can have any id."""
 
 _DATE = re.compile(r"__(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d)")
@@ -46,4 +46,5 @@ class LiveFirst(PriorityWeightStrategy):
             age = dt.datetime.now(dt.timezone.utc) - dt.datetime.fromisoformat(match[1]) if match else None
         except ValueError:
             return False
-        return age is not None and age <= LIVE_FOR
+        # The date is the start of the run's interval.
+        return age is not None and age <= LIVE_FOR + MAX_WINDOW

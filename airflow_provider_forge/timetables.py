@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
+from airflow.utils.types import DagRunType
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, SETTLE_DELAY, Window, ceil, floor
+from airflow_provider_forge.windows import (
+    MAX_WINDOW,
+    RETENTION,
+    SETTLE_DELAY,
+    Window,
+    ceil,
+    floor,
+    humanize_duration,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +32,6 @@ HEADROOM = dt.timedelta(minutes=30)
 
 _HOUR = dt.timedelta(hours=1)
 _MINUTE = dt.timedelta(minutes=1)
-
-
-def _words(duration: dt.timedelta) -> str:
-    return pendulum.duration(seconds=duration.total_seconds()).in_words(locale="en") or "0 seconds"
 
 
 def _utc_now() -> pendulum.DateTime:
@@ -74,9 +79,8 @@ class ForgeMetricsTimetable(Timetable):
         self.retention = retention
         self.settle = settle
         self._clock = clock
-        self.description = (
-            f"Intervals of {_words(interval)}, each run {_words(settle)} after its interval's end"
-        )
+        length, delay = map(humanize_duration, (interval, settle))
+        self.description = f"Intervals of {length}, each run {delay} after its interval's end"
 
     @property
     def summary(self) -> str:
@@ -98,6 +102,25 @@ class ForgeMetricsTimetable(Timetable):
             dt.timedelta(seconds=data[name]) for name in ("interval", "retention", "settle")
         )
         return cls(interval, retention, settle)
+
+    def generate_run_id(
+        self,
+        *,
+        run_type: DagRunType,
+        run_after: pendulum.DateTime,
+        data_interval: DataInterval | None,
+        **extra: Any,
+    ) -> str:
+        """Return the id of a scheduled run, which names its interval: `scheduled__<start>_to_<end>`.
+
+        All others have Airflow's own: a backfill's contain the start, and manual runs of one interval differ.
+        """
+        if data_interval is None or run_type != DagRunType.SCHEDULED:
+            return super().generate_run_id(
+                run_type=run_type, run_after=run_after, data_interval=data_interval, **extra
+            )
+        start, end = (pendulum.instance(each).in_timezone("UTC") for each in data_interval)
+        return run_type.generate_run_id(suffix=f"{start.isoformat()}_to_{end:%H:%M}")
 
     def infer_manual_data_interval(self, *, run_after: pendulum.DateTime) -> DataInterval:
         """Return the interval of a manual run with the logical date `run_after`.

@@ -24,6 +24,7 @@ __all__ = [
     "expired_error",
     "floor",
     "format_time",
+    "humanize_duration",
     "parse_time",
 ]
 
@@ -42,6 +43,7 @@ LIVE_FOR = dt.timedelta(hours=2)
 delay, a few retries and its second pass an hour later; too short for a backfill to count as live."""
 
 MINUTE = dt.timedelta(minutes=1)
+HALF_DAY = dt.timedelta(hours=12)
 RESOLUTION = dt.timedelta(milliseconds=1)
 
 _TIME_WITH_OFFSET = re.compile(
@@ -83,10 +85,14 @@ class Window:
         return f"{format_time(self.start)}/{format_time(self.end)}"
 
     def humanize(self) -> str:
-        """Format it for people, as precisely as necessary: `2026-11-23 05:00 to 05:15 UTC`."""
+        """Format it for people, in as few characters as are unambiguous: the day, and the times in UTC."""
         start, end = (each.time().isoformat(_precision(each)) for each in (self.start, self.end))
-        same_day = self.start.date() == self.end.date()
-        return f"{self.start:%Y-%m-%d} {start} to {'' if same_day else f'{self.end:%Y-%m-%d} '}{end} UTC"
+        first, last = (f"{each.day} {each:%b}" for each in (self.start, self.end))
+        if self.end - self.start <= HALF_DAY:
+            return f"{first} {start}\u2013{end} UTC"
+        if self.start.year != self.end.year:
+            first, last = f"{first} {self.start.year}", f"{last} {self.end.year}"
+        return f"{first} {start} \u2013 {last} {end} UTC"
 
     def split(self) -> Iterator[Window]:
         """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
@@ -121,7 +127,7 @@ def expired_error(subject: str, now: dt.datetime) -> WindowExpired:
     """Return the error for a window or an interval that begins before the gateway's retention period."""
     return WindowExpired(
         f"{subject} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
-        " these are no longer available. Request later ones, or set on_expired='skip'"
+        " these are no longer available. Request later ones"
     )
 
 
@@ -181,6 +187,14 @@ def format_time(moment: dt.datetime, precision: Literal["auto", "seconds", "mill
     if precision == "auto":
         precision = "milliseconds" if moment.microsecond >= 1000 else "seconds"
     return f"{moment.astimezone(dt.timezone.utc).replace(tzinfo=None).isoformat(timespec=precision)}Z"
+
+
+def humanize_duration(duration: dt.timedelta) -> str:
+    """Format a duration in words, such as `1 day 12 hours`."""
+    minutes, seconds = divmod(duration.seconds, 60)
+    parts = {"day": duration.days, "hour": minutes // 60, "minute": minutes % 60, "second": seconds}
+    words = [f"{number} {unit}{'s' * (number != 1)}" for unit, number in parts.items() if number]
+    return " ".join(words) or "0 seconds"
 
 
 def _precision(moment: dt.datetime) -> str:

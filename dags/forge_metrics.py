@@ -29,7 +29,8 @@ DAGS = {
 }
 
 for dag_id, options in DAGS.items():
-    app = {"schedule": ForgeMetricsTimetable(), "catchup": True, **options}
+    # Catchup delivers the last 14 days, oldest first, and each new quarter hour before them.
+    app = {"schedule": ForgeMetricsTimetable(), "catchup": True, "live_first": True, **options}
     with DAG(
         dag_id,
         schedule=app.pop("schedule"),

@@ -78,7 +78,7 @@ class ProgressMeter:
         ends = [parse_time(run["data_interval_end"]) for run in newest if run["data_interval_end"]]
         return Progress(
             due=self._due(datetime.now(timezone.utc)),
-            delivered=self._api.count_runs(DAG_ID, state="success"),
+            delivered=self._api.count_runs(DAG_ID, state="success", run_type="scheduled"),
             retrying=self._api.count_task_instances(DAG_ID, state="up_for_retry"),
             failed=self._api.count_runs(DAG_ID, state="failed"),
             points=self._sink.summary()["points"] if self._sink else self._sum_of_sent(newest),

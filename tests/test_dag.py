@@ -43,6 +43,7 @@ def test_it_is_one_dag_with_one_task_and_with_catchup(parse):
     assert dag.timetable.serialize() == ForgeMetricsTimetable().serialize()
     (task,) = dag.tasks
     assert isinstance(task, ForgeMetricsToOtlpOperator)
+    assert task.live_first, "nobody waits 14 days of windows for the first new point"
     assert (task.task_id, task.forge_conn_id, task.otlp_conn_id) == (
         "export",
         "forge_default",

@@ -25,7 +25,7 @@ ROOMS = {
     "delivery": {"gateway", "otlp", "payload"},
     "usage": {"delivery", "gateway", "otlp", "payload"},
     "utils": {"connection_forms", "delivery", "gateway", "otlp", "payload"},
-    "coverage": {"delivery", "otlp", "utils"},
+    "coverage": {"delivery", "otlp", "timetables", "utils"},
     "hooks": {"connection_forms", "delivery", "gateway", "otlp", "usage", "utils"},
     "operators": {"coverage", "delivery", "gateway", "hooks", "otlp", "payload", "usage", "utils"},
     "cli": {"coverage", "delivery", "gateway", "hooks", "operators", "otlp", "payload", "usage", "utils"},

@@ -23,12 +23,12 @@ def run_id(kind: str, ago: timedelta) -> str:
     return f"{kind}__{(datetime.now(timezone.utc) - ago).isoformat()}"
 
 
-@pytest.mark.parametrize("kind", ["scheduled", "backfill", "manual", "asset_triggered"])
+@pytest.mark.parametrize("kind", ["scheduled", "backfill", "manual", "asset_triggered", "live"])
 def test_a_live_run_of_any_kind_goes_first(kind):
     assert weight(run_id(kind, timedelta(minutes=25))) == 1 + HEAD_START
 
 
-@pytest.mark.parametrize("kind", ["scheduled", "backfill"])
+@pytest.mark.parametrize("kind", ["scheduled", "backfill", "live"])
 @pytest.mark.parametrize("ago", [timedelta(hours=3), timedelta(days=13)])
 def test_an_older_run_has_its_own_weight(kind, ago):
     """A backfill with All Runs keeps the names of the scheduled runs that it repeats."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pendulum
 import pytest
 from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.utils.types import DagRunType
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
@@ -165,3 +166,14 @@ def test_airflow_serializes_it_through_the_plugin():
 
 def test_the_ui_offers_backfills():
     assert ForgeMetricsTimetable().periodic
+
+
+def test_a_scheduled_run_is_named_by_the_interval_that_it_delivers():
+    start = pendulum.datetime(2026, 11, 27, 14, tz="Europe/Berlin")
+    interval = DataInterval(start=start, end=start.add(minutes=15))
+    run = {"run_after": start.add(minutes=20), "data_interval": interval}
+    name = ForgeMetricsTimetable().generate_run_id(run_type=DagRunType.SCHEDULED, **run)
+    assert name == "scheduled__2026-11-27T13:00:00+00:00_to_13:15"
+    assert DagRunType.from_run_id(name) == DagRunType.SCHEDULED
+    manual = ForgeMetricsTimetable().generate_run_id(run_type=DagRunType.MANUAL, **run)
+    assert manual == DagRunType.MANUAL.generate_run_id(suffix=run["run_after"].isoformat())

@@ -17,6 +17,7 @@ from airflow_provider_forge.windows import (
     expired_error,
     floor,
     format_time,
+    humanize_duration,
     parse_time,
 )
 
@@ -280,7 +281,7 @@ def test_a_window_expires_when_it_begins_more_than_14_days_ago():
 def test_the_error_for_an_expired_window_names_the_limit_and_the_remedy():
     error = expired_error("The window A/B", at(5))
     assert type(error) is WindowExpired
-    for words in ("The window A/B", "2026-11-09T05:00Z", "14 days", "on_expired='skip'"):
+    for words in ("The window A/B", "2026-11-09T05:00Z", "14 days"):
         assert words in str(error)
 
 
@@ -298,10 +299,25 @@ def test_times_are_written_as_in_the_published_query(moment, text):
 @pytest.mark.parametrize(
     ("start", "end", "words"),
     [
-        (at(5), at(5, 15), "2026-11-23 05:00 to 05:15 UTC"),
-        (at(5, 0, 30), at(5, 1, 0, 500_000), "2026-11-23 05:00:30 to 05:01:00.500 UTC"),
-        (at(23, 45), at(23, 45) + QUARTER, "2026-11-23 23:45 to 2026-11-24 00:00 UTC"),
+        (at(5), at(5, 15), "23 Nov 05:00\u201305:15 UTC"),
+        (at(5, 0, 30), at(5, 1, 0, 500_000), "23 Nov 05:00:30\u201305:01:00.500 UTC"),
+        (at(23, 45), at(23, 45) + QUARTER, "23 Nov 23:45\u201300:00 UTC"),
+        (at(0), at(13), "23 Nov 00:00 \u2013 23 Nov 13:00 UTC"),
+        (at(23), at(23) + timedelta(days=39), "23 Nov 2026 23:00 \u2013 1 Jan 2027 23:00 UTC"),
     ],
 )
 def test_a_humanized_time_is_only_as_precise_as_necessary(start, end, words):
     assert Window(start, end).humanize() == words
+
+
+@pytest.mark.parametrize(
+    ("duration", "words"),
+    [
+        (timedelta(hours=1), "1 hour"),
+        (timedelta(days=14), "14 days"),
+        (timedelta(days=1, hours=12, minutes=1, seconds=2), "1 day 12 hours 1 minute 2 seconds"),
+        (timedelta(0), "0 seconds"),
+    ],
+)
+def test_durations_are_written_in_words(duration, words):
+    assert humanize_duration(duration) == words

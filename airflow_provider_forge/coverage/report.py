@@ -119,7 +119,7 @@ def describe_gap(gap: Gap, now: dt.datetime, *, soon: bool) -> str:
 
 def backfill_note(dag_id: str) -> str:
     """Return how to run the commands that heal gaps."""
-    return f"Run after catchup, one at a time; pause {dag_id} while each is created:"
+    return f"Run one at a time, and pause {dag_id} while each is created:"
 
 
 def backfill_command(gap: Gap, dag_id: str) -> str:

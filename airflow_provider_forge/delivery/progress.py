@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import FinalError, LedgerUnavailable, RetryableError, WindowExpired
 from airflow_provider_forge.text import get_logger, sanitize
-from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, Window, ceil, expired_error, floor
+from airflow_provider_forge.windows import (
+    MAX_WINDOW,
+    RETENTION,
+    Window,
+    ceil,
+    expired_error,
+    floor,
+    humanize_duration,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -31,6 +39,7 @@ __all__ = [
     "Progress",
     "available_windows",
     "check_age",
+    "describe_age_limit",
     "find_checkpoint",
 ]
 
@@ -321,10 +330,23 @@ def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
     max_age = endpoint.limits.max_age
     if max_age is not None and window.start < now - max_age:
         raise WindowExpired(
-            f"{window} begins before {now - max_age:%Y-%m-%dT%H:%MZ}: the destination discards"
-            f" points older than {max_age}, so the window is not fetched. {endpoint.age_remedy},"
-            " or set on_expired='skip'"
+            f"The destination discards points older than {humanize_duration(max_age)}, so {window.humanize()}"
+            f" is not fetched. {endpoint.age_remedy}"
         )
+
+
+def describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> str:
+    """Return which windows are too old to be delivered, their number, and how to deliver them."""
+    max_age = endpoint.limits.max_age
+    if max_age is None or max_age >= RETENTION:
+        return "Windows older than Atlassian's 14 days are skipped: their metrics no longer exist"
+    first = ceil(now - max_age, MAX_WINDOW)
+    windows = (RETENTION - max_age) // MAX_WINDOW
+    return (
+        f"{windows:,} of the windows of Atlassian's 14 days are skipped, those before {first.day}"
+        f" {first:%b %H:%M} UTC: the destination discards points older than {humanize_duration(max_age)}."
+        f" {endpoint.age_remedy}"
+    )
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:

@@ -15,7 +15,7 @@ from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
-from airflow_provider_forge.utils.run_interval import find_interval, settled_at
+from airflow_provider_forge.utils.run_interval import find_interval, is_oldest, settled_at
 from airflow_provider_forge.utils.task_metrics import report_task
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             Templated.
         conform: Whether to correct metadata that Atlassian sets wrongly, and to give each app and environment
             a resource with a stable identity. False passes Atlassian's metrics through unchanged.
-        on_expired: For windows older than Atlassian's 14 days, or than the destination accepts: `fail`, or
-            `skip` them.
+        on_expired: For windows older than Atlassian's 14 days, or than the destination accepts: `skip` them,
+            or `fail`.
         on_changed: For points that were delivered and now have another value: `skip` them with a warning,
             `send` them again, or `fail` the task once everything else is delivered.
         on_ambiguous: For points that an earlier try sent without a known response: `resend` them with a
@@ -89,6 +89,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         resend: Whether to send all points again, whether on record or not. Templated.
         revisit_after: A live run (one whose interval ended no longer ago than this) also fetches the interval
             that lies this far back, for points that arrived late. None to switch it off.
+        live_first: Whether a run of a catchup first starts a run of its DAG for the newest settled interval,
+            and a run whose predecessor the schedule has skipped starts runs for the skipped intervals. The
+            DAG needs a `ForgeMetricsTimetable`.
         deferrable: Whether to release the worker if the account's calls are reserved for more than the next
             minute. Default is Airflow's setting `operators.default_deferrable`.
         telemetry: Whether to send the exporter's own metrics, `forge.exporter.*`, to the receiver as well.
@@ -122,11 +125,12 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         interval_end: dt.datetime | str | None = None,
         resource_attributes: Mapping[str, Any] | None = None,
         conform: bool = True,
-        on_expired: str = "fail",
+        on_expired: str = "skip",
         on_changed: str = "skip",
         on_ambiguous: str = "resend",
         resend: bool | str = False,
         revisit_after: dt.timedelta | None = dt.timedelta(hours=1),
+        live_first: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         telemetry: bool = True,
         **kwargs: Any,
@@ -155,6 +159,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.on_ambiguous = on_ambiguous
         self.resend = resend
         self.revisit_after = revisit_after
+        self.live_first = live_first
         self.deferrable = deferrable
         self.telemetry = telemetry
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
@@ -177,6 +182,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         if settled > now:
             log.info("%s settles at %s: deferred until then", interval, settled)
             self.defer(trigger=_wake_at(settled), method_name="execute_complete")
+        if self.live_first:
+            from airflow_provider_forge.coverage.catchup import start_other_runs
+
+            start_other_runs(context, interval, now)
         return self._export(context, interval)
 
     def execute_complete(
@@ -225,7 +234,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             if so_far is not None:
                 progress = Progress.from_json(so_far)
             else:
-                progress = checkpoint.load() or self._begin(interval, exporter)
+                progress = checkpoint.load() or self._begin(context, interval, exporter)
             try:
                 exporter.export(progress, checkpoint.save)
             except (DeliveryBusy, RateLimited) as error:
@@ -248,7 +257,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         )
         progress.check()
         if stats.expired and not stats.calls:
-            raise AirflowSkipException(f"All of {interval} is too old: see on_expired")
+            raise AirflowSkipException(f"{interval.humanize()} is too old to be delivered")
         summary = {"window": str(interval), **stats.to_json()}
         events = context.get("outlet_events")
         # A mapped task has the asset only if it is one of its outlets.
@@ -332,14 +341,17 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         }
         return find_checkpoint(context, exporter.ledger, interval, options)
 
-    def _begin(self, interval: Window, exporter: Exporter) -> Progress:
+    def _begin(self, context: Context, interval: Window, exporter: Exporter) -> Progress:
         """Return the windows to deliver, and those that a live run revisits for late points."""
-        from airflow_provider_forge.delivery.progress import Progress, available_windows
+        from airflow_provider_forge.delivery.progress import Progress, available_windows, describe_age_limit
 
         now = pendulum.now("UTC")
         endpoint = exporter.receiver.endpoint
         windows, expired = available_windows(interval, now, self.on_expired, endpoint)
         exporter.stats.windows["expired"] += expired
+        # A catchup has a run for each of 1,344 windows: only the first says why most of them are skipped.
+        if expired and (windows or is_oldest(interval, context, now)):
+            log.warning("%s", describe_age_limit(endpoint, now))
         late: list[Window] = []
         offset = self.revisit_after
         if offset is not None and now - interval.end <= offset and not exporter.policy.resend:

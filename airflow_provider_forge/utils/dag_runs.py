@@ -1,4 +1,4 @@
-"""Counts and starts the runs of another DAG, as far as a task may."""
+"""Counts and starts runs of a DAG, as far as a task may."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
 from airflow_provider_forge.windows import LIVE_FOR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["DagRuns"]
 
@@ -39,6 +39,14 @@ class DagRuns:
         latest = now.replace(second=0, microsecond=0)
         live = [latest - number * _MINUTE for number in range(LIVE_FOR // _MINUTE)]
         return int(self._count() - self._count(live))
+
+    def count_at(self, logical_dates: Iterable[dt.datetime]) -> int:
+        """Return the number of runs with these logical dates, in any state."""
+        return int(self._ti.get_dr_count(self.dag_id, logical_dates=list(logical_dates)))
+
+    def has(self, run_id: str) -> bool:
+        """Return whether there is a run of this id, in any state."""
+        return bool(self._ti.get_dr_count(self.dag_id, run_ids=[run_id]))
 
     def start(self, run_id: str, conf: Mapping[str, Any]) -> None:
         """Start a run without a logical date, unless there is one of that id already.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["check_not_in_future", "find_interval", "settled_at"]
+__all__ = ["check_not_in_future", "find_interval", "is_oldest", "settled_at"]
 
 MAX_LEAD = dt.timedelta(hours=2)
 """An interval that ends later than this is a mistake: a schedule's intervals are an hour at most."""
@@ -63,14 +63,26 @@ def settled_at(interval: Window, context: Context, now: dt.datetime) -> pendulum
     return interval.end + _settle_time(dag.timetable if dag else None)
 
 
+def is_oldest(interval: Window, context: Context, now: dt.datetime) -> bool:
+    """Return whether the run's schedule has no earlier interval; True if it does not limit their age."""
+    dag = context.get("dag")
+    timetable = dag.timetable if dag else None
+    retention, length = (_find_duration(timetable, name) for name in ("retention", "interval"))
+    return retention is None or length is None or interval.start - length < now - retention
+
+
 def _settle_time(timetable: Any) -> dt.timedelta:
-    """Return a timetable's settle time, also of one inside an `AssetOrTimeSchedule`."""
+    return _find_duration(timetable, "settle") or dt.timedelta(0)
+
+
+def _find_duration(timetable: Any, name: str) -> dt.timedelta | None:
+    """Return an attribute of our timetable, also of one inside an `AssetOrTimeSchedule`."""
     while timetable is not None:
-        settle = getattr(timetable, "settle", None)
-        if isinstance(settle, dt.timedelta):
-            return settle
+        value = getattr(timetable, name, None)
+        if isinstance(value, dt.timedelta):
+            return value
         timetable = getattr(timetable, "timetable", None)
-    return dt.timedelta(0)
+    return None
 
 
 def check_not_in_future(field: str, end: dt.datetime, now: dt.datetime) -> None:

@@ -137,7 +137,7 @@ def test_coverage_shows_missing_windows_and_how_to_heal_them(recorded):
     assert set(day.split()[1:]) == {"x"}
     # The oldest hours are soon lost.
     assert set(done.out.splitlines()[2].split()[1:]) == {"X"}
-    assert "\nRun after catchup, one at a time; pause forge_metrics while each is created:" in done.out
+    assert "\nRun one at a time, and pause forge_metrics while each is created:" in done.out
     assert re.search(
         r"134[0-4] windows of 15 minutes: \d pending, 0 empty, 2 delivered, 0 rejected", done.out
     )

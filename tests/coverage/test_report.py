@@ -65,7 +65,7 @@ def test_a_delivered_window_does_not_expire_soon():
 def test_each_gap_comes_with_the_command_that_heals_it():
     text = picture(WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.DELIVERED, WindowStatus.MISSING)
     advice, first, how_first, second, how_second = text[-5:]
-    assert advice.startswith("Run after catchup, ")
+    assert advice.startswith("Run one at a time, ")
     assert "pause mine" in advice
     assert first == (
         "2026-11-22T22:00:00Z to 2026-11-22T22:30:00Z: 2 failed and missing, expiring soon, 1 h left"

@@ -45,7 +45,7 @@ def test_the_error_names_the_limit_and_the_remedy():
     window = Window(ago(hours=3), ago(hours=2))
     with pytest.raises(WindowExpired) as caught:
         check_age(window, endpoint(HOUR), NOW)
-    for words in (str(window), "2026-11-23T04:20Z", "1:00:00", "max_age", "on_expired='skip'"):
+    for words in (window.humanize(), "older than 1 hour", "max_age"):
         assert words in str(caught.value)
 
 
@@ -78,13 +78,13 @@ def test_atlassians_retention_is_the_limit_if_the_destination_has_none():
 def test_the_destinations_age_limit_applies_if_it_is_shorter():
     oldest = Window(NOW - HOUR, NOW)
     assert available_windows(oldest, NOW, "fail", endpoint(HOUR))[1] == 0
-    with pytest.raises(WindowExpired, match="the destination discards points older"):
+    with pytest.raises(WindowExpired, match="The destination discards points older"):
         available_windows(oldest.shifted(-MILLISECOND), NOW, "fail", endpoint(HOUR))
 
 
 def test_one_that_is_too_old_for_both_names_the_destination():
     """Which is what decides how far back one can go."""
-    with pytest.raises(WindowExpired, match="the destination discards points older"):
+    with pytest.raises(WindowExpired, match="The destination discards points older"):
         available_windows(Window(ago(days=20), NOW), NOW, "fail", endpoint(HOUR))
 
 

@@ -39,7 +39,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     home = tmp_path_factory.mktemp("airflow")
     # Windows of a minute, so all would look back.
     faster = {"interval": MINUTE, "retention": CATCHUP, "settle": timedelta(0)}
-    install_dag(home / "dags", operator={"revisit_after": None}, **faster)
+    install_dag(home / "dags", operator={"revisit_after": None, "live_first": False}, **faster)
     shutil.copy(Path(__file__).with_name("failing_dag.py"), home / "dags")
     limit = {"rate_limit_calls": RATE_CALLS, "rate_limit_seconds": RATE_SECONDS}
     with (
@@ -81,5 +81,5 @@ def home(migrated: Path, tmp_path: Path) -> Path:
     home.mkdir()
     shutil.copy(migrated / "airflow.db", home)
     # Which window a test asks for is to be what it says, whatever the clock says.
-    install_dag(home / "dags", operator={"revisit_after": None})
+    install_dag(home / "dags", operator={"revisit_after": None, "live_first": False})
     return home

@@ -117,7 +117,7 @@ def one(first: datetime) -> Span:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, two: Span, one: Span) -> Iterator[Watched]:
     home = tmp_path_factory.mktemp("coverage")
-    install_dag(home / "dags", operator={"revisit_after": None}, retention=RETENTION)
+    install_dag(home / "dags", operator={"revisit_after": None, "live_first": False}, retention=RETENTION)
     install_coverage_dags(home / "dags")
     with SandboxGateway(rate_limit_calls=None) as gateway, OtlpSink() as sink, postgres() as database:
         extras = {**UNLIMITED, "token_expires_on": EXPIRES.isoformat()}

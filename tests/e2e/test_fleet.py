@@ -178,6 +178,7 @@ def fleet(directory: Path, form: Form) -> Iterator[Fleet]:
     for home in homes.values():
         install_dag(
             home / "dags",
+            operator={"live_first": False},
             retry_delay=timedelta(seconds=1),
             retention=(form.windows + 1) * MAX_WINDOW,
             settle=timedelta(0),

@@ -224,6 +224,7 @@ def night(home: Path, windows: int) -> Iterator[Night]:
     """Start everything, with the DAG as it is shipped but for its retries and how far it goes back."""
     install_dag(
         home / "dags",
+        operator={"live_first": False},
         retry_delay=timedelta(seconds=1),
         retention=(windows + 1) * MAX_WINDOW,
         settle=timedelta(0),

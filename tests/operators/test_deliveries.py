@@ -156,15 +156,17 @@ def test_without_a_ledger_a_live_run_does_not_revisit_windows(connect, gateway, 
     assert caplog.text.count("There is no ledger") == 1
 
 
-def test_a_window_too_old_for_the_destination_costs_no_call(recorded, gateway):
+def test_a_window_too_old_for_the_destination_costs_no_call(recorded, gateway, caplog):
     recorded(max_age="1h")
     with pytest.raises(
-        AirflowFailException, match="the destination discards points older than 1:00:00"
+        AirflowFailException, match="The destination discards points older than 1 hour"
     ) as failed:
-        run()
+        run(on_expired="fail")
     assert "max_age" in str(failed.value)
     with pytest.raises(AirflowSkipException):
-        run(on_expired="skip")
+        run()
+    assert "1,340 of the windows of Atlassian's 14 days are skipped" in caplog.text
+    assert "max_age" in caplog.text
     assert gateway.calls == []
 
 

@@ -143,29 +143,29 @@ def test_every_metric_of_the_gateway_is_exported(gateway, sink, connect):
 EXPIRED = Window(QUARTER.start - timedelta(days=14, hours=1), QUARTER.start - timedelta(days=14, minutes=45))
 
 
-def test_an_expired_window_fails_for_good_before_any_call(gateway, sink, connect):
+def test_an_expired_window_fails_for_good_before_any_call_on_request(gateway, sink, connect):
     connect(gateway, sink)
     with pytest.raises(AirflowFailException, match="keeps metrics for 14 days"):
+        run(EXPIRED, on_expired="fail")
+    assert gateway.calls == []
+
+
+def test_an_expired_window_is_skipped(gateway, sink, connect):
+    connect(gateway, sink)
+    with pytest.raises(AirflowSkipException, match="too old"):
         run(EXPIRED)
     assert gateway.calls == []
 
 
-def test_an_expired_window_is_skipped_on_request(gateway, sink, connect):
-    connect(gateway, sink)
-    with pytest.raises(AirflowSkipException, match="too old"):
-        run(EXPIRED, on_expired="skip")
-    assert gateway.calls == []
-
-
-def test_the_rest_of_a_partly_expired_interval_is_delivered_on_request(gateway, sink, connect):
+def test_the_rest_of_a_partly_expired_interval_is_delivered(gateway, sink, connect):
     connect(gateway, sink)
     edge = ceil(pendulum.now("UTC") - timedelta(days=14), timedelta(minutes=15))
     # A quarter hour of distance to the edge, should the clock cross one meanwhile.
     edge += timedelta(minutes=15)
     interval = {"interval_start": edge - timedelta(minutes=45), "interval_end": edge + timedelta(minutes=30)}
     with pytest.raises(AirflowFailException, match="begins before"):
-        run(**interval)
-    summary = run(**interval, on_expired="skip")
+        run(**interval, on_expired="fail")
+    summary = run(**interval)
     assert summary["calls"] + summary["expired"] == 5
     assert summary["calls"] in (2, 3)
 

@@ -1,0 +1,153 @@
+"""Runs that a run of a catchup starts: the newest window first, and windows that the schedule has skipped.
+
+Airflow's schedule has one position: its next run follows its newest one. A catchup from 14 days ago therefore
+reaches the present only after hours. A backfill that is created meanwhile moves the position, so that the
+schedule skips everything in between. A timetable can change neither, because the position is all that it
+knows; but a task knows the time, and can count and start runs of its DAG.
+
+- A scheduled run whose interval is not the newest settled one starts a run for that one, once.
+- A run without a run for the interval before it starts healing runs for the skipped intervals. They form a
+  chain, each of at most twelve hours, so that few are active at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import conf
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from airflow_provider_forge.coverage.healing import MAX_WINDOWS
+from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
+from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+from airflow_provider_forge.utils.dag_runs import DagRuns
+from airflow_provider_forge.windows import MAX_WINDOW, Window, format_time, parse_time
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+
+    import pendulum
+    from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["start_other_runs"]
+
+log = get_logger(__name__)
+
+PER_QUERY = 96
+"""Intervals whose runs are counted by one request: their times are part of its URL."""
+
+_UNTIL = "until"
+"""Key in a healing run's conf: end of the range whose first part the run delivers."""
+
+
+@dataclass(frozen=True)
+class CatchupRun:
+    """A run of a DAG with a `ForgeMetricsTimetable`.
+
+    Attributes:
+        runs: All runs of the DAG.
+        timetable: The DAG's timetable.
+        interval: Interval of this run.
+        first: Time before which no interval is scheduled now.
+        now: Current time, aware.
+    """
+
+    runs: DagRuns
+    timetable: ForgeMetricsTimetable
+    interval: Window
+    first: dt.datetime
+    now: dt.datetime
+
+    def start_newest(self) -> None:
+        """Start a run for the newest settled interval, unless there is one or this is it."""
+        newest = Window.last_settled(self.now, length=self.timetable.interval, settle=self.timetable.settle)
+        run_id = f"live__{_run_suffix(newest)}"
+        if newest.start < self.interval.end or self.runs.count_at([newest.start]) or self.runs.has(run_id):
+            return
+        self.runs.start(run_id, _form(newest))
+        log.info("Newest window first: started the run %s", run_id)
+
+    def skipped(self) -> Window | None:
+        """Return the intervals before this one that have no run; None if there are none."""
+        step = self.timetable.interval
+        seconds = self.interval.start.timestamp() - self.first.timestamp()
+        count = int(seconds // step.total_seconds())
+        starts = [self.interval.start - step * number for number in range(1, count + 1)]
+        if not starts or self.runs.count_at(starts[:1]):
+            return None
+        empty = 1
+        while empty < count and not self.runs.count_at(starts[empty : empty + PER_QUERY]):
+            empty = min(empty + PER_QUERY, count)
+        # The last query has found runs: search for the newest of them.
+        limit = min(empty + PER_QUERY, count)
+        while empty < limit:
+            middle = (empty + limit + 1) // 2
+            if self.runs.count_at(starts[empty:middle]):
+                limit = middle - 1
+            else:
+                empty = middle
+        return Window(starts[empty - 1], self.interval.start)
+
+    def heal_skipped(self) -> None:
+        """Start a run for the first intervals that the schedule has skipped; it starts the next one."""
+        if (skipped := self.skipped()) is not None and _start_healing(self.runs, skipped):
+            log.warning(
+                "The schedule has no run for %s: it continued after a backfill. Started healing runs for it",
+                skipped.humanize(),
+            )
+
+
+def start_other_runs(context: Context, interval: Window, now: dt.datetime) -> None:
+    """Start the runs that no schedule will. Failures are logged; the run itself continues.
+
+    Args:
+        context: The task's context.
+        interval: The interval that the run delivers.
+        now: Current time, aware.
+    """
+    dag, run = context["dag"], context["dag_run"]
+    timetable: Any = dag.timetable
+    if not isinstance(timetable, ForgeMetricsTimetable) or not _takes_conf():
+        return
+    first = max(now - timetable.retention, dag.start_date or now)
+    this = CatchupRun(DagRuns(dag.dag_id, context["ti"]), timetable, interval, first, now)
+    try:
+        if until := (run.conf or {}).get(_UNTIL):
+            _continue_healing(this, parse_time(_UNTIL, until))
+        elif run.run_type == "scheduled":
+            this.start_newest()
+        if dag.catchup and run.run_type in ("scheduled", "backfill"):
+            this.heal_skipped()
+    except (AirflowRuntimeError, ConfigurationError, RetryableError) as error:
+        log.warning("No other run was started: %s", error)
+
+
+def _continue_healing(run: CatchupRun, until: pendulum.DateTime) -> None:
+    if run.interval.end < until:
+        _start_healing(run.runs, Window(run.interval.end, until))
+
+
+def _start_healing(runs: DagRuns, skipped: Window) -> bool:
+    """Start the run for the first part of a range; return whether there was none."""
+    part = Window(skipped.start, min(skipped.end, skipped.start + MAX_WINDOWS * MAX_WINDOW))
+    run_id = f"heal__{_run_suffix(part)}"
+    if runs.has(run_id):
+        return False
+    runs.start(run_id, {**_form(part), _UNTIL: format_time(skipped.end)})
+    return True
+
+
+def _form(window: Window) -> Mapping[str, str]:
+    return {"from": format_time(window.start), "to": format_time(window.end)}
+
+
+def _run_suffix(window: Window) -> str:
+    return f"{window.start.isoformat()}_to_{window.end:%H:%M}"
+
+
+def _takes_conf() -> bool:
+    """Return whether a run's conf reaches its params, without which it would deliver another interval."""
+    return bool(conf.getboolean("core", "dag_run_conf_overrides_params", fallback=True))

@@ -1,0 +1,154 @@
+"""The runs that a run of a catchup starts, with a DAG's runs in a list; tests/e2e has a real Airflow."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+
+from airflow_provider_forge.coverage.catchup import start_other_runs
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.timetables import ForgeMetricsTimetable
+from airflow_provider_forge.utils.dag_runs import DagRuns
+from airflow_provider_forge.windows import MAX_WINDOW, Window, ceil
+
+NOW = pendulum.datetime(2026, 11, 27, 14, 22)
+NEWEST = Window(pendulum.datetime(2026, 11, 27, 14), pendulum.datetime(2026, 11, 27, 14, 15))
+LIVE = "live__2026-11-27T14:00:00+00:00_to_14:15"
+OLDEST = ceil(NOW - ForgeMetricsTimetable().retention, MAX_WINDOW)
+
+
+def at(start, windows=1):
+    return Window(start, start + windows * MAX_WINDOW)
+
+
+class Dag:
+    """A DAG with these runs, by the starts of their intervals; `started` are the runs that a task starts."""
+
+    dag_id = "forge_metrics"
+    start_date = pendulum.datetime(2024, 1, 1)
+    catchup = True
+
+    def __init__(self, *starts, timetable=None) -> None:
+        self.timetable = timetable or ForgeMetricsTimetable()
+        self.starts = set(starts)
+        self.ids: set[str] = set()
+        self.started: list[tuple[str, dict]] = []
+        self.longest = 0
+
+    def get_dr_count(self, dag_id, logical_dates=None, run_ids=None, states=None):
+        assert (dag_id, states) == ("forge_metrics", None)
+        self.longest = max(self.longest, len(logical_dates or ()))
+        return len(self.starts & set(logical_dates or ())) + len(self.ids & set(run_ids or ()))
+
+    def run(self, interval, run_type="scheduled", conf=None, now=NOW):
+        """Do as the task of a run; return the runs that it starts."""
+        before = len(self.started)
+        context = {"dag": self, "dag_run": SimpleNamespace(run_type=run_type, conf=conf), "ti": self}
+        start_other_runs(context, interval, now)
+        return self.started[before:]
+
+
+@pytest.fixture(autouse=True)
+def airflow(monkeypatch):
+    def start(self, run_id, conf):
+        self._ti.ids.add(run_id)
+        self._ti.started.append((run_id, dict(conf)))
+
+    monkeypatch.setattr(DagRuns, "start", start)
+
+
+def test_the_first_run_of_a_catchup_starts_the_newest_window_and_no_other_does():
+    dag = Dag(OLDEST)
+    form = {"from": "2026-11-27T14:00:00Z", "to": "2026-11-27T14:15:00Z"}
+    assert dag.run(at(OLDEST)) == [(LIVE, form)]
+    dag.starts.add(OLDEST + MAX_WINDOW)
+    assert dag.run(at(OLDEST + MAX_WINDOW)) == []
+
+
+def test_each_quarter_hour_of_a_catchup_starts_its_own():
+    dag = Dag(OLDEST)
+    later = [dag.run(at(OLDEST), now=NOW.add(minutes=minutes)) for minutes in (0, 12, 13, 28)]
+    assert [[run_id[-23:] for run_id, _ in runs] for runs in later] == [
+        ["T14:00:00+00:00_to_14:15"[-23:]],
+        [],
+        ["T14:15:00+00:00_to_14:30"[-23:]],
+        ["T14:30:00+00:00_to_14:45"[-23:]],
+    ]
+
+
+def test_a_schedule_that_keeps_up_starts_nothing():
+    dag = Dag(*(NEWEST.start - number * MAX_WINDOW for number in range(3)))
+    assert dag.run(NEWEST) == []
+    # A retry, when the next window has a run of its own.
+    assert dag.run(at(NEWEST.start - MAX_WINDOW)) == []
+
+
+@pytest.mark.parametrize("run_type", ["manual", "backfill", "operator_triggered", "asset_triggered"])
+def test_other_runs_start_no_newest_window(run_type):
+    assert Dag(OLDEST).run(at(OLDEST), run_type) == []
+
+
+def test_a_backfill_that_makes_a_catchup_jump_is_noticed_and_mended(caplog):
+    """Airflow continues after the newest run, so what lies between would never run."""
+    jump = OLDEST + timedelta(days=5)
+    dag = Dag(OLDEST, OLDEST + MAX_WINDOW, jump)
+    [(run_id, conf)] = dag.run(at(jump), "backfill")
+    first = OLDEST + 2 * MAX_WINDOW
+    assert run_id == f"heal__{first.isoformat()}_to_{first + timedelta(hours=12):%H:%M}"
+    assert "no run for" in caplog.text
+    assert dag.run(at(jump), "backfill") == [], "its retry"
+    reached, chain = first, 0
+    while True:
+        part = Window(pendulum.parse(conf["from"]), pendulum.parse(conf["to"]))
+        assert (part.start, part.end - part.start <= timedelta(hours=12)) == (reached, True)
+        reached, chain = part.end, chain + 1
+        if not (runs := dag.run(part, "manual", conf)):
+            break
+        [(_, conf)] = runs
+    assert (reached, chain) == (jump, 10)
+    assert dag.longest <= 96, "they are part of a URL"
+
+
+@pytest.mark.parametrize("skipped", [1, 2, 95, 96, 97, 98, 192, 193, 194, 500])
+def test_what_was_skipped_is_found_whole(skipped):
+    start = OLDEST + 600 * MAX_WINDOW
+    dag = Dag(start - (skipped + 1) * MAX_WINDOW, start, *(OLDEST + n * MAX_WINDOW for n in range(5)))
+    [(_, conf)] = dag.run(at(start), "backfill")
+    assert pendulum.parse(conf["from"]) == start - skipped * MAX_WINDOW
+    assert pendulum.parse(conf["until"]) == start
+
+
+@pytest.mark.parametrize("start_date", [Dag.start_date, NOW - timedelta(days=3), None])
+def test_what_no_schedule_had_is_not_skipped(start_date):
+    dag = Dag(NEWEST.start)
+    dag.start_date = start_date
+    first = ceil(start_date, MAX_WINDOW) if start_date and start_date > OLDEST else OLDEST
+    dag.ids.add(LIVE)
+    assert dag.run(at(first)) == []
+
+
+def test_without_catchup_nothing_was_skipped():
+    dag = Dag(NEWEST.start)
+    dag.catchup = False
+    assert dag.run(NEWEST) == []
+
+
+def test_a_dag_that_takes_no_runs_delivers_its_own_window(monkeypatch, caplog):
+    def refuse(self, run_id, conf):
+        raise ConfigurationError("export_dag_id", "Airflow did not start a run")
+
+    monkeypatch.setattr(DagRuns, "start", refuse)
+    assert Dag(OLDEST).run(at(OLDEST)) == []
+    assert "No other run was started: export_dag_id: Airflow did not" in caplog.text
+
+
+def test_an_airflow_that_ignores_a_runs_conf_is_asked_for_none(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS", "False")
+    assert Dag(OLDEST).run(at(OLDEST)) == []
+
+
+def test_a_dag_with_another_schedule_is_left_alone():
+    assert Dag(OLDEST, timetable=SimpleNamespace()).run(at(OLDEST)) == []
