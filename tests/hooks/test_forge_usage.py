@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.files import shared_directory
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import SandboxGateway
-from airflow_provider_forge.files import shared_directory
 
 END = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
 START = END - timedelta(days=10)
