@@ -36,6 +36,7 @@ def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
     dags_folder, temporary = home / "dags", home / "tmp"
     for directory in (dags_folder, temporary):
         directory.mkdir(parents=True, exist_ok=True)
+    _prepare_rate_limit(temporary)
     return {
         **clean_environment(),
         # `airflow standalone` starts its components by the command name `airflow`.
@@ -50,6 +51,18 @@ def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         **settings,
     }
+
+
+def _prepare_rate_limit(temporary: Path) -> None:
+    """Create the rate limiter's directory as one that has not changed since 1970.
+
+    No call can have been forgotten in a new `AIRFLOW_HOME`, so the first one need not wait for a period.
+    """
+    directory = temporary / "airflow-provider-forge"
+    if not directory.exists():
+        directory.mkdir()
+        directory.chmod(0o1777)
+        os.utime(directory, (0, 0))
 
 
 class LocalAirflow:
