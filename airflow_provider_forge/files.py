@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "is_permanent",
@@ -78,10 +78,11 @@ def open_shared(path: Path, initial: Callable[[], bytes] | None = None) -> int:
         return _open_regular(path)
     _create_directory(path.parent)
     spare = path.with_name(f".{path.name}")
-    if not spare.exists():
-        _create_file(spare, initial)
-    with contextlib.suppress(FileExistsError):
-        os.link(spare, path, follow_symlinks=False)
+    with _unchanged_time(path.parent):
+        if not spare.exists():
+            _create_file(spare, initial)
+        with contextlib.suppress(FileExistsError):
+            os.link(spare, path, follow_symlinks=False)
     return _open_regular(path)
 
 
@@ -241,6 +242,20 @@ def _create_file(path: Path, initial: Callable[[], bytes] | None) -> None:
             os.link(fresh, path)
     finally:
         fresh.unlink()
+
+
+@contextlib.contextmanager
+def _unchanged_time(directory: Path) -> Iterator[None]:
+    """Restore the time of the directory, which tells how long no file has been removed, after creating files.
+
+    Another user's directory keeps the later time. Then the first call of the next account waits.
+    """
+    before = directory.stat().st_mtime_ns
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.utime(directory, ns=(before, before))
 
 
 def _create_directory(path: Path, mode: int = 0o1777) -> None:

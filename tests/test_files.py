@@ -354,6 +354,18 @@ def stat_of_process(tmp_path, age: float):
     return file
 
 
+def test_another_new_file_does_not_make_a_file_missing_for_a_shorter_time(path):
+    path.parent.mkdir()
+    changed = time.time() - 1000
+    os.utime(path.parent, (changed, changed))
+    for name in ("b.json", "c.json"):
+        with opened(path.with_name(name)):
+            assert 1000 <= missing_for(path) < 1100
+    path.with_name("b.json").unlink()
+    with opened(path.with_name("d.json")):
+        assert missing_for(path) < 100, "it was possibly removed, too"
+
+
 def test_a_file_has_not_been_missing_for_longer_than_the_container_runs(path, tmp_path, monkeypatch):
     path.parent.mkdir()
     os.utime(path.parent, (0, time.time() - 1000))
