@@ -24,14 +24,25 @@ ROOMS = {
     "payload": {"otlp"},
     "delivery": {"gateway", "otlp", "payload"},
     "usage": {"delivery", "gateway", "otlp", "payload"},
-    "utils": {"connection_forms", "delivery", "gateway", "otlp", "payload"},
+    "connections": {"connection_forms", "delivery", "gateway", "otlp", "usage"},
+    "utils": {"connection_forms", "connections", "delivery", "gateway", "otlp", "payload"},
     "coverage": {"delivery", "otlp", "timetables", "utils"},
-    "hooks": {"connection_forms", "delivery", "gateway", "otlp", "usage", "utils"},
-    "operators": {"coverage", "delivery", "gateway", "hooks", "otlp", "payload", "usage", "utils"},
-    "cli": {"coverage", "delivery", "gateway", "hooks", "operators", "otlp", "payload", "usage", "utils"},
+    "hooks": {"connection_forms", "connections", "delivery", "gateway", "otlp", "usage", "utils"},
+    "operators": {
+        "connections",
+        "coverage",
+        "delivery",
+        "gateway",
+        "hooks",
+        "otlp",
+        "payload",
+        "usage",
+        "utils",
+    },
+    "cli": {"connections", "coverage", "delivery", "gateway", "otlp", "payload", "usage", "utils"},
     "sandbox": set(),
 }
-WITHOUT_AIRFLOW = ("delivery", "gateway", "otlp", "payload", "sandbox", "usage")
+WITHOUT_AIRFLOW = ("connections", "delivery", "gateway", "otlp", "payload", "sandbox", "usage")
 
 
 def module_of(path: Path) -> str:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from airflow_provider_forge.connections.ledger import LARGEST
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, read_body
 from airflow_provider_forge.http import USER_AGENT, check_url
 from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import sanitize
-from airflow_provider_forge.utils.ledger import LARGEST
 
 if TYPE_CHECKING:
     from airflow_provider_forge.otlp.messages import Json

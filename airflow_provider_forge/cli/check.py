@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.cli.context import forge_hook, otlp_hook
+from airflow_provider_forge.cli.context import forge_access, otlp_access
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,8 +18,8 @@ def run(options: Namespace, output: Output) -> int:
     """Test both Connections; return 1 if one of them does not work."""
     with output.busy("Asking Atlassian and the receiver…"):
         results = {
-            options.forge_conn_id: forge_hook(options).test_connection(),
-            options.otlp_conn_id: otlp_hook(options).test_connection(),
+            options.forge_conn_id: forge_access(options).test_connection(),
+            options.otlp_conn_id: otlp_access(options).test_connection(),
         }
     if options.json:
         output.json({conn_id: {"ok": ok, "message": words} for conn_id, (ok, words) in results.items()})

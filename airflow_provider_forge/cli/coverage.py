@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from airflow_provider_forge.cli.context import forge_hook, ledger_store, otlp_hook
+from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatus, find_coverage
 from airflow_provider_forge.coverage.document import to_document
 from airflow_provider_forge.coverage.report import render
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.utils.ledger import open_ledger
 from airflow_provider_forge.windows import RETENTION
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ __all__ = ["run"]
 def run(options: Namespace, output: Output) -> int:
     """Print the coverage; return 1 if a window is missing, failed or rejected."""
     now = dt.datetime.now(dt.timezone.utc)
-    forge, otlp = forge_hook(options), otlp_hook(options)
+    forge, otlp = forge_access(options), otlp_access(options)
     endpoint = otlp.endpoint()
-    ledger = open_ledger(ledger_store(options, otlp, snapshot=True), forge.app_id, endpoint.destination)
+    store = ledger_store(options, otlp, snapshot=True)
+    ledger = open_ledger(otlp.runtime, store, forge.app_id, endpoint.destination)
     keep = min(RETENTION, endpoint.limits.max_age or RETENTION)
     with output.busy("Reading the ledger…"):
         coverage = find_coverage(ledger, now, keep=keep, expected_after=EXPECTED_AFTER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.cli.context import forge_hook
+from airflow_provider_forge.cli.context import forge_access
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,9 +16,9 @@ __all__ = ["run"]
 
 def run(options: Namespace, output: Output) -> int:
     """Print the environments."""
-    hook = forge_hook(options)
+    forge = forge_access(options)
     with output.busy("Asking Atlassian…"):
-        environments = hook.get_conn().environments(hook.app_id)
+        environments = forge.get_conn().environments(forge.app_id)
     if options.json:
         output.json([{"name": environment.name, "id": environment.id} for environment in environments])
     else:

@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_forge.cli.context import forge_hook
+from airflow_provider_forge.cli.context import forge_access
 from airflow_provider_forge.exceptions import BrokenAnswer, ConfigurationError
 from airflow_provider_forge.otlp.messages import (
     MalformedOtlp,
@@ -83,7 +83,7 @@ def run(options: Namespace, output: Output) -> int:
     """Print a summary of the metrics, or with `--json` the response as Atlassian sent it."""
     window = _window(options)
     with output.busy(f"Asking Atlassian for {window}…"):
-        metrics = forge_hook(options).fetch(window.start, window.end, options.environments, options.metrics)
+        metrics = forge_access(options).fetch(window.start, window.end, options.environments, options.metrics)
     if options.json and not options.cardinality:
         # An ExportMetricsServiceRequest, as Atlassian sent it: `curl` can post it to a Collector.
         output.raw(f'{{"resourceMetrics":{metrics.resource_metrics.decode()}}}')

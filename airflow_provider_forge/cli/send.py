@@ -7,7 +7,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.cli.context import forge_hook, ledger_store, otlp_hook
+from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.connections.ledger import account_of, open_ledger
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
@@ -15,16 +16,15 @@ from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.replies import Reply
-from airflow_provider_forge.utils.ledger import account_of, open_ledger
 from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time, parse_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.connections.forge import ForgeAccess
+    from airflow_provider_forge.connections.otlp import OtlpAccess
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
-    from airflow_provider_forge.hooks.otlp import OtlpHook
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.requests import ExportRequest
 
@@ -92,7 +92,7 @@ def run(options: Namespace, output: Output) -> int:
     interval = Window(parse_time("--start", options.start), parse_time("--end", options.end))
     now = dt.datetime.now(dt.timezone.utc)
     _check_settled(interval, now)
-    forge, otlp = forge_hook(options), otlp_hook(options)
+    forge, otlp = forge_access(options), otlp_access(options)
     store = _store(options, otlp)
     done: list[dict[str, Any]] = []
     output.result = {"dry_run": options.dry_run, "windows": done}
@@ -124,22 +124,23 @@ def _check_settled(interval: Window, now: dt.datetime) -> None:
         )
 
 
-def _store(options: Namespace, otlp: OtlpHook) -> Store:
+def _store(options: Namespace, otlp: OtlpAccess) -> Store:
     if options.no_ledger:
         return InMemoryStore()
     store = ledger_store(options, otlp)
     return InMemoryStore(store) if options.dry_run else store
 
 
-def _receiver(options: Namespace, otlp: OtlpHook) -> OtlpClient:
+def _receiver(options: Namespace, otlp: OtlpAccess) -> OtlpClient:
     return DryClient(otlp.endpoint()) if options.dry_run else otlp.get_conn()
 
 
-def _exporter(options: Namespace, forge: ForgeMetricsHook, receiver: OtlpClient, store: Store) -> Exporter:
+def _exporter(options: Namespace, forge: ForgeAccess, receiver: OtlpClient, store: Store) -> Exporter:
     return Exporter(
         lambda window: forge.fetch(window.start, window.end, options.environments, options.metrics),
         receiver,
         open_ledger(
+            forge.runtime,
             store,
             forge.app_id,
             receiver.endpoint.destination,

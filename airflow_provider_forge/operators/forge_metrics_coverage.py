@@ -153,12 +153,14 @@ class ForgeMetricsCoverageOperator(BaseOperator):
 
     def _monitor(self, context: Context, app_id: str, endpoint: Endpoint) -> CoverageMonitor | None:
         """Return the monitor of the DAG's ledger; None if no ledger is kept."""
+        from airflow_provider_forge.connections.ledger import open_ledger
         from airflow_provider_forge.coverage.monitor import CoverageMonitor
         from airflow_provider_forge.utils.dag_runs import DagRuns
-        from airflow_provider_forge.utils.ledger import find_store, open_ledger
+        from airflow_provider_forge.utils.ledger import find_store
         from airflow_provider_forge.windows import RETENTION
 
-        store = find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url)
+        otlp = OtlpHook(self.otlp_conn_id)
+        store = find_store(context, self.asset, otlp.ledger_url)
         if store is None:
             self.log.warning(
                 "No ledger is kept, so missing windows are unknown: Airflow before 3.3 has no store for it."
@@ -167,7 +169,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             )
             return None
         return CoverageMonitor(
-            open_ledger(store, app_id, endpoint.destination),
+            open_ledger(otlp.runtime, store, app_id, endpoint.destination),
             DagRuns(self.export_dag_id, context["ti"]),
             keep=min(RETENTION, endpoint.limits.max_age or RETENTION),
             alert_before=self.alert_before,

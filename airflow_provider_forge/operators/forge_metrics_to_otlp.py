@@ -289,13 +289,15 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _exporter(
         self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, stats: TaskStats
     ) -> Exporter:
+        from airflow_provider_forge.connections.ledger import account_of, open_ledger
         from airflow_provider_forge.delivery.exporter import Exporter, Resource
         from airflow_provider_forge.payload.conform import check_attributes
-        from airflow_provider_forge.utils.ledger import account_of, find_store, open_ledger
+        from airflow_provider_forge.utils.ledger import find_store
 
         attributes = self.resource_attributes or {}
         check_attributes(attributes)
         ledger = open_ledger(
+            forge.runtime,
             find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url),
             forge.app_id,
             receiver.endpoint.destination,

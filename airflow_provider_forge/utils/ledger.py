@@ -1,39 +1,25 @@
-"""Opens the ledger of a task: in Airflow's asset state store, or in object storage at an fsspec URL."""
+"""The store of a task's ledger: Airflow's asset state store, or object storage at an fsspec URL."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset, BaseHook
 
+from airflow_provider_forge.connections.ledger import LARGEST, ledger_name
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
-from airflow_provider_forge.files import shared_directory
-from airflow_provider_forge.http import is_credential
-from airflow_provider_forge.text import get_logger, sanitize
-from airflow_provider_forge.utils.secrets import VariableStateStore, read_connection
+from airflow_provider_forge.text import sanitize
+from airflow_provider_forge.utils.secrets import read_connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_forge.delivery.accounts import Account
-    from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.messages import Json
 
-__all__ = ["account_of", "delivery_asset", "find_store", "open_ledger", "open_storage"]
-
-log = get_logger(__name__)
-
-LARGEST = 65_000
-"""Maximum size in bytes of a value in the asset state store. Airflow warns above 65,535 bytes, and its REST
-API refuses such values."""
-
-MAX_ASSET_NAME = 1500
-"""Maximum number of characters of an asset's name in Airflow. An id may need up to twelve for a character."""
+__all__ = ["delivery_asset", "find_store", "open_storage"]
 
 _SUPERVISOR = threading.Lock()
 """Held during a request to Airflow's supervisor. A worker's supervisor serves one thread at a time; that of
@@ -47,13 +33,8 @@ _PACKAGES = {
 
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     """Return the asset that represents the deliveries between two Connections, and holds their ledger."""
-    forge, otlp = (urllib.parse.quote(conn_id, safe="") for conn_id in (forge_conn_id, otlp_conn_id))
-    name = f"forge_metrics:{forge}:{otlp}"
-    if len(name) > MAX_ASSET_NAME:
-        digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        name = f"{name[: MAX_ASSET_NAME - len(digest) - 1]}:{digest}"
     # Without a URI, so that the name alone identifies it in other DAGs.
-    return Asset(name)
+    return Asset(ledger_name(forge_conn_id, otlp_conn_id))
 
 
 class AssetStore:
@@ -167,61 +148,3 @@ def _connection_error(url: str, error: AirflowNotFoundException) -> Configuratio
         "ledger_url",
         f"names a Connection that does not exist ({sanitize(error)}): create it, or name another",
     )
-
-
-def open_ledger(
-    store: Store | None,
-    app_id: str,
-    destination: str,
-    redis_url: str | None = None,
-    account: Account | None = None,
-) -> Ledger:
-    """Open the ledger of one app and one destination; without a store, one that lasts as long as the task.
-
-    Args:
-        store: Store of the ledger.
-        app_id: UUID of the app.
-        destination: Destination, as `Endpoint` has it.
-        redis_url: URL of the Redis that has the leases of several machines; None for those of one machine.
-        account: Account that delivers, as `account_of` returns it; None if nothing is delivered.
-    """
-    from airflow_provider_forge.delivery.leases import FileLeases, RedisLeases
-    from airflow_provider_forge.delivery.ledger import Ledger
-    from airflow_provider_forge.delivery.stores import InMemoryStore
-
-    destination_hash = hashlib.blake2b(destination.encode(), digest_size=8).hexdigest()
-    name = f"{app_id}-{destination_hash}"
-    leases = RedisLeases(redis_url, name) if redis_url else FileLeases(shared_directory(), name)
-    if store is None:
-        log.warning(
-            "There is no ledger, so a re-run sends all points again: Airflow before 3.3 has no place for one,"
-            " and a mapped task only if partial() names the asset as inlet and outlet. To have a ledger, set"
-            " the OTLP Connection's extra ledger_url"
-        )
-        return Ledger(InMemoryStore(), f"{app_id}/{destination_hash}", leases=leases)
-
-    def sentinel(selection: str) -> VariableStateStore:
-        # Without the URL's path, which can hold a secret.
-        host = urllib.parse.urlsplit(destination).hostname
-        return VariableStateStore(
-            f"forge_ledger_{app_id}_{destination_hash}_{selection}",
-            f"Says that airflow-provider-forge has a ledger of its deliveries to {host}",
-        )
-
-    return Ledger(store, f"{app_id}/{destination_hash}", leases=leases, sentinel=sentinel, account=account)
-
-
-def account_of(conn_id: str, endpoint: Endpoint) -> Account | None:
-    """Return the credentials that may identify an account of the receiver; None if something else does.
-
-    Args:
-        conn_id: Id of the OTLP Connection.
-        endpoint: Endpoint of the Connection.
-    """
-    from airflow_provider_forge.delivery.accounts import Account
-
-    credentials = {name: value for name, value in endpoint.headers.items() if is_credential(name)}
-    if endpoint.tls.cert_file:
-        credentials["cert_file"] = endpoint.tls.cert_file
-    has_name = bool(urllib.parse.urlsplit(endpoint.destination).fragment)
-    return None if has_name or not credentials else Account(conn_id, credentials)

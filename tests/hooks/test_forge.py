@@ -29,11 +29,9 @@ from airflow_provider_forge.gateway.budget import Priority
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.gateway.ratelimit import RateLimiter
 from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
-from airflow_provider_forge.hooks import forge as forge_module
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
-from airflow_provider_forge.utils import connections as connections_module
-from airflow_provider_forge.utils import secrets
+from airflow_provider_forge.utils import runtime, secrets
 from airflow_provider_forge.windows import Window
 from tests.airflow_version import AIRFLOW
 
@@ -386,7 +384,7 @@ def test_nothing_secret_or_bulky_is_logged_on_success(fetch, gateway, caplog):
 
 def test_airflow_masks_the_token_as_encoded_for_http_basic(connection, monkeypatch):
     masked: list[str] = []
-    monkeypatch.setattr(forge_module, "mask_secret", masked.append)
+    monkeypatch.setattr(runtime, "mask_secret", masked.append)
     ForgeMetricsHook().get_conn()
     assert BASIC in masked
 
@@ -621,7 +619,7 @@ def test_a_connection_of_type_redis_may_be_named(connection, monkeypatch, fields
 
 def test_airflow_masks_the_redis_password_as_encoded_in_a_url(connection, monkeypatch):
     masked: list[str] = []
-    monkeypatch.setattr(connections_module, "mask_secret", masked.append)
+    monkeypatch.setattr(runtime, "mask_secret", masked.append)
     redis_url(connection, monkeypatch, "redis_conn:my_redis", host="h", password="p/w @")
     assert masked == ["p%2Fw%20%40"]
 

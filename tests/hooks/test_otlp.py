@@ -9,11 +9,11 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.hooks import otlp
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.otlp.endpoint import Endpoint, Limits, TlsFiles
 from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.sandbox import OtlpSink
+from airflow_provider_forge.utils import runtime
 
 CANARY = "hunter2-canary"
 HOST = "https://collector:4318"
@@ -36,7 +36,7 @@ def connect(monkeypatch):
 def masked(monkeypatch) -> list[str]:
     """What Airflow is told to mask."""
     masked: list[str] = []
-    monkeypatch.setattr(otlp, "mask_secret", masked.append)
+    monkeypatch.setattr(runtime, "mask_secret", masked.append)
     return masked
 
 

@@ -12,6 +12,7 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
+from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.coverage import telemetry
 from airflow_provider_forge.delivery.ledger import Selection
 from airflow_provider_forge.delivery.stores import ObjectStore
@@ -20,7 +21,7 @@ from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.sandbox import OtlpSink
 from airflow_provider_forge.utils.dag_runs import DagRuns
-from airflow_provider_forge.utils.ledger import delivery_asset, open_ledger
+from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, ceil, floor
 
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
@@ -53,7 +54,9 @@ def deliver(connect, tmp_path):
     """Return a function that records all windows as delivered, in hours to come too, but for some gaps."""
 
     def deliver(*gaps, first=FIRST):
-        ledger = open_ledger(ObjectStore(tmp_path / "ledger"), APP, OtlpHook().endpoint().destination)
+        otlp = OtlpHook()
+        store = ObjectStore(tmp_path / "ledger")
+        ledger = open_ledger(otlp.runtime, store, APP, otlp.endpoint().destination)
         # By the real clock it would tidy up.
         ledger.records._now = lambda: NOW
         edges = [first, *(edge for gap in gaps for edge in gap), floor(NOW, MAX_WINDOW).add(hours=12)]

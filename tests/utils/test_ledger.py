@@ -13,12 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import Asset, BaseHook
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_forge.connections.ledger import LARGEST, account_of, open_ledger
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
 from airflow_provider_forge.delivery.stores import InMemoryStore, ObjectStore
@@ -26,14 +27,8 @@ from airflow_provider_forge.exceptions import LedgerUnavailable, RetryableError
 from airflow_provider_forge.files import shared_directory
 from airflow_provider_forge.otlp.endpoint import Endpoint, TlsFiles
 from airflow_provider_forge.utils import secrets
-from airflow_provider_forge.utils.ledger import (
-    LARGEST,
-    AssetStore,
-    account_of,
-    delivery_asset,
-    find_store,
-    open_ledger,
-)
+from airflow_provider_forge.utils.ledger import AssetStore, delivery_asset, find_store
+from airflow_provider_forge.utils.runtime import AirflowRuntime
 
 try:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
@@ -43,6 +38,7 @@ except ImportError:  # Airflow before 3.3
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 OTHER_APP = "a11dfa0b-cf2c-44d1-9080-5c3944961223"
 DESTINATION = "https://otlp.example.com/v1/metrics"
+RUNTIME = AirflowRuntime(BaseHook)
 NOW = dt.datetime(2026, 11, 23, 5, 20, tzinfo=dt.timezone.utc)
 ASSET = delivery_asset("forge_default", "otlp_default")
 SELECTION = Selection(["production"], ["FORGE_API_REQUEST_COUNT"])
@@ -275,7 +271,7 @@ def test_the_largest_value_is_not_too_large_for_airflow(metrics):
 @pytest.mark.usefixtures("variables")
 def test_without_a_store_it_warns_once_and_records_nothing(caplog):
     caplog.set_level(logging.INFO)
-    ledger = open_ledger(None, APP, DESTINATION)
+    ledger = open_ledger(RUNTIME, None, APP, DESTINATION)
     for _ in range(3):
         deliver_nothing(ledger)
     (record,) = caplog.records
@@ -283,25 +279,25 @@ def test_without_a_store_it_warns_once_and_records_nothing(caplog):
     assert "There is no ledger" in record.getMessage()
     assert "ledger_url" in record.getMessage(), "it says what to do"
     assert isinstance(ledger.store, InMemoryStore)
-    assert open_ledger(None, APP, DESTINATION).store.get(f"{ledger.name}/head") is None
+    assert open_ledger(RUNTIME, None, APP, DESTINATION).store.get(f"{ledger.name}/head") is None
 
 
 def test_without_a_store_no_sentinel_is_written(variables):
-    deliver_nothing(open_ledger(None, APP, DESTINATION))
+    deliver_nothing(open_ledger(RUNTIME, None, APP, DESTINATION))
     assert variables == {}
 
 
 def test_with_a_store_there_is_nothing_to_warn_of(variables, caplog):
     store = AssetStore(Rows(), "the asset a")
-    ledger = open_ledger(store, APP, DESTINATION)
+    ledger = open_ledger(RUNTIME, store, APP, DESTINATION)
     assert ledger.store is store
     deliver_nothing(ledger)
-    deliver_nothing(open_ledger(store, APP, DESTINATION))
+    deliver_nothing(open_ledger(RUNTIME, store, APP, DESTINATION))
     assert caplog.records == []
 
 
 def test_a_variable_records_that_there_is_a_ledger(variables, caplog):
-    ledger = open_ledger(AssetStore(Rows(), "the asset a"), APP, DESTINATION)
+    ledger = open_ledger(RUNTIME, AssetStore(Rows(), "the asset a"), APP, DESTINATION)
     deliver_nothing(ledger)
     ((key, variable),) = variables.items()
     assert key == f"forge_ledger_{ledger.name.replace('/', '_')}_{SELECTION.name}"
@@ -310,7 +306,7 @@ def test_a_variable_records_that_there_is_a_ledger(variables, caplog):
     assert urlsplit(DESTINATION).hostname in variable.description
     assert json.loads(variable.value)["store"] == "the asset a"
     # And so one sees that it was lost.
-    deliver_nothing(open_ledger(AssetStore(Rows(), "the asset b"), APP, DESTINATION))
+    deliver_nothing(open_ledger(RUNTIME, AssetStore(Rows(), "the asset b"), APP, DESTINATION))
     assert "the asset a, is not in the asset b" in caplog.text
 
 
@@ -318,7 +314,7 @@ def test_a_variable_records_that_there_is_a_ledger(variables, caplog):
     "destination", [DESTINATION, "http://[::1]:4318/v1/metrics#x-scope-orgid=a%2Fb", "ü" * 3000]
 )
 def test_the_name_is_one_for_keys_and_for_files(variables, destination):
-    ledger = open_ledger(AssetStore(Rows(), "the asset a"), APP, destination)
+    ledger = open_ledger(RUNTIME, AssetStore(Rows(), "the asset a"), APP, destination)
     assert re.fullmatch(rf"{APP}/[0-9a-f]{{16}}", ledger.name)
     deliver_nothing(ledger)
     leases = [path.name for path in shared_directory().iterdir()]
@@ -328,14 +324,14 @@ def test_the_name_is_one_for_keys_and_for_files(variables, destination):
 
 def test_the_name_is_the_same_for_good():
     """Another one is another ledger, and everything is sent again."""
-    ledger = open_ledger(AssetStore(Rows(), "the asset a"), APP, DESTINATION)
+    ledger = open_ledger(RUNTIME, AssetStore(Rows(), "the asset a"), APP, DESTINATION)
     assert ledger.name == f"{APP}/6ae4782a8973f70a"
 
 
 def test_ledgers_differ_by_app_and_destination_only(tmp_path):
     def names(store: Any) -> list[str]:
         return [
-            open_ledger(store, app, destination).name
+            open_ledger(RUNTIME, store, app, destination).name
             for app in (APP, OTHER_APP)
             for destination in (DESTINATION, f"{DESTINATION}#x-scope-orgid=a")
         ]
@@ -348,7 +344,7 @@ def test_ledgers_differ_by_app_and_destination_only(tmp_path):
 @pytest.mark.usefixtures("variables")
 def test_two_ledgers_in_one_store_do_not_meet(tmp_path):
     store = ObjectStore(tmp_path / "ledger")
-    one, other = (open_ledger(store, app, DESTINATION) for app in (APP, OTHER_APP))
+    one, other = (open_ledger(RUNTIME, store, app, DESTINATION) for app in (APP, OTHER_APP))
     deliver_nothing(one)
     assert store.get(f"{one.name}/head")
     assert store.get(f"{other.name}/head") is None

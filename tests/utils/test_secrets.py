@@ -18,7 +18,7 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from airflow_provider_forge.exceptions import ConfigurationError, FinalError, SecretsUnavailable
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
-from airflow_provider_forge.utils.connections import find_connection
+from airflow_provider_forge.utils.runtime import find_connection
 from airflow_provider_forge.utils.secrets import WAITS, read_connection, read_variable
 from tests.airflow_version import AIRFLOW
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+from airflow_provider_forge.connections.extras import Extras
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
-from airflow_provider_forge.utils.connections import Extras, find_connection
+from airflow_provider_forge.utils.runtime import find_connection
 from tests.airflow_version import AIRFLOW
 
 

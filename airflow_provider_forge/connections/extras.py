@@ -1,37 +1,24 @@
-"""Reads Connections. Each error names the Connection and the field."""
+"""Reads the fields of Connections. Each error names the Connection and the field."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import os
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseHook
-
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.utils.secrets import read_connection
-
-# The one name not taken from common-compat: the versions of it that have the name need Python 3.11.
-try:
-    from airflow.sdk.log import mask_secret
-except ImportError:  # Airflow 3.0
-    from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow_provider_forge.connections.runtime import Connection, Runtime
 
 __all__ = [
     "Extras",
-    "find_connection",
     "find_redis",
     "host_of",
-    "mask_secret",
-    "named_connection",
     "qualify_errors",
     "secret_of",
 ]
@@ -57,29 +44,6 @@ STORE_FIELD = "rate_limit_store"
 _CONNECTION = "redis_conn:"
 _EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 or redis_conn:<id of a Connection of type redis>"
 _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
-
-
-def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str) -> Connection:
-    """Return the Connection.
-
-    Raises:
-        ConfigurationError: It does not exist, or is malformed.
-        SecretsUnavailable: Airflow cannot read it at the moment.
-    """
-    if connection := read_connection(hook, conn_id):
-        return connection
-    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-    if variable in os.environ:  # before 3.2, Airflow reports a malformed Connection as missing
-        raise ConfigurationError(
-            argument,
-            f"Airflow cannot read the Connection {conn_id!r} in {variable}: check that it is JSON or a"
-            " URI, and its extra an object",
-        )
-    raise ConfigurationError(
-        argument,
-        f"there is no Connection {conn_id!r}: add one of type {kind!r} under Admin, Connections, or set"
-        f" {variable}",
-    )
 
 
 def host_of(connection: Connection, unused: Iterable[str]) -> str:
@@ -214,15 +178,11 @@ class Extras:
         raise ConfigurationError(self.label(field), problem)
 
 
-def named_connection(store: str) -> str | None:
-    """Return the id in `redis_conn:<id>`; None if the extra has another form."""
-    return store.removeprefix(_CONNECTION).strip() if store.startswith(_CONNECTION) else None
-
-
-def find_redis(extras: Extras, store: str) -> str | None:
+def find_redis(runtime: Runtime, extras: Extras, store: str) -> str | None:
     """Return the URL of the Redis that an extra names, including its password; None for `file`.
 
     Args:
+        runtime: Reads a Connection that the extra names.
         extras: Extras of the Connection, for errors.
         store: Value of the extra: `file`, a URL without a password, or `redis_conn:<conn_id>`.
 
@@ -232,8 +192,10 @@ def find_redis(extras: Extras, store: str) -> str | None:
     """
     if store == "file":
         return None
-    if (conn_id := named_connection(store)) is not None:
-        return _url_of(find_connection(BaseHook, extras.label(STORE_FIELD), conn_id, "redis"))
+    if store.startswith(_CONNECTION):
+        conn_id = store.removeprefix(_CONNECTION).strip()
+        connection = runtime.connection(extras.label(STORE_FIELD), conn_id, "redis")
+        return _url_of(connection, runtime.mask)
     try:
         parts = urllib.parse.urlsplit(store)
         usable = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
@@ -250,7 +212,7 @@ def find_redis(extras: Extras, store: str) -> str | None:
     return store
 
 
-def _url_of(connection: Connection) -> str:
+def _url_of(connection: Connection, mask: Callable[[str], None]) -> str:
     """Return the URL of a Connection with the fields of Airflow's Redis provider."""
     extras = Extras(connection)
     if not connection.host:
@@ -262,7 +224,7 @@ def _url_of(connection: Connection) -> str:
     if connection.password:
         password = urllib.parse.quote(connection.password, safe="")
         # Airflow masks the password, but not its percent-encoded form.
-        mask_secret(password)
+        mask(password)
         user += f":{password}"
     scheme, query = "redis", ""
     if str(extras.get("ssl")).lower() == "true":

@@ -1,0 +1,1 @@
+"""What Connections describe: clients, endpoints, stores. None of it imports Airflow."""
