@@ -9,4 +9,4 @@ from airflow_provider_forge.cli.main import main
 __all__: list[str] = []
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["get_logger", "printable", "sanitize", "shorten", "visible"]
+__all__ = ["did_you_mean", "get_logger", "printable", "sanitize", "shorten", "visible"]
 
 DEFAULT_LENGTH = 300
 """Characters of a text that are shown by default."""
@@ -68,6 +68,21 @@ def shorten(text: str, most: int) -> str:
 def printable(text: str) -> str:
     """Return a text as one line of visible characters, without markers of Airflow's log groups."""
     return _MARKER.sub(lambda found: found.group()[0], " ".join(visible(text).split()))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question with the known word that was probably meant, after a space; empty if there is none.
+
+    Args:
+        word: The unknown word.
+        known: Words to choose from. One that begins with the word goes before others.
+    """
+    import difflib  # only after a mistake
+
+    names = {name.lower(): name for name in known}
+    longer = [name for name in names if word and name.startswith(word.lower())]
+    close = longer or difflib.get_close_matches(word.lower(), names, n=1)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 def visible(text: str) -> str:

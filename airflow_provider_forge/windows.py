@@ -24,6 +24,7 @@ __all__ = [
     "expired_error",
     "floor",
     "format_time",
+    "has_offset",
     "humanize_duration",
     "parse_time",
 ]
@@ -161,7 +162,7 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
             raise ConfigurationError(field, f"{value!r} is not a time; {example}") from None
         if not isinstance(parsed, pendulum.DateTime):
             raise ConfigurationError(field, f"{value!r} is not a moment in time; {example}")
-        if not _TIME_WITH_OFFSET.search(value.strip()):
+        if not has_offset(value):
             raise ConfigurationError(field, f"{value!r} has no UTC offset; {example}")
     elif isinstance(value, dt.datetime):
         if value.utcoffset() is None:
@@ -174,6 +175,11 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     except OverflowError:
         raise ConfigurationError(field, f"{value} is not a time within the range of UTC; {example}") from None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def has_offset(text: str) -> bool:
+    """Return whether ISO 8601 text ends in a UTC offset."""
+    return bool(_TIME_WITH_OFFSET.search(text.strip()))
 
 
 def format_time(moment: dt.datetime, precision: Literal["auto", "seconds", "milliseconds"] = "auto") -> str:

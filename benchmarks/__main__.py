@@ -2,6 +2,7 @@
 
 pyperf measures each step in separate processes, in CPU time and without the deallocation of its result, so
 that neither load on the machine nor another step has an effect. Peak memory is that of a fresh process.
+Commands are measured as multiples of the import of Airflow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pyperf
 
-from benchmarks import steps
+from benchmarks import commands, steps
 from benchmarks.response import MANY, POINTS, response_body
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def main() -> None:
     }
     if not runner.args.worker:
         missed = report({name: min(bench.get_values()) for name, bench in times.items()}) + memory()
+        missed += commands.measure()
         sys.exit(f"Missed: {', '.join(missed)}" if missed else None)
 
 

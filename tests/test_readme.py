@@ -81,7 +81,7 @@ def test_the_reference_describes_the_mapping():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_its_commands_exist(page):
     text = page.read_text()
-    ours = re.findall(r"(?:airflow forge|python -m airflow_provider_forge) ([a-z]\w*)", text)
+    ours = re.findall(r"(?:airflow forge|forge-metrics|python -m airflow_provider_forge) ([a-z]\w*)", text)
     assert set(ours) <= {command.name for command in COMMANDS}
     targets = re.findall(r"^[a-z-]+(?=:)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= set(targets)

@@ -1,1 +1,1 @@
-"""The command line: `airflow forge …` and `python -m airflow_provider_forge …`."""
+"""The command line: `forge-metrics …`, `airflow forge …` and `python -m airflow_provider_forge …`."""

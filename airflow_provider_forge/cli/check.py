@@ -23,6 +23,8 @@ def run(options: Namespace, output: Output) -> int:
         }
     if options.json:
         output.json({conn_id: {"ok": ok, "message": words} for conn_id, (ok, words) in results.items()})
+    elif not output.is_text:
+        output.table(("CONNECTION", "OK", "MESSAGE"), [(name, *result) for name, result in results.items()])
     else:
         for conn_id, (ok, words) in results.items():
             output.line(f"{'✓' if ok else '✗'} {conn_id}: {words}", style="green" if ok else "red")

@@ -1,4 +1,4 @@
-"""The commands and their options, as data: both `airflow forge` and our own parser are built from it."""
+"""The commands and their options, as data: `airflow forge` and `forge-metrics` are built from it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import argparse
 import math
 from typing import Any, NamedTuple
 
-__all__ = ["COMMANDS", "EPILOG", "Command", "Option"]
+__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "FORMATS", "Command", "Option"]
 
 RETENTION_HOURS = 336
 """Hours for which Atlassian keeps metrics, after which every gap has expired."""
+
+FORMATS = ("table", "json", "csv", "markdown")
+
+DESCRIPTION = "Inspect Atlassian Forge app metrics and their delivery."
 
 EPILOG = (
     "Connections are read from AIRFLOW_CONN_… variables, or from this machine's Airflow. Exit status:"
@@ -27,11 +31,24 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command, implemented by `run` in the module of the same name."""
+    """A command, implemented by `run` in the module of the same name.
+
+    Attributes:
+        name: Its name.
+        help: Description, in a line.
+        options: Its options.
+        examples: Arguments of examples, shown below the options.
+    """
 
     name: str
     help: str
     options: tuple[Option, ...]
+    examples: tuple[str, ...]
+
+    def epilog(self, program: str) -> str:
+        """Return the examples of a program."""
+        lines = (f"  {program} {self.name} {line}".rstrip() for line in self.examples)
+        return "\n".join(["examples:", *lines])
 
 
 def _hours(text: str) -> float:
@@ -51,32 +68,69 @@ def _option(*flags: str, **settings: Any) -> Option:
     return Option(flags, settings)
 
 
-_JSON = _option("--json", action="store_true", help="print JSON")
-_FORGE = _option("--forge-conn-id", default="forge_default", help="Connection to Atlassian's gateway")
-_OTLP = _option("--otlp-conn-id", default="otlp_default", help="Connection to the receiver")
-_APP = _option("--app-id", help="the app's ARI or UUID; default: the Connection's")
+_OUTPUT = (
+    _option(
+        "--format",
+        choices=FORMATS,
+        help="format of the result; default: a table on a terminal, tab-separated columns in a pipe",
+    ),
+    _option("--json", action="store_true", help="the same as --format json"),
+)
+_FORGE = _option(
+    "--forge-conn-id",
+    metavar="ID",
+    default="forge_default",
+    help="Connection to Atlassian's gateway; default: %(default)s",
+)
+_OTLP = _option(
+    "--otlp-conn-id",
+    metavar="ID",
+    default="otlp_default",
+    help="Connection to the receiver; default: %(default)s",
+)
+_APP = _option("--app-id", metavar="ID", help="the app's ARI or UUID; default: the Connection's")
 _SELECTION = (
-    _option("--environments", help="comma-separated names, UUIDs or ARIs; default: the Connection's"),
-    _option("--metrics", help="comma-separated labels; default: the Connection's"),
+    _option(
+        "--environments",
+        metavar="NAMES",
+        help="comma-separated names, UUIDs or ARIs; default: the Connection's",
+    ),
+    _option("--metrics", metavar="LABELS", help="comma-separated labels; default: the Connection's"),
 )
 _LEDGER = (
-    _option("--ledger-url", help="URL of the ledger; default: the OTLP Connection's"),
+    _option("--ledger-url", metavar="URL", help="URL of the ledger; default: the OTLP Connection's"),
     _option(
         "--api-url",
+        metavar="URL",
         help="URL of Airflow, if the ledger is in its asset state store; default: $AIRFLOW_API_URL. The token"
         " is read from $AIRFLOW_API_TOKEN",
     ),
 )
+_LAST = _option(
+    "--last", metavar="LENGTH", help="the last settled hours or days, such as 2h or 1d, in place of --start"
+)
+_TIME = "ISO 8601 (UTC if it has no offset), today, yesterday, or a time ago, such as -2h"
 
 COMMANDS = (
-    Command("check", "Test both Connections; makes one call", (_FORGE, _OTLP, _APP, _JSON)),
-    Command("environments", "List the app's environments; makes one call", (_FORGE, _APP, _JSON)),
+    Command(
+        "check",
+        "Test both Connections; makes one call",
+        (_FORGE, _OTLP, _APP, *_OUTPUT),
+        ("", "--json"),
+    ),
+    Command(
+        "environments",
+        "List the app's environments; makes one call",
+        (_FORGE, _APP, *_OUTPUT),
+        ("", "--format csv"),
+    ),
     Command(
         "fetch",
-        "Fetch the metrics of one window without sending them",
+        "Fetch metrics without sending them; makes one call per quarter hour",
         (
-            _option("--start", help="such as 2026-11-23T05:00:00Z; default: the last settled quarter hour"),
-            _option("--end", help="at most 15 minutes later; default: 15 minutes later"),
+            _option("--start", metavar="TIME", help=f"{_TIME}; default: the last settled quarter hour"),
+            _option("--end", metavar="TIME", help="end, exclusive; default: 15 minutes later"),
+            _LAST,
             _FORGE,
             _APP,
             *_SELECTION,
@@ -85,15 +139,22 @@ COMMANDS = (
                 action="store_true",
                 help="count the series, and the values of each attribute, that a backend would charge for",
             ),
-            _JSON,
+            *_OUTPUT,
         ),
+        ("", "--last 2h", "--start -1d --cardinality", '--start "2026-11-23 05:00" --json'),
     ),
     Command(
         "send",
         "Deliver an interval, as the operator with its default arguments would",
         (
-            _option("--start", required=True, help="such as 2026-11-23T05:00:00Z"),
-            _option("--end", required=True, help="end, exclusive; makes one call per quarter hour"),
+            _option("--start", metavar="TIME", help=_TIME),
+            _option(
+                "--end",
+                metavar="TIME",
+                help="end, exclusive; default: the end of the last settled quarter hour. Makes one call per"
+                " quarter hour",
+            ),
+            _LAST,
             _option(
                 "--dry-run",
                 action="store_true",
@@ -106,14 +167,20 @@ COMMANDS = (
             _APP,
             *_SELECTION,
             *_LEDGER,
-            _JSON,
+            *_OUTPUT,
         ),
+        ("--last 2h", "--start yesterday --end today", "--last 1h --dry-run --no-ledger"),
     ),
     Command(
         "coverage",
         "Show what was delivered in the last 14 days, hour by hour, and how to heal the gaps",
         (
-            _option("--dag-id", default="forge_metrics", help="DAG to backfill"),
+            _option(
+                "--dag-id",
+                metavar="ID",
+                default="forge_metrics",
+                help="DAG to backfill; default: %(default)s",
+            ),
             _option(
                 "--alert-before",
                 type=_hours,
@@ -125,7 +192,8 @@ COMMANDS = (
             _OTLP,
             _APP,
             *_LEDGER,
-            _JSON,
+            *_OUTPUT,
         ),
+        ("", "--alert-before 72 --json"),
     ),
 )

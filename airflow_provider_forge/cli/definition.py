@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
-from airflow_provider_forge.cli.commands import COMMANDS, EPILOG
+from airflow_provider_forge.cli.commands import COMMANDS, DESCRIPTION, EPILOG
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,7 +23,7 @@ def get_forge_cli_commands() -> list[GroupCommand]:
         GroupCommand(
             name="forge",
             help="Atlassian Forge app metrics",
-            description="Inspect Atlassian Forge app metrics and their delivery.",
+            description=DESCRIPTION,
             epilog=EPILOG,
             subcommands=tuple(
                 ActionCommand(
@@ -31,6 +31,7 @@ def get_forge_cli_commands() -> list[GroupCommand]:
                     help=command.help,
                     func=_run(command.name),
                     args=tuple(map(_argument, command.options)),
+                    epilog=command.epilog("airflow forge"),
                 )
                 for command in COMMANDS
             ),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.cli.context import forge_access
-from airflow_provider_forge.exceptions import BrokenAnswer, ConfigurationError
+from airflow_provider_forge.cli.times import Times
+from airflow_provider_forge.exceptions import BrokenAnswer
 from airflow_provider_forge.otlp.messages import (
     MalformedOtlp,
     canonical,
@@ -17,7 +18,7 @@ from airflow_provider_forge.otlp.messages import (
     kind_of,
 )
 from airflow_provider_forge.text import sanitize
-from airflow_provider_forge.windows import MAX_WINDOW, Window, parse_time
+from airflow_provider_forge.windows import MAX_WINDOW, Window
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -80,42 +81,56 @@ def cardinalities(resource_metrics: list[Json]) -> list[Cardinality]:
 
 
 def run(options: Namespace, output: Output) -> int:
-    """Print a summary of the metrics, or with `--json` the response as Atlassian sent it."""
-    window = _window(options)
-    with output.busy(f"Asking Atlassian for {window}…"):
-        metrics = forge_access(options).fetch(window.start, window.end, options.environments, options.metrics)
+    """Print a summary of the metrics, or with `--json` the responses as Atlassian sent them."""
+    interval = Times(options, dt.datetime.now(dt.timezone.utc), output).interval(length=MAX_WINDOW)
+    forge = forge_access(options)
+    with output.progress(list(interval.split()), Window.humanize) as windows:
+        answers = [
+            forge.fetch(window.start, window.end, options.environments, options.metrics) for window in windows
+        ]
     if options.json and not options.cardinality:
         # An ExportMetricsServiceRequest, as Atlassian sent it: `curl` can post it to a Collector.
-        output.raw(f'{{"resourceMetrics":{metrics.resource_metrics.decode()}}}')
+        output.raw(f'{{"resourceMetrics":{_concatenate(answers)}}}')
         return 0
-    try:
-        found = cardinalities(decode(metrics.resource_metrics))
-    except MalformedOtlp as error:
-        raise BrokenAnswer(
-            f"The gateway's metrics for {window} are not OTLP ({sanitize(error)}). --json shows them",
-            request_id=metrics.request_id,
-        ) from error
+    found = cardinalities([one for answer in answers for one in _decode(answer)])
+    points = sum(one.points for one in found)
     if options.json:
-        output.json(_to_json(metrics, found))
+        output.json(_to_json(interval, answers, found))
     elif options.cardinality:
         _print_cardinality(output, found)
     else:
         rows = [(one.name, one.kind, one.unit, one.points, len(one.series)) for one in found]
         output.table(("METRIC", "TYPE", "UNIT", "POINTS", "SERIES"), rows)
-    output.note(
-        f"{window}: {sum(one.points for one in found)} points in {metrics.elapsed:.2f} s, after"
-        f" {metrics.waited:.1f} s of waiting for the rate limit (request id {metrics.request_id})"
-    )
+    output.note(_summary(interval, points, answers))
     return 0
 
 
-def _window(options: Namespace) -> Window:
-    if not options.start:
-        if options.end:
-            raise ConfigurationError("--start", "is missing beside --end")
-        return Window.last_settled(dt.datetime.now(dt.timezone.utc))
-    start = parse_time("--start", options.start)
-    return Window(start, parse_time("--end", options.end) if options.end else start + MAX_WINDOW)
+def _concatenate(answers: list[AppMetrics]) -> str:
+    """Return one JSON array; that of a single answer unchanged, whatever it is."""
+    arrays = [answer.resource_metrics.decode().strip() for answer in answers]
+    if len(arrays) == 1:
+        return arrays[0]
+    contents = (array[1:-1].strip() for array in arrays if array.startswith("["))
+    return f"[{','.join(filter(None, contents))}]"
+
+
+def _decode(answer: AppMetrics) -> list[Json]:
+    try:
+        return decode(answer.resource_metrics)
+    except MalformedOtlp as error:
+        raise BrokenAnswer(
+            f"The gateway's metrics for {answer.window} are not OTLP ({sanitize(error)}). --json shows them",
+            request_id=answer.request_id,
+        ) from error
+
+
+def _summary(interval: Window, points: int, answers: list[AppMetrics]) -> str:
+    elapsed, waited = (sum(getattr(each, name) for each in answers) for name in ("elapsed", "waited"))
+    calls = f"{len(answers)} calls" if len(answers) > 1 else f"request id {answers[0].request_id}"
+    return (
+        f"{interval.humanize()}: {points:,} points in {elapsed:.2f} s, after {waited:.1f} s of waiting for"
+        f" the rate limit ({calls})"
+    )
 
 
 def _print_cardinality(output: Output, found: list[Cardinality]) -> None:
@@ -132,9 +147,9 @@ def _print_cardinality(output: Output, found: list[Cardinality]) -> None:
     output.table(("METRIC", "SERIES", "POINTS", "VALUES BY ATTRIBUTE"), rows)
 
 
-def _to_json(metrics: AppMetrics, found: list[Cardinality]) -> dict[str, object]:
+def _to_json(interval: Window, answers: list[AppMetrics], found: list[Cardinality]) -> dict[str, object]:
     return {
-        "window": str(metrics.window),
+        "window": str(interval),
         "series": sum(len(one.series) for one in found),
         "metrics": [
             {
@@ -147,5 +162,5 @@ def _to_json(metrics: AppMetrics, found: list[Cardinality]) -> dict[str, object]
             }
             for one in found
         ],
-        "request_id": metrics.request_id,
+        "request_id": answers[-1].request_id,
     }

@@ -1,8 +1,8 @@
+# PYTHON_ARGCOMPLETE_OK
 """Runs a command, and turns an error into one line and an exit status."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import logging
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge import __version__
-from airflow_provider_forge.cli.commands import COMMANDS, EPILOG
 from airflow_provider_forge.cli.output import Output
+from airflow_provider_forge.cli.parser import parse
 from airflow_provider_forge.exceptions import ConfigurationError, FinalError, ForgeError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 __all__ = ["execute", "main"]
@@ -30,9 +31,13 @@ INTERNAL_ERROR = 70
 INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `python -m airflow_provider_forge` with these arguments and return its exit status."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `forge-metrics` with these arguments and return its exit status.
+
+    Args:
+        arguments: Arguments; None for those of the process.
+    """
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     return execute(options.command, options)
 
 
@@ -43,7 +48,8 @@ def execute(name: str, options: argparse.Namespace) -> int:
         name: Name of the command.
         options: Its parsed options.
     """
-    output = Output(sys.stdout, sys.stderr)
+    options.json = options.json or options.format == "json"
+    output = Output(sys.stdout, sys.stderr, "json" if options.json else options.format)
     # Airflow prints to standard output, which would corrupt JSON that a program reads there.
     with contextlib.redirect_stdout(sys.stderr):
         logging.getLogger("airflow_provider_forge").setLevel(logging.WARNING)
@@ -89,18 +95,3 @@ def _status(error: ForgeError) -> int:
     if isinstance(error, ConfigurationError):
         return WRONG_ARGUMENT
     return REFUSED if isinstance(error, FinalError) else FAILED_FOR_NOW
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_forge",
-        description="Inspect Atlassian Forge app metrics and their delivery.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        subparser = commands.add_parser(command.name, help=command.help, description=command.help)
-        for option in command.options:
-            subparser.add_argument(*option.flags, **option.settings)
-    return parser

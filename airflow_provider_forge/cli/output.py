@@ -1,23 +1,36 @@
-"""Output of commands: tables on a terminal, tab-separated columns in a pipe, JSON on request."""
+"""Output of commands: tables on a terminal, tab-separated columns in a pipe, other formats on request."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from airflow_provider_forge.text import printable, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from typing import TextIO
 
-__all__ = ["Output"]
+__all__ = ["Output", "cell"]
+
+Step = TypeVar("Step")
 
 GAP = 2
 """Number of spaces between the columns of a table."""
@@ -37,13 +50,16 @@ class Output:
     Args:
         file: Stream for results.
         errors: Stream for everything else.
+        format: Format of the result: `table`, `json`, `csv` or `markdown`; None for a table on a terminal,
+            and columns separated by tabs elsewhere.
 
     Attributes:
         result: Partial result in JSON, printed if the command fails halfway.
     """
 
-    def __init__(self, file: TextIO, errors: TextIO) -> None:
+    def __init__(self, file: TextIO, errors: TextIO, format: str | None = None) -> None:  # noqa: A002
         self.result: dict[str, Any] = {}
+        self._format = format
         self._file = file
         self._console = PipeConsole(file=file, highlight=False, markup=False, emoji=False)
         self._errors = PipeConsole(file=errors, highlight=False, markup=False, emoji=False)
@@ -61,18 +77,52 @@ class Output:
         """Print a line; only a terminal sees the style, and nothing is cut or wrapped."""
         self._console.print(text if isinstance(text, Text) else visible(text), style=style, soft_wrap=True)
 
+    @property
+    def is_table(self) -> bool:
+        """Whether tables are aligned for people to read; otherwise, for programs."""
+        return self._format == "table" or (self._format is None and self._console.is_terminal)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a result that is no table is printed as text."""
+        return self._format in (None, "table")
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the terminal."""
+        return self._console.width
+
+    def header(self, columns: Sequence[str]) -> None:
+        """Print the names of the columns of a table for programs."""
+        self.row(columns)
+        if self._format == "markdown":
+            self.row(["---"] * len(columns))
+
+    def row(self, values: Sequence[Any]) -> None:
+        """Print a row of a table for programs, with plain numbers."""
+        cells = [printable(str(value)) for value in values]
+        if self._format == "csv":
+            line = io.StringIO()
+            csv.writer(line, lineterminator="").writerow(cells)
+            self.raw(line.getvalue())
+        elif self._format == "markdown":
+            self.raw(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+        else:
+            self.raw("\t".join(cells))
+
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print a table, with numbers aligned to the right.
 
         On a terminal that is too narrow, print a line for each cell instead, with the column's name.
         """
         rows = [list(row) for row in rows]
-        if not self._console.is_terminal:
-            for row in [list(columns), *rows]:
-                self.raw("\t".join(map(_cell, row)))
+        if not self.is_table:
+            self.header(columns)
+            for row in rows:
+                self.row(row)
             return
-        if _narrowest([columns, *rows]) > self._console.width:
-            self._records(columns, rows)
+        if _narrowest([columns, *rows]) > self.width:
+            self.records(columns, rows)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for index, name in enumerate(columns):
@@ -81,14 +131,15 @@ class Output:
             justify: Literal["left", "right"] = "right" if numbers else "left"
             table.add_column(name, justify=justify, overflow="fold", no_wrap=not index)
         for row in rows:
-            table.add_row(*map(_cell, row))
+            table.add_row(*map(cell, row))
         self._console.print(table)
 
-    def _records(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def records(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Print a line for each cell, with the column's name."""
         widest = max(map(len, columns))
         for row in rows:
             for name, value in zip(columns, row, strict=True):
-                self.line(f"{name:<{widest}}  {_cell(value)}".rstrip())
+                self.line(f"{name:<{widest}}  {cell(value)}".rstrip())
             self.line()
 
     def failure(self, kind: str, message: str, *, as_json: bool) -> None:
@@ -109,6 +160,42 @@ class Output:
         """Show a progress message on a terminal."""
         return self._errors.status(text)
 
+    @contextlib.contextmanager
+    def progress(self, steps: Sequence[Step], describe: Callable[[Step], str]) -> Iterator[Iterator[Step]]:
+        """Iterate over steps below the results, with a progress bar on a terminal.
+
+        Args:
+            steps: Steps of the command.
+            describe: Describes a step that has begun.
+        """
+        # Results above the bar must be printed by the console that draws it.
+        console = self._console if self._console.is_terminal else self._errors
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        bar = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+        def advance() -> Iterator[Step]:
+            task = bar.add_task("", total=len(steps))
+            for step in steps:
+                bar.update(task, description=describe(step))
+                yield step
+                bar.advance(task)
+
+        with bar:
+            yield advance()
+
 
 _UNPRINTABLE = re.compile(r"[^\n -~\u00a1-\u00ac\u00ae-\u02ff]")
 
@@ -121,10 +208,11 @@ def _escape(letter: re.Match[str]) -> str:
 
 def _narrowest(rows: Iterable[Sequence[Any]]) -> int:
     """Return the minimum width of a table whose first column and whose words are not wrapped."""
-    columns = [[_cell(value) for value in column] for column in zip(*rows, strict=True)]
+    columns = [[cell(value) for value in column] for column in zip(*rows, strict=True)]
     words = [columns[0], *([word for cell in column for word in cell.split()] for column in columns[1:])]
     return sum(max(map(len, column)) for column in words) + GAP * (len(columns) - 1)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return a value as people read it."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.cli.listing import WindowTable
+from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.ledger import account_of, open_ledger
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import Progress, available_windows
@@ -16,10 +18,11 @@ from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.replies import Reply
-from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time, parse_time
+from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.connections.forge import ForgeAccess
@@ -32,6 +35,8 @@ __all__ = ["run"]
 
 COLUMNS = ("WINDOW", "POINTS", "SENT", "UNCHANGED", "CHANGED", "AMBIGUOUS", "REJECTED", "REQUESTS")
 _FIELDS = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
+_ALWAYS = ("points", "sent")
+"""Totals that are shown even if they are 0."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,8 @@ class DryClient(OtlpClient):
 
 def run(options: Namespace, output: Output) -> int:
     """Deliver the interval's windows, oldest first; return 1 if points were rejected or left out."""
-    interval = Window(parse_time("--start", options.start), parse_time("--end", options.end))
     now = dt.datetime.now(dt.timezone.utc)
+    interval = Times(options, now, output).interval()
     _check_settled(interval, now)
     forge, otlp = forge_access(options), otlp_access(options)
     store = _store(options, otlp)
@@ -99,13 +104,16 @@ def run(options: Namespace, output: Output) -> int:
     with _receiver(options, otlp) as receiver:
         exporter = _exporter(options, forge, receiver, store)
         windows, _ = available_windows(interval, now, "fail", receiver.endpoint)
+        table = WindowTable(output, COLUMNS)
         try:
-            for window in windows:
-                with output.busy(f"{window}, {len(done) + 1} of {len(windows)}…"):
+            with output.progress(windows, Window.humanize) as begun:
+                for window in begun:
                     done.append(_deliver(window, exporter))
+                    if not options.json:
+                        table.add(window, [done[-1][name] for name in _FIELDS])
         finally:
             if not options.json:
-                _print(output, done, dry_run=options.dry_run)
+                _summarize(output, windows, done, dry_run=options.dry_run)
     if options.json:
         output.json(output.result)
     problems = [problem for window in done for problem in window["problems"]]
@@ -163,22 +171,20 @@ def _deliver(window: Window, exporter: Exporter) -> dict[str, Any]:
     return done
 
 
-def _print(output: Output, done: list[dict[str, Any]], *, dry_run: bool) -> None:
+def _summarize(
+    output: Output, windows: Sequence[Window], done: list[dict[str, Any]], *, dry_run: bool
+) -> None:
     if not done:
         return
-    output.table(COLUMNS, [(window["window"], *(window[name] for name in _FIELDS)) for window in done])
-    if dry_run:
+    totals = {name: sum(window[name] for window in done) for name in _FIELDS[:-1]}
+    counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total or name in _ALWAYS)
+    if dry_run and any(one["requests"] for one in done):
         output.line()
-        rows = [
-            (
-                window["window"],
-                batch["points"],
-                batch["bytes"],
-                batch["bytes_sent"],
-                ", ".join(batch["metrics"]),
-            )
-            for window in done
-            for batch in window["requests"]
-        ]
-        output.table(("REQUEST OF", "POINTS", "BYTES", "AS SENT", "METRICS"), rows)
+        table = WindowTable(output, ("REQUEST OF", "POINTS", "BYTES", "AS SENT"), text="METRICS")
+        for window, one in zip(windows, done, strict=False):
+            for batch in one["requests"]:
+                values = (batch["points"], batch["bytes"], batch["bytes_sent"], ", ".join(batch["metrics"]))
+                table.add(window, values)
+    output.note(f"{len(done):,} of {len(windows):,} windows: {counts}")
+    if dry_run:
         output.note("Nothing was sent or recorded: this was a dry run.")

@@ -23,7 +23,7 @@ from airflow_provider_forge.exceptions import (
     RetryableError,
 )
 from airflow_provider_forge.gateway.queries import parse_uuid
-from airflow_provider_forge.text import get_logger, printable
+from airflow_provider_forge.text import did_you_mean, get_logger, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -188,8 +188,9 @@ class EnvironmentDirectory:
         uuid = known.id_of(name)
         if uuid is None:
             existing = ", ".join(sorted(known.ids)) or "none"
+            hint = did_you_mean(name, known.ids)
             raise ConfigurationError(
-                "environments", f"there is no {name!r} in app {self._app_id}; there are: {existing}"
+                "environments", f"there is no {name!r}.{hint} There are: {existing} (app {self._app_id})"
             )
         # The configured name, even if the environment has been renamed since.
         return Environment(uuid, known.name_of(name))

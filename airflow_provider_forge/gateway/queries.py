@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.text import did_you_mean
 from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
@@ -228,6 +229,9 @@ def parse_metrics(value: str | Sequence[str]) -> tuple[str, ...]:
     """
     labels = parse_list("metrics", value)
     for label in labels:
+        if label.upper() in DEFAULT_METRICS and label not in DEFAULT_METRICS:
+            hint = did_you_mean(label, DEFAULT_METRICS)
+            raise ConfigurationError("metrics", f"there is no {label!r}.{hint}")
         if not _GRAPHQL_NAME.fullmatch(label):
             raise ConfigurationError(
                 "metrics", f"{label!r} is not a metric label; labels look like {DEFAULT_METRICS[0]}"

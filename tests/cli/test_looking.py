@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import urllib.parse
+from datetime import timedelta
 
 import pytest
 
 from airflow_provider_forge import __version__
+from airflow_provider_forge.otlp.messages import data_points
 from airflow_provider_forge.sandbox import Fault
 
 COLOUR = "\x1b["
@@ -78,7 +80,7 @@ def test_fetch_is_a_table_in_a_pipe(shell, gateway, sink, window):
     assert done.rows[0] == ["METRIC", "TYPE", "UNIT", "POINTS", "SERIES"]
     table = {row[0]: row for row in done.rows[1:]}
     assert table["forge_backend_invocation_count"][1:3] == ["sum", "s"]
-    assert sum(int(row[3].replace(",", "")) for row in done.rows[1:]) == gateway.calls[-1].points
+    assert sum(int(row[3]) for row in done.rows[1:]) == gateway.calls[-1].points
     assert re.search(r"points in .* waiting for the rate limit \(request id [0-9a-f]+\)", done.err)
     assert sink.summary()["requests"] == 0
 
@@ -111,6 +113,20 @@ def test_fetch_counts_series_and_values(shell, window):
     assert answer["metrics"][0]["attributes"]["appId"] == 1
 
 
+def test_fetch_asks_for_longer_intervals_in_pieces(shell, gateway, window):
+    start = re.search(r"--start (\S+)", window)[1]
+    end = start.replace("T10:00", "T10:40")
+    done = shell(f"fetch --start {start} --end {end}")
+    assert done.status == 0
+    assert [call.end - call.start for call in gateway.calls[1:]] == [
+        timedelta(minutes=minutes) for minutes in (15, 15, 10)
+    ]
+    assert sum(int(row[3]) for row in done.rows[1:]) == sum(call.points for call in gateway.calls[1:])
+    assert re.search("10:00\N{EN DASH}10:40 UTC: .* points in .* [(]3 calls[)]", done.err)
+    metrics = shell(f"fetch --json --start {start} --end {end}").json["resourceMetrics"]
+    assert sum(1 for _ in data_points(metrics)) == sum(call.points for call in gateway.calls[4:])
+
+
 def test_fetch_without_times_takes_the_last_settled_window(shell, gateway):
     assert shell("fetch").status == 0
     call = gateway.calls[-1]
@@ -128,7 +144,7 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
     ("line", "status", "said"),
     [
         ("fetch --start soon", 2, "--start: 'soon' is not a time"),
-        ("fetch --end 2026-11-22T10:00:00Z", 2, "--start: is missing beside --end"),
+        ("fetch --end 2026-11-22T10:00:00Z", 2, "--start: is missing; or give --last"),
         ("fetch --start 2020-01-01T00:00:00Z", 3, "Atlassian keeps metrics for 14 days"),
         ("environments --app-id x", 2, "app_id: 'x' is neither"),
         (
@@ -137,7 +153,13 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
             "there is no Connection 'nowhere': .*AIRFLOW_CONN_NOWHERE",
         ),
         ("fetch --metrics NO_SUCH", 3, "refused the query"),
-        ("dance", 2, "invalid choice: 'dance'"),
+        ("dance", 2, "there is no command 'dance'. There are: check, "),
+        ("fech", 2, "there is no command 'fech'. Did you mean 'fetch'?"),
+        ("fetch --metric-labels x", 2, "there is no argument '--metric-labels'. Did you mean '--metrics'?"),
+        ("fetch --environments prod", 2, "there is no 'prod'. Did you mean 'production'?"),
+        ("fetch --metrics forge_api_request_count", 2, "Did you mean 'FORGE_API_REQUEST_COUNT'?"),
+        ("fetch --start 2100-01-01T00:00:00Z", 2, "--start: 2100-01-01 00:00 UTC is in the future"),
+        ("fetch --json --format csv", 2, "--json: contradicts --format csv"),
         ("", 2, "required: COMMAND"),
     ],
 )
@@ -185,7 +207,7 @@ def test_a_closed_pipe_is_not_a_failure(shell, line):
 
 
 def test_the_version(shell):
-    assert shell("--version").out == f"{__version__}\n"
+    assert shell("--version").out == f"forge-metrics {__version__}\n"
 
 
 def test_airflows_own_command_line_has_the_same_commands(shell, window):

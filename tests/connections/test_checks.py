@@ -98,7 +98,11 @@ def test_without_an_app_the_credentials_are_tried(press_forge, gateway):
         ({}, {"login": ""}, "^login: is missing"),
         ({}, {"password": ""}, "^password: is missing.*id.atlassian.com/manage/api-tokens"),
         ({"app_id": "my app"}, {}, r"^app_id: 'my app' is neither .*manifest\.yml"),
-        ({"environments": "prod"}, {}, "^environments: there is no 'prod' .* there are: .*production"),
+        (
+            {"environments": "prod"},
+            {},
+            "^environments: there is no 'prod'. Did you mean 'production'.*There are: .*production",
+        ),
         ({"metrics": "A-B"}, {}, "^metrics: 'A-B' is not a metric label"),
         ({"timeout": "soon"}, {}, "^timeout: 'soon' is not a number"),
         ({}, {"host": "api.atlassian.com"}, "^host: 'api.atlassian.com' is not an http"),

@@ -182,12 +182,12 @@ def test_an_unknown_name_is_refused_with_a_list_of_those_there_are(find, unknown
         find(unknown)
     assert caught.value.field == "environments"
     assert repr(unknown) in str(caught.value)
-    assert "there are: development, feature-x, production, staging" in str(caught.value)
+    assert "There are: development, feature-x, production, staging" in str(caught.value)
 
 
 def test_an_app_without_environments_is_named(find, atlassian):
     atlassian.environments = []
-    with pytest.raises(ConfigurationError, match="there are: none"):
+    with pytest.raises(ConfigurationError, match="There are: none"):
         find("production")
 
 

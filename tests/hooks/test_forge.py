@@ -317,7 +317,7 @@ def test_an_unknown_environment_costs_a_look_up_but_no_call_for_metrics(fetch, g
         fetch(environments=["production", "prodution"])
     assert caught.value.field == "environments"
     assert "'prodution'" in str(caught.value)
-    assert "there are: development, feature-x, production, staging" in str(caught.value)
+    assert "There are: development, feature-x, production, staging" in str(caught.value)
     assert [call.operation for call in gateway.calls] == ["app"]
 
 

@@ -225,7 +225,7 @@ def test_the_empty_interval_of_a_cron_schedule_is_named(gateway, sink, connect, 
     ("arguments", "message"),
     [
         ({"app_id": "not-an-app"}, "app_id: 'not-an-app' is neither"),
-        ({"environments": "prod"}, "environments: there is no 'prod' .*production.*staging"),
+        ({"environments": "prod"}, "environments: there is no 'prod'.*production.*staging"),
         ({"environments": ["ari:cloud:ecosystem::environment/x"]}, "environments: .*malformed"),
         ({"metrics": "forge api"}, "metrics: 'forge api' is not a metric label"),
         ({"interval_start": "2026-11-23T05:00:00Z"}, "interval_end: is missing"),

@@ -1,0 +1,50 @@
+"""Formats of tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from airflow_provider_forge.cli.output import Output
+
+COLUMNS = ("NAME", "NUMBER")
+ROWS = [("a, b", 1118), ('c|"d"\x1b', 2)]
+
+
+def printed(name, columns=80):
+    file = io.StringIO()
+    output = Output(file, io.StringIO(), name)
+    output._console.width = columns
+    output.table(COLUMNS, ROWS)
+    return file.getvalue().splitlines()
+
+
+def test_a_pipe_gets_columns_and_plain_numbers():
+    assert printed(None) == ["NAME\tNUMBER", "a, b\t1118", 'c|"d"\t2']
+
+
+def test_csv_can_be_read():
+    assert list(csv.reader(printed("csv"))) == [["NAME", "NUMBER"], ["a, b", "1118"], ['c|"d"', "2"]]
+
+
+def test_markdown_is_a_table_whatever_the_cells_contain():
+    assert printed("markdown") == [
+        "| NAME | NUMBER |",
+        "| --- | --- |",
+        "| a, b | 1118 |",
+        '| c&#124;"d" | 2 |',
+    ]
+
+
+@pytest.mark.parametrize(("columns", "line"), [(80, "a, b    1,118"), (5, "NAME    a, b")])
+def test_a_table_may_be_asked_for_in_a_pipe(columns, line):
+    assert line in printed("table", columns)
+
+
+def test_progress_is_no_output_in_a_pipe():
+    file, errors = io.StringIO(), io.StringIO()
+    with Output(file, errors).progress(["a", "b"], str.upper) as steps:
+        assert list(steps) == ["a", "b"]
+    assert (file.getvalue(), errors.getvalue()) == ("", "")
