@@ -21,7 +21,7 @@ from rich.text import Text
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.airflow import StandaloneAirflow
-from demo.dagfile import DAG_ID, install_dag
+from demo.dagfile import DAG_ID, SHIPPED, USAGE_DAG_ID, install_dag
 from demo.progress import Progress, ProgressMeter
 from demo.settings import Settings, SettingsError
 
@@ -91,6 +91,7 @@ def run(settings: Settings, home: Path, stack: ExitStack, console: Console) -> I
         # With a real collector, the next demo resumes where this one ends, and sends nothing twice.
         shutil.rmtree(home, ignore_errors=True)
     install_dag(home / "dags", retention=timedelta(hours=settings.hours))
+    shutil.copy(SHIPPED.with_name(f"{USAGE_DAG_ID}.py"), home / "dags")
     console.print("Starting Airflow, which takes about 30 seconds…")
     connections = {
         "AIRFLOW_CONN_FORGE_DEFAULT": json.dumps(forge_connection(settings, gateway)),
@@ -123,6 +124,7 @@ def facts(settings: Settings, airflow: StandaloneAirflow) -> dict[str, str]:
         "Gateway": "Atlassian, 5 calls per 60 s" if settings.credentials else sandbox,
         "Metrics go to": settings.collector or "sandbox, which counts them",
         "Windows": f"last {settings.hours} hours (by default: 14 days), then every 15 minutes",
+        "Usage": f"{airflow.url}/dags/{USAGE_DAG_ID}, once you trigger it",
         "Stop with": "Ctrl-C",
     }
 

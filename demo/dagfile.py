@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "dags" / "forge_metrics.py"
 DAG_ID = "forge_metrics"
+USAGE_DAG_ID = "forge_usage"
 TASK_ID = "export"
 
 _TIMETABLE = re.compile(r"\bForgeMetricsTimetable\(\)")

@@ -196,4 +196,21 @@ COMMANDS = (
         ),
         ("", "--alert-before 72 --json"),
     ),
+    Command(
+        "usage",
+        "Show the usage, cost and forecast of a month; makes a call or more per resource",
+        (
+            _option("--month", help="such as 2026-11; default: the running month (UTC)"),
+            _option("--by", choices=("environment", "site"), help="split usage and cost by it"),
+            _option(
+                "--fail-above",
+                metavar="USD",
+                help="exit with status 1 if the month has cost more so far",
+            ),
+            _option("--prices", help="JSON file with prices; default: the Connection's, or Atlassian's"),
+            _FORGE,
+            _APP,
+            _JSON,
+        ),
+    ),
 )

@@ -94,6 +94,7 @@ def values_of_fields(gateway: SandboxGateway, sink: OtlpSink, home: Path) -> dic
         "rate_limit_calls": 5,
         "rate_limit_seconds": 3,
         "rate_limit_store": "file",
+        "usage_prices": '{"LLM_INPUT": {"price": "0.10"}}',
         "token_expires_on": "2099-01-31",
         "allow_cleartext": "false",
     }

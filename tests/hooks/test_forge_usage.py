@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, RateLimited
 from airflow_provider_forge.files import shared_directory
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.sandbox import SandboxGateway
@@ -48,20 +50,41 @@ def test_bad_input_names_its_field_before_any_call(gateway, sink, connect, argum
     assert [call for call in gateway.calls if call.operation == "appResourceUsage"] == []
 
 
-def test_usage_and_metrics_have_a_budget_each(sink, connect):
-    """Both are used up at the same time, and the gateway counts neither over its limit."""
-    limit = {"rate_limit_calls": 2, "rate_limit_seconds": 1.0}
+def test_usage_is_read_while_metrics_are_fetched_at_the_full_limit(sink, connect):
+    """Both use up their budgets at the same time, and the gateway counts neither over its limit."""
+    limit = {"rate_limit_calls": 3, "rate_limit_seconds": 1.0}
     with SandboxGateway(**limit) as gateway:
         connect(gateway, sink, forge=limit)
         hook = ForgeMetricsHook()
-        environments = [next(each.id for each in gateway.environments if each.key == "production")]
-        hook.find_environments(environments)  # a call of the first budget
-        for _ in range(3):
+        production = next(each.id for each in gateway.environments if each.key == "production")
+        hook.find_environments([production])  # a call of the budget of metrics
+
+        def fetch(number: int) -> None:
+            minute = END - timedelta(minutes=number + 1)
+            hook.fetch(minute, minute + timedelta(minutes=1), [production])
+
+        def fetch_usage(_: int) -> None:
             hook.fetch_usage("KVS_READ", START, END)
-        minute = END - timedelta(minutes=1)
-        for _ in range(3):
-            hook.fetch(minute, END, environments)
+
+        with ThreadPoolExecutor() as threads:
+            for done in [
+                threads.submit(each, number) for number in range(5) for each in (fetch, fetch_usage)
+            ]:
+                done.result()
+        operations = Counter(call.operation for call in gateway.calls)
+        assert operations == {"app": 1, "appMetrics": 5, "appResourceUsage": 5}
         assert (gateway.violations, gateway.over_limit()) == (0, 0)
-        assert sum(call.operation == "appResourceUsage" for call in gateway.calls) == 3
     budgets = [path for path in shared_directory().glob("*.json") if len(path.stem) == 32]
     assert len(budgets) == 2
+
+
+def test_a_budget_of_usage_that_is_used_up_delays_no_call_for_metrics(gateway, sink, connect):
+    connect(gateway, sink, forge={"rate_limit_calls": 2, "rate_limit_seconds": 3600.0})
+    hook = ForgeMetricsHook(patience=0.0)
+    production = next(each.id for each in gateway.environments if each.key == "production")
+    hook.find_environments([production])
+    # Two calls at the most, whatever is known of earlier ones.
+    with pytest.raises(RateLimited):
+        [hook.fetch_usage("KVS_READ", START, END) for _ in range(3)]
+    now = datetime.now(timezone.utc)
+    assert hook.fetch(now - timedelta(minutes=10), now - timedelta(minutes=9), [production]).waited == 0

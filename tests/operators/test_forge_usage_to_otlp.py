@@ -13,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_forge.exceptions import ConfigurationError, GatewayUnavailable
+from airflow_provider_forge.gateway import usage as usage_module
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.operators.forge_usage_to_otlp import ForgeUsageToOtlpOperator
@@ -20,6 +21,7 @@ from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 from airflow_provider_forge.usage import metrics
 from airflow_provider_forge.usage.months import interval_to_read
 from airflow_provider_forge.usage.prices import load_prices
+from tests.usage.examples import EXAMPLES, reading
 
 NOW = datetime.now(timezone.utc)
 START, END = interval_to_read(NOW, timedelta(days=7))
@@ -93,6 +95,21 @@ def test_days_and_months_are_what_the_gateway_knows(gateway, sink, connect):
     assert latest(sink, "forge.usage.allowance") == {
         ("", resource): float(price.allowance) for resource, price in prices.items()
     }
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_month_costs_what_was_computed_by_hand(gateway, sink, connect, monkeypatch, name):
+    """The dashboard adds these values up."""
+    amounts, total = EXAMPLES[name]
+    monkeypatch.setattr(
+        usage_module, "read_usage", reading({key: used for key, (used, _) in amounts.items()})
+    )
+    connect(gateway, sink)
+    assert Decimal(run()["cost"]) == Decimal(total)
+    costs = latest(sink, "forge.usage.cost")
+    of_month = {key: value for (_, month, key), value in costs.items() if month == MONTH and value}
+    assert of_month == {key: float(cost) for key, (_, cost) in amounts.items() if Decimal(cost)}
+    assert sum(of_month.values()) == pytest.approx(float(total), abs=1e-9)
 
 
 def test_the_summary_is_that_of_the_running_month(gateway, sink, connect):

@@ -1,0 +1,184 @@
+"""`usage`: show the usage, cost and forecast of a month."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_forge.cli.context import forge_hook
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.gateway.queries import RESOURCES
+from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
+from airflow_provider_forge.usage.prices import load_prices
+from airflow_provider_forge.usage.reading import read_resources
+from airflow_provider_forge.usage.report import format_amount, rows_of, total_of
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+    from airflow_provider_forge.usage.months import Group
+    from airflow_provider_forge.usage.prices import Prices
+    from airflow_provider_forge.usage.reading import Reading
+    from airflow_provider_forge.usage.report import Row
+
+__all__ = ["run"]
+
+GROUP_BY = {"environment": "ENVIRONMENT_ID", "site": "CONTEXT_ARI"}
+
+FORECAST_FROM = dt.timedelta(days=8)
+"""How far back the complete days are that the forecast needs."""
+
+
+def run(options: Namespace, output: Output) -> int:
+    """Print the usage; return 1 if the cost exceeds `--fail-above`, or if a resource could not be read."""
+    now = dt.datetime.now(dt.timezone.utc)
+    month = _month(options.month, now)
+    limit = _limit(options.fail_above)
+    hook = forge_hook(options)
+    prices = load_prices(options.prices, "--prices") if options.prices else hook.usage_prices
+    with output.busy("Asking Atlassian for each resource, at five calls a minute…"):
+        reading = _read(hook, prices, month, now, GROUP_BY.get(options.by))
+    if not reading.usages:
+        reading.check()
+    rows = rows_of(reading.usages, month)
+    names = _names(hook, rows)
+    cost, forecast = total_of(rows)
+    if options.json:
+        output.json(_to_json(month, rows, names, prices, reading))
+    elif options.by:
+        output.table(*_groups_table(rows, names, options.by))
+    else:
+        output.table(*_table(rows, running=month == month_of(now.date())))
+    output.note(
+        f"Usage of {month}: cost so far ${format_amount(cost)}, forecast ${format_amount(forecast)} (each day"
+        f" to come: {FORECAST_METHOD}). Prices: {prices.as_of}"
+    )
+    for resource, error in {**reading.refused, **reading.failed}.items():
+        output.problem(f"{resource} is left out: {error}")
+    if limit is not None and cost > limit:
+        output.problem(f"The cost of {month}, ${format_amount(cost)}, is above ${format_amount(limit)}")
+        return 1
+    return 1 if reading.failed else 0
+
+
+def _month(text: str | None, now: dt.datetime) -> str:
+    if not text:
+        return month_of(now.date())
+    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text):
+        raise ConfigurationError("--month", f"{text!r} is not a month; give one such as 2026-11")
+    if text > month_of(now.date()):
+        raise ConfigurationError("--month", f"{text} has not begun")
+    return text
+
+
+def _limit(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        limit = Decimal(text)
+    except InvalidOperation:
+        limit = Decimal("NaN")
+    if not limit.is_finite() or limit < 0:
+        raise ConfigurationError("--fail-above", f"{text!r} is not a number of US dollars of 0 or more")
+    return limit
+
+
+def _read(
+    hook: ForgeMetricsHook, prices: Prices, month: str, now: dt.datetime, group_by: str | None
+) -> Reading:
+    first = dt.datetime.fromisoformat(f"{month}-01").replace(tzinfo=dt.timezone.utc)
+    end = min(now, (first + dt.timedelta(days=31)).replace(day=1))
+    start = first
+    if end == now:  # the forecast looks back, at the beginning of a month into the one before
+        day = (now - FORECAST_FROM).date()
+        start = min(first, dt.datetime.combine(day, dt.time(), dt.timezone.utc))
+    return read_resources(
+        lambda resource: hook.fetch_usage(resource, start, end, None, group_by), RESOURCES, prices, start
+    )
+
+
+def _names(hook: ForgeMetricsHook, rows: list[Row]) -> Mapping[Group, str]:
+    """Return a name for each environment and site."""
+    groups = {group for row in rows for group in row.groups}
+    ids = sorted({group.environment_id for group in groups if group.environment_id})
+    names = {each.id: each.name or each.id for each in hook.find_environments(ids)} if ids else {}
+    return {group: group.site or names.get(group.environment_id or "", "") for group in groups}
+
+
+def _table(rows: list[Row], *, running: bool) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    columns = ("RESOURCE", "USED", "FREE", "UNIT", "PART", "COST USD")
+    lines = [
+        (
+            row.resource,
+            format_amount(row.used),
+            format_amount(row.allowance),
+            row.unit,
+            "" if row.utilization is None else f"{row.utilization:.1%}",
+            format_amount(row.cost),
+        )
+        for row in rows
+    ]
+    cost, forecast = total_of(rows)
+    lines.append(("total", "", "", "", "", format_amount(cost)))
+    if not running:
+        return columns, lines
+    forecasts = [format_amount(row.forecast.cost) if row.forecast else "" for row in rows]
+    ends = [
+        f"{row.forecast.exhausted_at:%Y-%m-%d}" if row.forecast and row.forecast.exhausted_at else ""
+        for row in rows
+    ]
+    more = [*zip(forecasts, ends, strict=True), (format_amount(forecast), "")]
+    return (*columns, "FORECAST USD", "USED UP"), [
+        (*line, *added) for line, added in zip(lines, more, strict=True)
+    ]
+
+
+def _groups_table(
+    rows: list[Row], names: Mapping[Group, str], by: str
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    columns = (by.upper(), "RESOURCE", "USED", "UNIT", "PART", "COST USD")
+    lines = [
+        (
+            names[group],
+            row.resource,
+            format_amount(used),
+            row.unit,
+            f"{used / row.used:.1%}" if row.used else "",
+            format_amount(cost),
+        )
+        for row in rows
+        for group, (used, cost) in row.groups.items()
+        if used
+    ]
+    return columns, sorted(lines, key=lambda line: line[0])
+
+
+def _to_json(
+    month: str, rows: list[Row], names: Mapping[Group, str], prices: Prices, reading: Reading
+) -> dict[str, Any]:
+    cost, forecast = total_of(rows)
+    return {
+        "month": month,
+        "currency": "USD",
+        "prices": prices.as_of,
+        "cost": str(cost),
+        "forecast": str(forecast),
+        "forecast_method": FORECAST_METHOD,
+        "resources": [
+            {
+                **row.to_json(),
+                "groups": [
+                    {"name": names[group], "used": str(used), "cost": str(part)}
+                    for group, (used, part) in row.groups.items()
+                    if names[group]
+                ],
+            }
+            for row in rows
+        ],
+        "left_out": {name: str(error) for name, error in {**reading.refused, **reading.failed}.items()},
+    }

@@ -1,0 +1,162 @@
+"""The command `usage`: a month as a table, by environment or site, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+
+from airflow_provider_forge.cli.main import main
+from airflow_provider_forge.gateway import usage as usage_module
+from airflow_provider_forge.gateway.queries import RESOURCES
+from airflow_provider_forge.sandbox import SandboxGateway, Scenario
+from airflow_provider_forge.usage.prices import load_prices
+from tests.usage.examples import EXAMPLES, reading
+
+NOW = datetime.now(timezone.utc)
+FIRST = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+MONTH = f"{NOW:%Y-%m}"
+
+
+@pytest.fixture
+def gateway():
+    with SandboxGateway(rate_limit_calls=0) as running:
+        yield running
+
+
+@pytest.fixture
+def command(connect, sink, capsys):
+    """Return a function that runs the command, and returns its status and its rows or JSON."""
+
+    def command(gateway, *arguments, **forge):
+        connect(gateway, sink, forge=forge)
+        status = main(["usage", *arguments])
+        said = capsys.readouterr()
+        command.err = said.err
+        if "--json" in arguments:
+            return status, json.loads(said.out)
+        return status, [line.split("\t") for line in said.out.splitlines()]
+
+    return command
+
+
+def used(gateway, start=FIRST, end=NOW):
+    """Return the visible usage of a month by resource."""
+    totals = defaultdict(Decimal)
+    for each in gateway.usage(start, end, at=NOW):
+        totals[each.resource] += each.amount
+    return totals
+
+
+def test_a_table_of_the_running_month(gateway, command):
+    status, [header, *rows, total] = command(gateway)
+    assert status == 0
+    assert header == ["RESOURCE", "USED", "FREE", "UNIT", "PART", "COST USD", "FORECAST USD", "USED UP"]
+    assert [row[0] for row in rows] == list(RESOURCES)
+    amounts, prices = used(gateway), load_prices().resources
+    costs = {name: prices[name].cost(amounts[name]) for name in RESOURCES}
+    for name, *cells in rows:
+        assert Decimal(cells[0].replace(",", "")) == amounts[name]
+        assert Decimal(cells[4].replace(",", "")) == round(costs[name], 6)
+        assert Decimal(cells[5].replace(",", "")) >= round(costs[name], 6)
+    assert total[0] == "total"
+    assert Decimal(total[5]) == round(sum(costs.values()), 6)
+    assert "mean of the last 7 complete days" in command.err
+
+
+def test_the_month_before_has_no_forecast(gateway, command):
+    before = (FIRST - timedelta(days=1)).replace(day=1)
+    status, [header, *rows, _] = command(gateway, "--month", f"{before:%Y-%m}")
+    assert status == 0
+    assert header[-1] == "COST USD"
+    amounts = used(gateway, before, FIRST)
+    assert {row[0]: Decimal(row[1].replace(",", "")) for row in rows} == amounts
+
+
+@pytest.mark.parametrize("by", ["environment", "site"])
+def test_it_is_split(gateway, command, by):
+    status, [header, *rows] = command(gateway, "--by", by)
+    assert status == 0
+    assert header[:2] == [by.upper(), "RESOURCE"]
+    totals = defaultdict(Decimal)
+    for _, resource, amount, *_ in rows:
+        totals[resource] += Decimal(amount.replace(",", ""))
+    assert totals == used(gateway)
+    names = {row[0] for row in rows}
+    if by == "environment":
+        assert names == {"production", "staging", "development", "feature-x"}
+    else:
+        assert all(name.startswith("ari:cloud:") for name in names)
+
+
+def test_json_is_exact(gateway, command):
+    status, found = command(gateway, "--json", "--by", "environment")
+    assert status == 0
+    assert (found["month"], found["currency"], found["prices"]) == (MONTH, "USD", "2026-08")
+    amounts, prices = used(gateway), load_prices().resources
+    assert {each["resource"]: Decimal(each["used"]) for each in found["resources"]} == amounts
+    costs = sum(prices[name].cost(amount) for name, amount in amounts.items())
+    assert Decimal(found["cost"]) == costs
+    assert found["forecast_method"] == "mean of the last 7 complete days"
+    [compute, *_] = found["resources"]
+    assert sum(Decimal(group["used"]) for group in compute["groups"]) == amounts["FUNCTION_COMPUTE"]
+
+
+def test_a_cost_above_the_limit_is_status_1(gateway, command):
+    assert command(gateway, "--fail-above", "1000000")[0] == 0
+    assert command(gateway, "--fail-above", "0.01")[0] == 1
+    assert "is above $0.01" in command.err
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_month_costs_what_was_computed_by_hand(gateway, command, monkeypatch, name):
+    amounts, total = EXAMPLES[name]
+    monkeypatch.setattr(
+        usage_module, "read_usage", reading({key: used for key, (used, _) in amounts.items()})
+    )
+    status, found = command(gateway, "--json")
+    assert status == 0
+    costs = {each["resource"]: Decimal(each["cost"]) for each in found["resources"]}
+    assert {key: cost for key, cost in costs.items() if cost} == {
+        key: Decimal(cost) for key, (_, cost) in amounts.items() if Decimal(cost)
+    }
+    assert Decimal(found["cost"]) == Decimal(total)
+
+
+def test_prices_come_from_a_file(gateway, command, tmp_path):
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"LLM_INPUT": {"price": "1"}}')
+    amounts = used(gateway)
+    _, found = command(gateway, "--json", "--prices", str(prices))
+    [llm] = [each for each in found["resources"] if each["resource"] == "LLM_INPUT"]
+    assert Decimal(llm["cost"]) == amounts["LLM_INPUT"]
+    assert found["prices"] == "custom"
+
+
+def test_a_refused_resource_is_left_out_and_all_refused_is_an_error(command):
+    with SandboxGateway(Scenario(refused_resources=frozenset({"LLM_INPUT"})), rate_limit_calls=0) as gateway:
+        status, found = command(gateway, "--json")
+        assert status == 0
+        assert list(found["left_out"]) == ["LLM_INPUT"]
+        assert "LLM_INPUT is left out" in command.err
+    with SandboxGateway(Scenario(insufficient_scopes=True), rate_limit_calls=0) as gateway:
+        assert command(gateway)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--month", "11/2026"), "--month: '11/2026' is not a month"),
+        (("--month", "2999-01"), "--month: 2999-01 has not begun"),
+        (("--fail-above", "much"), "--fail-above: 'much' is not a number"),
+        (("--fail-above", "-1"), "--fail-above: '-1' is not a number"),
+        (("--prices", "/no/such.json"), "--prices: cannot read '/no/such.json'"),
+    ],
+)
+def test_a_wrong_option_names_itself(gateway, command, arguments, message):
+    assert command(gateway, *arguments)[0] == 2
+    assert message in command.err
+    assert gateway.calls == []
