@@ -200,17 +200,22 @@ COMMANDS = (
         "usage",
         "Show the usage, cost and forecast of a month; makes a call or more per resource",
         (
-            _option("--month", help="such as 2026-11; default: the running month (UTC)"),
+            _option("--month", metavar="MONTH", help="such as 2026-11; default: the running month (UTC)"),
             _option("--by", choices=("environment", "site"), help="split usage and cost by it"),
             _option(
                 "--fail-above",
                 metavar="USD",
                 help="exit with status 1 if the month has cost more so far",
             ),
-            _option("--prices", help="JSON file with prices; default: the Connection's, or Atlassian's"),
+            _option(
+                "--prices",
+                metavar="FILE",
+                help="JSON file with prices; default: the Connection's, or Atlassian's",
+            ),
             _FORGE,
             _APP,
-            _JSON,
+            *_OUTPUT,
         ),
+        ("", "--by site --format csv", "--fail-above 50"),
     ),
 )

@@ -7,7 +7,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.cli.context import forge_hook
+from airflow_provider_forge.cli.context import forge_access
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_forge.cli.output import Output
-    from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+    from airflow_provider_forge.connections.forge import ForgeAccess
     from airflow_provider_forge.usage.months import Group
     from airflow_provider_forge.usage.prices import Prices
     from airflow_provider_forge.usage.reading import Reading
@@ -39,14 +39,14 @@ def run(options: Namespace, output: Output) -> int:
     now = dt.datetime.now(dt.timezone.utc)
     month = _month(options.month, now)
     limit = _limit(options.fail_above)
-    hook = forge_hook(options)
-    prices = load_prices(options.prices, "--prices") if options.prices else hook.usage_prices
+    forge = forge_access(options)
+    prices = load_prices(options.prices, "--prices") if options.prices else forge.usage_prices
     with output.busy("Asking Atlassian for each resource, at five calls a minute…"):
-        reading = _read(hook, prices, month, now, GROUP_BY.get(options.by))
+        reading = _read(forge, prices, month, now, GROUP_BY.get(options.by))
     if not reading.usages:
         reading.check()
     rows = rows_of(reading.usages, month)
-    names = _names(hook, rows)
+    names = _names(forge, rows)
     cost, forecast = total_of(rows)
     if options.json:
         output.json(_to_json(month, rows, names, prices, reading))
@@ -88,9 +88,7 @@ def _limit(text: str | None) -> Decimal | None:
     return limit
 
 
-def _read(
-    hook: ForgeMetricsHook, prices: Prices, month: str, now: dt.datetime, group_by: str | None
-) -> Reading:
+def _read(forge: ForgeAccess, prices: Prices, month: str, now: dt.datetime, group_by: str | None) -> Reading:
     first = dt.datetime.fromisoformat(f"{month}-01").replace(tzinfo=dt.timezone.utc)
     end = min(now, (first + dt.timedelta(days=31)).replace(day=1))
     start = first
@@ -98,15 +96,15 @@ def _read(
         day = (now - FORECAST_FROM).date()
         start = min(first, dt.datetime.combine(day, dt.time(), dt.timezone.utc))
     return read_resources(
-        lambda resource: hook.fetch_usage(resource, start, end, None, group_by), RESOURCES, prices, start
+        lambda resource: forge.fetch_usage(resource, start, end, None, group_by), RESOURCES, prices, start
     )
 
 
-def _names(hook: ForgeMetricsHook, rows: list[Row]) -> Mapping[Group, str]:
+def _names(forge: ForgeAccess, rows: list[Row]) -> Mapping[Group, str]:
     """Return a name for each environment and site."""
     groups = {group for row in rows for group in row.groups}
     ids = sorted({group.environment_id for group in groups if group.environment_id})
-    names = {each.id: each.name or each.id for each in hook.find_environments(ids)} if ids else {}
+    names = {each.id: each.name or each.id for each in forge.find_environments(ids)} if ids else {}
     return {group: group.site or names.get(group.environment_id or "", "") for group in groups}
 
 
