@@ -15,7 +15,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -170,20 +169,18 @@ class Output:
         """
         # Results above the bar must be printed by the console that draws it.
         console = self._console if self._console.is_terminal else self._errors
+        if not console.is_terminal:
+            yield iter(steps)
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(),
+            TextColumn("left"),
         )
         bar = Progress(
-            *columns,
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            redirect_stdout=False,
-            redirect_stderr=False,
+            *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
         )
 
         def advance() -> Iterator[Step]:

@@ -33,11 +33,8 @@ class PlainConnection:
 
     @property
     def extra_dejson(self) -> Any:
-        """The extra, decoded; an empty object if it is not JSON."""
-        try:
-            return json.loads(self.extra) if self.extra else {}
-        except ValueError:
-            return {}
+        """The extra, decoded."""
+        return json.loads(self.extra) if self.extra else {}
 
 
 def connection_from_environ(conn_id: str) -> PlainConnection | None:
@@ -49,7 +46,8 @@ def connection_from_environ(conn_id: str) -> PlainConnection | None:
     if not text:
         return None
     try:
-        return _from_json(conn_id, text) if text.startswith("{") else _from_uri(conn_id, text)
+        found = _from_json(conn_id, text) if text.startswith("{") else _from_uri(conn_id, text)
+        return found if found and isinstance(found.extra_dejson, dict) else None
     except (ValueError, RecursionError):
         return None
 

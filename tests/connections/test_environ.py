@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_forge.connections.environ import connection_from_environ
 
+if not hasattr(Connection, "from_uri"):  # Airflow 3.0, whose tasks have no class of their own that reads it
+    from airflow.models.connection import Connection
+
 FIELDS = ("conn_id", "conn_type", "host", "schema", "login", "password", "port", "extra")
 
 # With "/" in a user or host, "%" without digits, and both kinds of extra.
@@ -34,8 +37,6 @@ JSONS = (
     {"conn_type": "forge", "login": "a", "password": "b", "extra": {"app_id": "1", "n": 1.5}},
     {"conn_type": "my-type", "host": "https://h/p", "port": "4318", "extra": '{"a": 1}'},
     {"conn_type": "otlp", "port": 4318, "extra": None, "description": "of mine", "schema": ""},
-    {"conn_type": "otlp", "extra": "not JSON"},
-    {"conn_type": "otlp", "extra": [1]},
     {"conn_type": "otlp", "port": 0, "extra": {}},
     {"host": None},
     {},
@@ -52,6 +53,8 @@ LEFT_TO_AIRFLOW = (
     '{"conn_type": "otlp", "port": "many"}',
     '{"conn_type": "otlp", "port": [1]}',
     '{"conn_type": "otlp"',
+    '{"conn_type": "otlp", "extra": "not JSON"}',
+    '{"conn_type": "otlp", "extra": [1]}',
     '{"conn_id": "other"}',
 )
 
@@ -76,10 +79,7 @@ def test_json_has_the_same_fields_as_in_airflow(monkeypatch, content):
     text = json.dumps(content)
     ours, theirs = read(monkeypatch, text), Connection.from_json(text, conn_id="mine")
     assert fields(ours) == fields(theirs)
-    if content.get("extra") != "not JSON":  # which Airflow logs as an error
-        assert ours.extra_dejson == theirs.extra_dejson
-    else:
-        assert ours.extra_dejson == {}
+    assert ours.extra_dejson == theirs.extra_dejson
 
 
 @settings(max_examples=200)
