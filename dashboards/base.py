@@ -14,7 +14,15 @@ from grafana_foundation_sdk.models.dashboard import (
 from dashboards.panels import DATASOURCE
 from dashboards.promql import APP, ENVIRONMENT, GAUGE, HISTOGRAM, INVOCATIONS, SITE, SUMMARY, VERSION
 
-__all__ = ["KEPT", "LATENCY", "base", "exporter_variable", "variables_for"]
+__all__ = [
+    "KEPT",
+    "LATENCY",
+    "base",
+    "exporter_variable",
+    "label_variable",
+    "variables_for",
+    "with_all",
+]
 
 TAG = "forge"
 NAMES = {ENVIRONMENT: "environment", SITE: "site", VERSION: "version"}
@@ -33,6 +41,19 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
     )
 
 
+def label_variable(name: str, metrics: str, label: str, *matchers: str) -> dashboard.QueryVariable:
+    """Return a single-value variable with the values of a label.
+
+    Args:
+        name: Name of the variable.
+        metrics: Regular expression for the names of the metrics that have the label.
+        label: The label.
+        matchers: Matchers with the variables before it.
+    """
+    selector = ", ".join((f'__name__=~"{metrics}"', *matchers))
+    return _variable(name, f"label_values({{{selector}}}, {label})")
+
+
 def variables_for(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
     """Return a single-value variable for the app, and multi-value variables for labels, all values selected.
 
@@ -42,15 +63,19 @@ def variables_for(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
         metrics: Regular expression for the names of the dashboard's own metrics: others may not be exported.
         labels: `ENVIRONMENT`, `SITE` and `VERSION`, or the first ones of them.
     """
-    names = f'__name__=~"{metrics}"'
-    every = VariableOption(selected=True, text=["All"], value=["$__all"])
-    variables = [_variable("app", f"label_values({{{names}}}, {APP})")]
+    variables = [label_variable("app", metrics, APP)]
     for number, label in enumerate(labels, start=1):
-        selector = ", ".join((names, *INVOCATIONS.matchers[:number]))
-        variable = _variable(NAMES[label], f"label_values({{{selector}}}, {label})")
-        # All includes series without the label.
-        variables.append(variable.multi(True).include_all(True).all_value(".*").current(every))
+        variables.append(
+            with_all(label_variable(NAMES[label], metrics, label, *INVOCATIONS.matchers[:number]))
+        )
     return variables
+
+
+def with_all(variable: dashboard.QueryVariable) -> dashboard.QueryVariable:
+    """Return the variable for several values, with all of them selected."""
+    every = VariableOption(selected=True, text=["All"], value=["$__all"])
+    # All includes series without the label.
+    return variable.multi(True).include_all(True).all_value(".*").current(every)
 
 
 LATENCY = (

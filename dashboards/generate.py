@@ -6,12 +6,12 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import api_calls, app_overview, containers, exporter, sites, versions
+from dashboards import api_calls, app_overview, containers, exporter, sites, usage, versions
 
 __all__ = ["DIRECTORY", "generated"]
 
 DIRECTORY = Path(__file__).parent.parent / "deploy" / "grafana" / "dashboards"
-SOURCES = (app_overview, api_calls, sites, versions, containers, exporter)
+SOURCES = (app_overview, api_calls, sites, versions, containers, exporter, usage)
 
 
 def generated() -> dict[str, str]:

@@ -6,6 +6,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from grafana_foundation_sdk.builders import common, prometheus, timeseries
+from grafana_foundation_sdk.builders.barchart import Panel as BarChartPanel
 from grafana_foundation_sdk.builders.stat import Panel as StatPanel
 from grafana_foundation_sdk.builders.table import Panel as TablePanel
 from grafana_foundation_sdk.models.common import (
@@ -48,6 +49,7 @@ __all__ = [
     "LATENCY_NOTE",
     "QUARTER_HOUR",
     "bar_chart",
+    "category_chart",
     "latencies",
     "legend",
     "stat",
@@ -219,6 +221,37 @@ def table(
     panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(DataTransformerConfig(id_val="organize", options=organize))
     return panel
+
+
+def category_chart(
+    title: str, unit: str, label: str, expression: str, *, description: str = "", span: int = 12
+) -> BarChartPanel:
+    """Return a graph with a bar for each value of a label, such as a date, in alphabetical order.
+
+    Args:
+        title: Title.
+        unit: Grafana's id of the unit.
+        label: The label.
+        expression: PromQL that aggregates by the label.
+        description: Description.
+        span: Width in columns of Grafana's grid, 1 to 24.
+    """
+    query = prometheus.Dataquery().ref_id("A").expr(expression).instant().format("table")
+    sort = {"fields": {}, "sort": [{"field": label}]}
+    organize = {"excludeByName": {"Time": True}, "renameByName": {"Value": title}}
+    return (
+        BarChartPanel()
+        .title(title)
+        .description(description)
+        .unit(unit)
+        .datasource(DATASOURCE)
+        .span(span)
+        .height(HEIGHT)
+        .x_field(label)
+        .with_target(query)
+        .with_transformation(DataTransformerConfig(id_val="sortBy", options=sort))
+        .with_transformation(DataTransformerConfig(id_val="organize", options=organize))
+    )
 
 
 def latencies(title: str, metric: Metric) -> timeseries.Panel:

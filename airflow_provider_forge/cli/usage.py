@@ -13,11 +13,11 @@ from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
 from airflow_provider_forge.usage.prices import load_prices
 from airflow_provider_forge.usage.reading import read_resources
-from airflow_provider_forge.usage.report import format_amount, rows_of, total_of
+from airflow_provider_forge.usage.report import exact_amount, format_amount, rows_of, total_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.connections.forge import ForgeAccess
@@ -48,12 +48,13 @@ def run(options: Namespace, output: Output) -> int:
     rows = rows_of(reading.usages, month)
     names = _names(forge, rows)
     cost, forecast = total_of(rows)
+    show = format_amount if output.is_table else exact_amount
     if options.json:
         output.json(_to_json(month, rows, names, prices, reading))
     elif options.by:
-        output.table(*_groups_table(rows, names, options.by))
+        output.table(*_groups_table(rows, names, options.by, show))
     else:
-        output.table(*_table(rows, running=month == month_of(now.date())))
+        output.table(*_table(rows, show, running=month == month_of(now.date())))
     output.note(
         f"Usage of {month}: cost so far ${format_amount(cost)}, forecast ${format_amount(forecast)} (each day"
         f" to come: {FORECAST_METHOD}). Prices: {prices.as_of}"
@@ -108,46 +109,48 @@ def _names(forge: ForgeAccess, rows: list[Row]) -> Mapping[Group, str]:
     return {group: group.site or names.get(group.environment_id or "", "") for group in groups}
 
 
-def _table(rows: list[Row], *, running: bool) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _table(
+    rows: list[Row], show: Callable[[Decimal], str], *, running: bool
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     columns = ("RESOURCE", "USED", "FREE", "UNIT", "PART", "COST USD")
     lines = [
         (
             row.resource,
-            format_amount(row.used),
-            format_amount(row.allowance),
+            show(row.used),
+            show(row.allowance),
             row.unit,
             "" if row.utilization is None else f"{row.utilization:.1%}",
-            format_amount(row.cost),
+            show(row.cost),
         )
         for row in rows
     ]
     cost, forecast = total_of(rows)
-    lines.append(("total", "", "", "", "", format_amount(cost)))
+    lines.append(("total", "", "", "", "", show(cost)))
     if not running:
         return columns, lines
-    forecasts = [format_amount(row.forecast.cost) if row.forecast else "" for row in rows]
+    forecasts = [show(round(row.forecast.cost, 6)) if row.forecast else "" for row in rows]
     ends = [
         f"{row.forecast.exhausted_at:%Y-%m-%d}" if row.forecast and row.forecast.exhausted_at else ""
         for row in rows
     ]
-    more = [*zip(forecasts, ends, strict=True), (format_amount(forecast), "")]
+    more = [*zip(forecasts, ends, strict=True), (show(forecast), "")]
     return (*columns, "FORECAST USD", "USED UP"), [
         (*line, *added) for line, added in zip(lines, more, strict=True)
     ]
 
 
 def _groups_table(
-    rows: list[Row], names: Mapping[Group, str], by: str
+    rows: list[Row], names: Mapping[Group, str], by: str, show: Callable[[Decimal], str]
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     columns = (by.upper(), "RESOURCE", "USED", "UNIT", "PART", "COST USD")
     lines = [
         (
             names[group],
             row.resource,
-            format_amount(used),
+            show(used),
             row.unit,
             f"{used / row.used:.1%}" if row.used else "",
-            format_amount(cost),
+            show(cost),
         )
         for row in rows
         for group, (used, cost) in row.groups.items()

@@ -97,21 +97,22 @@ def points_of_usage(usages: Iterable[Usage], budget: Decimal | None = None) -> I
 
 def _points_of_groups(usage: Usage) -> Iterator[UsagePoint]:
     for group, days in usage.days.items():
-        of_group = {RESOURCE: usage.resource}
-        daily, monthly = DAILY, MONTHLY
+        daily, monthly, attributes = DAILY, MONTHLY, {RESOURCE: usage.resource}
         if group.site is not None:
-            of_group[SITE] = group.site
             daily, monthly = SITE_DAILY, SITE_MONTHLY
-
-        def point(instrument: Instrument, value: Decimal, attribute: str, period: str) -> UsagePoint:
-            attributes = {**of_group, attribute: period}  # noqa: B023 - called in this iteration
-            environment_id = group.environment_id  # noqa: B023
-            return UsagePoint(instrument, float(value), usage.observed_at, attributes, environment_id)
-
-        for day, amount in days.items():
-            yield point(daily, amount, DATE, day.isoformat())
-        for month in usage.months():
-            yield point(monthly, usage.used(month, group), MONTH, month)
+            attributes[SITE] = group.site
+        periods = [
+            *((daily, amount, DATE, day.isoformat()) for day, amount in days.items()),
+            *((monthly, usage.used(month, group), MONTH, month) for month in usage.months()),
+        ]
+        for instrument, value, name, period in periods:
+            yield UsagePoint(
+                instrument,
+                float(value),
+                usage.observed_at,
+                {**attributes, name: period},
+                group.environment_id,
+            )
 
 
 def _points_of_app(usage: Usage) -> Iterator[UsagePoint]:

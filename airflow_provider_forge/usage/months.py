@@ -113,7 +113,6 @@ class Usage:
             group: {day: amounts.get(day, Decimal(0)) for day in self._all_days()}
             for group, amounts in days.items()
         }
-
         self._months: dict[Group, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
         self._totals: dict[str, Decimal] = defaultdict(Decimal)
         for group, amounts in days.items():

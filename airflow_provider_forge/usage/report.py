@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.usage.months import Forecast, Group, Usage
 
-__all__ = ["Row", "format_amount", "rows_of", "total_of"]
+__all__ = ["Row", "exact_amount", "format_amount", "rows_of", "total_of"]
 
 MICRO = Decimal("0.000001")
 
@@ -59,15 +59,15 @@ class Row:
         content: dict[str, Any] = {
             "resource": self.resource,
             "unit": self.unit,
-            "used": _exact(self.used),
-            "allowance": _exact(self.allowance),
-            "cost": _exact(self.cost),
+            "used": exact_amount(self.used),
+            "allowance": exact_amount(self.allowance),
+            "cost": exact_amount(self.cost),
         }
         if self.forecast is not None:
             at = self.forecast.exhausted_at
             content["forecast"] = {
-                "used": _exact(self.forecast.used.quantize(MICRO)),
-                "cost": _exact(self.forecast.cost.quantize(MICRO)),
+                "used": exact_amount(self.forecast.used.quantize(MICRO)),
+                "cost": exact_amount(self.forecast.cost.quantize(MICRO)),
                 "exhausted_at": at and at.isoformat(timespec="seconds"),
             }
         return content
@@ -110,9 +110,10 @@ def format_amount(amount: Decimal) -> str:
 
 def _plain(amount: Decimal) -> Decimal:
     """Return the amount without zeros at its end, and not in scientific notation."""
-    return Decimal(_exact(amount))
+    return Decimal(exact_amount(amount))
 
 
-def _exact(amount: Decimal) -> str:
+def exact_amount(amount: Decimal) -> str:
+    """Return an amount for programs, with all its decimals."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -59,11 +59,11 @@ def test_a_table_of_the_running_month(gateway, command):
     amounts, prices = used(gateway), load_prices().resources
     costs = {name: prices[name].cost(amounts[name]) for name in RESOURCES}
     for name, *cells in rows:
-        assert Decimal(cells[0].replace(",", "")) == amounts[name]
-        assert Decimal(cells[4].replace(",", "")) == round(costs[name], 6)
-        assert Decimal(cells[5].replace(",", "")) >= round(costs[name], 6)
+        assert Decimal(cells[0]) == amounts[name]
+        assert Decimal(cells[4]) == costs[name]
+        assert Decimal(cells[5]) >= round(costs[name], 6) - Decimal("0.000001")
     assert total[0] == "total"
-    assert Decimal(total[5]) == round(sum(costs.values()), 6)
+    assert Decimal(total[5]) == sum(costs.values())
     assert "mean of the last 7 complete days" in command.err
 
 
@@ -73,7 +73,7 @@ def test_the_month_before_has_no_forecast(gateway, command):
     assert status == 0
     assert header[-1] == "COST USD"
     amounts = used(gateway, before, FIRST)
-    assert {row[0]: Decimal(row[1].replace(",", "")) for row in rows} == amounts
+    assert {row[0]: Decimal(row[1]) for row in rows} == amounts
 
 
 @pytest.mark.parametrize("by", ["environment", "site"])
@@ -83,7 +83,7 @@ def test_it_is_split(gateway, command, by):
     assert header[:2] == [by.upper(), "RESOURCE"]
     totals = defaultdict(Decimal)
     for _, resource, amount, *_ in rows:
-        totals[resource] += Decimal(amount.replace(",", ""))
+        totals[resource] += Decimal(amount)
     assert totals == used(gateway)
     names = {row[0] for row in rows}
     if by == "environment":

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dashboards.generate import generated
+from tests.dashboards.day import last_wednesday
 from tests.dashboards.truth import Frame, Table
 
 if TYPE_CHECKING:
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
     from tests.receivers.prometheus import Prometheus
 
-ALL = {"environment": ".*", "site": ".*", "version": ".*"}
+ALL = {
+    "environment": ".*",
+    "site": ".*",
+    "version": ".*",
+    "resource": "FUNCTION_COMPUTE",
+    "month": f"{last_wednesday():%Y-%m}",
+}
 """The initial values of the variables."""
 
 LATENCY = {"histogram": "1", "exponential_histogram": "1", "summary": "2", "gauge": "3"}

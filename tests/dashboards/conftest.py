@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.dashboards import usage
 from tests.dashboards.day import day
 from tests.dashboards.exporter import DAG
 from tests.dashboards.truth import Truth, own_samples, samples_of
@@ -26,6 +27,7 @@ def truths(of_day: Day) -> dict[str, Truth]:
     """The ground truth of each app, by its type of latency."""
     truths = {shape: samples_of(app, prometheus_name) for shape, app in of_day.apps.items()}
     truths["histogram"] |= own_samples(of_day.own, of_day.app.id, DAG)
+    truths["histogram"] |= usage.samples_of(of_day.usage, of_day.app.id, of_day.app.names)
     return {shape: Truth(samples) for shape, samples in truths.items()}
 
 

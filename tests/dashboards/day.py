@@ -24,7 +24,7 @@ from airflow_provider_forge.sandbox.catalogue import METRICS
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
 from airflow_provider_forge.utils import secrets
 from demo.processes import free_ports
-from tests.dashboards import exporter
+from tests.dashboards import exporter, usage
 from tests.receivers.collector import CONFIGURATIONS, Collector
 from tests.receivers.prometheus import Prometheus
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.sandbox import Point
     from airflow_provider_forge.sandbox.scenario import LatencyShape
+    from airflow_provider_forge.usage.metrics import UsagePoint
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yaml"
 WEDNESDAY = 2
@@ -75,6 +76,7 @@ class Day:
     prometheus: Prometheus
     apps: dict[LatencyShape, App]
     own: list[exporter.Told]
+    usage: list[UsagePoint]
 
     @property
     def app(self) -> App:
@@ -116,7 +118,10 @@ def day(directory: Path) -> Iterator[Day]:
             apps[shape] = app
         own = exporter.tellings(int(start.timestamp()), int((start + DAY).timestamp()))
         exporter.send(own, collector.url, DEFAULT_APP)
-        yield Day(prometheus, apps, own)
+        names = apps["histogram"].names
+        of_usage = usage.readings(start, DEFAULT_APP, names)
+        usage.send(of_usage, collector.url, DEFAULT_APP, names)
+        yield Day(prometheus, apps, own, of_usage)
 
 
 def _seed_with_rollout(start: datetime) -> int:

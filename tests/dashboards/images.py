@@ -19,7 +19,7 @@ from matplotlib import dates, ticker
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, substituted
+from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, replaced, substituted
 from tests.dashboards.day import day
 from tests.dashboards.truth import Frame
 
@@ -53,6 +53,8 @@ UNITS: dict[str, Callable[[float], str]] = {
     "percent": lambda value: f"{value:.3g}%",
     "ms": lambda value: f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms",
     "s": duration,
+    "currencyUSD": lambda value: f"${value:,.2f}",
+    "dateTimeAsIso": lambda value: f"{datetime.fromtimestamp(value / 1000, timezone.utc):%Y-%m-%d}",
 }
 
 
@@ -105,7 +107,8 @@ class Drawing:
         for spine in card.spines.values():
             spine.set_color("#d8d9da")
         inch = 1 / figure.get_size_inches()[1]
-        figure.text(left + 0.008, bottom + height - 0.2 * inch, panel["title"], fontsize=8.5, va="center")
+        title = replaced(panel["title"], self.variables)
+        figure.text(left + 0.008, bottom + height - 0.2 * inch, title, fontsize=8.5, va="center")
         if panel["type"] == "timeseries":
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._graph(figure.add_axes(inner), panel)
@@ -114,6 +117,9 @@ class Drawing:
             [value] = [values[-1] for *_, values in self._answers(panel, instant=True)] or [None]
             text = stat_text(value, panel["fieldConfig"]["defaults"])
             card.text(0.5, 0.4, text, fontsize=20, ha="center", va="center", transform=card.transAxes)
+        elif panel["type"] == "barchart":
+            inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
+            self._bars(figure.add_axes(inner), panel)
         else:
             self._table(card, panel)
 
@@ -149,6 +155,16 @@ class Drawing:
             else:
                 axes.plot(moments, values, linewidth=1, label=name, marker="." if len(times) < 9 else None)
         self._finish(axes, panel, len(series))
+
+    def _bars(self, axes: Axes, panel: dict[str, Any]) -> None:
+        label = panel["options"]["xField"]
+        bars = {labels[label]: values[-1] for labels, _, values in self._answers(panel, instant=True)}
+        axes.bar(sorted(bars), [bars[name] for name in sorted(bars)], width=0.6)
+        unit = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: unit(value)))
+        axes.tick_params(labelsize=7, length=0, colors="#555555")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
 
     def _finish(self, axes: Axes, panel: dict[str, Any], count: int) -> None:
         moments = (self.graph.start, self.graph.moment(self.graph.count))

@@ -49,6 +49,7 @@ CRITICAL_IN_PRODUCTION = (
     '{{ if eq $labels.deployment_environment_name "production" }}critical{{ else }}warning{{ end }}'
 )
 OF_APP = ("atlassian_forge_app_id",)
+RESOURCE = "forge_usage_resource"
 OF_ENVIRONMENT, OF_DAG = (*OF_APP, ENVIRONMENT), (*OF_APP, DAG)
 
 
@@ -68,6 +69,17 @@ class Moments:
     def latest(self, name: str) -> Table:
         return self.truth.reduced(
             name, OF_DAG, self.frame, lambda samples: min(latest_by_series(samples)), reach=2 * HOUR
+        )
+
+    def usage(
+        self, name: str, by: tuple[str, ...], reduce: Callable[[list[float]], float], *, reach: int = 2 * DAY
+    ) -> Table:
+        return self.truth.reduced(
+            f"forge_usage_{name}",
+            by,
+            self.frame,
+            lambda samples: reduce(latest_by_series(samples)),
+            reach=reach,
         )
 
     def series(self, name: str, reach: int) -> Table:
@@ -151,7 +163,32 @@ def rejected(moments: Moments) -> Table:
     return moments.hour("forge_exporter_points_total", OF_DAG, where=where).map(above(0))
 
 
+def utilization(moments: Moments, low: float, high: float) -> Table:
+    table = moments.usage("allowance_utilization_ratio", (*OF_APP, RESOURCE), max)
+    return table.map(lambda _, value: value if low <= value < high else None)
+
+
+def above_budget(moments: Moments) -> Table:
+    forecast, budget = (
+        moments.usage(name, OF_APP, reduce) for name, reduce in (("cost_forecast", sum), ("budget", max))
+    )
+    return forecast.joined(budget, lambda cost, most: cost if most is not None and cost > most else None)
+
+
+def not_refreshed(moments: Moments) -> Table:
+    stale = Table((*OF_APP, RESOURCE))
+    for name in ("refresh_seconds", "data_end_seconds"):
+        newest = moments.usage(name, (*OF_APP, RESOURCE), max, reach=WEEK)
+        ages = newest.map(lambda number, time: moments.frame.moment(number) - time)
+        stale.update(ages.map(above(2 * DAY)))
+    return stale
+
+
 TRUTHS: dict[str, Callable[[Moments], Table]] = {
+    "ForgeAllowanceNearlyUsed": lambda moments: utilization(moments, 0.8, 1),
+    "ForgeAllowanceUsedUp": lambda moments: utilization(moments, 1, math.inf),
+    "ForgeCostAboveBudget": above_budget,
+    "ForgeUsageNotRefreshed": not_refreshed,
     "ForgeErrorRateHigh": lambda moments: error_rate(moments, OF_ENVIRONMENT, 50).map(above(0.1)),
     "ForgeSiteErrorRateHigh": lambda moments: error_rate(moments, (*OF_ENVIRONMENT, SITE), 10).map(
         above(0.5)
@@ -189,7 +226,7 @@ LOWERED: dict[str, tuple[str, str, Callable[[Moments], Table]]] = {
     ),
 }
 # Only the next week has data from the week before.
-IN_THE_NEXT_WEEK = {"ForgeMetricsMissing"}
+IN_THE_NEXT_WEEK = {"ForgeMetricsMissing", "ForgeUsageNotRefreshed"}
 
 
 @pytest.fixture(scope="module")

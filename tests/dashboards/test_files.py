@@ -9,15 +9,17 @@ import pytest
 import yaml
 
 from airflow_provider_forge.delivery import telemetry as own
+from airflow_provider_forge.usage.metrics import INSTRUMENTS
 from dashboards.generate import DIRECTORY
 from demo.waiting import wait_for
+from tests.dashboards import usage
 from tests.dashboards.asking import ALL, DASHBOARDS, escaped, queries, replaced
 from tests.dashboards.truth import own_name
 from tests.dashboards.truths import ENVIRONMENT, HOUR, SITE, VERSION
 
 PROVISIONING = DIRECTORY.parent / "provisioning"
 DECODED = [json.loads(text) for text in DASHBOARDS.values()]
-*OF_FORGE, EXPORTER = DECODED
+*OF_FORGE, EXPORTER, USAGE = DECODED
 
 
 def test_the_files_match_the_source():
@@ -104,6 +106,37 @@ def test_the_exporter_sends_all_instruments_and_the_dashboard_shows_them(of_day)
     assert {each.instrument for told in of_day.own for each in told.measurements} == instruments
     expressions = " ".join(query.expression for query in queries(EXPORTER))
     assert {own_name(each) for each in instruments} <= set(re.findall(r"forge_exporter_\w+", expressions))
+
+
+def test_the_operator_sends_all_instruments_of_usage_and_the_dashboard_shows_them(of_day):
+    assert {point.instrument for point in of_day.usage} == set(INSTRUMENTS)
+    expressions = " ".join(query.expression for query in queries(USAGE))
+    shown = set(re.findall(r"forge_usage_\w+(?={)", expressions))
+    # Usage by site and day is for queries of your own: a dashboard would show thousands of rows.
+    assert shown == {usage.name_of(each) for each in INSTRUMENTS if each.name != "forge.usage.site.daily"}
+
+
+def test_the_variables_of_usage_offer_the_existing_values(of_day):
+    app = of_day.app
+    chosen = {"app": app.id, **ALL}
+    times = {"start": app.start.timestamp(), "end": app.end.timestamp()}
+    months = {
+        point.attributes["forge.usage.month"]
+        for point in of_day.usage
+        if "forge.usage.month" in point.attributes
+    }
+    expected = {
+        "app": {app.id},
+        "environment": {"production", "staging"},
+        "month": months,
+        "resource": set(usage.USED),
+    }
+    variables = [each for each in USAGE["templating"]["list"] if each["type"] == "query"]
+    assert [each["name"] for each in variables] == list(expected)
+    for variable in variables:
+        selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]).groups()
+        parameters = {"match[]": replaced(selector, chosen), **times}
+        assert set(of_day.prometheus.ask(f"label/{label}/values", **parameters)) == expected[variable["name"]]
 
 
 def test_no_gap_and_no_check_are_displayed_differently():

@@ -11,7 +11,9 @@ import pytest
 
 from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, Query, ask, escaped, queries, substituted
 from tests.dashboards.truth import Frame
-from tests.dashboards.truths import ENVIRONMENT, INVOCATIONS, SITE, TRUTHS, VERSION, Asked
+from tests.dashboards.truths import ENVIRONMENT, INVOCATIONS, SITE, VERSION, Asked
+from tests.dashboards.truths import TRUTHS as TRUTHS_OF_METRICS
+from tests.dashboards.usage_truths import TRUTHS as TRUTHS_OF_USAGE
 
 if TYPE_CHECKING:
     from tests.dashboards.day import App, Day
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)
 
+TRUTHS = TRUTHS_OF_METRICS | TRUTHS_OF_USAGE
 QUARTER_HOUR = 900
 QUERIES = [query for text in DASHBOARDS.values() for query in queries(json.loads(text))]
 OF_LATENCY = [query for query in QUERIES if "$latency" in query.expression]
