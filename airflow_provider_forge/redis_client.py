@@ -89,6 +89,6 @@ class RedisClient:
             # Not chained: some versions of redis-py include the whole command, or the URL.
             raise self._error_type(
                 f"The Redis at {self.name}, which stores {self._content}, did not answer"
-                f" ({type(error).__name__}: {sanitize(str(error), self._secrets)}). The call will be retried."
+                f" ({type(error).__name__}: {sanitize(str(error), self._secrets)})."
                 " If this persists, check that server, and rate_limit_store of the Forge Connection"
             ) from None

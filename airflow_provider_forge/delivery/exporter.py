@@ -168,8 +168,8 @@ def _malformed_as_broken(metrics: AppMetrics) -> Iterator[None]:
         yield
     except MalformedOtlp as error:
         raise BrokenAnswer(
-            f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)}). The call will be"
-            " retried. If this persists, please open an issue with airflow-provider-forge",
+            f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)})."
+            " If this persists, please open an issue with airflow-provider-forge",
             request_id=metrics.request_id,
         ) from error
 

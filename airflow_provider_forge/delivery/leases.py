@@ -127,7 +127,7 @@ class FileLeases:
                     "lease", f"cannot use {path} ({error.strerror}): make it writable, or set TMPDIR"
                 ) from error
             raise LedgerUnavailable(
-                f"The lease {path} cannot be acquired ({error.strerror}). The task will be retried. If this"
+                f"The lease {path} cannot be acquired ({error.strerror}). If this"
                 " persists, check the file system, or set TMPDIR to another directory"
             ) from error
 
@@ -217,7 +217,7 @@ class RedisLeases:
 def _busy(patience: float) -> DeliveryBusy:
     """Return the error for a task that has waited for this number of seconds."""
     return DeliveryBusy(
-        f"Another task has been delivering the same minutes for more than {patience:g} s: this task will be"
-        " retried once that one has ended",
+        f"Another task has been delivering the same minutes for more than {patience:g} s: wait until"
+        " it has ended",
         retry_after=patience,
     )

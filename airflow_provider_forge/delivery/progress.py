@@ -237,7 +237,7 @@ class Checkpoint:
         except Exception as error:  # any backend can be configured, with errors of its own
             raise LedgerUnavailable(
                 f"The progress of earlier tries cannot be read ({type(error).__name__}: {sanitize(error)})."
-                " The task will be retried. If this persists, check the API server's log"
+                " If this persists, check the API server's log"
             ) from error
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None

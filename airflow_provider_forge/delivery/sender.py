@@ -167,7 +167,7 @@ class Sender:
                     raise
                 # If the task is killed during the wait, the points must not be on record as sent.
                 self._session.save()
-                log.warning("%s, in %.1f s, by this task", error.message, wait)
+                log.warning("%s. This task sends the request again in %.1f s", error.message, wait)
                 self.attempts.sleep(wait)
             else:
                 self._stats.warnings += warning is not None

@@ -216,9 +216,7 @@ class LedgerSession:
             self._attempted.add(index)
             self._check_duration(index, self._store.clock() - began)
             return summary
-        raise LedgerUnavailable(
-            f"Other tasks have written the same record {MAX_TRIES} times in a row. The task will be retried"
-        )
+        raise LedgerUnavailable(f"Other tasks have written the same record {MAX_TRIES} times in a row")
 
     def _catch_up(self, index: int) -> LedgerRecord:
         """Merge a record that another task has written since this session last did; return the stored one."""

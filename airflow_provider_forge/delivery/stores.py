@@ -200,8 +200,8 @@ class ObjectStore:
 
     def _unavailable(self, verb: str, path: Any, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"The ledger cannot be {verb} at {path} ({type(error).__name__}: {sanitize(error)}). The task"
-            " will be retried. If this persists, check the OTLP Connection's extra ledger_url and the"
+            f"The ledger cannot be {verb} at {path} ({type(error).__name__}: {sanitize(error)})."
+            " If this persists, check the OTLP Connection's extra ledger_url and the"
             " permissions of its credentials"
         )
 

@@ -190,7 +190,7 @@ def _refused_before_gateway(said: str, reply: Reply) -> ForgeError | None:
         return GatewayUnavailable(
             f"A page of HTML refused the call{said}, not Atlassian's GraphQL: a firewall, a proxy or an IP"
             " allowlist on the way may be the reason. Allow this machine's address and the gateway's"
-            " host there. The call will be retried",
+            " host there",
             retry_after=reply.retry_after,
             request_id=reply.request_id,
         )
@@ -219,7 +219,7 @@ def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Repl
             request_id=reply.request_id,
         )
     return GatewayUnavailable(
-        f"The gateway failed{said}. The call will be retried; see {_STATUS_PAGE}",
+        f"The gateway failed{said}. See {_STATUS_PAGE}",
         retry_after=reply.retry_after,
         request_id=reply.request_id,
     )

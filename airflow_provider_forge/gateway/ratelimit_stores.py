@@ -139,7 +139,7 @@ class FileStore:
             )
         return RateLimitUnavailable(
             f"The file of the rate limit, {self.path}, cannot be used now ({error.strerror}). No call is made"
-            " without it, and the call will be retried. If this persists, end that process, check the file"
+            " without it. If this persists, end that process, check the file"
             " system, or set TMPDIR to another directory"
         )
 
@@ -219,8 +219,8 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
                 return result
             if time.monotonic() >= deadline:
                 raise RateLimitUnavailable(
-                    f"Too many tasks change the rate limit at {self._server.name} at once. The call will be"
-                    " retried. If this persists, check that server"
+                    f"Too many tasks change the rate limit at {self._server.name} at once."
+                    " If this persists, check that server"
                 )
             # Jitter: callers that collided must not collide again.
             self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret

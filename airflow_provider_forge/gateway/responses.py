@@ -331,14 +331,14 @@ def _not_graphql(response: httpx.Response, request_id: str | None, secrets: tupl
     content_type = sanitize(response.headers.get("content-type", "no content type"), secrets, most=100)
     return BrokenAnswer(
         f"The gateway's response is cut off or not GraphQL ({len(response.content)} bytes, {content_type})."
-        " The call will be retried. If this persists, check the Connection's host",
+        " If this persists, check the Connection's host",
         request_id=request_id,
     )
 
 
 def _broken(found: str, request_id: str | None) -> BrokenAnswer:
     return BrokenAnswer(
-        f"The gateway returned {found}. The call will be retried. If this persists, check the Forge"
+        f"The gateway returned {found}. If this persists, check the Forge"
         " Connection's host, and look at the app's metrics in Atlassian's developer console",
         request_id=request_id,
     )

@@ -171,7 +171,7 @@ class Transport:
             flowing = len(error.content) >= FLOWING
             return self._no_answer(cause, wire, splittable=splittable, request_id=request_id, flowing=flowing)
         return BrokenAnswer(
-            f"The gateway's response cannot be read: {error.reason}. The call will be retried. If this"
+            f"The gateway's response cannot be read: {error.reason}. If this"
             " persists, check the Forge Connection's host, and the proxies on the way",
             request_id=request_id,
         )
@@ -198,7 +198,6 @@ class Transport:
                 request_id=request_id,
             )
         return GatewayUnavailable(
-            f"{problem}. The call will be retried. If this persists, check the Forge Connection's host,"
-            " timeout and network",
+            f"{problem}. If this persists, check the Forge Connection's host, timeout and network",
             request_id=request_id,
         )

@@ -143,7 +143,7 @@ def _pages(
         if len(seen) + len(keys) != len(seen.union(keys)):
             raise BrokenAnswer(
                 f"The gateway's pages of {query.resource} repeat each other, so none of them is used: periods"
-                " would be counted twice. The call will be retried",
+                " would be counted twice",
                 request_id=request_id,
             )
         seen.update(keys)
@@ -216,7 +216,7 @@ def _amount(text: str | None, resource: str, request_id: str | None) -> Decimal:
 
 def _broken(found: str, request_id: str | None) -> BrokenAnswer:
     return BrokenAnswer(
-        f"The gateway gave {sanitize(found)}. The call will be retried. If this persists, look at the app's"
+        f"The gateway gave {sanitize(found)}. If this persists, look at the app's"
         " usage in Atlassian's developer console",
         request_id=request_id,
     )

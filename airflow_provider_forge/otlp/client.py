@@ -214,8 +214,8 @@ class OtlpClient:
             reason = f": the call took longer than {seconds:g} s as a whole"
         cause = f"{type(error).__name__}: {sanitize(str(error), self._secrets)}"
         return ReceiverUnavailable(
-            f"No answer from {self._host()}{self._route.via} ({cause}){reason}. The request will be"
-            " retried. If this persists, check the OTLP Connection's host and the network",
+            f"No answer from {self._host()}{self._route.via} ({cause}){reason}."
+            " If this persists, check the OTLP Connection's host and the network",
             maybe_stored=self._wire.sent,
             transient=transient,
         )
@@ -259,7 +259,7 @@ class OtlpClient:
         maybe_stored = status >= 500 and status != 503
         if status in _RETRYABLE:
             return ReceiverUnavailable(
-                f"{answered}. The request will be retried",
+                answered,
                 retry_after=retry_after(reply.headers, dt.datetime.now(dt.timezone.utc)),
                 maybe_stored=maybe_stored,
                 transient=True,

@@ -103,7 +103,7 @@ class Usage:
             if period.resolution not in _RESOLUTIONS:
                 raise BrokenAnswer(
                     f"The gateway gave the usage of {source.resource} by {period.resolution}, which cannot be"
-                    " split into days. The call will be retried; if this persists, please report it",
+                    " split into days. If this persists, please report it",
                     request_id=next(iter(source.request_ids), None),
                 )
             days[Group(period.environment_id, period.site)][period.start.date()] += period.amount

@@ -69,9 +69,7 @@ class DagRuns:
         problem = f"Airflow did not start a run of {self.dag_id!r} ({answer.error.value}: {answer.detail})."
         status = (answer.detail or {}).get("status_code")
         if answer.error == ErrorType.API_SERVER_ERROR and (status is None or status >= _SERVER_ERROR):
-            raise RetryableError(
-                f"{problem} The task will be retried. If this persists, check the API server's log"
-            )
+            raise RetryableError(f"{problem} If this persists, check the API server's log")
         raise ConfigurationError(
             "export_dag_id",
             f"{problem} Check that a DAG of that id exists, has no import errors and allows runs that tasks"

@@ -71,7 +71,7 @@ class AssetStore:
         except Exception as error:  # Airflow can be configured to use any backend, each with its own errors
             raise LedgerUnavailable(
                 f"Airflow's asset state store did not {verb} a value of {self.name}"
-                f" ({type(error).__name__}: {sanitize(error)}). The task will be retried. If this persists,"
+                f" ({type(error).__name__}: {sanitize(error)}). If this persists,"
                 " check the log of the API server"
             ) from error
 
@@ -129,8 +129,8 @@ def open_storage(url: str) -> Any:
         raise _connection_error(url, error) from error
     except Exception as error:  # looking up a Connection or credentials can fail in any way
         raise LedgerUnavailable(
-            f"The ledger cannot be opened ({type(error).__name__}: {sanitize(error)}). The task will be"
-            " retried. If this persists, check the OTLP Connection's extra ledger_url and the Connection that"
+            f"The ledger cannot be opened ({type(error).__name__}: {sanitize(error)})."
+            " If this persists, check the OTLP Connection's extra ledger_url and the Connection that"
             " it names"
         ) from error
     return path
@@ -141,8 +141,7 @@ def _connection_error(url: str, error: AirflowNotFoundException) -> Configuratio
     conn_id = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "")
     if conn_id and read_connection(BaseHook, conn_id):
         return LedgerUnavailable(
-            f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago. The task"
-            " will be retried"
+            f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago"
         )
     return ConfigurationError(
         "ledger_url",

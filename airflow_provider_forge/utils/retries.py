@@ -18,6 +18,7 @@ from airflow_provider_forge.exceptions import (
     UnknownFailure,
     WindowTooLarge,
 )
+from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.windows import RETENTION
 
 try:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 __all__ = ["final_errors", "with_retry_policy"]
+
+log = get_logger(__name__)
 
 EAGER_TRIES = 3
 """Number of tries after which the delay is at least the task's `retry_delay`: an outage of an hour must not
@@ -90,9 +93,16 @@ def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def final_errors() -> Iterator[None]:
-    """Turn each FinalError into an AirflowFailException, after which Airflow does not retry."""
+    """Log each error in a line of its own, and turn a FinalError into an AirflowFailException: no retry.
+
+    Airflow logs an exception with its traceback, in which the message is easily overlooked.
+    """
     try:
         yield
     except FinalError as error:
+        log.error("%s", error)  # noqa: TRY400 - Airflow logs the traceback
         # The message is complete; a second traceback would only hide it.
         raise AirflowFailException(str(error)) from None
+    except RetryableError as error:
+        log.error("%s. If the task has retries left, it will be retried", error)  # noqa: TRY400 - as above
+        raise

@@ -154,7 +154,7 @@ class VariableStateStore:
 
 def _unavailable(name: str, failures: list[str]) -> SecretsUnavailable:
     return SecretsUnavailable(
-        f"Airflow cannot read the {name} at this moment ({', '.join(failures)}). It will be retried. If"
+        f"Airflow cannot read the {name} at this moment ({', '.join(failures)}). If"
         " this persists, check the secrets backend and the API server's log"
     )
 

@@ -163,7 +163,7 @@ def patient():
 
 
 def busy(**more) -> ReceiverUnavailable:
-    return ReceiverUnavailable("busy. The request will be retried", transient=True, **more)
+    return ReceiverUnavailable("busy", transient=True, **more)
 
 
 def test_a_receiver_that_is_away_for_a_moment_costs_no_try_of_the_task(patient, caplog):
@@ -173,7 +173,7 @@ def test_a_receiver_that_is_away_for_a_moment_costs_no_try_of_the_task(patient, 
     report = line.run(POINTS, attempts=attempts)
     assert (report.sent, report.ambiguous, time.slept) == (len(POINTS), 0, [1, 7])
     assert line.receiver.values == Counter(POINTS)
-    assert "busy. The request will be retried, in 1.0 s, by this task" in caplog.text
+    assert "busy. This task sends the request again in 1.0 s" in caplog.text
 
 
 def test_one_that_is_away_for_longer_is_airflows_turn(patient):

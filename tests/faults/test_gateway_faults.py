@@ -37,14 +37,14 @@ class Row:
     new_token: bool = False
 
 
-ASKED_AGAIN = r"will be retried; see https://developer\.status\.atlassian\.com"
-NO_ANSWER = r"^No answer from .*will be retried. .*check the Forge Connection's host, timeout and network"
+ASKED_AGAIN = r"The gateway failed.*\. See https://developer\.status\.atlassian\.com"
+NO_ANSWER = r"^No answer from .*If this persists, check the Forge Connection's host, timeout and network"
 CREDENTIALS = r"^Atlassian refused the credentials .*password \(its API token\).*create a new one"
 FORBIDDEN = r"^Atlassian does not let this account read this app .*must belong to the account that owns"
 TOO_MANY = r"^Atlassian counted too many calls .*Another program with the same account"
 CUT_OFF = r"^The gateway's response is cut off or not GraphQL .*check the Connection's host"
 UNKNOWN = r"^The gateway failed in a way that this version does not know: .*counts as a refusal"
-NULL = r"^The gateway returned null as {}\. The call will be retried. .*developer console"
+NULL = r"^The gateway returned null as {}\. If this persists, .*developer console"
 
 ROWS = {
     "reset": Row(Fault("reset"), GatewayUnavailable, NO_ANSWER, answered=False),

@@ -37,8 +37,8 @@ class Row:
     otlp: dict[str, Any] = field(default_factory=dict)
 
 
-NO_ANSWER = r"^No answer from .*will be retried. If this persists, check the OTLP Connection's host"
-BUSY = r" answered {}.*\. The request will be retried$"
+NO_ANSWER = r"^No answer from .*\. If this persists, check the OTLP Connection's host"
+BUSY = r" answered {}(?! to )"
 FORBIDDEN = r" answered {}.*, a status that OTLP forbids retrying: .*{}"
 NOT_KNOWN = "sent before, and it is not known whether they arrived"
 

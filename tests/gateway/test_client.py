@@ -163,7 +163,7 @@ FORBIDDEN = ("owns the app", "app_id", "token")
 REFUSED = ("metrics", "environments", "app_id", "times")
 HOST = ("host", "https://api.atlassian.com/graphql")
 TOO_MANY = ("too many calls", "rate_limit_calls")
-FAILED = ("The call will be retried", "https://developer.status.atlassian.com")
+FAILED = ("The gateway failed", "https://developer.status.atlassian.com")
 HALVES = ("halves", "fewer environments or metrics", "timeout", "https://developer.status.atlassian.com")
 
 
@@ -288,7 +288,7 @@ TOO_MUCH_FOR_A_LOOK_UP = [
     (
         Fault("hang"),
         GatewayUnavailable,
-        ("ReadTimeout", "The call will be retried", "host, timeout and network"),
+        ("ReadTimeout", "If this persists", "host, timeout and network"),
     ),
     (Fault("status", status=408), GatewayUnavailable, FAILED),
     (Fault("status", status=413), QueryRefused, REFUSED),
