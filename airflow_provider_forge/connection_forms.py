@@ -64,6 +64,11 @@ class ConnectionForm(NamedTuple):
     hidden: tuple[str, ...]
     extras: tuple[ExtraField, ...]
 
+    @property
+    def extra_names(self) -> list[str]:
+        """Names of the fields that this provider adds."""
+        return [extra.name for extra in self.extras]
+
     def conn_fields(self) -> dict[str, Any]:
         """Return the `conn-fields` of the provider's metadata."""
         return {

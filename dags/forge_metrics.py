@@ -38,7 +38,7 @@ for dag_id, options in DAGS.items():
         start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
         catchup=app.pop("catchup"),
         max_active_runs=8,
-        # Fields for manual runs: from, to, environments, metrics, resend.
+        # Fields for manual runs: the interval, environments, metrics, resend, check only.
         params=trigger_form(),
         default_args={"retries": 10, "retry_delay": timedelta(minutes=5)},
         tags=["forge", "otlp", "metrics"],

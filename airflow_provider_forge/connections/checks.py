@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 from typing import TYPE_CHECKING
 
 import httpx
@@ -23,10 +24,11 @@ from airflow_provider_forge.gateway.permissions import NO_ENVIRONMENT, find_perm
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, parse_uuid
 from airflow_provider_forge.http import explain_transport_error, is_tls_failure
 from airflow_provider_forge.proxies import find_proxy, proxy_status
+from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.windows import MINUTE, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_forge.gateway.client import GatewayClient
     from airflow_provider_forge.gateway.permissions import Permissions
@@ -39,7 +41,10 @@ __all__ = [
     "describe_permissions",
     "describe_probe",
     "describe_problem",
+    "report_results",
 ]
+
+log = get_logger(__name__)
 
 
 def check_gateway(
@@ -63,7 +68,23 @@ def check_gateway(
     permissions = find_permissions(client, app_id, _shortest_window(), ids, metrics)
     if permissions.all_environments:
         permissions.check_names(app_id, environments)
-    return permissions.may_read_metrics is True, describe_permissions(permissions)
+    found = describe_permissions(permissions)
+    if permissions.may_read_metrics:
+        found += f" Exports {', '.join(environments)}: {len(metrics)} metrics."
+    return permissions.may_read_metrics is True, found
+
+
+def report_results(results: Mapping[str, tuple[bool, str]]) -> list[str]:
+    """Log the results of the checks by Connection; return the ids of those that do not work."""
+    for conn_id, (works, words) in results.items():
+        log.log(
+            logging.INFO if works else logging.ERROR,
+            "%s %s: %s",
+            "\u2713" if works else "\u2717",
+            conn_id,
+            words,
+        )
+    return [conn_id for conn_id, (works, _) in results.items() if not works]
 
 
 def check_credentials(client: GatewayClient) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.text import did_you_mean, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -106,6 +107,13 @@ class Extras:
         """Return the names of the fields that are set."""
         fields = {field.removeprefix(self._prefix) for field in self._extra}
         return {field for field in fields if self.get(field) is not None}
+
+    def check_names(self, known: Iterable[str]) -> None:
+        """Check that there are no fields but the known ones: a misspelled field has no effect."""
+        known = sorted(known)
+        for name in sorted(self.names() - {*known}):
+            hint = did_you_mean(name, known) or f" The fields are {', '.join(known)}"
+            self.fail("extra", f"{sanitize(name, most=40)} is not a field of this Connection.{hint}")
 
     def get(self, field: str, default: Any = None) -> Any:
         """Return the field unchanged, or the default if it is unset."""

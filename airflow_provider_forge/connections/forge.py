@@ -181,6 +181,9 @@ class ForgeAccess:
         )
 
         try:
+            Extras(self._conn()).check_names(FORGE.extra_names)
+            # Checked here as well, because a task may never use them.
+            _ = self.token_expires_on, self.service_name
             if not self._raw_app_id():
                 return check_credentials(self.get_conn())
             environments, metrics = self.selection()

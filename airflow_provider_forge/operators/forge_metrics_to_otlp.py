@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
@@ -162,6 +162,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.live_first = live_first
         self.deferrable = deferrable
         self.telemetry = telemetry
+        self.check_only = False
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
         # An outlet alone loses its state whenever the DAG file cannot be imported for a minute.
         self.inlets = _with(self.inlets, self.asset)
@@ -177,6 +178,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         """
         with final_errors():
             self._apply_form(context)
+            if self.check_only:
+                self._check()
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
@@ -243,6 +246,20 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
                 self._defer(error, progress)
             checkpoint.conclude(progress)
             return self._report(context, interval, progress)
+
+    def _check(self) -> NoReturn:
+        """Test both Connections on this worker instead of a delivery; fail the task, or skip it."""
+        from airflow_provider_forge.connections.checks import report_results
+
+        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
+        receiver = OtlpHook(self.otlp_conn_id)
+        failed = report_results(
+            {self.forge_conn_id: forge.test_connection(), self.otlp_conn_id: receiver.test_connection()}
+        )
+        if failed:
+            raise AirflowFailException(f"Check only: {' and '.join(failed)} must be corrected, see above")
+        # A success would mean a delivery, also to DAGs that are scheduled on the asset.
+        raise AirflowSkipException("Check only: both Connections work; nothing was delivered")
 
     def _report(self, context: Context, interval: Window, progress: Progress) -> dict[str, Any]:
         """Log the summary, put it into the asset's event, and return it; fail or skip the task if need be."""

@@ -22,7 +22,8 @@ __all__ = ["check_conf_is_taken", "read_form", "trigger_form"]
 
 log = get_logger(__name__)
 
-_FIELDS = ("from", "to", "environments", "metrics", "resend")
+_FIELDS = ("from", "to", "environments", "metrics", "resend", "check_only")
+_SWITCHES = ("resend", "check_only")
 
 
 def trigger_form() -> dict[str, Param]:
@@ -31,17 +32,21 @@ def trigger_form() -> dict[str, Param]:
     def field(title: str, description: str, **schema: Any) -> Param:
         return Param(None, title=title, description=description, type=["null", "string"], **schema)
 
+    def switch(title: str, description: str) -> Param:
+        # Without null, Airflow marks the switch as required.
+        return Param(False, title=title, description=description, type=["null", "boolean"])
+
     return {
         "from": field(
-            "From",
+            "Deliver from",
             # The dialog of a backfill shows this form, too, below its own From and To.
             "Start of the interval, inclusive, for a single run; a backfill uses its Date Range instead. If"
             " empty: the run's own interval, or the last settled quarter hour.",
             format="date-time",
         ),
         "to": field(
-            "To",
-            "End of the interval, exclusive. Makes one call per quarter hour.",
+            "Deliver until",
+            "End of the interval, exclusive, for a single run. Makes one call per quarter hour.",
             format="date-time",
         ),
         "environments": field(
@@ -50,12 +55,10 @@ def trigger_form() -> dict[str, Param]:
         "metrics": field(
             "Metrics", "Comma-separated labels. If empty: those of the task or of its Connection."
         ),
-        "resend": Param(
-            False,
-            title="Resend",
-            description="Send points again even if they were delivered.",
-            # Without null, Airflow marks the switch as required.
-            type=["null", "boolean"],
+        "resend": switch("Resend", "Send points again even if they were delivered."),
+        "check_only": switch(
+            "Check only",
+            "Test both Connections on a worker, log the results, and deliver nothing. Makes one call.",
         ),
     }
 
@@ -90,10 +93,11 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
             if not isinstance(values[name], str):
                 raise ConfigurationError(name, "give one comma-separated string")
             found[name] = values[name]
-    if not isinstance(values.get("resend", False), bool):
-        raise ConfigurationError("resend", f"{values['resend']!r} is neither true nor false")
+    for name in _SWITCHES:
+        if not isinstance(values.get(name, False), bool):
+            raise ConfigurationError(name, f"{values[name]!r} is neither true nor false")
     # False is the form's default, so it does not override the task's argument.
-    return {**found, "resend": True} if values.get("resend") else found
+    return {**found, **{name: True for name in _SWITCHES if values.get(name)}}
 
 
 def check_conf_is_taken(

@@ -70,7 +70,7 @@ def test_success_is_described_and_costs_one_call(press_forge, gateway):
     assert works
     assert re.fullmatch(
         "Atlassian accepts the credentials. The app is Sandbox app 8ce114f4; environments: development,"
-        " staging, production, [a-z0-9-]+. The account may read its metrics.",
+        " staging, production, [a-z0-9-]+. The account may read its metrics. Exports production: 5 metrics.",
         message,
     )
     assert len(gateway.calls) == 1
@@ -278,3 +278,35 @@ def test_one_that_is_not_there_too(press_forge, monkeypatch):
     works, message = press_forge(host="https://elsewhere.example/graphql")
     assert not works
     assert f"the proxy {server.url} (HTTPS_PROXY) on the way to elsewhere.example: nothing listens" in message
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (
+            {"enviroments": "production"},
+            "enviroments is not a field of this Connection. Did you mean 'environments'?",
+        ),
+        (
+            {"x9": "production"},
+            "x9 is not a field of this Connection. The fields are allow_cleartext, app_id, ",
+        ),
+        ({"token_expires_on": "31.1.2027"}, "token_expires_on: is not a date"),
+        ({"service_name": 5}, "service_name: is not text"),
+    ],
+)
+def test_every_field_of_forge_is_checked_before_a_call(press_forge, gateway, extra, words):
+    works, message = press_forge(extra)
+    assert not works
+    assert words in message
+    assert gateway.calls == []
+
+
+def test_an_unknown_field_of_otlp_is_named(press_otlp, sink):
+    works, message = press_otlp({"max-age": "1h"})
+    assert not works
+    assert "max-age is not a field of this Connection. Did you mean 'max_age'?" in message
+
+
+def test_fields_of_older_forms_are_known(press_forge):
+    assert press_forge({"extra__forge__environments": "production"})[0]

@@ -203,8 +203,8 @@ def backfilled(switched_on: Stack, gap: tuple[datetime, datetime]) -> Stack:
     take_picture("backfill", dialog.box, height=1500, crop=720)
     # The trigger form is there, too, and anyone may take it for the range of dates. With this it counts.
     dialog.box.get_by_text("Override parameters on existing runs").click()
-    dialog.choose_time(ui.form_time(dialog, "From"), start)
-    dialog.choose_time(ui.form_time(dialog, "To"), end)
+    dialog.choose_time(ui.form_time(dialog, "Deliver from"), start)
+    dialog.choose_time(ui.form_time(dialog, "Deliver until"), end)
     dialog.submit("Run Backfill")
     ui.switch(page, on=True)
 
@@ -332,8 +332,8 @@ def test_a_tasks_log_has_its_results_and_its_details_link_to_the_console(backfil
 def test_a_run_from_the_form_delivers_its_interval(backfilled: Stack, gap: tuple[datetime, datetime]) -> None:
     start, end = gap[0] - 3 * QUARTER, gap[0] - QUARTER
     dialog = ui.open_run_dialog(backfilled.page)
-    dialog.choose_time(ui.form_time(dialog, "From"), start)
-    dialog.choose_time(ui.form_time(dialog, "To"), end)
+    dialog.choose_time(ui.form_time(dialog, "Deliver from"), start)
+    dialog.choose_time(ui.form_time(dialog, "Deliver until"), end)
     dialog.fill("Environments", "production")
     dialog.fill("Metrics", METRICS[0])
     take_picture("trigger", dialog.box, height=1500)
@@ -354,8 +354,8 @@ def test_a_run_from_the_form_fails_for_an_invalid_field_and_names_it(
     page, calls = backfilled.page, len(backfilled.gateway.calls)
     start, end = gap
     dialog = ui.open_run_dialog(page)
-    dialog.choose_time(ui.form_time(dialog, "From"), end)
-    dialog.choose_time(ui.form_time(dialog, "To"), start)
+    dialog.choose_time(ui.form_time(dialog, "Deliver from"), end)
+    dialog.choose_time(ui.form_time(dialog, "Deliver until"), start)
     run_id = trigger(backfilled, dialog)
 
     expect(page.get_by_test_id("state-badge").first).to_contain_text("Failed")

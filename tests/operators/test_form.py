@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
@@ -16,7 +16,14 @@ from airflow_provider_forge.windows import Window
 
 NOW = pendulum.now("UTC")
 HALF_HOUR = Window.last_settled(NOW.subtract(hours=3), length=pendulum.duration(minutes=30))
-EMPTY = {"from": None, "to": None, "environments": None, "metrics": None, "resend": False}
+EMPTY = {
+    "from": None,
+    "to": None,
+    "environments": None,
+    "metrics": None,
+    "resend": False,
+    "check_only": False,
+}
 FILLED = {"from": HALF_HOUR.start.isoformat(), "to": HALF_HOUR.end.isoformat()}
 
 
@@ -185,3 +192,21 @@ class TestConfThatDoesNotOverrideParams:
 
 def test_nothing_is_compared_if_conf_overrides_params():
     assert run(EMPTY, conf=FILLED)["calls"] == 1
+
+
+def test_check_only_tests_both_connections_on_the_worker_and_delivers_nothing(gateway, sink, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(AirflowSkipException, match="both Connections work"):
+        run({**EMPTY, "check_only": True})
+    assert "\u2713 forge_default: Atlassian accepts the credentials" in caplog.text
+    assert "Exports production: 5 metrics" in caplog.text
+    assert "\u2713 otlp_default: " in caplog.text
+    assert (len(gateway.calls), sink.points) == (1, [])
+
+
+def test_check_only_fails_with_what_has_to_be_corrected(connect, gateway, sink, caplog):
+    connect(gateway, sink, forge={"enviroments": "production"})
+    with pytest.raises(AirflowFailException, match="forge_default must be corrected"):
+        run({**EMPTY, "check_only": True})
+    [error] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "enviroments is not a field of this Connection. Did you mean 'environments'?" in error.getMessage()
