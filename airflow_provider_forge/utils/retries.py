@@ -63,7 +63,10 @@ if RetryPolicy is not None:
             wait = _wait(exception, try_number, context)
             reason = f"{type(exception).__name__}: {wait or 'retry_delay'} until the next try"
             if hasattr(RetryDecision, "reschedule") and not isinstance(exception, NOT_OUTAGES):
-                return RetryDecision.reschedule(wait, reschedule_timeout=RETENTION, reason=reason)
+                decision: RetryDecision = RetryDecision.reschedule(
+                    wait, reschedule_timeout=RETENTION, reason=reason
+                )
+                return decision
             return RetryDecision.retry(wait, reason) if wait else RetryDecision.default()
 
 
