@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_forge
-from airflow_provider_forge.cli.main import _parser
+from airflow_provider_forge.cli.parser import parse
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -139,7 +139,7 @@ def test_its_blocks_can_be_read(page):
 def test_its_commands_parse(page):
     for text in blocks(page, "console"):
         for line in text.replace("\\\n", " ").splitlines():
-            found = re.search(r"(?:airflow forge|python -m airflow_provider_forge) (.+)", line)
+            found = re.search(r"(?:airflow forge|forge-metrics|python -m airflow_provider_forge) (.+)", line)
             if found:
                 arguments = shlex.split(re.sub(r"<[^>]+>", "VALUE", found[1]), comments=True)
-                _parser().parse_args(arguments)
+                parse(arguments)
