@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
 from collections import Counter, defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import yaml
 
+from airflow_provider_forge.otlp.client import OtlpClient
+from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
+from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.sandbox import Fault
+from airflow_provider_forge.usage import metrics as usage
 from tests.deploy.conftest import totals
 from tests.receivers.collector import CONFIGURATIONS, SIDECAR, Collector
 from tests.receivers.programs import program
@@ -232,3 +237,25 @@ def without_site(point):
 def series_and_time(points):
     """Count the points by the properties that identify them to a backend."""
     return Counter((point.metric, point.attributes, point.time) for point in points)
+
+
+@pytest.mark.parametrize("file", [HASH, DROP], ids=lambda file: file.stem)
+def test_usage_by_site_names_no_site(file, sink, tmp_path):
+    site = "ari:cloud:jira::site/customer"
+    now = datetime.now(timezone.utc)
+    attributes = {usage.RESOURCE: "KVS_READ", usage.DATE: "2026-11-26"}
+    points = [
+        usage.UsagePoint(usage.SITE_DAILY, 1.5, now, {**attributes, usage.SITE: site}),
+        usage.UsagePoint(usage.DAILY, 2.5, now, attributes),
+    ]
+    with destination("sidecar", sink, tmp_path, file, SITE_SALT=SALT) as collector:
+        endpoint = Endpoint(metrics_url(collector.url))
+        identity = Identity("12345678-1234-4234-8234-123456789abc")
+        with OtlpClient(endpoint) as client:
+            for request in usage.encode_points(points, identity, endpoint.protocol, 2**20):
+                client.export(request)
+    arrived = {point.metric: dict(point.attributes).get(usage.SITE) for point in sink.points}
+    expected = {usage.DAILY.name: None}
+    if file == HASH:
+        expected[usage.SITE_DAILY.name] = hashlib.sha256((SALT + site).encode()).hexdigest()[:16]
+    assert arrived == expected
