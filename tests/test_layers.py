@@ -40,9 +40,10 @@ ROOMS = {
         "utils",
     },
     "cli": {"connections", "coverage", "delivery", "gateway", "otlp", "payload", "usage", "utils"},
+    "page": set(),
     "sandbox": set(),
 }
-WITHOUT_AIRFLOW = ("connections", "delivery", "gateway", "otlp", "payload", "sandbox", "usage")
+WITHOUT_AIRFLOW = ("connections", "delivery", "gateway", "otlp", "page", "payload", "sandbox", "usage")
 
 
 def module_of(path: Path) -> str:

@@ -1,0 +1,98 @@
+// Loads what Airflow knows of the exports, draws it, and keeps it up to date.
+
+import * as api from "./api.js";
+import { element, isUtc, zone } from "./dom.js";
+import { emptyState, refusedState } from "./empty.js";
+import { heal, mayHeal } from "./heal.js";
+import { drawMap } from "./heatmap.js";
+import { Export } from "./model.js";
+import { drawExports, drawGaps, drawLateness, drawLegend, drawNow } from "./panels.js";
+
+const REFRESH = 30_000;
+const AT_ONCE = 3;
+
+const by = (id) => document.getElementById(id);
+let exports = [];
+let selected = null;
+/** Whether the user may heal, by DAG; absent until it is known. */
+const rights = new Map();
+
+async function load() {
+  const [checks, dags] = await Promise.all([api.latestChecks(), api.forgeDags()]);
+  // The first few exports need no further request when they are selected.
+  const documents = await Promise.all(checks.slice(0, AT_ONCE).map(api.coverageOf));
+  for (const check of checks.slice(AT_ONCE)) documents.push(await api.coverageOf(check));
+  exports = documents.flatMap((found, number) => (found ? [new Export(found, checks[number], dags)] : []));
+  exports.sort((one, other) => one.dagId.localeCompare(other.dagId));
+  return dags;
+}
+
+async function start() {
+  by("zone").textContent = isUtc ? "Times in UTC" : `Times in ${zone}, with UTC beside`;
+  drawLegend(by("legend"));
+  drawPlaceholder();
+  try {
+    const dags = await load();
+    if (!exports.length) return showState(await emptyState(dags));
+    select(exports.find((each) => each.dagId === decodeURIComponent(location.hash.slice(1))) ?? exports[0]);
+    setInterval(() => document.hidden || refresh(), REFRESH);
+  } catch (refusal) {
+    showState(refusedState(refusal));
+  }
+}
+
+/** Draw a map without cells, of the size of the real one: nothing moves when it comes. */
+function drawPlaceholder() {
+  const cells = { start: new Date(Math.floor(Date.now() / 900_000) * 900_000 - 14 * 86_400_000).toISOString(), cells: "p".repeat(1344) };
+  const lists = { points: new Array(1344).fill(0), minutes: new Array(1344).fill(null), attempts: new Array(1344).fill(0) };
+  drawMap(by("map"), new Export({ ...cells, ...lists, dag_id: "the export" }, {}, []));
+}
+
+function showState(state) {
+  by("export").hidden = true;
+  by("exports").replaceChildren();
+  by("message").replaceChildren(state);
+}
+
+function select(exported) {
+  selected = exported;
+  history.replaceState(null, "", `#${encodeURIComponent(exported.dagId)}`);
+  by("export").classList.remove("loading");
+  draw();
+  refresh();
+}
+
+function draw() {
+  const now = Date.now();
+  drawExports(by("exports"), exports, selected, select);
+  drawNow(by("now"), selected, now);
+  drawMap(by("map"), selected);
+  drawGaps(by("gaps"), selected, now, rights.get(selected.dagId) ? startHealing : null);
+  drawLateness(by("lateness"), selected);
+}
+
+/** Ask what runs have done since the check, and whether the user may heal. */
+async function refresh() {
+  const exported = selected;
+  try {
+    exported.update(await api.runsSince(exported.dagId, exported.checkedAt));
+    const [gap] = exported.gaps();
+    if (gap && !rights.has(exported.dagId)) rights.set(exported.dagId, await mayHeal(exported, gap));
+    by("message").replaceChildren();
+  } catch (refusal) {
+    by("message").replaceChildren(element("p", { class: "panel" }, `Not up to date: ${refusal.message}.`));
+  }
+  if (exported === selected) draw();
+}
+
+function startHealing(gaps) {
+  heal(selected, gaps, { onchange: refresh, onend: reload });
+}
+
+async function reload() {
+  const { dagId } = selected;
+  await load();
+  select(exports.find((each) => each.dagId === dagId) ?? exports[0]);
+}
+
+start();

@@ -1,0 +1,142 @@
+// The coverage document as cells, gaps and counts. Nothing here touches the page.
+
+export const QUARTER = 15 * 60_000;
+export const HOUR = 4 * QUARTER;
+export const DAY = 24 * HOUR;
+
+/** The status of a cell by its letter, from best to worst, with its name and the sign of people who see no colours. */
+export const STATUSES = {
+  d: { name: "Delivered", sign: "" },
+  l: { name: "Delivered, with late points", sign: "" },
+  e: { name: "Empty", sign: "" },
+  s: { name: "Delivered since the check", sign: "" },
+  p: { name: "Not yet due", sign: "" },
+  h: { name: "Being delivered", sign: "…" },
+  r: { name: "Points rejected", sign: "R" },
+  f: { name: "Failed", sign: "!" },
+  m: { name: "Missing", sign: "×" },
+  F: { name: "Failed, lost soon", sign: "!" },
+  M: { name: "Missing, lost soon", sign: "×" },
+};
+
+const ORDER = Object.keys(STATUSES);
+
+export function isOpen(letter) {
+  return "fmFM".includes(letter);
+}
+
+/** An export: its document, its DAG, and what its runs have done since the check. */
+export class Export {
+  constructor(document, check, dags) {
+    this.document = document;
+    this.check = check;
+    this.dagId = document.dag_id;
+    this.dag = dags.find((dag) => dag.dag_id === document.dag_id) ?? null;
+    this.checkedAt = new Date(document.checked_at);
+    this.runs = { active: [], activeCount: 0, ended: [] };
+    const first = document.start ? Date.parse(document.start) : 0;
+    this.cells = [...document.cells].map((letter, number) => ({
+      start: new Date(first + number * QUARTER),
+      end: new Date(first + (number + 1) * QUARTER),
+      checked: letter,
+      letter,
+      points: document.points[number],
+      minutes: document.minutes[number],
+      attempts: document.attempts[number],
+    }));
+  }
+
+  /** Apply what runs have done since the check. */
+  update(runs) {
+    this.runs = runs;
+    const letters = new Map();
+    for (const run of runs.ended) note(letters, run, run.state === "success" ? "s" : "f");
+    for (const run of runs.active) note(letters, run, "h");
+    for (const cell of this.cells) {
+      const now = letters.get(+cell.start);
+      const changes = isOpen(cell.checked) || cell.checked === "p";
+      // A failed run leaves a cell as it was checked.
+      cell.letter = changes && now && now !== "f" ? now : cell.checked;
+    }
+  }
+
+  get key() {
+    return `${this.check.dag_id}/${this.check.task_id}`;
+  }
+
+  /** Neighbouring cells that have yet to be delivered. */
+  gaps() {
+    const gaps = [];
+    for (const cell of this.cells) {
+      const last = gaps.at(-1);
+      if (!isOpen(cell.letter)) continue;
+      if (last && +last.end === +cell.start) {
+        last.end = cell.end;
+        last.cells.push(cell);
+      } else {
+        const expires = new Date(+cell.start + this.document.expire_after * 1000);
+        gaps.push({ start: cell.start, end: cell.end, expires, cells: [cell] });
+      }
+    }
+    return gaps;
+  }
+
+  /** The latest window that the receiver has. */
+  lastDelivered() {
+    return this.cells.findLast((cell) => "dles".includes(cell.letter)) ?? null;
+  }
+
+  /** Windows delivered, and points, since midnight UTC. */
+  today(now) {
+    const midnight = Math.floor(now / DAY) * DAY;
+    const cells = this.cells.filter((cell) => +cell.start >= midnight);
+    return {
+      due: cells.filter((cell) => cell.letter !== "p").length,
+      delivered: cells.filter((cell) => "dles".includes(cell.letter)).length,
+      points: cells.reduce((sum, cell) => sum + cell.points, 0),
+    };
+  }
+
+  /** Whether the schedule has yet to come to a gap: then it needs no healing. */
+  isAhead(gap) {
+    const next = this.dag?.next_dagrun_data_interval_start ?? this.dag?.next_dagrun_logical_date;
+    return Boolean(next) && +gap.end > Date.parse(next);
+  }
+
+  /** Minutes that so many calls take at the account's rate limit. */
+  minutesFor(calls) {
+    const [limit, seconds] = this.document.calls;
+    return Math.ceil((calls / limit) * (seconds / 60));
+  }
+}
+
+function note(letters, run, letter) {
+  const start = run.data_interval_start ?? run.logical_date;
+  if (!start) return;
+  const end = run.data_interval_end ?? start;
+  const first = Math.floor(Date.parse(start) / QUARTER) * QUARTER;
+  // A window of less than a quarter hour proves nothing of its whole cell, and a longer interval has several.
+  for (let at = first; at + QUARTER <= Math.max(Date.parse(end), first); at += QUARTER) letters.set(at, letter);
+}
+
+/** The worst letter of some cells. */
+export function worst(cells) {
+  return cells.reduce((found, cell) => (ORDER.indexOf(cell.letter) > ORDER.indexOf(found) ? cell.letter : found), "d");
+}
+
+/**
+ * Rows of a map: a row for each quarter hour or hour of the day, a column for each day in UTC.
+ * Each square has the cells that it stands for; none where there are none.
+ */
+export function rowsOf(cells, size) {
+  const days = [...new Set(cells.map((cell) => Math.floor(cell.start / DAY)))];
+  const rows = Array.from({ length: DAY / size }, (_, number) => ({
+    offset: number * size,
+    squares: days.map(() => []),
+  }));
+  for (const cell of cells) {
+    const day = Math.floor(cell.start / DAY);
+    rows[Math.floor((cell.start - day * DAY) / size)].squares[days.indexOf(day)].push(cell);
+  }
+  return { days: days.map((day) => new Date(day * DAY)), rows };
+}

@@ -1,0 +1,151 @@
+// The panels beside the map: now, gaps, lateness, and the row of exports.
+
+import { airflowLink, duration, element, fill, number, plural, time } from "./dom.js";
+import { classOf } from "./heatmap.js";
+import { STATUSES, worst } from "./model.js";
+
+const LEGEND = ["d", "l", "e", "r", "f", "m", "M", "p"];
+
+export function drawLegend(list) {
+  list.replaceChildren(
+    ...LEGEND.map((letter) =>
+      element(
+        "li",
+        {},
+        element("span", { class: `square ${classOf(letter)}`, "aria-hidden": "true" }),
+        letter === "M" ? "Lost soon" : STATUSES[letter].name,
+      ),
+    ),
+  );
+}
+
+/** Draw a button for each export, with the worst that there is to say about it. */
+export function drawExports(nav, exports, selected, onselect) {
+  nav.replaceChildren(
+    ...exports.map((exported) => {
+      const gaps = exported.gaps();
+      const windows = gaps.reduce((sum, gap) => sum + gap.cells.length, 0);
+      const letter = worst(exported.cells.filter((cell) => cell.letter !== "p"));
+      return element(
+        "button",
+        { type: "button", "aria-current": exported === selected ? "page" : null, onclick: () => onselect(exported) },
+        element("span", { class: `dot ${classOf(letter)}`, "aria-hidden": "true" }),
+        element("strong", {}, exported.dagId),
+        element("span", { class: "quiet" }, windows ? `${plural(windows, "window")} missing` : "All delivered"),
+      );
+    }),
+  );
+}
+
+export function drawNow(section, exported, now) {
+  const { document: found, check, dag, runs } = exported;
+  const last = exported.lastDelivered();
+  const today = exported.today(now);
+  const facts = [
+    [
+      "Last delivered window",
+      last ? `ended ${duration(now - last.end)} ago` : "none",
+      last && time(last.end),
+    ],
+    ["Today, in UTC", `${today.delivered} of ${today.due} windows`, plural(today.points, "point")],
+    ["Runs", ...runsNow(runs)],
+    ["Calls in the last hour", ...callsNow(exported, now)],
+    ["Next run", ...nextRun(dag)],
+    ["API token", ...token(found.token_days)],
+    [
+      "Last check",
+      `${duration(now - exported.checkedAt)} ago${found.alerts ? `, with ${plural(found.alerts, "alert")}` : ""}`,
+      airflowLink(
+        `dags/${encodeURIComponent(check.dag_id)}/runs/${encodeURIComponent(check.run_id)}`,
+        `Run of ${check.dag_id}`,
+      ),
+    ],
+    ["Export", found.environments.join(", "), `To ${found.receiver}, version ${found.provider}`],
+  ];
+  fill(section, element("dl", {}, ...facts.map(fact)));
+}
+
+function fact([name, value, more]) {
+  return element(
+    "div",
+    {},
+    element("dt", {}, name),
+    element("dd", { class: "value" }, value),
+    element("dd", { class: "quiet" }, more || " "),
+  );
+}
+
+function runsNow({ active, activeCount }) {
+  const running = active.filter((run) => run.state === "running").length;
+  const backfill = active.filter((run) => run.run_type === "backfill").length;
+  const waiting = activeCount - running;
+  return [`${number(running)} running, ${number(waiting)} waiting`, backfill ? `${plural(backfill, "run")} of a backfill` : ""];
+}
+
+function callsNow({ document: found, runs }, now) {
+  const hour = 3_600_000;
+  const used = runs.ended.filter((run) => now - Date.parse(run.end_date) < hour).length;
+  const [calls, seconds] = found.calls;
+  return [`${number(used)} or more of ${number((calls * 3600) / seconds)}`, "Runs of this DAG; the account's budget is shared"];
+}
+
+function nextRun(dag) {
+  if (!dag) return ["unknown", "The DAG has no tag “forge”"];
+  const link = airflowLink(`dags/${encodeURIComponent(dag.dag_id)}`, dag.dag_id);
+  if (dag.is_paused) return ["Paused", link];
+  return [dag.next_dagrun_run_after ? time(new Date(dag.next_dagrun_run_after)) : "none planned", link];
+}
+
+function token(days) {
+  if (days == null) return ["unknown", "Set token_expires_on in the Forge Connection"];
+  return [days < 0 ? "expired" : `expires in ${plural(days, "day")}`, days < 31 ? "Create a new one" : ""];
+}
+
+/** Draw the gaps; `heal` is called with some gaps, and null for users who may not start a backfill. */
+export function drawGaps(section, exported, now, heal) {
+  const gaps = exported.gaps();
+  if (!gaps.length) {
+    fill(section, element("p", {}, "None. Every window that is due was delivered."));
+    return;
+  }
+  const healable = gaps.filter((gap) => !exported.isAhead(gap) && gap.expires > now);
+  const all =
+    heal && healable.length > 1
+      ? element("button", { type: "button", onclick: () => heal(healable) }, "Heal all gaps")
+      : null;
+  const list = gaps.slice(0, 50).map((gap) => drawGap(gap, exported, now, heal && healable.includes(gap) ? heal : null));
+  const more = gaps.length > 50 ? element("p", { class: "quiet" }, `and ${gaps.length - 50} more`) : null;
+  fill(section, element("ul", { class: "gaps" }, ...list), more ?? "", element("p", { class: "actions" }, all));
+}
+
+function drawGap(gap, exported, now, heal) {
+  const left = gap.expires - now;
+  const soon = "FM".includes(gap.cells[0].letter);
+  const state = exported.isAhead(gap)
+    ? "The schedule has yet to come to it"
+    : left > 0
+      ? `Lost in ${duration(left)}`
+      : "Its first window is lost";
+  const label = `Heal the gap of ${plural(gap.cells.length, "window")} from ${time(gap.start)}`;
+  return element(
+    "li",
+    { class: soon ? "soon" : null },
+    element(
+      "div",
+      {},
+      element("strong", {}, `${time(gap.start)} to ${gap.end.toISOString().slice(5, 16).replace("T", " ")} UTC`),
+      element("span", {}, `${plural(gap.cells.length, "window")}. ${state}.`),
+    ),
+    heal && element("button", { type: "button", "aria-label": label, onclick: () => heal([gap]) }, "Heal"),
+  );
+}
+
+export function drawLateness(section, { document: { lateness } }) {
+  const minutes = (seconds) => (seconds == null ? "–" : `${Math.round(seconds / 60)} min`);
+  const facts = [
+    ["Half of the windows", minutes(lateness.p50_seconds), "from a window's end to its last points"],
+    ["95 % of the windows", minutes(lateness.p95_seconds), ""],
+    ["Windows measured", number(lateness.windows), `${number(lateness.late)} with late points`],
+  ];
+  fill(section, element("dl", {}, ...facts.map(fact)), element("p", { class: "quiet" }, `${lateness.advice}.`));
+}
