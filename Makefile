@@ -33,7 +33,7 @@ test-long: $(INSTALLED_DEV) ## Run the tests that take minutes, and the unit and
 
 screenshots: $(INSTALLED_DEV) ## Retake the screenshots of Airflow's UI in docs/images
 	mkdir -p docs/images
-	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/e2e/test_browser.py
+	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/e2e/test_browser.py tests/page/test_in_browser.py
 
 bench: $(INSTALLED_DEV) ## Benchmark the payload path against orjson, protobuf and the OpenTelemetry SDK
 	$(BIN)/python -m benchmarks

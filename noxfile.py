@@ -34,13 +34,14 @@ class Airflow(NamedTuple):
 NO_COMMANDS = "Airflow before 3.2 has no commands of providers"
 NO_RETRY_POLICIES = "could not import 'airflow.sdk.definitions.retry_policy'"
 NO_STATE_STORE = "Airflow has an asset state store as of 3.3"
+NO_PAGES = "Airflow has pages of plugins as of 3.1"
 NO_LIST_OF_VARIABLES = "Airflow lists Variables as of 3.3"
 ERRORS_OF_THE_API = "Airflow 3.0 raises what the API server says"
 BEFORE_3_3 = (NO_RETRY_POLICIES, NO_STATE_STORE, NO_LIST_OF_VARIABLES)
 
 # Before 3.2, Airflow shows a provider's form fields only if wtforms is installed.
 AIRFLOWS = {
-    "3.0": Airflow("3.0.6", "2025-09-05", ("wtforms",), (ERRORS_OF_THE_API, NO_COMMANDS, *BEFORE_3_3)),
+    "3.0": Airflow("3.0.6", "2025-09-05", ("wtforms",), (ERRORS_OF_THE_API, NO_COMMANDS, NO_PAGES, *BEFORE_3_3)),
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, *BEFORE_3_3)),
     "3.2": Airflow("3.2.2", "2026-06-01", (), BEFORE_3_3),
     "3.3": Airflow("3.3.2"),
@@ -70,6 +71,7 @@ QUICK = (
     "tests/utils/test_ledger.py",
     "tests/utils/test_run_interval.py",
     "tests/operators",
+    "tests/page/test_files.py",
     "tests/delivery/test_stores.py",
     "tests/cli/test_commands.py",
 )
@@ -80,6 +82,7 @@ LEFT_OUT = (
     "tests/dashboards",
     "tests/deploy",
     "tests/e2e",
+    "tests/page/test_in_browser.py",
     "tests/sandbox",
     "tests/test_distribution.py",
     "tests/test_fuzz.py",

@@ -136,7 +136,10 @@ class LedgerSession:
             group.mark_acknowledged(members)
             self._in_flight.difference_update(members)
             self._acknowledged.update(members)
-            self._acknowledged_at[self._points[members[0]].minute // RECORD_MINUTES] = self._store.timestamp()
+            index = self._points[members[0]].minute // RECORD_MINUTES
+            # A point on the edge of a window is in a record of its neighbour, and does not make that one late.
+            if index in self._window:
+                self._acknowledged_at[index] = self._store.timestamp()
 
     def mark_pending(self, numbers: Iterable[int]) -> None:
         """Mark points as pending: the destination has certainly not stored them."""

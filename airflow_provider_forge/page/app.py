@@ -47,9 +47,11 @@ class PageFiles:
             return
         if self._files is None:
             # Airflow's other components load the plugin, too, and need no web framework for it.
+            from starlette.applications import Starlette
+            from starlette.routing import Mount
             from starlette.staticfiles import StaticFiles
 
-            self._files = StaticFiles(directory=STATIC, html=True)
+            self._files = Starlette(routes=[Mount("/", StaticFiles(directory=STATIC, html=True))])
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -185,6 +185,15 @@ def test_late_points_and_attempts_are_told():
     assert (first.points, first.attempts, first.latest) == (2, 1, first.first)
 
 
+def test_a_point_of_a_neighbouring_window_is_not_late():
+    line = Line()
+    line.run([], 15, 30)
+    line.now = lambda: NOW + dt.timedelta(hours=1)
+    line.run([(Spot("requests", "edge", 60 * 15), 1)])
+    neighbour = assert_exact(line)[FIRST + 3]
+    assert (neighbour.points, neighbour.latest, neighbour.attempts) == (1, 0, 1)
+
+
 def test_tasks_that_write_one_page_have_a_lease_in_common():
     for index in (FIRST, FIRST + 1, FIRST + 2, FIRST + 48):
         assert page_leases([index]) == page_leases([FIRST])

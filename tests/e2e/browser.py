@@ -54,19 +54,22 @@ def browser_page(program: str, base_url: str) -> Iterator[Page]:
             browser.close()
 
 
-def take_picture(name: str, what: Page | Locator, *, height: int = HEIGHT, crop: int | None = None) -> None:
+def take_picture(
+    name: str, what: Page | Locator, *, height: int = HEIGHT, width: int = WIDTH, crop: int | None = None
+) -> None:
     """Write `<name>.png` where pictures are wanted.
 
     Args:
         name: Of the file.
         what: A page, or the part of one that is shown.
-        height: Of the window meanwhile; what lies in a dialog below it would be cut off.
+        width: Of the window meanwhile.
+        height: Likewise; what lies in a dialog below it would be cut off.
         crop: How many pixels of the picture's height are kept, from the top; None for all.
     """
     if not PICTURES:
         return
     page = what if isinstance(what, Page) else what.page
-    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.set_viewport_size({"width": width, "height": height})
     # Airflow lays its page out anew after a change of the window.
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     picture = Image.open(io.BytesIO(what.screenshot(animations="disabled", caret="hide"))).convert("RGB")

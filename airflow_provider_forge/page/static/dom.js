@@ -19,7 +19,7 @@ export function fill(section, ...children) {
 }
 
 const LOCAL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const LOCAL_TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const LOCAL_TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const NUMBER = new Intl.NumberFormat();
 const MINUTE = 60_000;
 
@@ -31,14 +31,24 @@ export function utc(date) {
   return `${date.toISOString().slice(0, 16).replace("T", " ")} UTC`;
 }
 
+/** The time in the user's zone. */
+export function local(date) {
+  return isUtc ? utc(date) : LOCAL.format(date);
+}
+
 /** The time in the user's zone, with UTC beside it. */
 export function time(date) {
   return isUtc ? utc(date) : `${LOCAL.format(date)} (${utc(date)})`;
 }
 
-/** The time of a row of the map in the user's zone. */
+/** A range of time in UTC. */
+export function utcRange(start, end) {
+  return `${start.toISOString().slice(0, 16).replace("T", " ")} to ${utc(end)}`;
+}
+
+/** The hour and minute in the user's zone, "05:30"; without minutes, "05". */
 export function localTime(date) {
-  return LOCAL_TIME.format(date);
+  return LOCAL_TIME.format(date).replace(":00", "");
 }
 
 export function number(value) {

@@ -39,7 +39,7 @@ export function drawMap(container, exported) {
 NARROW.addEventListener("change", () => shown && drawMap(shown.container, shown.exported));
 
 function heading(days) {
-  const corner = element("span", { role: "columnheader", class: "hours" }, isUtc ? "UTC" : "UTC / here");
+  const corner = element("span", { role: "columnheader", class: "hours" }, isUtc ? "UTC" : "UTC / you");
   const names = days.map((day) =>
     element(
       "span",
@@ -53,11 +53,11 @@ function heading(days) {
 
 function drawRow({ offset, squares }, days) {
   const full = offset % HOUR === 0;
-  const utcTime = new Date(offset).toISOString().slice(11, 16);
+  const utcTime = new Date(offset).toISOString().slice(11, 16).replace(":00", "");
   const here = localTime(new Date(+days.at(-1) + offset));
   const label = element(
     "span",
-    { role: "rowheader", class: "hours", "aria-label": isUtc ? `${utcTime} UTC` : `${utcTime} UTC, ${here} here` },
+    { role: "rowheader", class: "hours", "aria-label": isUtc ? `${utcTime} h UTC` : `${utcTime} h UTC, ${here} h here` },
     full && offset % (2 * HOUR) === 0 ? (isUtc ? utcTime : `${utcTime} / ${here}`) : "",
   );
   const row = element("div", { role: "row", class: full ? "row full" : "row" }, label);

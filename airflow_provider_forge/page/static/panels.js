@@ -1,6 +1,6 @@
 // The panels beside the map: now, gaps, lateness, and the row of exports.
 
-import { airflowLink, duration, element, fill, number, plural, time } from "./dom.js";
+import { airflowLink, duration, element, fill, isUtc, local, number, plural, time, utcRange } from "./dom.js";
 import { classOf } from "./heatmap.js";
 import { STATUSES, worst } from "./model.js";
 
@@ -50,7 +50,7 @@ export function drawNow(section, exported, now) {
     ["Today, in UTC", `${today.delivered} of ${today.due} windows`, plural(today.points, "point")],
     ["Runs", ...runsNow(runs)],
     ["Calls in the last hour", ...callsNow(exported, now)],
-    ["Next run", ...nextRun(dag)],
+    ["Next run", ...nextRun(dag, now)],
     ["API token", ...token(found.token_days)],
     [
       "Last check",
@@ -89,11 +89,13 @@ function callsNow({ document: found, runs }, now) {
   return [`${number(used)} or more of ${number((calls * 3600) / seconds)}`, "Runs of this DAG; the account's budget is shared"];
 }
 
-function nextRun(dag) {
+function nextRun(dag, now) {
   if (!dag) return ["unknown", "The DAG has no tag “forge”"];
   const link = airflowLink(`dags/${encodeURIComponent(dag.dag_id)}`, dag.dag_id);
-  if (dag.is_paused) return ["Paused", link];
-  return [dag.next_dagrun_run_after ? time(new Date(dag.next_dagrun_run_after)) : "none planned", link];
+  if (dag.is_paused) return ["The DAG is paused", link];
+  if (!dag.next_dagrun_run_after) return ["none planned", link];
+  const next = new Date(dag.next_dagrun_run_after);
+  return [next > now ? `in ${duration(next - now)}` : "due", time(next)];
 }
 
 function token(days) {
@@ -133,7 +135,8 @@ function drawGap(gap, exported, now, heal) {
     element(
       "div",
       {},
-      element("strong", {}, `${time(gap.start)} to ${gap.end.toISOString().slice(5, 16).replace("T", " ")} UTC`),
+      element("strong", {}, isUtc ? utcRange(gap.start, gap.end) : `${local(gap.start)} to ${local(gap.end)}`),
+      !isUtc && element("span", { class: "quiet" }, utcRange(gap.start, gap.end)),
       element("span", {}, `${plural(gap.cells.length, "window")}. ${state}.`),
     ),
     heal && element("button", { type: "button", "aria-label": label, onclick: () => heal([gap]) }, "Heal"),
