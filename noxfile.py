@@ -41,7 +41,9 @@ BEFORE_3_3 = (NO_RETRY_POLICIES, NO_STATE_STORE, NO_LIST_OF_VARIABLES)
 
 # Before 3.2, Airflow shows a provider's form fields only if wtforms is installed.
 AIRFLOWS = {
-    "3.0": Airflow("3.0.6", "2025-09-05", ("wtforms",), (ERRORS_OF_THE_API, NO_COMMANDS, NO_PAGES, *BEFORE_3_3)),
+    "3.0": Airflow(
+        "3.0.6", "2025-09-05", ("wtforms",), (ERRORS_OF_THE_API, NO_COMMANDS, NO_PAGES, *BEFORE_3_3)
+    ),
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, *BEFORE_3_3)),
     "3.2": Airflow("3.2.2", "2026-06-01", (), BEFORE_3_3),
     "3.3": Airflow("3.3.2"),

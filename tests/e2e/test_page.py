@@ -1,0 +1,131 @@
+"""The page *Forge* in a real Airflow: its entry, a gap that its button heals, and who sees what."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from playwright.sync_api import FrameLocator, Page, expect
+
+from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MAX_WINDOW, ceil
+from demo.airflow import StandaloneAirflow
+from demo.api import AirflowApi
+from demo.dagfile import DAG_ID, SHIPPED, install_dag
+from demo.waiting import wait_for
+from tests.e2e.browser import browser_page, find_chromium
+from tests.e2e.dag_runs import connections
+from tests.e2e.postgres import postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+COVERAGE = "forge_metrics_coverage"
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
+# The destination keeps points for so short that the map has no more than a few hours.
+KEEP, RETENTION = "4h", timedelta(hours=3, minutes=30)
+PATIENCE_MS = 180_000
+
+
+@dataclass
+class Paged:
+    """An Airflow whose catchup has left a gap of two windows, and a browser."""
+
+    airflow: StandaloneAirflow
+    page: Page
+
+    def log_in(self, user: str) -> None:
+        passwords = json.loads((self.airflow.home / PASSWORDS).read_text())
+        api = AirflowApi(self.airflow.url, user, passwords[user])
+        self.page.context.clear_cookies()
+        self.page.context.add_cookies([{"name": "_token", "value": api.token, "url": self.airflow.url}])
+        api.close()
+
+    def open(self) -> FrameLocator:
+        """Open the page by its entry in Airflow's navigation."""
+        self.page.goto("/")
+        self.page.get_by_role("link", name="Forge", exact=True).click()
+        frame = self.page.frame_locator("iframe")
+        expect(frame.locator("#export:not(.loading)")).to_be_visible(timeout=PATIENCE_MS)
+        return frame
+
+
+@pytest.fixture(scope="module")
+def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paged]:
+    chromium, home = find_chromium(), tmp_path_factory.mktemp("page")
+    install_dag(home / "dags", operator={"revisit_after": None}, retention=RETENTION)
+    source = SHIPPED.with_name(f"{COVERAGE}.py").read_text()
+    (home / "dags" / f"{COVERAGE}.py").write_text(source.replace('schedule="12 * * * *"', "schedule=None"))
+    first = ceil(datetime.now(timezone.utc) - RETENTION, MAX_WINDOW) + 5 * MAX_WINDOW
+    gap = Fault(
+        "query_error", status_code=400, operation="appMetrics", start=first, end=first + 2 * MAX_WINDOW
+    )
+    with SandboxGateway(rate_limit_calls=None) as gateway, OtlpSink() as sink, postgres() as database:
+        limit = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
+        env = connections(gateway, sink.url, forge=limit, max_age=KEEP)
+        env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = "admin:admin,viewer:viewer"
+        gateway.add_fault(gap)
+        with (
+            StandaloneAirflow(home, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database, **env) as airflow,
+            browser_page(chromium, airflow.url) as page,
+        ):
+            deliver_and_check(airflow)
+            gateway.clear_faults()
+            yield Paged(airflow, page)
+
+
+def deliver_and_check(airflow: StandaloneAirflow) -> None:
+    """Let the schedule reach the present, and run the coverage DAG."""
+    api = airflow.api
+    for dag_id in (DAG_ID, COVERAGE):
+        airflow.wait_for_dag(dag_id)
+        api.pause(dag_id, paused=False)
+
+    def is_done() -> bool:
+        runs = api.runs(DAG_ID)
+        return len(runs) >= RETENTION / MAX_WINDOW - 1 and all(run["end_date"] for run in runs)
+
+    wait_for(is_done, timeout=300, what="the end of catchup", every=1.0)
+    run_id = api.trigger(COVERAGE)
+    wait_for(lambda: api.run(COVERAGE, run_id)["end_date"], timeout=180, what="the check")
+
+
+def test_a_stranger_sees_nothing(paged: Paged) -> None:
+    paged.page.goto("/forge/")
+    expect(paged.page.get_by_role("heading", name="You are not signed in")).to_be_visible()
+    for path in ("dags?tags=forge", "dags/~/dagRuns/~/taskInstances/~/xcomEntries"):
+        assert httpx.get(f"{paged.airflow.url}/api/v2/{path}", trust_env=False).status_code == 401
+
+
+def test_a_viewer_sees_the_gap_and_no_button(paged: Paged) -> None:
+    paged.log_in("viewer")
+    with paged.page.expect_response("**/backfills/dry_run") as asked:
+        frame = paged.open()
+    assert asked.value.status == 403
+    expect(frame.locator("#gaps li", has_text="2 windows")).to_have_count(1)
+    expect(frame.locator("#gaps button")).to_have_count(0)
+
+
+def test_the_button_heals_the_gap_and_the_map_turns_green(paged: Paged) -> None:
+    paged.log_in("admin")
+    frame = paged.open()
+    green = frame.locator(".grid .is-d")
+    before = green.count()
+    frame.get_by_role("button", name="Heal the gap of 2 windows").click()
+    frame.get_by_role("button", name="Start 2 runs").click()
+    expect(frame.get_by_role("heading", name="Done")).to_be_visible(timeout=PATIENCE_MS)
+    frame.get_by_role("button", name="Close").click()
+    expect(frame.locator("#gaps li", has_text="2 windows")).to_have_count(0)
+    assert green.count() >= before + 2
+
+
+def test_a_cell_opens_its_run_in_airflows_grid(paged: Paged) -> None:
+    paged.log_in("admin")
+    paged.open().locator(".grid .is-d").last.click()
+    paged.page.wait_for_url(f"**/dags/{DAG_ID}/runs/**")
