@@ -110,7 +110,6 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         """
         import pendulum
 
-        from airflow_provider_forge.coverage.document import XCOM_KEY, to_document
         from airflow_provider_forge.coverage.monitor import Findings, report_token_expiry
         from airflow_provider_forge.coverage.telemetry import report_coverage
         from airflow_provider_forge.delivery.telemetry import Reporter
@@ -118,7 +117,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         now = pendulum.now("UTC")
         with final_errors():
             forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
-            last_day = forge.token_expires_on
+            last_day, calls = forge.token_expires_on, list(forge.rate_limit)
             reporter = Reporter(forge.app_id, self.export_dag_id)
             endpoint = OtlpHook(self.otlp_conn_id).endpoint()
             monitor = self._monitor(context, reporter.app_id, endpoint)
@@ -130,18 +129,8 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             report_coverage(findings.coverage, findings.first_expiry, last_day, now, endpoint, reporter)
         token_days = (last_day - now.date()).days if last_day else None
         summary = self._report(findings, token_days, now)
-        if findings.coverage:
-            # Before the alerts are raised: the page in Airflow shows the gaps that the task fails for.
-            facts = {
-                "app_id": reporter.app_id,
-                # Without the URL's path, which can hold a secret.
-                "receiver": urllib.parse.urlsplit(endpoint.destination).hostname,
-                "calls": list(forge.rate_limit),
-                "token_days": token_days,
-                "alerts": len(findings.alerts),
-            }
-            document = to_document(findings.coverage, now, self.alert_before, self.export_dag_id)
-            context["ti"].xcom_push(XCOM_KEY, {**document, **facts})
+        facts = {"app_id": reporter.app_id, "calls": calls, "token_days": token_days}
+        self._push_coverage(context, findings, now, endpoint, facts)
         # After everything that can fail and is retried: an alert that is saved as reported must be raised.
         for state in findings.pending:
             state.save()
@@ -175,6 +164,25 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             alert_before=self.alert_before,
             heal=self.heal,
         )
+
+    def _push_coverage(
+        self,
+        context: Context,
+        findings: Findings,
+        now: dt.datetime,
+        endpoint: Endpoint,
+        facts: dict[str, Any],
+    ) -> None:
+        """Store the coverage as XCom before alerts are raised: the page in Airflow shows their gaps."""
+        from airflow_provider_forge.coverage.document import XCOM_KEY, to_document
+
+        if findings.coverage is None:
+            return
+        document = to_document(findings.coverage, now, self.alert_before, self.export_dag_id)
+        # Without the URL's path, which can hold a secret.
+        receiver = urllib.parse.urlsplit(endpoint.destination).hostname
+        outcome = {"receiver": receiver, "alerts": len(findings.alerts)}
+        context["ti"].xcom_push(XCOM_KEY, {**document, **facts, **outcome})
 
     def _report(self, findings: Findings, token_days: int | None, now: dt.datetime) -> dict[str, Any]:
         """Log the findings and return their summary."""

@@ -5,7 +5,7 @@ import { element, isUtc, zone } from "./dom.js";
 import { emptyState, refusedState } from "./empty.js";
 import { heal, mayHeal } from "./heal.js";
 import { drawMap } from "./heatmap.js";
-import { Export } from "./model.js";
+import { Export, QUARTER } from "./model.js";
 import { drawExports, drawGaps, drawLateness, drawLegend, drawNow } from "./panels.js";
 
 const REFRESH = 30_000;
@@ -41,11 +41,33 @@ async function start() {
   }
 }
 
-/** Draw a map without cells, of the size of the real one: nothing moves when it comes. */
+/** Draw all panels without figures, of the size of the real ones: nothing moves when those come. */
 function drawPlaceholder() {
-  const cells = { start: new Date(Math.floor(Date.now() / 900_000) * 900_000 - 14 * 86_400_000).toISOString(), cells: "p".repeat(1344) };
-  const lists = { points: new Array(1344).fill(0), minutes: new Array(1344).fill(null), attempts: new Array(1344).fill(0) };
-  drawMap(by("map"), new Export({ ...cells, ...lists, dag_id: "the export" }, {}, []));
+  const now = Date.now();
+  const all = (value) => new Array(1344).fill(value);
+  const placeholder = new Export(
+    {
+      dag_id: "the export",
+      checked_at: new Date(now).toISOString(),
+      start: new Date(Math.floor(now / QUARTER) * QUARTER - 1344 * QUARTER).toISOString(),
+      expire_after: 1344 * 900,
+      cells: "p".repeat(1344),
+      points: all(0),
+      minutes: all(null),
+      attempts: all(0),
+      environments: ["…"],
+      receiver: "…",
+      provider: "…",
+      calls: [5, 60],
+      lateness: { advice: "…" },
+    },
+    { dag_id: "…", run_id: "…" },
+    [],
+  );
+  drawNow(by("now"), placeholder, now);
+  drawMap(by("map"), placeholder);
+  drawLateness(by("lateness"), placeholder);
+  by("export").hidden = false;
 }
 
 function showState(state) {

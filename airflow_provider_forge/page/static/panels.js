@@ -148,7 +148,7 @@ export function drawLateness(section, { document: { lateness } }) {
   const facts = [
     ["Half of the windows", minutes(lateness.p50_seconds), "from a window's end to its last points"],
     ["95 % of the windows", minutes(lateness.p95_seconds), ""],
-    ["Windows measured", number(lateness.windows), `${number(lateness.late)} with late points`],
+    ["Windows measured", number(lateness.windows ?? 0), `${number(lateness.late ?? 0)} with late points`],
   ];
   fill(section, element("dl", {}, ...facts.map(fact)), element("p", { class: "quiet" }, `${lateness.advice}.`));
 }
