@@ -188,6 +188,13 @@ FORGE = ConnectionForm(
             " dollars",
             default="Atlassian's published prices",
         ),
+        ExtraField(
+            "archive_url",
+            "Archive URL",
+            "Directory in which every response is kept, such as s3://aws_default@bucket/path, so that windows"
+            " older than Atlassian's 14 days can be replayed",
+            default="no archive",
+        ),
     ),
 )
 

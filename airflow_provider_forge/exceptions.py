@@ -9,6 +9,8 @@
     │   ├── AccessForbidden        Atlassian: the account has no access to the app (403)
     │   ├── QueryRefused           Atlassian: the query is invalid
     │   ├── WindowExpired          the window is older than Atlassian's retention of 14 days
+    │   │   └── WindowNotArchived  the archive does not have the window
+    │   ├── ArchiveDamaged         an archived window is damaged, or from a later version
     │   ├── ExportRefused          receiver: the request is refused, and would be again
     │   │   └── RequestTooLarge    receiver: the request exceeds its size limit
     │   ├── PointsRejected         receiver: the request is accepted, and points of it are rejected
@@ -24,6 +26,7 @@
         ├── WindowTooLarge         Atlassian: the window is too large for one response
         ├── ReceiverUnavailable    receiver: busy, timeout, broken connection
         ├── LedgerUnavailable      the ledger of deliveries cannot be read or written
+        ├── ArchiveUnavailable     the archive of raw windows cannot be read or written
         ├── SecretsUnavailable     Airflow cannot read a Connection or a Variable at present
         └── DeliveryBusy           another task is delivering the same window
 
@@ -39,6 +42,8 @@ from airflow_provider_forge.text import printable, sanitize, shorten
 
 __all__ = [
     "AccessForbidden",
+    "ArchiveDamaged",
+    "ArchiveUnavailable",
     "BrokenAnswer",
     "ConfigurationError",
     "CredentialsRefused",
@@ -61,6 +66,7 @@ __all__ = [
     "SecretsUnavailable",
     "UnknownFailure",
     "WindowExpired",
+    "WindowNotArchived",
     "WindowTooLarge",
 ]
 
@@ -137,6 +143,14 @@ class QueryRefused(FinalError):
 
 class WindowExpired(FinalError):
     """The window is older than the 14 days for which Atlassian keeps metrics."""
+
+
+class WindowNotArchived(WindowExpired):
+    """The archive does not have the window, and the gateway does not have it any more or was not asked."""
+
+
+class ArchiveDamaged(FinalError):
+    """An archived window is damaged or incomplete, or a later version has written it."""
 
 
 class ExportRefused(FinalError):
@@ -249,6 +263,10 @@ class ReceiverUnavailable(RetryableError):
 
 class LedgerUnavailable(RetryableError):
     """The ledger of deliveries cannot be read or written."""
+
+
+class ArchiveUnavailable(RetryableError):
+    """The archive of raw windows cannot be read or written."""
 
 
 class SecretsUnavailable(RetryableError):

@@ -30,6 +30,9 @@ __all__ = ["ForgeMetricsTimetable"]
 HEADROOM = dt.timedelta(minutes=30)
 """Minimum time until a window expires for it to be scheduled: its task may wait for the rate limit."""
 
+MAX_RETENTION = dt.timedelta(days=36_500)
+"""Maximum age of an interval: a century, long before which dates begin."""
+
 _HOUR = dt.timedelta(hours=1)
 _MINUTE = dt.timedelta(minutes=1)
 
@@ -48,8 +51,11 @@ class ForgeMetricsTimetable(Timetable):
     Args:
         interval: Length of an interval: 15 minutes, or another number of whole minutes that divides an hour.
             Do not change it for an existing DAG: gaps are healed in the same intervals.
-        retention: Maximum age of an interval's start; up to 14 days.
+        retention: Maximum age of an interval's start. Beyond 14 days, the task needs an archive: see the
+            operator's `source`.
         settle: Time after an interval's end in which its data may still arrive; 0 or more.
+        scheduled: Whether there are scheduled runs. False for a DAG that only has manual runs and backfills;
+            it needs `catchup=False`.
         clock: Returns the current time in UTC. It is not serialized: Airflow's components use the default.
 
     Raises:
@@ -62,6 +68,7 @@ class ForgeMetricsTimetable(Timetable):
         retention: dt.timedelta = RETENTION - HEADROOM,
         settle: dt.timedelta = SETTLE_DELAY,
         *,
+        scheduled: bool = True,
         clock: Callable[[], pendulum.DateTime] = _utc_now,
     ) -> None:
         for name, value in (("interval", interval), ("retention", retention), ("settle", settle)):
@@ -71,16 +78,20 @@ class ForgeMetricsTimetable(Timetable):
             raise ConfigurationError(
                 "interval", f"{interval} is not a number of whole minutes that divides an hour"
             )
-        if not interval <= retention <= RETENTION:
-            raise ConfigurationError("retention", f"{retention} is not between the interval and 14 days")
+        if not interval <= retention <= MAX_RETENTION:
+            raise ConfigurationError(
+                "retention", f"{retention} is not between the interval and {MAX_RETENTION.days:,} days"
+            )
         if settle < dt.timedelta(0):
             raise ConfigurationError("settle", f"{settle} is negative")
         self.interval = interval
         self.retention = retention
         self.settle = settle
+        self.scheduled = scheduled
         self._clock = clock
         length, delay = map(humanize_duration, (interval, settle))
-        self.description = f"Intervals of {length}, each run {delay} after its interval's end"
+        when = f"each run {delay} after its interval's end" if scheduled else "only by backfill or by hand"
+        self.description = f"Intervals of {length}, {when}"
 
     @property
     def summary(self) -> str:
@@ -93,6 +104,7 @@ class ForgeMetricsTimetable(Timetable):
             "interval": self.interval.total_seconds(),
             "retention": self.retention.total_seconds(),
             "settle": self.settle.total_seconds(),
+            "scheduled": self.scheduled,
         }
 
     @classmethod
@@ -101,7 +113,8 @@ class ForgeMetricsTimetable(Timetable):
         interval, retention, settle = (
             dt.timedelta(seconds=data[name]) for name in ("interval", "retention", "settle")
         )
-        return cls(interval, retention, settle)
+        # Absent from what an earlier version has serialized.
+        return cls(interval, retention, settle, scheduled=data.get("scheduled", True))
 
     def generate_run_id(
         self,
@@ -138,6 +151,8 @@ class ForgeMetricsTimetable(Timetable):
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
         """Return the next run; None after the end date of the DAG or of a backfill."""
+        if not self.scheduled and not restriction.catchup:  # a backfill always asks for what was missed
+            return None
         now = self._clock()
         candidates = [ceil(now - self.retention, self.interval)]
         if restriction.earliest is not None:

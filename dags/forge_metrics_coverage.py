@@ -37,7 +37,6 @@ with DAG(
     for dag_id, options in DAGS.items():
         ForgeMetricsCoverageOperator(
             task_id=dag_id,
-            export_dag_id=dag_id,
             execution_timeout=timedelta(minutes=15),
-            **options,
+            **{"export_dag_id": dag_id, **options},
         )

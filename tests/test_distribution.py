@@ -76,7 +76,9 @@ def test_pypi_can_show_them(distributions):
     subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", ["forge_metrics.py", "forge_metrics_coverage.py", "forge_usage.py"])
+@pytest.mark.parametrize(
+    "name", ["forge_metrics.py", "forge_metrics_coverage.py", "forge_metrics_replay.py", "forge_usage.py"]
+)
 def test_it_ships_the_dags_as_examples(wheel, name):
     assert wheel[f"airflow_provider_forge/example_dags/{name}"] == (ROOT / "dags" / name).read_text()
 

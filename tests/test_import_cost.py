@@ -20,6 +20,7 @@ OPERATORS = {
     "forge_metrics": "forge_metrics_to_otlp",
     "forge_metrics_coverage": "forge_metrics_coverage",
     "forge_usage": "forge_usage_to_otlp",
+    "forge_metrics_replay": "forge_metrics_to_otlp",
 }
 
 # Modules that are slow to import. Airflow may import some of them itself, so the importing module counts.

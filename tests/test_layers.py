@@ -24,11 +24,13 @@ ROOMS = {
     "payload": {"otlp"},
     "delivery": {"gateway", "otlp", "payload"},
     "usage": {"delivery", "gateway", "otlp", "payload"},
-    "connections": {"connection_forms", "delivery", "gateway", "otlp", "usage"},
+    "archive": {"delivery", "gateway", "otlp", "payload"},
+    "connections": {"archive", "connection_forms", "delivery", "gateway", "otlp", "usage"},
     "utils": {"connection_forms", "connections", "delivery", "gateway", "otlp", "payload"},
     "coverage": {"delivery", "otlp", "timetables", "utils"},
     "hooks": {"connection_forms", "connections", "delivery", "gateway", "otlp", "usage", "utils"},
     "operators": {
+        "archive",
         "connections",
         "coverage",
         "delivery",
@@ -39,11 +41,21 @@ ROOMS = {
         "usage",
         "utils",
     },
-    "cli": {"connections", "coverage", "delivery", "gateway", "otlp", "payload", "usage", "utils"},
+    "cli": {"archive", "connections", "coverage", "delivery", "gateway", "otlp", "payload", "usage", "utils"},
     "page": set(),
     "sandbox": set(),
 }
-WITHOUT_AIRFLOW = ("connections", "delivery", "gateway", "otlp", "page", "payload", "sandbox", "usage")
+WITHOUT_AIRFLOW = (
+    "archive",
+    "connections",
+    "delivery",
+    "gateway",
+    "otlp",
+    "page",
+    "payload",
+    "sandbox",
+    "usage",
+)
 
 
 def module_of(path: Path) -> str:

@@ -134,7 +134,7 @@ def test_every_divisor_of_an_hour_is_an_interval(minutes):
         ({"interval": timedelta(seconds=90)}, "interval"),
         ({"interval": timedelta(0)}, "interval"),
         ({"interval": timedelta(hours=2)}, "interval"),
-        ({"retention": timedelta(days=15)}, "retention"),
+        ({"retention": timedelta(days=40_000)}, "retention"),
         ({"retention": timedelta(minutes=1)}, "retention"),
         ({"settle": timedelta(seconds=-1)}, "settle"),
     ],
@@ -162,6 +162,29 @@ def test_airflow_serializes_it_through_the_plugin():
 
     table = ForgeMetricsTimetable(timedelta(minutes=5))
     assert decode_timetable(encode_timetable(table)).interval == timedelta(minutes=5)
+
+
+def test_a_long_retention_is_for_what_is_archived():
+    limits = restriction(at("2021-01-01T00:00:00"), at("2021-01-01T01:00:00"))
+    runs = following(timetable(retention=timedelta(days=3650)), limits)
+    assert next(runs).data_interval.start == at("2021-01-01T00:00:00")
+
+
+def test_without_scheduled_runs_there_are_backfills_only():
+    table = timetable(scheduled=False)
+    assert (
+        table.next_dagrun_info(last_automated_data_interval=None, restriction=restriction(catchup=False))
+        is None
+    )
+    assert next(following(table, restriction(earliest=at("2026-11-23T04:00:00"))))
+    assert ForgeMetricsTimetable.deserialize(table.serialize()).scheduled is False
+    assert "only" in table.description
+
+
+def test_what_an_earlier_version_serialized_is_scheduled():
+    serialized = ForgeMetricsTimetable().serialize()
+    del serialized["scheduled"]
+    assert ForgeMetricsTimetable.deserialize(serialized).scheduled is True
 
 
 def test_the_ui_offers_backfills():

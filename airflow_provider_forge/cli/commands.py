@@ -172,6 +172,44 @@ COMMANDS = (
         ("--last 2h", "--start yesterday --end today", "--last 1h --dry-run --no-ledger"),
     ),
     Command(
+        "archive",
+        "Show, verify or prune the archive of raw windows",
+        (
+            _option("action", choices=("ls", "verify", "prune"), help="ls: what is there, day by day"),
+            _option("--from", dest="start", metavar="TIME", help="start, such as 2026-11-23T00:00Z"),
+            _option("--to", dest="end", metavar="TIME", help="end, exclusive; default: now"),
+            _option("--older-than", metavar="AGE", help="prune: age of the windows to delete, such as 400d"),
+            _option(
+                "--otlp-conn-id",
+                metavar="ID",
+                help="verify: destination whose ledger the points are compared with; default: none",
+            ),
+            _FORGE,
+            _APP,
+            *_LEDGER,
+            *_OUTPUT,
+        ),
+        ("ls", "verify --otlp-conn-id otlp_default", "prune --older-than 400d"),
+    ),
+    Command(
+        "replay",
+        "Deliver an interval from the archive, without a call to Atlassian",
+        (
+            _option(
+                "--from", dest="start", metavar="TIME", required=True, help="such as 2026-11-23T00:00:00Z"
+            ),
+            _option("--to", dest="end", metavar="TIME", required=True, help="end, exclusive"),
+            _option("--dry-run", action="store_true", help="show what would be sent, and send nothing"),
+            _FORGE,
+            _OTLP,
+            _APP,
+            *_SELECTION,
+            *_LEDGER,
+            *_OUTPUT,
+        ),
+        ("--from 2026-09-01T00:00:00Z --to 2026-10-01T00:00:00Z --otlp-conn-id otlp_new --dry-run",),
+    ),
+    Command(
         "coverage",
         "Show what was delivered in the last 14 days, hour by hour, and how to heal the gaps",
         (

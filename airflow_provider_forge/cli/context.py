@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.cli.api_store import ApiStore
 from airflow_provider_forge.cli.runtime import ShellRuntime
+from airflow_provider_forge.connections.extras import problem_of_url
 from airflow_provider_forge.connections.forge import ForgeAccess
 from airflow_provider_forge.connections.ledger import ledger_name
-from airflow_provider_forge.connections.otlp import OtlpAccess, problem_of_ledger_url
+from airflow_provider_forge.connections.otlp import OtlpAccess
 from airflow_provider_forge.delivery.stores import ObjectStore
 from airflow_provider_forge.exceptions import ConfigurationError
 
@@ -43,7 +44,7 @@ def ledger_store(options: Namespace, otlp: OtlpAccess, *, snapshot: bool = False
         ConfigurationError: No store is named, or the API token is missing or refused.
         LedgerUnavailable: Airflow does not answer.
     """
-    if options.ledger_url and (problem := problem_of_ledger_url(options.ledger_url)):
+    if options.ledger_url and (problem := problem_of_url(options.ledger_url)):
         raise ConfigurationError("--ledger-url", problem)
     if path := options.ledger_url or otlp.ledger_url:
         return ObjectStore(otlp.runtime.open_storage(path))

@@ -40,13 +40,13 @@ class ShellRuntime:
         """Return a store that keeps nothing: only tasks can read and set Variables."""
         return NullStateStore()
 
-    def open_storage(self, url: str) -> Any:
+    def open_storage(self, url: str, field: str = "ledger_url") -> Any:
         """Return the path of a URL, opened by Airflow with the Connection that the URL names."""
         from airflow_provider_forge.utils.ledger import open_storage
 
         with contextlib.suppress(ValueError):  # raised again when the URL is opened
             _publish(urllib.parse.unquote(urllib.parse.urlsplit(url).username or ""))
-        return open_storage(url)
+        return open_storage(url, field)
 
 
 def _of_airflow(argument: str, conn_id: str, kind: str) -> Connection:

@@ -11,7 +11,9 @@ from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_
 from airflow_provider_forge.cli.listing import WindowTable
 from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.ledger import account_of, open_ledger
+from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
+from airflow_provider_forge.delivery.fetched import from_gateway
 from airflow_provider_forge.delivery.progress import Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore
@@ -144,28 +146,35 @@ def _receiver(options: Namespace, otlp: OtlpAccess) -> OtlpClient:
 
 
 def _exporter(options: Namespace, forge: ForgeAccess, receiver: OtlpClient, store: Store) -> Exporter:
+    ledger = open_ledger(
+        forge.runtime,
+        store,
+        forge.app_id,
+        receiver.endpoint.destination,
+        forge.redis_url,
+        account_of(options.otlp_conn_id, receiver.endpoint),
+    )
     return Exporter(
-        lambda window: forge.fetch(window.start, window.end, options.environments, options.metrics),
-        receiver,
-        open_ledger(
-            forge.runtime,
-            store,
-            forge.app_id,
-            receiver.endpoint.destination,
-            forge.redis_url,
-            account_of(options.otlp_conn_id, receiver.endpoint),
+        from_gateway(
+            lambda window: forge.fetch(window.start, window.end, options.environments, options.metrics)
         ),
+        [Destination(receiver, ledger)],
         Policy(resend=options.resend),
         Resource(forge.service_name),
     )
 
 
 def _deliver(window: Window, exporter: Exporter) -> dict[str, Any]:
-    progress = Progress.begin([window], [], expired=0)
-    receiver = exporter.receiver
+    [destination] = exporter.destinations
+    destination.progress = Progress.begin([window], [], expired=0)
+    receiver = destination.receiver
     before = len(receiver.batches) if isinstance(receiver, DryClient) else 0
-    exporter.export(progress)
-    done = {"window": str(window), **progress.stats.to_json(), "problems": progress.problems}
+    exporter.export()
+    done = {
+        "window": str(window),
+        **destination.progress.stats.to_json(),
+        "problems": destination.progress.problems,
+    }
     if isinstance(receiver, DryClient):
         done["requests"] = [dataclasses.asdict(batch) for batch in receiver.batches[before:]]
     return done

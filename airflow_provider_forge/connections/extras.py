@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ __all__ = [
     "Extras",
     "find_redis",
     "host_of",
+    "problem_of_url",
     "qualify_errors",
     "secret_of",
 ]
@@ -40,11 +42,26 @@ _INSTEAD = {
 }
 """Remedies for standard fields that are set but not used."""
 
+_URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
+# Up to the last @: a secret may contain slashes.
+_PASSWORD_IN_URL = re.compile("://[^/@]*:.*@")
+
 STORE_FIELD = "rate_limit_store"
 
 _CONNECTION = "redis_conn:"
 _EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 or redis_conn:<id of a Connection of type redis>"
 _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+
+
+def problem_of_url(url: str) -> str | None:
+    """Return the problem with a URL of object storage; None if it is valid."""
+    if _PASSWORD_IN_URL.search(url):
+        return "contains a password; put it into a Connection, and name that: s3://conn_id@bucket/path"
+    if not _URL.match(url):
+        # It may still contain a password.
+        shown = "" if "@" in url else f"{url!r} "
+        return f"{shown}is not a URL; give one such as s3://conn_id@bucket/path"
+    return None
 
 
 def host_of(connection: Connection, unused: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from airflow_provider_forge.connections.extras import (
     Extras,
     find_redis,
     host_of,
+    problem_of_url,
     secret_of,
 )
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
@@ -174,6 +175,7 @@ class ForgeAccess:
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the Connection works, and a message: the form's Test button. Makes one call."""
+        from airflow_provider_forge.connections.archive import open_archive
         from airflow_provider_forge.connections.checks import (
             check_credentials,
             check_gateway,
@@ -184,6 +186,8 @@ class ForgeAccess:
             Extras(self._conn()).check_names(FORGE.extra_names)
             # Checked here as well, because a task may never use them.
             _ = self.token_expires_on, self.service_name
+            if self.archive_url:
+                open_archive(self)
             if not self._raw_app_id():
                 return check_credentials(self.get_conn())
             environments, metrics = self.selection()
@@ -286,6 +290,19 @@ class ForgeAccess:
         except ValueError:
             # The value is not shown: someone may have put the token itself here.
             extras.fail("token_expires_on", "is not a date; give one such as 2027-01-31")
+
+    @property
+    def archive_url(self) -> str | None:
+        """URL of the archive of raw windows, for fsspec; None if the Connection has none.
+
+        Raises:
+            ConfigurationError: The extra is not a URL, or contains a password.
+        """
+        extras = Extras(self._conn())
+        url = extras.text("archive_url")
+        if url and (problem := problem_of_url(url)):
+            extras.fail("archive_url", problem)
+        return url
 
     def selection(
         self,

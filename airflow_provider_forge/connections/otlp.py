@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.connection_forms import OTLP
-from airflow_provider_forge.connections.extras import Extras, host_of, qualify_errors, secret_of
+from airflow_provider_forge.connections.extras import (
+    Extras,
+    host_of,
+    problem_of_url,
+    qualify_errors,
+    secret_of,
+)
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
 from airflow_provider_forge.http import check_cleartext, is_credential
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
-__all__ = ["TYPE_NAME", "OtlpAccess", "problem_of_ledger_url"]
+__all__ = ["TYPE_NAME", "OtlpAccess"]
 
 TYPE_NAME = "OpenTelemetry Protocol (OTLP)"
 """Name of the type of Connection in Airflow's form."""
@@ -31,10 +36,6 @@ _OWN_SETTINGS = {
     "ledger_url",
 }
 """Extras that also apply to an endpoint from the standard variables."""
-
-_URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
-# Up to the last @: a secret may contain slashes.
-_PASSWORD_IN_URL = re.compile("://[^/@]*:.*@")
 
 
 class OtlpAccess:
@@ -122,7 +123,7 @@ class OtlpAccess:
         connection = self._conn()
         extras = Extras(connection)
         url = extras.text("ledger_url")
-        if url and (problem := problem_of_ledger_url(url)):
+        if url and (problem := problem_of_url(url)):
             extras.fail("ledger_url", problem)
         return url
 
@@ -174,17 +175,6 @@ class OtlpAccess:
             return dict(headers)
         name, value = (own, secret) if own else ("Authorization", f"Bearer {secret}")
         return {**{key: text for key, text in headers.items() if key.lower() != name.lower()}, name: value}
-
-
-def problem_of_ledger_url(url: str) -> str | None:
-    """Return the problem with a URL of the ledger; None if it is valid."""
-    if _PASSWORD_IN_URL.search(url):
-        return "contains a password; put it into a Connection, and name that: s3://conn_id@bucket/path"
-    if not _URL.match(url):
-        # It may still contain a password.
-        shown = "" if "@" in url else f"{url!r} "
-        return f"{shown}is not a URL; give one such as s3://conn_id@bucket/path"
-    return None
 
 
 def _unread(password: str | None, extras: Extras) -> list[str]:

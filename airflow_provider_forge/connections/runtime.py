@@ -51,8 +51,12 @@ class Runtime(Protocol):
     def state_store(self, key: str, description: str) -> StateStore:
         """Return the state store of that key, which other machines read, too."""
 
-    def open_storage(self, url: str) -> Any:
+    def open_storage(self, url: str, field: str = "ledger_url") -> Any:
         """Return the path of an fsspec URL, and create its file system; nothing is read yet.
+
+        Args:
+            url: The URL.
+            field: Name of the extra that has it, for errors: `ledger_url` or `archive_url`.
 
         Raises:
             ConfigurationError: A package is missing, or a Connection in the URL.

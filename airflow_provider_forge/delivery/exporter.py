@@ -1,18 +1,25 @@
-"""Exports windows of metrics from one app to one receiver: fetch, read, deliver, report."""
+"""Exports windows of metrics from one app to its receivers: fetch, read, deliver, report."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.delivery.attempts import Attempts
 from airflow_provider_forge.delivery.deliver import deliver
+from airflow_provider_forge.delivery.destination import check_all
 from airflow_provider_forge.delivery.progress import DeliveryStats, Pass, check_age
-from airflow_provider_forge.delivery.telemetry import TaskStats
-from airflow_provider_forge.exceptions import BrokenAnswer, ForgeError, WindowExpired, WindowTooLarge
+from airflow_provider_forge.exceptions import (
+    ArchiveDamaged,
+    BrokenAnswer,
+    ForgeError,
+    WindowExpired,
+    WindowNotArchived,
+    WindowTooLarge,
+)
 from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.payload.reader import read
@@ -20,13 +27,13 @@ from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.text import get_logger, sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from airflow_provider_forge.delivery.ledger import Ledger
-    from airflow_provider_forge.delivery.progress import Progress
+    from airflow_provider_forge.delivery.destination import Destination
+    from airflow_provider_forge.delivery.fetched import Fetched
     from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.gateway.client import AppMetrics
-    from airflow_provider_forge.otlp.client import OtlpClient
+    from airflow_provider_forge.payload.fingerprints import Fingerprint
     from airflow_provider_forge.payload.source import Payload
     from airflow_provider_forge.windows import Window
 
@@ -52,126 +59,254 @@ class Resource:
 
 @dataclass
 class Exporter:
-    """Exports windows from one app to one receiver.
+    """Exports windows from one app to its destinations. Each window is fetched once for all of them.
+
+    An error of the only destination ends the export. If there are several, it ends the deliveries to that
+    destination, and the others go on.
 
     Attributes:
-        fetch: Fetches the metrics of a window from the gateway.
-        receiver: The receiver.
-        ledger: The points that the receiver has acknowledged.
+        fetch: Fetches the metrics of a window from the gateway or the archive.
+        destinations: The destinations, each with its progress.
         policy: The treatment of points that are not new, and of windows that are too old.
         resource: How to correct and complete Atlassian's resources; None to pass metrics through unchanged.
-        stats: Statistics of this process.
-        attempts: State shared by all requests to the receiver.
         now: Returns the current time, aware.
     """
 
-    fetch: Callable[[Window], AppMetrics]
-    receiver: OtlpClient
-    ledger: Ledger
+    fetch: Callable[[Window], Fetched]
+    destinations: Sequence[Destination]
     policy: Policy
     resource: Resource | None
-    stats: TaskStats = field(default_factory=TaskStats)
-    attempts: Attempts = field(default_factory=Attempts)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
 
-    def export(self, progress: Progress, save: Callable[[Progress], None] = lambda _: None) -> None:
+    def export(self) -> None:
         """Deliver all windows, one by one; a window that is too large for the gateway in halves.
 
-        Args:
-            progress: The windows to deliver. Updated after each window, so it is accurate after an exception.
-            save: Called with the progress after each window, because the task may be killed in the next one.
-
         Raises:
-            RetryableError: The gateway, the receiver or the ledger failed.
+            RetryableError: The gateway, the archive, a receiver or a ledger failed.
             FinalError: One of them refused.
         """
-        while (window := progress.next_window()) is not None:
-            current_pass = progress.current_pass
+        while takers := self._takers():
+            window, current_pass = takers[0].upcoming()
             halves: tuple[Window, ...] = ()
             try:
-                # A late window that is not on record is left to the run that it belongs to.
-                if current_pass is Pass.FIRST or self.ledger.has_records(window.start, window.end):
-                    check_age(window, self.receiver.endpoint, self.now())
-                    self._export_window(window, current_pass, progress)
+                if due := [each for each in takers if self._is_due(window, current_pass, each)]:
+                    self._export_window(window, current_pass, due)
             except WindowTooLarge as error:
                 halves = window.halves()
                 if not halves:
                     raise
                 log.warning("%s; requesting its two halves instead", error)
             except WindowExpired as error:  # while other windows were delivered, or during a rate-limit wait
-                if current_pass is Pass.FIRST and self.policy.on_expired == "fail":
-                    raise
-                log.warning("Skipped: %s", error)
-                progress.stats.expired += 1
-                self.stats.windows["expired"] += current_pass is Pass.FIRST
-            self.stats.in_window = False
-            progress.finish_window(*halves)
-            save(progress)
+                for destination in takers:
+                    self._expire(current_pass, destination, error)
+            for destination in takers:
+                if destination.failure is None:
+                    destination.stats.in_window = False
+                    destination.progress.finish_window(*halves)
+                    destination.save(destination.progress)
+        if any(destination.failure for destination in self.destinations):
+            check_all(self.destinations)
 
-    def _export_window(self, window: Window, current_pass: Pass, progress: Progress) -> None:
-        """Fetch a window, read it, deliver the points that the receiver lacks, and report the result."""
+    def _takers(self) -> list[Destination]:
+        """Return the destinations that need the next window: the oldest to deliver, at last the late ones."""
+        active = [each for each in self.destinations if each.failure is None and each.progress.next_window()]
+        if not active:
+            return []
+        turn = min((each.upcoming() for each in active), key=lambda each: (each[1] is Pass.REVISIT, each[0]))
+        return [each for each in active if each.upcoming() == turn]
+
+    def _is_due(self, window: Window, current_pass: Pass, destination: Destination) -> bool:
+        """Return whether a destination takes a window: not if it is too old for it."""
+        with self.apart(destination):
+            # A late window that is not on record is left to the run that it belongs to.
+            if current_pass is Pass.REVISIT and not destination.ledger.has_records(window.start, window.end):
+                return False
+            try:
+                check_age(window, destination.receiver.endpoint, self.now())
+            except WindowExpired as error:
+                self._expire(current_pass, destination, error)
+            else:
+                return True
+        return False
+
+    def _expire(self, current_pass: Pass, destination: Destination, error: WindowExpired) -> None:
+        """Count a window that is too old, or fail as the policy says; the archive's others are delivered."""
+        is_first = current_pass is Pass.FIRST
+        if is_first and self.policy.on_expired == "fail":
+            if not isinstance(error, WindowNotArchived):
+                raise error
+            log.warning("%s", error)
+            destination.progress.add(DeliveryStats(problems=[error]))
+            destination.stats.windows["failed"] += 1
+            return
+        log.warning("Skipped: %s", error)
+        destination.progress.stats.expired += 1
+        destination.stats.windows["expired"] += is_first
+
+    @contextlib.contextmanager
+    def apart(self, destination: Destination) -> Iterator[None]:
+        """Keep an error of one destination from the others, if there are others."""
+        try:
+            yield
+        except ForgeError as error:
+            if len(self.destinations) == 1:
+                raise
+            destination.fail(error)
+
+    def _export_window(self, window: Window, current_pass: Pass, takers: list[Destination]) -> None:
+        """Fetch a window, read it, deliver the points that each receiver lacks, and report the result."""
         title = window.humanize() + (", looked at again" if current_pass is Pass.REVISIT else "")
-        stats = DeliveryStats(calls=1)
-        with self.stats.count_window(window, current_pass, stats), log_group(title) as group:
-            metrics = self.fetch(window)
-            stats.request_ids.append(metrics.request_id)
-            log.info(
-                "Atlassian answered with %s bytes: %s of %s",
-                f"{len(metrics.text):,}",
-                ", ".join(metrics.metrics),
-                ", ".join(environment.name or environment.id for environment in metrics.environments),
-            )
-            with _malformed_as_broken(metrics):
-                payload = self._read(metrics, [environment.id for environment in metrics.environments])
-                if anomalies := str(payload.anomalies):
-                    log.warning("%s: %s; sent as they are", window, anomalies)
-                deliver(
-                    metrics,
-                    payload,
-                    self.receiver,
-                    self.ledger,
-                    self.policy,
-                    stats,
-                    self.attempts,
-                    lambda environments: self._read(metrics, environments).fingerprints,
-                )
-        stats.empty = int(not stats.points)
-        group.summarize(
-            f"{title}: {stats.describe()}",
-            f"call {metrics.elapsed:.2f} s, waited {metrics.waited:.1f} s for the limit, request id"
-            f" {metrics.request_id}",
-        )
-        progress.add(stats)
+        shares = [(destination, DeliveryStats()) for destination in takers]
+        try:
+            with log_group(title) as group:
+                for destination, _ in shares:
+                    destination.stats.begin_window(current_pass)
+                fetched = self.fetch(window)
+                _note_source(fetched, shares)
+                for metrics in fetched.responses:
+                    with _malformed(metrics, archived=not fetched.calls, shares=shares):
+                        self._deliver_response(metrics, shares)
+        finally:
+            for destination, stats in shares:
+                destination.stats.delivery.include(stats)
+        _hand_on(shares)
+        for destination, stats in shares:
+            name = f"{title}, {destination.name}" if destination.name else title
+            if destination.failure:
+                log.info("%s: not delivered, %s", name, type(destination.failure).__name__)
+                continue
+            stats.empty = int(not stats.points)
+            destination.stats.count_window(window, current_pass, stats)
+            group.summarize(f"{name}: {stats.describe()}", _describe_source(fetched))
+            destination.progress.add(stats)
 
-    def _read(self, metrics: AppMetrics, environments: Collection[str]) -> Payload:
-        """Read the gateway's response, as if these environments had been requested."""
-        identity = None
-        if self.resource is not None:
+    def _deliver_response(self, metrics: AppMetrics, shares: list[tuple[Destination, DeliveryStats]]) -> None:
+        """Deliver one response to each destination that has not failed."""
+        readings = _Readings(metrics, self.resource)
+        for destination, stats in shares:
+            if destination.failure:
+                continue
+            part = DeliveryStats()
+            try:
+                with self.apart(destination):
+                    deliver(
+                        metrics,
+                        readings.payload(destination),
+                        destination.receiver,
+                        destination.ledger,
+                        self.policy,
+                        part,
+                        destination.attempts,
+                        functools.partial(readings.fingerprints, destination),
+                    )
+            finally:
+                stats.include(part)
+
+
+class _Readings:
+    """One response, read once for all destinations that need it in the same form.
+
+    Args:
+        metrics: The response.
+        resource: As for `Exporter`.
+    """
+
+    def __init__(self, metrics: AppMetrics, resource: Resource | None) -> None:
+        self._metrics = metrics
+        self._resource = resource
+        self._payloads: dict[tuple[str, bool], Payload] = {}
+
+    def payload(self, destination: Destination) -> Payload:
+        """Return the payload in the destination's form; log its anomalies once."""
+        form = destination.receiver.endpoint.protocol, destination.ledger.store.lasting
+        if form not in self._payloads:
+            payload = self._read(form, [environment.id for environment in self._metrics.environments])
+            if not self._payloads and (anomalies := str(payload.anomalies)):
+                log.warning("%s: %s; sent as they are", self._metrics.window, anomalies)
+            self._payloads[form] = payload
+        return self._payloads[form]
+
+    def fingerprints(self, destination: Destination, environments: Collection[str]) -> Sequence[Fingerprint]:
+        """Return the fingerprints of the points, as if these environments had been requested."""
+        form = destination.receiver.endpoint.protocol, destination.ledger.store.lasting
+        return self._read(form, environments).fingerprints
+
+    def _read(self, form: tuple[str, bool], environments: Collection[str]) -> Payload:
+        metrics, identity = self._metrics, None
+        if self._resource is not None:
             names = {environment.id: environment.name for environment in metrics.environments}
-            identity = Identity(metrics.app_id, self.resource.service_name, names, self.resource.attributes)
+            identity = Identity(metrics.app_id, self._resource.service_name, names, self._resource.attributes)
+        protocol, recorded = form
         return read(
             GatewayPayload(
                 metrics.text,
                 environments,
                 int(metrics.window.start.timestamp() // 60),
                 identity,
-                self.receiver.endpoint.protocol,
-                recorded=self.ledger.store.lasting,
+                protocol,
+                recorded=recorded,
             )
         )
 
 
+def _note_source(fetched: Fetched, shares: list[tuple[Destination, DeliveryStats]]) -> None:
+    """Count where a window is from: a call at the first of its destinations, so that their sum is right."""
+    for number, (_, stats) in enumerate(shares):
+        stats.problems += fetched.problems
+        if number == 0:
+            stats.calls = fetched.calls
+            stats.replayed = int(not fetched.calls)
+            stats.unarchived = fetched.unarchived
+            stats.request_ids += [metrics.request_id for metrics in fetched.responses]
+    for problem in fetched.problems:
+        log.warning("%s", problem)
+    for metrics in fetched.responses:
+        log.info(
+            "%s %s bytes: %s of %s",
+            "Atlassian answered with" if fetched.calls else "The archive has",
+            f"{len(metrics.text):,}",
+            ", ".join(metrics.metrics),
+            ", ".join(environment.name or environment.id for environment in metrics.environments),
+        )
+
+
+def _hand_on(shares: list[tuple[Destination, DeliveryStats]]) -> None:
+    """Let a destination that has not failed count the call: the statistics of a failed one are dropped."""
+    counted = shares[0][1]
+    for destination, stats in shares:
+        if destination.failure is None:
+            stats.calls, stats.replayed, stats.unarchived, stats.request_ids = (
+                counted.calls,
+                counted.replayed,
+                counted.unarchived,
+                counted.request_ids,
+            )
+            return
+
+
+def _describe_source(fetched: Fetched) -> str:
+    ids = ", ".join(str(metrics.request_id) for metrics in fetched.responses)
+    if not fetched.calls:
+        return f"from the archive, request id {ids}"
+    [metrics] = fetched.responses
+    return f"call {metrics.elapsed:.2f} s, waited {metrics.waited:.1f} s for the limit, request id {ids}"
+
+
 @contextlib.contextmanager
-def _malformed_as_broken(metrics: AppMetrics) -> Iterator[None]:
-    """Report metrics that are not OTLP as a broken response of the gateway, which is retried."""
+def _malformed(
+    metrics: AppMetrics, *, archived: bool, shares: list[tuple[Destination, DeliveryStats]]
+) -> Iterator[None]:
+    """Report metrics that are not OTLP: the gateway's as a broken response, which is retried."""
     try:
         yield
     except MalformedOtlp as error:
-        raise BrokenAnswer(
-            f"The gateway's metrics for {metrics.window} are not OTLP ({sanitize(error)})."
-            " If this persists, please open an issue with airflow-provider-forge",
-            request_id=metrics.request_id,
-        ) from error
+        message = f"metrics for {metrics.window} are not OTLP ({sanitize(error)})"
+        report = "If this persists, please open an issue with airflow-provider-forge"
+        if not archived:
+            raise BrokenAnswer(f"The gateway's {message}. {report}", request_id=metrics.request_id) from error
+        problem = ArchiveDamaged(f"The archive's {message}. {report}", request_id=metrics.request_id)
+        for _, stats in shares:
+            stats.problems.append(problem)
 
 
 class LogGroup(logging.Handler):

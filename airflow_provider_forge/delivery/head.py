@@ -5,10 +5,12 @@ In JSON::
     {"version": 1, "oldest": 5984710, "spread": 5984722,
      "selections": {"c0ffee00": {"environments": [...], "metrics": [...], "names": {...},
                                  "begun": "2026-11-23T05:00:00Z", "lost_before": null}},
-     "accounts": {"otlp_default": {"marks": ["1f2e3d"], "seen": 1795410000}}}
+     "accounts": {"otlp_default": {"marks": ["1f2e3d"], "seen": 1795410000}},
+     "replayed": [[5460192, 5460480, 20785]]}
 
-`spread` is the index of the latest record that has chunks. Damaged fields are named in a warning and dropped;
-a damaged head never fails a task.
+`spread` is the index of the latest record that has chunks. `replayed` has ranges of records that were written
+long after their windows, each with the day of writing since the epoch; see `record_retention`. Damaged fields
+are named in a warning and dropped; a damaged head never fails a task.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_forge.delivery.record_retention import are_ranges
 from airflow_provider_forge.delivery.stores import ValueReplaced
 from airflow_provider_forge.otlp.messages import canonical
 from airflow_provider_forge.text import get_logger
@@ -266,6 +269,9 @@ def read_head(content: Json | None, *, name: str, oldest: int, latest: int) -> J
     if not _are_accounts(content.get("accounts", {})):
         problems.append("accounts")
         head["accounts"] = {}
+    if not are_ranges(content.get("replayed", []), latest):
+        problems.append("replayed")
+        head["replayed"] = []
     if problems:
         log.warning(
             "The ledger's %s is damaged (%s), and is rebuilt from its other values",

@@ -55,12 +55,14 @@ MAX_PROBLEMS = 20
 
 @dataclass
 class DeliveryStats:
-    """Counts of windows, points and requests; those of several windows are added with `+`.
+    """Counts of windows, points and requests.
 
     All fields but `problems` are part of the task's XCom, by these names and in this order.
 
     Attributes:
-        calls: Windows fetched.
+        calls: Calls to the gateway for windows; of a task with several destinations, each is counted at one.
+        replayed: Windows read from the archive.
+        unarchived: Windows that could not be archived.
         empty: Windows without points.
         points: Points in the gateway's responses.
         sent: Points that the receiver has acknowledged now.
@@ -78,6 +80,8 @@ class DeliveryStats:
     """
 
     calls: int = 0
+    replayed: int = 0
+    unarchived: int = 0
     empty: int = 0
     points: int = 0
     sent: int = 0
@@ -93,13 +97,11 @@ class DeliveryStats:
     request_ids: list[str | None] = field(default_factory=list)
     problems: list[FinalError] = field(default_factory=list)
 
-    def __add__(self, other: DeliveryStats) -> DeliveryStats:
-        """Return the sum of both; a flag is set if it is set in either."""
-        total = DeliveryStats()
+    def include(self, other: DeliveryStats) -> None:
+        """Add other statistics to these; a flag is set if it is set in either."""
         for name in (each.name for each in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(total, name, mine or theirs if isinstance(mine, bool) else mine + theirs)
-        return total
+            setattr(self, name, mine or theirs if isinstance(mine, bool) else mine + theirs)
 
     def describe(self) -> str:
         """Return the counts of points: `812 points, 800 sent, 12 unchanged`, and others that are not 0."""
@@ -160,7 +162,7 @@ class Progress:
 
     def add(self, stats: DeliveryStats) -> None:
         """Add the statistics of a window. Problems beyond `MAX_PROBLEMS` are logged now."""
-        self.stats += stats
+        self.stats.include(stats)
         for problem in self.stats.problems[MAX_PROBLEMS:]:
             log.warning("%s", problem.message)
         self.more_problems += len(self.stats.problems[MAX_PROBLEMS:])
@@ -215,12 +217,15 @@ class Checkpoint:
         run: Identity of the run and of its options. A cleared run, or other options, begin from scratch.
         lasting: Whether to leave the progress in the store at the end. Airflow deletes the task state store
             with the run; in the ledger's store nothing would remove it.
+        to_the_end: Whether to store the progress even if no window is left, because another destination may
+            fail the task.
     """
 
     store: Any
     key: str
     run: dict[str, Any]
     lasting: bool
+    to_the_end: bool = False
 
     def load(self) -> Progress | None:
         """Return the progress of an earlier try of this run; None if there is none.
@@ -246,14 +251,12 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError) as error:
             log.warning("The progress of earlier tries is damaged (%s): all windows are fetched again", error)
             return None
-        log.info(
-            "Earlier tries of this run have delivered %d windows: continuing from there", progress.stats.calls
-        )
+        log.info("Earlier tries of this run have left %d windows: continuing there", len(progress.todo))
         return progress
 
     def save(self, progress: Progress) -> None:
-        """Store the progress, unless no window is left to deliver."""
-        if progress.todo:
+        """Store the progress; only `to_the_end` if no window is left to deliver."""
+        if progress.todo or self.to_the_end:
             self._call("set", {"run": self.run, "progress": progress.to_json()})
 
     def conclude(self, progress: Progress) -> None:
@@ -274,7 +277,11 @@ class Checkpoint:
 
 
 def find_checkpoint(
-    context: Mapping[str, Any], ledger: Ledger, interval: Window, options: Mapping[str, Any]
+    context: Mapping[str, Any],
+    ledger: Ledger,
+    interval: Window,
+    options: Mapping[str, Any],
+    destination: str = "",
 ) -> Checkpoint:
     """Return the task's checkpoint, which stores nothing if the interval is a single window.
 
@@ -283,6 +290,7 @@ def find_checkpoint(
         ledger: The ledger. Its store is used before Airflow 3.3, which has no task state store.
         interval: The task's interval.
         options: All else that decides which points are delivered. With other options the task begins again.
+        destination: Name of the destination, if the task has several.
     """
     ti, run = context.get("ti"), context.get("dag_run")
     task = [getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")]
@@ -296,22 +304,35 @@ def find_checkpoint(
     if next(interval.split()).end >= interval.end:
         return Checkpoint(None, "", identity, lasting=False)
     if (store := context.get("task_state_store")) is not None:
-        return Checkpoint(store, "forge_progress", identity, lasting=True)
+        key = f"forge_progress_{_digest({'destination': destination})}" if destination else "forge_progress"
+        return Checkpoint(store, key, identity, lasting=True, to_the_end=bool(destination))
     store = ledger.store if ledger.store.lasting else None
     name = _digest({"task": task, "interval": str(interval)})
-    return Checkpoint(store, f"{ledger.name}/progress-{name}", identity, lasting=False)
+    key = f"{ledger.name}/progress-{name}"
+    return Checkpoint(store, key, identity, lasting=False, to_the_end=bool(destination))
 
 
 def available_windows(
-    interval: Window, now: dt.datetime, on_expired: str, endpoint: Endpoint
+    interval: Window,
+    now: dt.datetime,
+    on_expired: str,
+    endpoint: Endpoint,
+    retention: dt.timedelta | None = RETENTION,
 ) -> tuple[list[Window], int]:
     """Return the windows that can be delivered, oldest first, and the number of those that are too old.
 
+    Args:
+        interval: The task's interval.
+        now: Current time, aware.
+        on_expired: Whether to `fail` for windows that are too old, or to `skip` them.
+        endpoint: The destination.
+        retention: Time for which the source of the windows keeps them; None for the archive.
+
     Raises:
-        WindowExpired: A window is too old for the gateway or the destination, and `on_expired` is `fail`.
+        WindowExpired: A window is too old for the source or the destination, and `on_expired` is `fail`.
     """
-    max_age = min(RETENTION, endpoint.limits.max_age or RETENTION)
-    if interval.start >= now - max_age:
+    max_age = min((age for age in (retention, endpoint.limits.max_age) if age is not None), default=None)
+    if max_age is None or interval.start >= now - max_age:
         return list(interval.split()), 0
     if on_expired == "fail":
         check_age(interval, endpoint, now)

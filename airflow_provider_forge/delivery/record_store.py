@@ -24,6 +24,12 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from airflow_provider_forge.delivery.record_retention import (
+    due_records,
+    is_kept,
+    with_record,
+    without_records,
+)
 from airflow_provider_forge.delivery.records import (
     RECORD_MINUTES,
     RECORD_SECONDS,
@@ -36,7 +42,7 @@ from airflow_provider_forge.otlp.messages import canonical
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from airflow_provider_forge.delivery.head import Head
     from airflow_provider_forge.delivery.stores import Store
@@ -47,7 +53,8 @@ __all__ = ["MAX_CHUNKS", "RECORD_RETENTION", "ChunkedStore", "RecordStore"]
 log = get_logger(__name__)
 
 RECORD_RETENTION = dt.timedelta(days=15)
-"""Age at which records are deleted: one day more than the gateway keeps metrics."""
+"""Time after its window, and after a replay has written it, at which a record is deleted: one day more than
+the gateway keeps metrics."""
 
 ALMOST_FULL = 0.8
 """Share of a record's maximum size from which a warning is logged."""
@@ -152,6 +159,8 @@ class RecordStore:
                 record.compress(max_size, start)
                 content = record.to_json(start)
             self._note_chunks(index)
+        if index < self._horizon():
+            self._note_replay(index)
         self._chunked.set(self._key(index), content)
 
     def prune(self, written: Collection[int]) -> None:
@@ -167,12 +176,34 @@ class RecordStore:
         horizon = self._horizon()
         oldest = min([head["oldest"], *(index for index in written if index >= horizon)])
         expired = range(oldest, min(horizon, oldest + PRUNE_LIMIT))
-        for index in expired:
-            # Looking for chunks costs a round trip.
-            delete = self._chunked.delete if index <= head.get("spread", -1) else self.store.delete
-            delete(self._key(index))
+        replayed = due_records(head.get("replayed", []), self._today(), RECORD_RETENTION.days, PRUNE_LIMIT)
+        for index in [*expired, *replayed]:
+            if not is_kept(head.get("replayed", []), index, self._today(), RECORD_RETENTION.days):
+                # Looking for chunks costs a round trip.
+                delete = self._chunked.delete if index <= head.get("spread", -1) else self.store.delete
+                delete(self._key(index))
         if expired or oldest < head["oldest"]:
             self._head.change(lambda head: {**head, "oldest": oldest + len(expired)})
+        if replayed:
+            self._head.change(lambda head: self._without(head, replayed))
+
+    def _without(self, head: Json, indexes: list[int]) -> Json:
+        """Return the head without replayed records that have been deleted."""
+        left = without_records(head.get("replayed", []), indexes, self._today(), RECORD_RETENTION.days)
+        return {**head, "replayed": left}
+
+    def _note_replay(self, index: int) -> None:
+        """Note in the head that an old record is about to be written, so that it is kept, and pruned."""
+
+        def change(head: Json) -> Json:
+            return {**head, "replayed": with_record(head.get("replayed", []), index, self._today())}
+
+        head = self._head.read()
+        if _as_lists(change(head)["replayed"]) != _as_lists(head.get("replayed", [])):
+            self._head.change(change)
+
+    def _today(self) -> int:
+        return int(self._now().timestamp() // 86400)
 
     def timestamp(self) -> int:
         """Return the current time, in seconds since the epoch."""
@@ -311,6 +342,11 @@ class ChunkedStore:
                 chunk[kind].setdefault(metric, {})[offset] = piece
                 minute, left = offset, left - size
         yield chunk
+
+
+def _as_lists(ranges: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Return ranges as JSON has them."""
+    return [list(each) for each in ranges]
 
 
 def _groups(content: Json) -> Iterator[tuple[str, str, str, Any]]:

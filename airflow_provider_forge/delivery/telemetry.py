@@ -7,7 +7,6 @@ varies by run, host or version.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -46,6 +45,7 @@ __all__ = [
     "SCOPE_NAME",
     "THROTTLES",
     "TOKEN_EXPIRY",
+    "UNARCHIVED",
     "WAIT",
     "WINDOWS",
     "WINDOW_END",
@@ -69,6 +69,7 @@ MAX_SECONDS = 5.0
 OUTCOME = "forge.exporter.outcome"
 ERROR_TYPE = "error.type"
 _DAG_ID = "forge.exporter.dag.id"
+_DESTINATION = "forge.exporter.destination"
 
 WINDOW_OUTCOMES = ("delivered", "empty", "expired", "failed")
 POINT_OUTCOMES = ("sent", "unchanged", "changed", "ambiguous", "rejected")
@@ -102,6 +103,9 @@ WAIT = Instrument("forge.exporter.wait", "s", "Time spent waiting for the rate l
 CALLS = Instrument("forge.exporter.calls", "{call}", "Calls to Atlassian's gateway.", adds_up=True)
 THROTTLES = Instrument(
     "forge.exporter.throttles", "{response}", "Responses of the gateway with status 429.", adds_up=True
+)
+UNARCHIVED = Instrument(
+    "forge.exporter.unarchived", "{window}", "Windows that could not be archived.", adds_up=True
 )
 FAILURES = Instrument("forge.exporter.failures", "{failure}", "Failed tries of a task.", adds_up=True)
 COVERAGE = Instrument("forge.exporter.coverage", "{window}", "Quarter hours of the last 14 days.")
@@ -140,10 +144,17 @@ class Reporter:
     Attributes:
         app_id: UUID of the app.
         dag_id: Airflow's id of the DAG.
+        destination: Id of the destination's Connection if the task has several, else empty.
     """
 
     app_id: str
     dag_id: str
+    destination: str = ""
+
+    def attributes(self) -> dict[str, str]:
+        """Return the attributes of all points."""
+        destination = {_DESTINATION: self.destination} if self.destination else {}
+        return {_DAG_ID: self.dag_id, **destination}
 
     def resource(self) -> Json:
         """Return the OpenTelemetry resource of all measurements for the app."""
@@ -170,6 +181,7 @@ class TaskStats:
         deferred: Seconds for which the rate limit had deferred the task.
         failure: Class name of the error that failed the task; None without one.
         has_ended: Whether the task has ended; false if it is only deferred.
+        archives: Whether the task archives its windows.
     """
 
     started: int = field(default_factory=time.time_ns)
@@ -180,21 +192,20 @@ class TaskStats:
     deferred: float = 0.0
     failure: str | None = None
     has_ended: bool = True
+    archives: bool = False
 
-    @contextlib.contextmanager
-    def count_window(self, window: Window, current_pass: Pass, stats: DeliveryStats) -> Iterator[None]:
-        """Count a window that is exported inside, and its points, even if that fails halfway.
+    def begin_window(self, current_pass: Pass) -> None:
+        """Note that a window is being exported, for an error that ends the task meanwhile."""
+        self.in_window = current_pass is Pass.FIRST
+
+    def count_window(self, window: Window, current_pass: Pass, stats: DeliveryStats) -> None:
+        """Count a window that was exported; `delivery` has its statistics already.
 
         Args:
             window: The window.
             current_pass: The reason for exporting it.
-            stats: Its statistics, updated inside.
+            stats: Its statistics.
         """
-        self.in_window = current_pass is Pass.FIRST
-        try:
-            yield
-        finally:
-            self.delivery += stats
         if current_pass is Pass.FIRST:
             outcome = "failed" if stats.problems else "delivered" if stats.points else "empty"
             self.windows[outcome] += 1
@@ -239,6 +250,8 @@ class TaskStats:
         yield Measurement(WAIT, float(usage.waited + self.deferred))
         yield Measurement(CALLS, usage.calls)
         yield Measurement(THROTTLES, usage.throttles)
+        if self.archives:
+            yield Measurement(UNARCHIVED, self.delivery.unarchived)
         if self.failure:
             yield Measurement(FAILURES, 1, {ERROR_TYPE: self.failure})
 
@@ -308,7 +321,7 @@ def _point(measurement: Measurement, reporter: Reporter, start: int, now: int) -
     point: Json = {"asInt": str(value)} if isinstance(value, int) else {"asDouble": value}
     if measurement.instrument.adds_up:
         point["startTimeUnixNano"] = str(start)
-    attributes = _attributes({**measurement.attributes, _DAG_ID: reporter.dag_id})
+    attributes = _attributes({**measurement.attributes, **reporter.attributes()})
     return {**point, "timeUnixNano": str(now), "attributes": attributes}
 
 

@@ -30,7 +30,8 @@ class ForgeMetricsHook(ForgeAccess, BaseHook):
                          ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
                          ``rate_limit_store`` (default ``file``; for several machines ``redis://…``,
                          ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis),
-                         ``usage_prices`` (object, or path of a JSON file; default Atlassian's prices)
+                         ``usage_prices`` (object, or path of a JSON file; default Atlassian's prices),
+                         ``archive_url`` (directory for all responses, such as ``s3://conn_id@bucket/a``)
     ==================== ==============================================================================
 
     All processes share the rate limit of an account: on one machine through a file in the directory for

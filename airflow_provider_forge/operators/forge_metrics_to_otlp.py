@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
+from airflow_provider_forge.operators.openings import (
+    SOURCES,
+    check_connections,
+    open_destinations,
+    open_receivers,
+    open_source,
+    parse_conn_ids,
+)
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
@@ -24,11 +33,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset, Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_provider_forge.delivery.destination import Destination
     from airflow_provider_forge.delivery.exporter import Exporter
     from airflow_provider_forge.delivery.progress import Checkpoint, Progress
     from airflow_provider_forge.delivery.sender import Policy
-    from airflow_provider_forge.delivery.telemetry import TaskStats
-    from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.windows import Window
 
 __all__ = ["ForgeMetricsToOtlpOperator"]
@@ -54,9 +62,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     Connections. The task has that asset as inlet and outlet. The asset's event contains the summary, which
     the task also returns::
 
-        {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 2, "empty": 0,
-         "points": 1630, "sent": 812, "unchanged": 818, "changed": 0, "ambiguous": 0, "rejected": 0,
-         "batches": 1, "warnings": 0, "expired": 0, "digested": False, "contended": False,
+        {"window": "2026-11-23T05:00:00Z/2026-11-23T05:15:00Z", "calls": 2, "replayed": 0, "unarchived": 0,
+         "empty": 0, "points": 1630, "sent": 812, "unchanged": 818, "changed": 0, "ambiguous": 0,
+         "rejected": 0, "batches": 1, "warnings": 0, "expired": 0, "digested": False, "contended": False,
          "request_ids": ["…", "…"]}
 
     A task whose interval has not settled is deferred until it has. A task whose window another task is
@@ -68,7 +76,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
     Args:
         forge_conn_id: Connection to Atlassian's gateway.
-        otlp_conn_id: Connection to the receiver.
+        otlp_conn_id: Connection to the receiver, or a list of several. Each window is then fetched once for
+            all of them, and each has its own ledger, batches and `max_age`. One that fails does not hold up
+            the others: the task fails when they have all they need, and its retry continues with what is
+            missing. The summary has their sums, and those of each under `destinations`.
         app_id: ARI or UUID of the app; default is the Forge Connection's. Templated.
         environments: Names, UUIDs or ARIs, as a list or comma-separated; default is the Connection's.
             Templated.
@@ -95,6 +106,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         deferrable: Whether to release the worker if the account's calls are reserved for more than the next
             minute. Default is Airflow's setting `operators.default_deferrable`.
         telemetry: Whether to send the exporter's own metrics, `forge.exporter.*`, to the receiver as well.
+        source: Where windows are taken from: `gateway`; `archive`, the Forge Connection's `archive_url`,
+            without a call; or `auto`, the gateway while it has the window, and the archive after that.
 
     Raises:
         ConfigurationError: An option or the combination of arguments is wrong.
@@ -117,7 +130,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self,
         *,
         forge_conn_id: str = ForgeMetricsHook.default_conn_name,
-        otlp_conn_id: str = OtlpHook.default_conn_name,
+        otlp_conn_id: str | Sequence[str] = OtlpHook.default_conn_name,
         app_id: str | None = None,
         environments: str | Sequence[str] | None = None,
         metrics: str | Sequence[str] | None = None,
@@ -133,9 +146,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         live_first: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         telemetry: bool = True,
+        source: str = "gateway",
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
+        _check_choice("source", source, *SOURCES)
         _check_choice("on_expired", on_expired, "fail", "skip")
         _check_choice("on_changed", on_changed, "skip", "send", "fail")
         _check_choice("on_ambiguous", on_ambiguous, "resend", "fail")
@@ -163,10 +178,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.deferrable = deferrable
         self.telemetry = telemetry
         self.check_only = False
-        self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
+        self.source = source
+        self.assets = [delivery_asset(forge_conn_id, each) for each in parse_conn_ids(otlp_conn_id)]
         # An outlet alone loses its state whenever the DAG file cannot be imported for a minute.
-        self.inlets = _with(self.inlets, self.asset)
-        self.outlets = _with(self.outlets, self.asset)
+        self.inlets = _with(self.inlets, self.assets)
+        self.outlets = _with(self.outlets, self.assets)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the task; defer it if its interval has not settled.
@@ -179,7 +195,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         with final_errors():
             self._apply_form(context)
             if self.check_only:
-                self._check()
+                check_connections(self.forge_conn_id, self.app_id or None, parse_conn_ids(self.otlp_conn_id))
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
@@ -195,7 +211,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self,
         context: Context,
         event: Any = None,  # noqa: ARG002 - Airflow's signature
-        progress: dict[str, Any] | None = None,
+        progress: list[dict[str, Any]] | None = None,
         limited_since: float | None = None,
     ) -> dict[str, Any]:
         """Continue after a deferral. The triggerer's clock has decided on the time, so the worker's does not.
@@ -203,7 +219,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         Args:
             context: The task's context.
             event: The trigger's event.
-            progress: Progress before the deferral; None if the task had not begun.
+            progress: Progress of each destination before the deferral; None if the task had not begun.
             limited_since: Time at which the rate limit deferred the task, in seconds since the epoch.
         """
         with final_errors():
@@ -215,79 +231,56 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self,
         context: Context,
         interval: Window,
-        so_far: dict[str, Any] | None = None,
+        so_far: Sequence[dict[str, Any]] | None = None,
         limited_since: float | None = None,
     ) -> dict[str, Any]:
         """Export the interval's windows, and report the task's statistics however it ends."""
-        from airflow_provider_forge.delivery.progress import Progress
-        from airflow_provider_forge.delivery.telemetry import TaskStats
-
-        stats = TaskStats()
-        if limited_since is not None:
-            stats.deferred = max(stats.started / 1e9 - limited_since, 0.0)
         patience = MIN_DEFERRAL if self.deferrable else None
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
-        with (
-            final_errors(),
-            OtlpHook(self.otlp_conn_id).get_conn() as receiver,
-            report_task(stats, forge, receiver.endpoint, self.dag_id, to_receiver=self.telemetry),
-        ):
-            exporter = self._exporter(context, forge, receiver, stats)
-            checkpoint = self._checkpoint(context, interval, exporter, forge)
-            if so_far is not None:
-                progress = Progress.from_json(so_far)
-            else:
-                progress = checkpoint.load() or self._begin(context, interval, exporter)
+        with final_errors(), contextlib.ExitStack() as stack:
+            reports = open_receivers(conn_ids := parse_conn_ids(self.otlp_conn_id), stack)
+            for report in reports:
+                report.stats.archives = self.source != "archive" and forge.archive_url is not None
+                if limited_since is not None:
+                    report.stats.deferred = max(report.stats.started / 1e9 - limited_since, 0.0)
+            stack.enter_context(report_task(reports, forge, self.dag_id, to_receiver=self.telemetry))
+            destinations = open_destinations(conn_ids, self.assets, reports, context, forge)
+            exporter = self._exporter(context, forge, destinations)
+            checkpoints = self._resume(context, interval, exporter, forge, so_far)
             try:
-                exporter.export(progress, checkpoint.save)
+                exporter.export()
             except (DeliveryBusy, RateLimited) as error:
                 if isinstance(error, RateLimited) and not self.deferrable:
                     raise
-                self._defer(error, progress)
-            checkpoint.conclude(progress)
-            return self._report(context, interval, progress)
+                self._defer(error, destinations)
+            for checkpoint, destination in zip(checkpoints, destinations, strict=True):
+                checkpoint.conclude(destination.progress)
+            return self._report(context, interval, destinations)
 
-    def _check(self) -> NoReturn:
-        """Test both Connections on this worker instead of a delivery; fail the task, or skip it."""
-        from airflow_provider_forge.connections.checks import report_results
+    def _report(
+        self, context: Context, interval: Window, destinations: Sequence[Destination]
+    ) -> dict[str, Any]:
+        """Log the summary, put it into the assets' events, and return it; fail or skip the task."""
+        from airflow_provider_forge.delivery.destination import check_all, summarize
 
-        forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
-        receiver = OtlpHook(self.otlp_conn_id)
-        failed = report_results(
-            {self.forge_conn_id: forge.test_connection(), self.otlp_conn_id: receiver.test_connection()}
-        )
-        if failed:
-            raise AirflowFailException(f"Check only: {' and '.join(failed)} must be corrected, see above")
-        # A success would mean a delivery, also to DAGs that are scheduled on the asset.
-        raise AirflowSkipException("Check only: both Connections work; nothing was delivered")
-
-    def _report(self, context: Context, interval: Window, progress: Progress) -> dict[str, Any]:
-        """Log the summary, put it into the asset's event, and return it; fail or skip the task if need be."""
-        stats = progress.stats
-        log.info(
-            "Summary: %s: calls: %d, %s, requests: %d%s",
-            interval.humanize(),
-            stats.calls,
-            stats.describe(),
-            stats.batches,
-            f", windows left out: {stats.expired}" if stats.expired else "",
-        )
-        progress.check()
-        if stats.expired and not stats.calls:
-            raise AirflowSkipException(f"{interval.humanize()} is too old to be delivered")
-        summary = {"window": str(interval), **stats.to_json()}
-        events = context.get("outlet_events")
-        # A mapped task has the asset only if it is one of its outlets.
-        if events is not None and self.asset in (context.get("outlets") or ()):
-            events[self.asset].extra = summary
+        summary = summarize(interval, destinations)
+        check_all(destinations)
+        if summary["expired"] and not (summary["points"] or summary["empty"]):
+            reason = "" if self.source == "gateway" else ", or not in the archive"
+            raise AirflowSkipException(f"{interval.humanize()} is too old to be delivered{reason}")
+        # A mapped task has the assets only if they are among its outlets.
+        if (events := context.get("outlet_events")) is not None:
+            for asset, destination in zip(self.assets, destinations, strict=True):
+                if asset in (context.get("outlets") or ()):
+                    events[asset].extra = summary.get("destinations", {}).get(destination.name, summary)
         return summary
 
-    def _defer(self, error: RetryableError, progress: Progress) -> NoReturn:
+    def _defer(self, error: RetryableError, destinations: Sequence[Destination]) -> NoReturn:
         """Defer the task until the time that the error gives."""
         now = pendulum.now("UTC")
         resume_at = now.add(seconds=error.retry_after or 0)
         log.info("%s: deferred until %s", error, resume_at)
-        kwargs: dict[str, Any] = {"progress": progress.to_json()}
+        kwargs: dict[str, Any] = {"progress": [each.progress.to_json() for each in destinations]}
         if isinstance(error, RateLimited):
             kwargs["limited_since"] = now.timestamp()
         self.defer(trigger=_wake_at(resume_at), method_name="execute_complete", kwargs=kwargs)
@@ -304,30 +297,18 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             setattr(self, name, value)
 
     def _exporter(
-        self, context: Context, forge: ForgeMetricsHook, receiver: OtlpClient, stats: TaskStats
+        self, context: Context, forge: ForgeMetricsHook, destinations: Sequence[Destination]
     ) -> Exporter:
-        from airflow_provider_forge.connections.ledger import account_of, open_ledger
         from airflow_provider_forge.delivery.exporter import Exporter, Resource
         from airflow_provider_forge.payload.conform import check_attributes
-        from airflow_provider_forge.utils.ledger import find_store
 
         attributes = self.resource_attributes or {}
         check_attributes(attributes)
-        ledger = open_ledger(
-            forge.runtime,
-            find_store(context, self.asset, OtlpHook(self.otlp_conn_id).ledger_url),
-            forge.app_id,
-            receiver.endpoint.destination,
-            forge.redis_url,
-            account_of(self.otlp_conn_id, receiver.endpoint),
-        )
         return Exporter(
-            lambda window: forge.fetch(window.start, window.end, self.environments, self.metrics),
-            receiver,
-            ledger,
+            open_source(self.source, forge, self.environments, self.metrics, context),
+            destinations,
             self._policy(context),
             Resource(forge.service_name, attributes) if self.conform else None,
-            stats,
         )
 
     def _policy(self, context: Context) -> Policy:
@@ -346,42 +327,65 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             since=started.timestamp() if started else None,
         )
 
-    def _checkpoint(
-        self, context: Context, interval: Window, exporter: Exporter, forge: ForgeMetricsHook
-    ) -> Checkpoint:
-        from airflow_provider_forge.delivery.progress import find_checkpoint
+    def _resume(
+        self,
+        context: Context,
+        interval: Window,
+        exporter: Exporter,
+        forge: ForgeMetricsHook,
+        so_far: Sequence[dict[str, Any]] | None,
+    ) -> list[Checkpoint]:
+        """Give each destination its progress: from before the deferral, of an earlier try, or a new one."""
+        from airflow_provider_forge.delivery.progress import Progress, find_checkpoint
 
-        options = {
-            "selection": forge.selection(self.environments, self.metrics),
-            "resend": exporter.policy.resend,
-            "conform": self.conform,
-            "resource_attributes": dict(self.resource_attributes or {}),
-            "ledger": exporter.ledger.name,
-        }
-        return find_checkpoint(context, exporter.ledger, interval, options)
+        selection = forge.selection(self.environments, self.metrics)
+        checkpoints = []
+        for number, destination in enumerate(exporter.destinations):
+            options = {
+                "selection": selection,
+                "resend": exporter.policy.resend,
+                "conform": self.conform,
+                "resource_attributes": dict(self.resource_attributes or {}),
+                "ledger": destination.ledger.name,
+            }
+            checkpoint = find_checkpoint(context, destination.ledger, interval, options, destination.name)
+            checkpoints.append(checkpoint)
+            destination.save = checkpoint.save
+            with exporter.apart(destination):
+                if so_far is not None:
+                    destination.progress = Progress.from_json(so_far[number])
+                else:
+                    destination.progress = checkpoint.load() or self._begin(
+                        context, interval, exporter, destination
+                    )
+        return checkpoints
 
-    def _begin(self, context: Context, interval: Window, exporter: Exporter) -> Progress:
+    def _begin(
+        self, context: Context, interval: Window, exporter: Exporter, destination: Destination
+    ) -> Progress:
         """Return the windows to deliver, and those that a live run revisits for late points."""
         from airflow_provider_forge.delivery.progress import Progress, available_windows, describe_age_limit
+        from airflow_provider_forge.windows import RETENTION
 
-        now = pendulum.now("UTC")
-        endpoint = exporter.receiver.endpoint
-        windows, expired = available_windows(interval, now, self.on_expired, endpoint)
-        exporter.stats.windows["expired"] += expired
+        now, endpoint = pendulum.now("UTC"), destination.receiver.endpoint
+        retention = RETENTION if self.source == "gateway" else None
+        windows, expired = available_windows(interval, now, self.on_expired, endpoint, retention)
+        destination.stats.windows["expired"] += expired
         # A catchup has a run for each of 1,344 windows: only the first says why most of them are skipped.
         if expired and (windows or is_oldest(interval, context, now)):
-            log.warning("%s", describe_age_limit(endpoint, now))
+            name = f"{destination.name}: " if destination.name else ""
+            log.warning("%s%s", name, describe_age_limit(endpoint, now))
         late: list[Window] = []
-        offset = self.revisit_after
+        offset = self.revisit_after if self.source != "archive" else None
         if offset is not None and now - interval.end <= offset and not exporter.policy.resend:
-            late, _ = available_windows(interval.shifted(-offset), now, "skip", endpoint)
+            late, _ = available_windows(interval.shifted(-offset), now, "skip", endpoint, retention)
             # A long interval overlaps with its own shifted one.
             late = [window for window in late if window.end <= interval.start]
         return Progress.begin(windows, late, expired=expired)
 
 
-def _with(assets: list[Any], asset: Asset) -> list[Any]:
-    return assets if asset in assets else [*assets, asset]
+def _with(assets: list[Any], ours: list[Asset]) -> list[Any]:
+    return [*assets, *(asset for asset in ours if asset not in assets)]
 
 
 def _check_choice(field: str, value: str, *choices: str) -> None:

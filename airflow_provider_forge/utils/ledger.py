@@ -30,6 +30,9 @@ _PACKAGES = {
 }
 """How to install the file system of a scheme; Airflow's providers contain them."""
 
+_SUBJECTS = {"ledger_url": "The ledger", "archive_url": "The archive"}
+"""What is kept at the URL of an extra."""
+
 
 def delivery_asset(forge_conn_id: str, otlp_conn_id: str) -> Asset:
     """Return the asset that represents the deliveries between two Connections, and holds their ledger."""
@@ -99,8 +102,12 @@ def find_store(context: Mapping[str, Any], asset: Asset, url: str | None) -> Sto
         return None
 
 
-def open_storage(url: str) -> Any:
+def open_storage(url: str, field: str = "ledger_url") -> Any:
     """Return Airflow's `ObjectStoragePath` for a URL and create its file system; nothing is read yet.
+
+    Args:
+        url: The URL.
+        field: Name of the extra that has it, for errors.
 
     Raises:
         ConfigurationError: A package that Airflow needs is missing or has an unsupported version, or there is
@@ -115,7 +122,7 @@ def open_storage(url: str) -> Any:
         _ = path.fs  # otherwise a missing package would be noticed only when the first value is read
     except TypeError as error:  # universal-pathlib 0.3 does not know the class of Airflow 3.0
         raise ConfigurationError(
-            "ledger_url",
+            field,
             f"this Airflow cannot open it ({sanitize(error)}): Airflow 3.0 needs universal-pathlib before"
             ' 0.3, as its constraints say: pip install "universal-pathlib<0.3"',
         ) from error
@@ -123,27 +130,28 @@ def open_storage(url: str) -> Any:
         scheme = urllib.parse.urlsplit(url).scheme
         remedy = _PACKAGES.get(scheme, "install the Airflow provider that has file systems of this kind")
         raise ConfigurationError(
-            "ledger_url", f"this Airflow cannot open {scheme}:// ({sanitize(error)}): {remedy}"
+            field, f"this Airflow cannot open {scheme}:// ({sanitize(error)}): {remedy}"
         ) from error
     except AirflowNotFoundException as error:
-        raise _connection_error(url, error) from error
+        raise _connection_error(url, field, error) from error
     except Exception as error:  # looking up a Connection or credentials can fail in any way
         raise LedgerUnavailable(
-            f"The ledger cannot be opened ({type(error).__name__}: {sanitize(error)})."
-            " If this persists, check the OTLP Connection's extra ledger_url and the Connection that"
-            " it names"
+            f"{_SUBJECTS[field]} cannot be opened ({type(error).__name__}: {sanitize(error)})."
+            f" If this persists, check the extra {field} and the Connection that it names"
         ) from error
     return path
 
 
-def _connection_error(url: str, error: AirflowNotFoundException) -> ConfigurationError | LedgerUnavailable:
+def _connection_error(
+    url: str, field: str, error: AirflowNotFoundException
+) -> ConfigurationError | LedgerUnavailable:
     """Return the error for a Connection in a URL that Airflow does not find, or did not find a moment ago."""
     conn_id = urllib.parse.unquote(urllib.parse.urlsplit(url).username or "")
     if conn_id and read_connection(BaseHook, conn_id):
         return LedgerUnavailable(
-            f"Airflow did not find the Connection {conn_id!r} of the extra ledger_url a moment ago"
+            f"Airflow did not find the Connection {conn_id!r} of the extra {field} a moment ago"
         )
     return ConfigurationError(
-        "ledger_url",
+        field,
         f"names a Connection that does not exist ({sanitize(error)}): create it, or name another",
     )

@@ -44,12 +44,12 @@ class AirflowRuntime:
         """Return the state store in a Variable."""
         return VariableStateStore(key, description)
 
-    def open_storage(self, url: str) -> Any:
+    def open_storage(self, url: str, field: str = "ledger_url") -> Any:
         """Return the `ObjectStoragePath` of a URL."""
         # Slow to import, and rarely needed.
         from airflow_provider_forge.utils.ledger import open_storage
 
-        return open_storage(url)
+        return open_storage(url, field)
 
 
 def find_connection(hook: type[BaseHook], argument: str, conn_id: str, kind: str) -> Connection:

@@ -26,7 +26,7 @@ def test_airflow_gets_every_command_with_every_option():
         parser = argparse.ArgumentParser()
         for argument in theirs.args:
             argument.add_to_parser(parser)
-        flags = {flag for action in parser._actions for flag in action.option_strings}
+        flags = {flag for action in parser._actions for flag in action.option_strings or [action.dest]}
         assert {flag for option in ours.options for flag in option.flags} == flags - {"-h", "--help"}
 
 

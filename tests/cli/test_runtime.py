@@ -39,7 +39,7 @@ def kept(monkeypatch):
 def opened(monkeypatch):
     """The URLs that Airflow is asked to open."""
     opened = []
-    monkeypatch.setattr(ledger, "open_storage", opened.append)
+    monkeypatch.setattr(ledger, "open_storage", lambda url, field: opened.append(url))
     return opened
 
 

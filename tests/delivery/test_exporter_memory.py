@@ -12,7 +12,9 @@ import msgspec
 import pendulum
 import pytest
 
+from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
+from airflow_provider_forge.delivery.fetched import from_gateway
 from airflow_provider_forge.delivery.ledger import Ledger
 from airflow_provider_forge.delivery.progress import Progress
 from airflow_provider_forge.delivery.sender import Policy
@@ -59,7 +61,8 @@ def test_a_delivered_window_is_released_from_memory(tmp_path, protocol, conform,
     )
     store = ObjectStore(tmp_path) if recorded else InMemoryStore()
     ledger = Ledger(store, "app", leases=NoLeases())
-    exporter = Exporter(forge.fetch, receiver, ledger, Policy(), Resource() if conform else None)
+    destination = Destination(receiver, ledger)
+    exporter = Exporter(from_gateway(forge.fetch), [destination], Policy(), Resource() if conform else None)
     first = pendulum.instance(dt.datetime(2026, 11, 23, 5, tzinfo=dt.timezone.utc))
     windows = [
         Window(first.add(minutes=15 * number), first.add(minutes=15 * (number + 1))) for number in range(6)
@@ -68,7 +71,8 @@ def test_a_delivered_window_is_released_from_memory(tmp_path, protocol, conform,
     gc.disable()
     tracemalloc.start()
     try:
-        exporter.export(Progress.begin(windows, [], expired=0))
+        destination.progress = Progress.begin(windows, [], expired=0)
+        exporter.export()
     finally:
         tracemalloc.stop()
         gc.enable()

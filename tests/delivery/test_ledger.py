@@ -59,11 +59,49 @@ def test_records_that_are_too_old_are_deleted_as_new_ones_are_written():
     line = Line()
     line.run(SOME)
     line.now = lambda: NOW + RECORD_RETENTION
-    line.run([], end=15, start=0)
     later = [(Spot("requests", "a", 60 * (60 * 24 * 15 + 120)), 1)]
     line.run(later, 60 * 24 * 15 + 120, 60 * 24 * 15 + 135)
     assert all(key > f"app/where/{EPOCH + dt.timedelta(days=14):%Y%m%dT%H%MZ}" for key in records(line)[:1])
     assert head(line)["oldest"] * 300 >= (EPOCH + dt.timedelta(minutes=15)).timestamp()
+
+
+def test_records_that_a_replay_writes_are_kept_for_15_days_after_that():
+    line = Line()
+    old = dt.timedelta(days=400)
+    line.now = lambda: NOW + old
+    line.run(SOME)
+    replayed = records(line)
+    assert replayed
+    assert [each[2] for each in head(line)["replayed"]] == [(NOW + old).timestamp() // 86400]
+
+    def deliver_at(days):
+        """Deliver the window of a later day, which deletes what is too old."""
+        line.now = lambda: NOW + old + dt.timedelta(days=days)
+        start = 60 * 24 * (400 + days)
+        line.run([(Spot("requests", "a", 60 * start), 1)], start, start + 15)
+
+    for days in (1, 14, 15):
+        deliver_at(days)
+        assert set(replayed) <= set(records(line))
+    # A whole day of records is noted, and at most 24 of them are deleted after each window.
+    for _ in range(13):
+        deliver_at(16)
+    assert not set(replayed) & set(records(line))
+    assert head(line)["replayed"] == []
+
+
+def test_a_record_that_is_replayed_again_is_kept_for_longer():
+    line = Line()
+    for days in (400, 410):
+        line.now = lambda days=days: NOW + dt.timedelta(days=days)
+        line.run([*SOME, (Spot("more", str(days), 60), 1)])
+    replayed = records(line)
+    line.now = lambda: NOW + dt.timedelta(days=416)
+    for number in range(13):
+        start = 60 * 24 * 416 + 15 * number
+        line.run([(Spot("requests", "a", 60 * start), 1)], start, start + 15)
+    assert set(replayed) <= set(records(line))
+    assert len(head(line)["replayed"]) == 1
 
 
 def test_another_run_reads_the_head_only_once():

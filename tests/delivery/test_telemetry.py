@@ -185,7 +185,7 @@ def test_skipped_windows_are_expired_and_a_skip_is_not_a_failure(recorded, sink)
 def test_a_window_that_is_too_old_fails_and_is_counted(recorded, sink):
     recorded(max_age="2h")
     with pytest.raises(AirflowFailException):
-        run(OLD)
+        run(OLD, on_expired="fail")
     assert counts(sink, "windows") == {"failed": 1}
     assert counts(sink, "failures") == {"WindowExpired": 1}
 
@@ -196,7 +196,7 @@ def test_a_window_that_becomes_too_old_meanwhile_is_counted_once(recorded, sink,
 
     monkeypatch.setattr(exporter, "check_age", expire)
     with pytest.raises(AirflowFailException):
-        run()
+        run(on_expired="fail")
     assert counts(sink, "windows") == {"failed": 1}
 
 

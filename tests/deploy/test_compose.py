@@ -224,7 +224,7 @@ def test_all_dags_are_in_the_mounted_folder(services):
         [dags] = [
             Path(mount["source"]) for mount in services[name]["volumes"] if mount["target"].endswith("/dags")
         ]
-        names = {"forge_metrics.py", "forge_metrics_coverage.py", "forge_usage.py"}
+        names = {"forge_metrics.py", "forge_metrics_coverage.py", "forge_metrics_replay.py", "forge_usage.py"}
         assert {file.name for file in dags.glob("*.py")} == names
 
 

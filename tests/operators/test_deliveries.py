@@ -329,9 +329,8 @@ class TestAsset:
     def test_it_is_inlet_and_outlet_beside_the_users(self):
         own = Asset("own")
         task = ForgeMetricsToOtlpOperator(task_id="x", outlets=[own], otlp_conn_id="otlp_b")
-        assert task.inlets == [task.asset]
-        assert task.outlets == [own, task.asset]
-        assert task.asset == Asset("forge_metrics:forge_default:otlp_b")
+        assert task.inlets == task.assets == [Asset("forge_metrics:forge_default:otlp_b")]
+        assert task.outlets == [own, *task.assets]
 
     def test_its_event_carries_the_summary(self, recorded):
         event = SimpleNamespace(extra={})

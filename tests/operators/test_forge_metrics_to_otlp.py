@@ -54,6 +54,8 @@ def test_every_point_of_the_window_arrives_once(gateway, sink, connect, protocol
     assert summary == {
         "window": str(QUARTER),
         "calls": 1,
+        "replayed": 0,
+        "unarchived": 0,
         "empty": 0,
         "points": len(sink.points),
         "sent": len(sink.points),

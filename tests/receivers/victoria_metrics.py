@@ -22,9 +22,10 @@ class VictoriaMetrics(Receiver):
 
     Args:
         directory: For its files.
+        more: More of its options.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *more: str) -> None:
         [port] = free_ports(1)
         self._address = f"http://127.0.0.1:{port}"
         options = [
@@ -33,6 +34,7 @@ class VictoriaMetrics(Receiver):
             "-retentionPeriod=1",
             # For seconds, this cache hides series that have come after a search.
             "-storage.cacheSizeIndexDBTagFilters=1",
+            *more,
         ]
         url, health = f"{self._address}/opentelemetry", f"{self._address}/health"
         super().__init__("victoria-metrics", options, directory=directory, url=url, health=health)

@@ -1,0 +1,151 @@
+"""`archive`: what the archive has, whether it is whole, and the deletion of old windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+from airflow_provider_forge.archive.survey import check, survey
+from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.connections.archive import open_archive
+from airflow_provider_forge.connections.ledger import open_ledger
+from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.otlp.destinations import parse_max_age
+from airflow_provider_forge.windows import Window, format_time, parse_time
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from airflow_provider_forge.archive.archive import Archive, Archived
+    from airflow_provider_forge.archive.survey import Day
+    from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.delivery.ledger import Ledger
+
+__all__ = ["run"]
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def run(options: Namespace, output: Output) -> int:
+    """Run one of the actions; return 1 if `verify` has found a problem."""
+    hook = forge_access(options)
+    archive, app_id = open_archive(hook), hook.app_id
+    if options.action == "prune":
+        return _prune(options, output, archive, app_id)
+    interval = _interval(options, archive, app_id)
+    if interval is None:
+        output.json([]) if options.json else output.note(f"{archive.name} has nothing of this app.")
+        return 0
+    if options.action == "ls":
+        return _list(options, output, list(survey(archive, app_id, interval)))
+    return _verify(options, output, archive, app_id, interval)
+
+
+def _interval(options: Namespace, archive: Archive, app_id: str) -> Window | None:
+    """Return the interval asked for, by default from the first archived day until now."""
+    end = parse_time("--to", options.end) if options.end else pendulum.now("UTC")
+    if options.start:
+        return Window(parse_time("--from", options.start), end)
+    days = archive.days(app_id)
+    first = pendulum.datetime(days[0].year, days[0].month, days[0].day) if days else None
+    return Window(first, end) if first and first < end else None
+
+
+def _list(options: Namespace, output: Output, days: list[Day]) -> int:
+    if options.json:
+        output.json(
+            [
+                {**dataclasses.asdict(day), "day": f"{day.day}", "gaps": list(map(str, day.gaps))}
+                for day in days
+            ]
+        )
+        return 0
+    output.table(
+        ("DAY", "QUARTERS", "OBJECTS", "SIZE", "GAPS"),
+        [(f"{day.day}", day.quarters, day.objects, _size(day.size), _describe(day.gaps)) for day in days],
+    )
+    total = sum(day.size for day in days)
+    output.note(f"{sum(day.objects for day in days):,} objects, {_size(total)}")
+    return 0
+
+
+def _verify(options: Namespace, output: Output, archive: Archive, app_id: str, interval: Window) -> int:
+    ledger = _ledger(options, app_id)
+    found = list(_checkable(archive, app_id, interval))
+    rows: dict[str, list[int]] = {}
+    problems: list[str] = []
+    with output.progress(found, lambda archived: archived.entry.window.humanize()) as begun:
+        for archived in begun:
+            result = check(archive, archived, ledger)
+            row = rows.setdefault(f"{archived.day}", [0, 0, 0, 0])
+            row[0] += 1
+            row[1] += result.points
+            row[2] += result.undelivered or 0
+            if result.problem:
+                row[3] += 1
+                problems.append(result.problem)
+    columns = ("objects", "points", "undelivered", "problems")
+    if options.json:
+        days: list[dict[str, Any]] = [
+            {"day": day, **dict(zip(columns, row, strict=True))} for day, row in rows.items()
+        ]
+        output.json({"days": days, "problems": problems})
+    else:
+        output.table(("DAY", *map(str.upper, columns)), [(day, *row) for day, row in rows.items()])
+    for problem in problems:
+        output.problem(problem)
+    return 1 if problems else 0
+
+
+def _checkable(archive: Archive, app_id: str, interval: Window) -> Iterator[Archived]:
+    """Yield the responses to verify: an interrupted write is ignored, as by a replay."""
+    return (each for each in archive.list_between(app_id, interval.start, interval.end) if each.is_described)
+
+
+def _ledger(options: Namespace, app_id: str) -> Ledger | None:
+    if not options.otlp_conn_id:
+        return None
+    otlp = otlp_access(options)
+    store = ledger_store(options, otlp, snapshot=True)
+    return open_ledger(otlp.runtime, store, app_id, otlp.endpoint().destination)
+
+
+def _prune(options: Namespace, output: Output, archive: Archive, app_id: str) -> int:
+    if not options.older_than:
+        raise ConfigurationError("--older-than", "is missing: give the age of the windows to delete, as 400d")
+    age = parse_max_age(options.older_than)
+    if age is None or age <= dt.timedelta(0):
+        raise ConfigurationError(
+            "--older-than", f"{options.older_than!r} is not an age above 0, such as 400d"
+        )
+    horizon = pendulum.now("UTC") - age
+    deleted = freed = 0
+    for day in archive.days(app_id):
+        if day > horizon.date():
+            break
+        for archived in archive.list_day(app_id, day):
+            if archived.entry.window.end <= horizon:
+                archive.delete(archived)
+                deleted += 1
+                freed += archived.data_size or 0
+    if options.json:
+        output.json({"deleted": deleted, "bytes": freed, "before": format_time(horizon, "seconds")})
+    else:
+        output.line(f"{deleted:,} objects deleted, {_size(freed)}, from before {horizon:%Y-%m-%d %H:%M} UTC")
+    return 0
+
+
+def _describe(gaps: list[Window]) -> str:
+    shown = [f"{gap.start:%H:%M} to {gap.end:%H:%M}" for gap in gaps[:3]]
+    return ", ".join([*shown, f"{len(gaps) - 3} more"] if len(gaps) > 3 else shown)
+
+
+def _size(number: float) -> str:
+    unit = 0
+    while number >= 1000 and unit < len(_UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.0f} {_UNITS[unit]}" if unit == 0 else f"{number:.1f} {_UNITS[unit]}"

@@ -1,0 +1,87 @@
+"""`replay`: deliver an interval from the archive, or with `--dry-run` show what would be sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+from airflow_provider_forge.archive.sources import ArchiveSource
+from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.cli.send import DryClient
+from airflow_provider_forge.connections.archive import open_archive
+from airflow_provider_forge.connections.ledger import account_of, open_ledger
+from airflow_provider_forge.delivery.destination import Destination
+from airflow_provider_forge.delivery.exporter import Exporter, Resource
+from airflow_provider_forge.delivery.progress import DeliveryStats, Progress, available_windows
+from airflow_provider_forge.delivery.sender import Policy
+from airflow_provider_forge.delivery.stores import InMemoryStore
+from airflow_provider_forge.windows import Window, parse_time
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.connections.forge import ForgeAccess
+    from airflow_provider_forge.connections.otlp import OtlpAccess
+    from airflow_provider_forge.otlp.client import OtlpClient
+
+__all__ = ["run"]
+
+_FIELDS = ("replayed", "points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
+COLUMNS = ("DAY", "WINDOWS", *(field.upper() for field in _FIELDS[1:-1]), "REQUESTS")
+
+
+def run(options: Namespace, output: Output) -> int:
+    """Deliver the interval's windows, oldest first; return 1 if some could not be delivered."""
+    interval = Window(parse_time("--from", options.start), parse_time("--to", options.end))
+    forge, otlp = forge_access(options), otlp_access(options)
+    days: defaultdict[str, DeliveryStats] = defaultdict(DeliveryStats)
+    problems: list[str] = []
+    endpoint = otlp.endpoint()
+    # Before anything else: windows that are too old for the destination.
+    windows, _ = available_windows(interval, pendulum.now("UTC"), "fail", endpoint, retention=None)
+    with DryClient(endpoint) if options.dry_run else otlp.get_conn() as receiver:
+        exporter = _exporter(options, forge, otlp, receiver)
+        [destination] = exporter.destinations
+        try:
+            with output.progress(windows, Window.humanize) as begun:
+                for window in begun:
+                    destination.progress = Progress.begin([window], [], expired=0)
+                    exporter.export()
+                    days[f"{window.start:%Y-%m-%d}"].include(destination.progress.stats)
+                    problems += destination.progress.problems
+        finally:
+            result = [{"day": day, **stats.to_json()} for day, stats in days.items()]
+            output.result = {"dry_run": options.dry_run, "days": result}
+            if not options.json:
+                _print(output, result, dry_run=options.dry_run)
+    if options.json:
+        output.json({**output.result, "problems": problems})
+    for problem in problems:
+        output.problem(problem)
+    return 1 if problems else 0
+
+
+def _exporter(options: Namespace, forge: ForgeAccess, otlp: OtlpAccess, receiver: OtlpClient) -> Exporter:
+    archive = open_archive(forge)
+    store = ledger_store(options, otlp)
+    ledger = open_ledger(
+        forge.runtime,
+        InMemoryStore(store) if options.dry_run else store,
+        forge.app_id,
+        receiver.endpoint.destination,
+        forge.redis_url,
+        account_of(options.otlp_conn_id, receiver.endpoint),
+    )
+    selection = forge.selection(options.environments, options.metrics)
+    source = ArchiveSource(archive, forge.app_id, *selection)
+    return Exporter(source.fetch, [Destination(receiver, ledger)], Policy(), Resource(forge.service_name))
+
+
+def _print(output: Output, days: list[dict[str, Any]], *, dry_run: bool) -> None:
+    if days:
+        output.table(COLUMNS, [(day["day"], *(day[field] for field in _FIELDS)) for day in days])
+    if dry_run:
+        output.note("Nothing was sent or recorded: this was a dry run.")

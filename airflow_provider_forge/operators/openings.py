@@ -1,0 +1,191 @@
+"""Opens what an export needs: its receivers with their ledgers, and the source of its windows."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.hooks.otlp import OtlpHook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import ExitStack
+
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_provider_forge.delivery.destination import Destination
+    from airflow_provider_forge.delivery.fetched import Fetched
+    from airflow_provider_forge.utils.task_metrics import Report
+    from airflow_provider_forge.windows import Window
+
+__all__ = [
+    "SOURCES",
+    "check_connections",
+    "open_destinations",
+    "open_receivers",
+    "open_source",
+    "parse_conn_ids",
+]
+
+
+SOURCES = ("gateway", "archive", "auto")
+"""Values of the operator's `source`."""
+
+
+def parse_conn_ids(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the ids of the Connections to the destinations.
+
+    Raises:
+        ConfigurationError: There is none, or one is named twice.
+    """
+    ids = (value,) if isinstance(value, str) else tuple(value)
+    if not ids or not all(isinstance(each, str) and each for each in ids):
+        raise ConfigurationError("otlp_conn_id", "give the id of a Connection, or a list of ids")
+    if len(set(ids)) < len(ids):
+        raise ConfigurationError("otlp_conn_id", f"{', '.join(ids)} names a Connection twice")
+    return ids
+
+
+def check_connections(forge_conn_id: str, app_id: str | None, conn_ids: Sequence[str]) -> NoReturn:
+    """Test all Connections on this worker instead of a delivery; fail the task, or skip it.
+
+    Raises:
+        AirflowFailException: One does not work.
+        AirflowSkipException: All of them work.
+    """
+    from airflow_provider_forge.connections.checks import report_results
+
+    results = {forge_conn_id: ForgeMetricsHook(forge_conn_id, app_id=app_id).test_connection()}
+    results |= {conn_id: OtlpHook(conn_id).test_connection() for conn_id in conn_ids}
+    if failed := report_results(results):
+        raise AirflowFailException(f"Check only: {' and '.join(failed)} must be corrected, see above")
+    # A success would mean a delivery, also to DAGs that are scheduled on the asset.
+    raise AirflowSkipException("Check only: both Connections work; nothing was delivered")
+
+
+def open_receivers(conn_ids: Sequence[str], stack: ExitStack) -> list[Report]:
+    """Open the receivers, which `stack` closes; return them with the statistics of each.
+
+    Raises:
+        ConfigurationError: A field of a Connection is missing or wrong, or two are the same destination.
+    """
+    from airflow_provider_forge.delivery.telemetry import TaskStats
+    from airflow_provider_forge.utils.task_metrics import Report
+
+    found: dict[str, str] = {}
+    reports = []
+    for conn_id in conn_ids:
+        receiver = stack.enter_context(OtlpHook(conn_id).get_conn())
+        if other := found.get(receiver.endpoint.destination):
+            raise ConfigurationError(
+                "otlp_conn_id",
+                f"{other} and {conn_id} are the same destination: set the extra tenant of one, if they are"
+                " different accounts behind one URL",
+            )
+        found[receiver.endpoint.destination] = conn_id
+        reports.append(Report(TaskStats(), receiver, conn_id if len(conn_ids) > 1 else ""))
+    return reports
+
+
+def open_destinations(
+    conn_ids: Sequence[str],
+    assets: Sequence[Asset],
+    reports: Sequence[Report],
+    context: Mapping[str, Any],
+    forge: ForgeMetricsHook,
+) -> list[Destination]:
+    """Open the ledgers of the receivers. Of several, one that cannot be opened fails only its destination.
+
+    Args:
+        conn_ids: Ids of the Connections.
+        assets: Asset of each, which may hold its ledger.
+        reports: The receivers, with the statistics of each.
+        context: The task's context.
+        forge: Hook of the gateway.
+
+    Raises:
+        ConfigurationError: A Connection is wrong.
+        RetryableError: The ledger of the only destination cannot be opened.
+    """
+    from airflow_provider_forge.connections.ledger import account_of, open_ledger
+    from airflow_provider_forge.delivery.destination import Destination
+    from airflow_provider_forge.delivery.stores import InMemoryStore
+    from airflow_provider_forge.utils.ledger import find_store
+
+    destinations = []
+    for conn_id, asset, (stats, receiver, name) in zip(conn_ids, assets, reports, strict=True):
+        failure: RetryableError | None = None
+        try:
+            store = find_store(context, asset, OtlpHook(conn_id).ledger_url)
+        except RetryableError as error:
+            if not name:
+                raise
+            store, failure = InMemoryStore(), error
+        ledger = open_ledger(
+            forge.runtime,
+            store,
+            forge.app_id,
+            receiver.endpoint.destination,
+            forge.redis_url,
+            account_of(conn_id, receiver.endpoint),
+        )
+        destinations.append(destination := Destination(receiver, ledger, name, stats))
+        if failure:
+            destination.fail(failure)
+    return destinations
+
+
+def open_source(
+    source: str,
+    forge: ForgeMetricsHook,
+    environments: str | Sequence[str] | None,
+    metrics: str | Sequence[str] | None,
+    context: Mapping[str, Any],
+) -> Callable[[Window], Fetched]:
+    """Return the source of a task's windows.
+
+    Args:
+        source: `gateway`, `archive` or `auto`.
+        forge: Hook of the gateway, whose Connection may have an archive.
+        environments: As for the hook's `fetch`.
+        metrics: Likewise.
+        context: The task's context. A retry does not fetch what an earlier try of the run has archived.
+
+    Raises:
+        ConfigurationError: An argument or a Connection field is wrong.
+        ArchiveUnavailable: The archive that is to be read cannot be opened.
+    """
+    from airflow_provider_forge.delivery.fetched import from_gateway
+
+    def fetch(window: Window) -> Any:
+        return forge.fetch(window.start, window.end, environments, metrics)
+
+    if source == "gateway" and not forge.archive_url:
+        return from_gateway(fetch)
+    from airflow_provider_forge.archive.sources import ArchiveSource, GatewaySource, either_by_age
+    from airflow_provider_forge.connections.archive import open_archive, open_archivist
+
+    names, labels = forge.selection(environments, metrics)
+
+    @functools.cache
+    def archived() -> ArchiveSource:
+        return ArchiveSource(open_archive(forge), forge.app_id, names, labels)
+
+    if source == "archive":
+        return archived().fetch
+    archivist = open_archivist(forge)
+    is_retry = (getattr(context.get("ti"), "try_number", None) or 1) > 1
+    gateway = GatewaySource(
+        fetch,
+        archivist,
+        archived() if is_retry and archivist.archive else None,
+        getattr(context.get("dag_run"), "start_date", None),
+    )
+    if source == "gateway":
+        return gateway.fetch
+    # Opened when it is needed: live windows do not wait for the archive.
+    return either_by_age(gateway.fetch, lambda window: archived().fetch(window))

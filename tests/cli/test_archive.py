@@ -1,0 +1,129 @@
+"""The commands on the archive: what they print, verify, delete and deliver."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from airflow_provider_forge.cli.main import main
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+from airflow_provider_forge.sandbox import OtlpSink
+from tests.archive.conftest import archived, run  # noqa: F401 - a fixture
+from tests.archive.test_replay import HOUR, objects
+
+
+@pytest.fixture
+def filled(archived):  # noqa: F811 - pytest's way
+    run(HOUR)
+    return archived
+
+
+def bounds():
+    return ["--from", HOUR.start.isoformat(), "--to", HOUR.end.isoformat()]
+
+
+def command(capsys, *arguments):
+    """Run a command, and return its exit status and its JSON."""
+    status = main([*arguments, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_ls_shows_each_day_with_its_gaps(filled, capsys, tmp_path):
+    objects(tmp_path)[1].unlink()
+    status, days = command(capsys, "archive", "ls", *bounds())
+    assert status == 0
+    assert sum(day["quarters"] for day in days) == 3
+    assert sum(day["objects"] for day in days) == 4
+    [gap] = [gap for day in days for gap in day["gaps"]]
+    assert gap.startswith(f"{HOUR.start.add(minutes=15):%Y-%m-%dT%H:%M}")
+    assert main(["archive", "ls", *bounds()]) == 0
+    assert capsys.readouterr().out.startswith("DAY\tQUARTERS\tOBJECTS\tSIZE\tGAPS\n")
+
+
+def test_verify_reads_every_object_and_counts_its_points_against_a_ledger(filled, sink, capsys):
+    status, result = command(capsys, "archive", "verify", "--otlp-conn-id", "otlp_default")
+    assert (status, result["problems"]) == (0, [])
+    assert sum(day["points"] for day in result["days"]) == len(sink.points)
+    assert sum(day["undelivered"] for day in result["days"]) == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:70] + b"y" + path.read_bytes()[71:]),
+        lambda path: path.unlink(),
+        lambda path: path.with_name(path.name.replace(".json.gz", ".about.json")).write_text(
+            '{"version": 2}'
+        ),
+    ],
+    ids=["truncated", "flipped", "missing", "later version"],
+)
+def test_verify_names_what_is_damaged(filled, capsys, tmp_path, damage):
+    damage(damaged := objects(tmp_path)[2])
+    status, result = command(capsys, "archive", "verify", *bounds())
+    assert status == 1
+    [problem] = result["problems"]
+    assert damaged.name.removesuffix(".json.gz") in problem
+
+
+def test_prune_deletes_what_is_older_and_nothing_else(filled, capsys, tmp_path):
+    status, result = command(capsys, "archive", "prune", "--older-than", "30d")
+    assert (status, result["deleted"], len(objects(tmp_path))) == (0, 0, 4)
+    status, result = command(capsys, "archive", "prune", "--older-than", "1s")
+    assert (status, result["deleted"]) == (0, 4)
+    assert objects(tmp_path) == []
+    assert command(capsys, "archive", "ls", *bounds())[1][0]["objects"] == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--older-than", "none"], ["--older-than", "0s"]])
+def test_prune_needs_an_age(filled, tmp_path, capsys, arguments):
+    assert main(["archive", "prune", *arguments]) == 2
+    assert len(objects(tmp_path)) == 4
+
+
+def test_replay_delivers_an_interval_once_and_a_dry_run_nothing(filled, gateway, capsys):
+    made = len(gateway.calls)
+    expected = Counter(
+        gateway.generated(HOUR.start, HOUR.end, environments=["production"], metrics=DEFAULT_METRICS)
+    )
+    with OtlpSink() as other:
+        filled(other)
+        status, result = command(capsys, "replay", *bounds(), "--dry-run")
+        assert (status, other.points) == (0, [])
+        assert sum(day["sent"] for day in result["days"]) == expected.total()
+        status, result = command(capsys, "replay", *bounds())
+        assert (status, Counter(other.points)) == (0, expected)
+        assert sum(day["replayed"] for day in result["days"]) == 4
+        assert sum(day["sent"] for day in command(capsys, "replay", *bounds())[1]["days"]) == 0
+    assert len(gateway.calls) == made
+
+
+def test_replay_names_what_is_not_there_and_delivers_the_rest(filled, capsys, tmp_path):
+    objects(tmp_path)[0].unlink()
+    with OtlpSink() as other:
+        filled(other)
+        status, result = command(capsys, "replay", *bounds())
+        assert (status, len(result["problems"])) == (1, 1)
+        assert other.points
+
+
+def test_replay_says_beforehand_what_the_destination_would_not_take(filled, capsys):
+    filled(max_age="1h")
+    status, result = command(capsys, "replay", *bounds())
+    assert status == 3
+    assert "discards points older than 1 hour" in result["error"]["message"]
+
+
+def test_without_an_archive_the_field_is_named(connect, gateway, sink, capsys):
+    connect(gateway, sink)
+    for arguments in (["archive", "ls"], ["replay", *bounds()]):
+        assert main(arguments) == 2
+        assert "archive_url" in capsys.readouterr().err
+
+
+def test_an_empty_archive_is_no_error(archived, capsys):  # noqa: F811 - pytest's way
+    assert main(["archive", "ls"]) == 0
+    assert "has nothing of this app" in capsys.readouterr().err
