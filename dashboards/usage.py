@@ -12,6 +12,7 @@ from dashboards.promql import APP, ENVIRONMENT, INTERVAL, VERSION, Metric, total
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
+    from grafana_foundation_sdk.builders.table import Panel as TablePanel
 
 __all__ = ["dashboard"]
 
@@ -59,7 +60,7 @@ def dashboard() -> Dashboard:
             VariableOption(selected=True, text="FUNCTION_COMPUTE", value="FUNCTION_COMPUTE")
         ),
     ).time("now-30d", "now")
-    return _graphs(_tables(_stats(built)))
+    return _graphs(_consumers(_days(_stats(built).with_panel(_resources()))))
 
 
 def _latest(aggregation: str, metric: Metric, reach: str = LATEST, *where: str) -> str:
@@ -108,58 +109,62 @@ def _stats(built: Dashboard) -> Dashboard:
     )
 
 
-def _tables(built: Dashboard) -> Dashboard:
-    by_resource = f"sum by ({RESOURCE})"
+def _resources() -> TablePanel:
+    by_resource, of_app = f"sum by ({RESOURCE})", f"max by ({RESOURCE})"
     columns = {
         "Used": ("short", _latest(by_resource, MONTHLY, KEPT)),
-        "Free": ("short", _latest(f"max by ({RESOURCE})", ALLOWANCE)),
-        "Used part": ("percentunit", _latest(f"max by ({RESOURCE})", UTILIZATION)),
+        "Free": ("short", _latest(of_app, ALLOWANCE)),
+        "Used part": ("percentunit", _latest(of_app, UTILIZATION)),
         "Cost": ("currencyUSD", _latest(by_resource, COST, KEPT)),
-        "Expected usage": ("short", _latest(f"max by ({RESOURCE})", FORECAST)),
-        "Expected cost": ("currencyUSD", _latest(f"max by ({RESOURCE})", COST_FORECAST)),
+        "Expected usage": ("short", _latest(of_app, FORECAST)),
+        "Expected cost": ("currencyUSD", _latest(of_app, COST_FORECAST)),
         # Grafana's times are in milliseconds.
-        "Used up on": ("dateTimeAsIso", f"1000 * {_latest(f'max by ({RESOURCE})', EXHAUSTION)}"),
+        "Used up on": ("dateTimeAsIso", f"1000 * {_latest(of_app, EXHAUSTION)}"),
     }
-    description = (
-        "Used and Cost are those of the selected month, all others those of the running month. Used up on: no"
-        " value if the allowance lasts."
+    return table(
+        "Resources",
+        RESOURCE,
+        columns,
+        description="Used and Cost are those of the selected month, all others those of the running month."
+        " Used up on: no value if the allowance lasts.",
     )
+
+
+def _days(built: Dashboard) -> Dashboard:
     days = _latest(f"sum by ({DATE})", DAILY, KEPT)
+    return built.with_panel(category_chart("$resource by day", "short", DATE, days)).with_panel(
+        bar_chart(
+            "Invocations by version",
+            "short",
+            {legend(VERSION): total(INVOCATIONS, INTERVAL, VERSION)},
+            step=HOURLY,
+            description="Compare the days before and after a version.",
+        )
+    )
+
+
+def _consumers(built: Dashboard) -> Dashboard:
     environments = {
         "Used": ("short", _latest(f"sum by ({ENVIRONMENT})", MONTHLY, KEPT, f'{RESOURCE}="$resource"')),
         "Part of the cost": ("currencyUSD", _cost_by_environment()),
     }
     sites = {"Used": ("short", _latest(f"sum by ({SITE})", SITE_MONTHLY, KEPT))}
-    return (
-        built.with_panel(table("Resources", RESOURCE, columns, description=description))
-        .with_panel(category_chart("$resource by day", "short", DATE, days))
-        .with_panel(
-            bar_chart(
-                "Invocations by version",
-                "short",
-                {legend(VERSION): total(INVOCATIONS, INTERVAL, VERSION)},
-                step=HOURLY,
-                description="Compare the days before and after a version.",
-            )
+    return built.with_panel(
+        table(
+            "Environments",
+            ENVIRONMENT,
+            environments,
+            span=12,
+            description="Used is that of the selected resource. The cost is that of all resources, in"
+            " proportion to their usage: allowances are for the whole app.",
         )
-        .with_panel(
-            table(
-                "Environments",
-                ENVIRONMENT,
-                environments,
-                span=12,
-                description="Used is that of the selected resource. The cost is that of all resources, in"
-                " proportion to their usage: allowances are for the whole app.",
-            )
-        )
-        .with_panel(
-            table(
-                "Sites",
-                SITE,
-                sites,
-                span=12,
-                description="The selected resource by site. No data: usage by site is not exported.",
-            )
+    ).with_panel(
+        table(
+            "Sites",
+            SITE,
+            sites,
+            span=12,
+            description="The selected resource by site. No data: usage by site is not exported.",
         )
     )
 

@@ -45,12 +45,10 @@ class Reading:
     calls: int = 0
 
     def check(self) -> None:
-        """Raise an error if a resource failed, or if all were refused."""
-        for error in self.failed.values():
+        """Raise the first error of a resource that failed, or of those refused if all were refused."""
+        errors = self.failed or ({} if self.usages else self.refused)
+        for error in errors.values():
             raise error
-        if not self.usages:
-            for error in self.refused.values():
-                raise error
 
 
 def read_resources(
@@ -83,14 +81,18 @@ def read_resources(
             log.warning("The usage of %s could not be read: %s", resource, error)
             reading.failed[resource] = error
         else:
-            if usage.units:
-                log.warning(
-                    "Atlassian counts %s in %s, but its price is per %s: its cost is wrong. Set its price for"
-                    " that unit (extra usage_prices of the Forge Connection)",
-                    resource,
-                    ", ".join(usage.units),
-                    usage.price.unit,
-                )
+            _warn_of_units(usage)
             reading.usages.append(usage)
             reading.calls += len(source.request_ids)
     return reading
+
+
+def _warn_of_units(usage: Usage) -> None:
+    if usage.units:
+        log.warning(
+            "Atlassian counts %s in %s, but its price is per %s: its cost is wrong. Set its price for that"
+            " unit (extra usage_prices of the Forge Connection)",
+            usage.resource,
+            ", ".join(usage.units),
+            usage.price.unit,
+        )
