@@ -7,11 +7,14 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
+DOCUMENTATION = "https://airflow-provider-forge.github.io/airflow-provider-forge/"
+"""URL of the documentation; its pages are below it."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["__version__", "get_provider_info"]
+__all__ = ["DOCUMENTATION", "__version__", "get_provider_info"]
 
 
 def get_provider_info() -> dict[str, Any]:

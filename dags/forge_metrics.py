@@ -1,8 +1,7 @@
 """Export Forge app metrics to OTLP: one run per quarter hour, from 14 days ago to the present.
 
 Copy this file into your DAGs folder, and change it as you need. It requires two Connections, `forge_default`
-and `otlp_default`. Once you unpause the DAG, catchup delivers the last 14 days, oldest first. To fill a gap,
-run a backfill with "Missing Runs" or "Missing and Errored Runs": delivery is idempotent.
+and `otlp_default`. Unpaused, it delivers the newest quarter hour, then the last 14 days, oldest first.
 """
 
 from __future__ import annotations
@@ -11,8 +10,10 @@ from datetime import datetime, timedelta, timezone
 
 from airflow.sdk import DAG
 
+from airflow_provider_forge import DOCUMENTATION
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.operators.form import trigger_form
+from airflow_provider_forge.operators.help import EXPORT_HELP
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 
 # Each entry becomes a DAG. For a second app of the same account, add
@@ -38,11 +39,11 @@ for dag_id, options in DAGS.items():
         start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
         catchup=app.pop("catchup"),
         max_active_runs=8,
-        # Fields for manual runs: the interval, environments, metrics, resend, check only.
         params=trigger_form(),
         default_args={"retries": 10, "retry_delay": timedelta(minutes=5)},
         tags=["forge", "otlp", "metrics"],
-        doc_md=__doc__,
+        doc_md=EXPORT_HELP,
+        owner_links={"airflow": DOCUMENTATION},
     ):
         ForgeMetricsToOtlpOperator(
             task_id="export",

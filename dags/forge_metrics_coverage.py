@@ -11,7 +11,9 @@ from datetime import datetime, timedelta, timezone
 
 from airflow.sdk import DAG
 
+from airflow_provider_forge import DOCUMENTATION
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
+from airflow_provider_forge.operators.help import COVERAGE_HELP
 
 # Each entry becomes a task that monitors one DAG of forge_metrics.py. It has the same Connections and app as
 # that DAG. For a second DAG, add
@@ -32,7 +34,8 @@ with DAG(
     max_active_tasks=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     tags=["forge", "otlp", "metrics"],
-    doc_md=__doc__,
+    doc_md=COVERAGE_HELP,
+    owner_links={"airflow": DOCUMENTATION},
 ):
     for dag_id, options in DAGS.items():
         ForgeMetricsCoverageOperator(

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.help import COVERAGE_TASK_HELP
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
@@ -86,7 +87,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         telemetry: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**with_retry_policy(kwargs))
+        super().__init__(**with_retry_policy({"doc_md": COVERAGE_TASK_HELP, **kwargs}))
         if alert_before <= dt.timedelta(0):
             raise ConfigurationError("alert_before", f"{alert_before} is not above 0")
         self.export_dag_id = export_dag_id

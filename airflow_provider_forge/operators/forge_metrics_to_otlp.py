@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.help import EXPORT_TASK_HELP
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.operators.openings import (
     SOURCES,
@@ -149,7 +150,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         source: str = "gateway",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**with_retry_policy(kwargs))
+        super().__init__(**with_retry_policy({"doc_md": EXPORT_TASK_HELP, **kwargs}))
         _check_choice("source", source, *SOURCES)
         _check_choice("on_expired", on_expired, "fail", "skip")
         _check_choice("on_changed", on_changed, "skip", "send", "fail")

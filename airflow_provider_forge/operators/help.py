@@ -1,0 +1,52 @@
+"""Help that Airflow shows beside DAGs and tasks (`doc_md`), for the people who run them."""
+
+from __future__ import annotations
+
+from airflow_provider_forge import DOCUMENTATION
+
+__all__ = ["COVERAGE_HELP", "COVERAGE_TASK_HELP", "EXPORT_HELP", "EXPORT_TASK_HELP"]
+
+EXPORT_HELP = f"""\
+Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
+
+| Square | Meaning |
+|---|---|
+| green | delivered: the receiver has acknowledged every point |
+| pink | skipped: the window is too old for Atlassian or for the destination |
+| red | failed for good: the last ERROR line of the task's log says what to correct |
+
+**Names.** A run is named by the window that it delivers, in UTC: `scheduled__<start>_to_<end>`. It starts
+five minutes after the window's end. `live__…` runs deliver the newest window while catchup fills the last 14
+days, and `heal__…` runs deliver windows that have no run of their own.
+
+**To fill a gap**, choose *Trigger*, *Backfill* with *Missing and Errored Runs*. Delivery is idempotent:
+points that were delivered are not sent again.
+
+**To test the Connections** on a worker, choose *Trigger*, *Single Run*, *Check only*.
+
+[Operations]({DOCUMENTATION}operations.html) ·
+[Troubleshooting]({DOCUMENTATION}troubleshooting.html) ·
+[Fields of the Connections]({DOCUMENTATION}reference.html)
+"""
+
+EXPORT_TASK_HELP = f"""\
+Fetches the run's window from Atlassian, with one call for each quarter hour, and sends the points that the
+receiver has not acknowledged yet. The log has one line for each window, and an ERROR line if a try fails.
+Temporary errors are retried. [Troubleshooting]({DOCUMENTATION}troubleshooting.html)
+"""
+
+COVERAGE_HELP = f"""\
+Monitors the DAGs that export Forge app metrics, one task for each. It makes no calls to Atlassian.
+
+**Red** means that somebody has to act: windows are missing and will soon be lost, the API token expires soon,
+or the ledger is gone. The last line of the log says which. Each cause fails one run only; later runs log it
+as a warning. **Pink** means that there is nothing to check yet.
+
+The log shows the last 14 days, a symbol an hour, and how to fill each gap.
+[Coverage]({DOCUMENTATION}coverage.html)
+"""
+
+COVERAGE_TASK_HELP = f"""\
+Reads the ledger of deliveries of the DAG with this name, and reports missing windows while they can still be
+delivered. [When it fails]({DOCUMENTATION}coverage.html#when-it-fails)
+"""
