@@ -30,6 +30,9 @@ SCOPE_NAME = "atlassian.forge.app_usage"
 RESOURCE, SITE = "forge.usage.resource", "forge.usage.site"
 DATE, MONTH = "forge.usage.date", "forge.usage.month"
 
+MAX_POINTS = 5000
+"""Points of one request: about 1 MB. Usage by site can have hundreds of thousands."""
+
 _UNIT, _USD = "{unit}", "{USD}"
 _OF_MONTH = "of a calendar month (UTC)"
 
@@ -144,13 +147,20 @@ def encode_points(
         protocol: `http/protobuf` or `http/json`.
         max_bytes: Maximum size of a request before compression; exceeded by a single point only.
     """
+    for first in range(0, len(points), MAX_POINTS):
+        yield from _encode(points[first : first + MAX_POINTS], identity, protocol, max_bytes)
+
+
+def _encode(
+    points: Sequence[UsagePoint], identity: Identity, protocol: str, max_bytes: int
+) -> Iterator[ExportRequest]:
     request = encode_request(_resource_metrics(points, identity), protocol)
     if request.size <= max_bytes or len(points) < 2:
         yield request
         return
     middle = len(points) // 2
     for part in (points[:middle], points[middle:]):
-        yield from encode_points(part, identity, protocol, max_bytes)
+        yield from _encode(part, identity, protocol, max_bytes)
 
 
 def _resource_metrics(points: Iterable[UsagePoint], identity: Identity) -> list[Json]:
