@@ -129,8 +129,8 @@ FORGE = ConnectionForm(
         ExtraField(
             "metrics",
             "Metrics",
-            "Comma-separated labels, such as FORGE_API_REQUEST_COUNT; a label that Atlassian does not know"
-            " makes every call fail",
+            "Comma-separated labels, such as FORGE_API_REQUEST_COUNT; one that Atlassian does not know is"
+            " left out",
             default="the five FORGE_* metrics of invocations and API requests",
         ),
         ExtraField(

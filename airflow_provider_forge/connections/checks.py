@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_forge.gateway.client import GatewayClient
+    from airflow_provider_forge.gateway.labels import LabelDirectory
     from airflow_provider_forge.gateway.permissions import Permissions
     from airflow_provider_forge.otlp.client import OtlpClient, ProbeResult
 
@@ -48,7 +49,11 @@ log = get_logger(__name__)
 
 
 def check_gateway(
-    client: GatewayClient, app_id: str, environments: Sequence[str], metrics: Sequence[str]
+    client: GatewayClient,
+    app_id: str,
+    environments: Sequence[str],
+    metrics: Sequence[str],
+    labels: LabelDirectory,
 ) -> tuple[bool, str]:
     """Return whether the account may export the app's metrics, and a message. Makes one call.
 
@@ -57,6 +62,7 @@ def check_gateway(
         app_id: UUID of the app.
         environments: Names, UUIDs or ARIs of environments.
         metrics: Metric labels.
+        labels: Labels that the gateway does not know. Each costs another call, once a day.
 
     Raises:
         ConfigurationError: The app has no environment of that name.
@@ -65,12 +71,17 @@ def check_gateway(
         ForgeError: The gateway cannot be reached, or reports another failure.
     """
     ids = [uuid for name in environments if (uuid := parse_uuid(name.rpartition("/")[2]))]
-    permissions = find_permissions(client, app_id, _shortest_window(), ids, metrics)
+    permissions = labels.fetch(
+        metrics, lambda known: find_permissions(client, app_id, _shortest_window(), ids, known)
+    )
     if permissions.all_environments:
         permissions.check_names(app_id, environments)
     found = describe_permissions(permissions)
+    left_out = labels.left_out(metrics)
     if permissions.may_read_metrics:
-        found += f" Exports {', '.join(environments)}: {len(metrics)} metrics."
+        found += f" Exports {', '.join(environments)}: {len(metrics) - len(left_out)} metrics."
+    if left_out:
+        found += f" The gateway does not know the metrics {', '.join(left_out)}, which are left out."
     return permissions.may_read_metrics is True, found
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         EnvironmentDirectory,
         LayeredStateStore,
     )
+    from airflow_provider_forge.gateway.labels import LabelDirectory
     from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
     from airflow_provider_forge.gateway.usage import ResourceUsage
     from airflow_provider_forge.usage.prices import Prices
@@ -127,7 +128,9 @@ class ForgeAccess:
         live = window.is_live(dt.datetime.now(dt.timezone.utc))
         priority = Priority.LIVE if live else Priority.BACKFILL
         found = self._directory(priority).find(wanted)
-        answer = client.app_metrics(app_id, window, found, labels, priority=priority)
+        answer = self._labels().fetch(
+            labels, lambda known: client.app_metrics(app_id, window, found, known, priority=priority)
+        )
         # Looking up environments waits for the rate limit, too.
         return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
 
@@ -191,7 +194,7 @@ class ForgeAccess:
             if not self._raw_app_id():
                 return check_credentials(self.get_conn())
             environments, metrics = self.selection()
-            return check_gateway(self.get_conn(), self.app_id, environments, metrics)
+            return check_gateway(self.get_conn(), self.app_id, environments, metrics, self._labels())
         except ForgeError as error:
             return False, describe_problem(error, self.forge_conn_id)
 
@@ -362,6 +365,11 @@ class ForgeAccess:
         parts = urllib.parse.urlsplit(self._url())
         is_default = parts.port in (None, _PORTS[parts.scheme])
         return str(parts.hostname) if is_default else f"{parts.hostname}:{parts.port}"
+
+    def _labels(self) -> LabelDirectory:
+        from airflow_provider_forge.gateway.labels import LabelDirectory
+
+        return LabelDirectory(self.get_conn().limiter.store.state_store(f"labels_{self._gateway()}"))
 
     def _directory(self, priority: Priority) -> EnvironmentDirectory:
         from airflow_provider_forge.gateway.environments import EnvironmentDirectory, LayeredStateStore

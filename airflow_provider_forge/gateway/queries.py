@@ -40,7 +40,7 @@ DEFAULT_METRICS = (
     "FORGE_BACKEND_INVOCATION_ERRORS",
     "FORGE_BACKEND_INVOCATION_LATENCY",
 )
-"""The labels of Atlassian's published query. A label that the gateway doesn't know fails the whole query."""
+"""The labels of Atlassian's published query."""
 
 RESOURCES = (
     "FUNCTION_COMPUTE",

@@ -76,6 +76,16 @@ def test_success_is_described_and_costs_one_call(press_forge, gateway):
     assert len(gateway.calls) == 1
 
 
+def test_a_label_that_the_gateway_does_not_know_is_named(press_forge, gateway):
+    for calls in (2, 3):
+        works, message = press_forge({"metrics": "FORGE_API_REQUEST_COUNT,FORGE_METRIC_OF_2031"})
+        assert works
+        assert message.endswith(
+            "The gateway does not know the metrics FORGE_METRIC_OF_2031, which are left out."
+        )
+        assert len(gateway.calls) == calls
+
+
 def test_without_an_app_the_credentials_are_tried(press_forge, gateway):
     works, message = press_forge({"app_id": ""})
     assert works

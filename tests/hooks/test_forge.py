@@ -160,6 +160,16 @@ def test_arguments_win_over_the_connection(connection, variables, gateway, windo
     assert gateway.calls[-1].metrics == ("FORGE_API_REQUEST_COUNT",)
 
 
+def test_a_label_that_the_gateway_does_not_know_is_left_out_for_all_tasks(fetch, gateway, caplog):
+    labels = ["FORGE_METRIC_OF_2031", "FORGE_API_REQUEST_COUNT"]
+    assert fetch(metrics=labels).metrics == ("FORGE_API_REQUEST_COUNT",)
+    assert fetch(metrics=labels).metrics == ("FORGE_API_REQUEST_COUNT",)
+    asked = [call.metrics for call in gateway.calls if call.metrics]
+    assert asked.count(("FORGE_API_REQUEST_COUNT",)) == 2
+    assert len(asked) <= 3
+    assert caplog.text.count("does not know the metrics FORGE_METRIC_OF_2031") == 1
+
+
 def test_an_unknown_label_is_passed_on_as_it_is(fetch, gateway):
     with pytest.raises(QueryRefused, match="Check the requested metrics"):
         fetch(metrics=["FORGE_METRIC_OF_2031"])
