@@ -37,6 +37,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["images"]
 # As GitHub does: a page links to the headings of another.
 myst_heading_anchors = 3
+# The lexer of SQL does not know every dialect.
+suppress_warnings = ["misc.highlighting_failure"]
 # Docstrings are written with Markdown's single backticks.
 default_role = "code"
 autodoc_member_order = "bysource"
