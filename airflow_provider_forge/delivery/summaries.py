@@ -168,7 +168,8 @@ class SummaryIndex:
             LedgerUnavailable: The store cannot be read or written.
         """
         settled = {index: summary for index, summary in written.items() if summary.is_settled}
-        others = set(missing) - written.keys()
+        oldest = self._oldest()
+        others = {index for index in missing if index >= oldest} - written.keys()
         for page in sorted({_page(index) for index in {*settled, *others}}):
 
             def changed(before: Summaries, page: int = page) -> Summaries:

@@ -68,7 +68,9 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paged]:
     )
     with SandboxGateway(rate_limit_calls=None) as gateway, OtlpSink() as sink, postgres() as database:
         limit = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
-        env = connections(gateway, sink.url, forge=limit, max_age=KEEP)
+        # Every Airflow has this store.
+        ledger = f"file://{home}/ledger"
+        env = connections(gateway, sink.url, forge=limit, max_age=KEEP, ledger_url=ledger)
         env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = "admin:admin,viewer:viewer"
         gateway.add_fault(gap)
         with (

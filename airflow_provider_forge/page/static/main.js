@@ -34,7 +34,7 @@ async function start() {
   try {
     const dags = await load();
     if (!exports.length) return showState(await emptyState(dags));
-    select(exports.find((each) => each.dagId === decodeURIComponent(location.hash.slice(1))) ?? exports[0]);
+    select(exports.find((each) => each.key === decodeURIComponent(location.hash.slice(1))) ?? exports[0]);
     setInterval(() => document.hidden || refresh(), REFRESH);
   } catch (refusal) {
     showState(refusedState(refusal));
@@ -78,7 +78,7 @@ function showState(state) {
 
 function select(exported) {
   selected = exported;
-  history.replaceState(null, "", `#${encodeURIComponent(exported.dagId)}`);
+  history.replaceState(null, "", `#${encodeURIComponent(exported.key)}`);
   by("export").classList.remove("loading");
   draw();
   refresh();
@@ -112,9 +112,9 @@ function startHealing(gaps) {
 }
 
 async function reload() {
-  const { dagId } = selected;
+  const { key } = selected;
   await load();
-  select(exports.find((each) => each.dagId === dagId) ?? exports[0]);
+  select(exports.find((each) => each.key === key) ?? exports[0]);
 }
 
 start();

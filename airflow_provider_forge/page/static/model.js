@@ -60,6 +60,7 @@ export class Export {
     }
   }
 
+  /** What tells it from all others: the task that checks it. */
   get key() {
     return `${this.check.dag_id}/${this.check.task_id}`;
   }

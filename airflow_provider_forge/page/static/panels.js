@@ -26,11 +26,12 @@ export function drawExports(nav, exports, selected, onselect) {
       const gaps = exported.gaps();
       const windows = gaps.reduce((sum, gap) => sum + gap.cells.length, 0);
       const letter = worst(exported.cells.filter((cell) => cell.letter !== "p"));
+      const isAlone = exports.filter((each) => each.dagId === exported.dagId).length === 1;
       return element(
         "button",
         { type: "button", "aria-current": exported === selected ? "page" : null, onclick: () => onselect(exported) },
         element("span", { class: `dot ${classOf(letter)}`, "aria-hidden": "true" }),
-        element("strong", {}, exported.dagId),
+        element("strong", {}, isAlone ? exported.dagId : `${exported.dagId} to ${exported.document.receiver}`),
         element("span", { class: "quiet" }, windows ? `${plural(windows, "window")} missing` : "All delivered"),
       );
     }),
