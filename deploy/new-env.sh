@@ -4,6 +4,18 @@
 set -euo pipefail
 umask 077
 
+case ${1:-} in
+    "") account=real ;;
+    --sandbox) account=stand-in ;;
+    *)
+        echo "unknown argument $1: new-env.sh [--sandbox]" >&2
+        exit 2
+        ;;
+esac
+if ! command -v openssl >/dev/null; then
+    echo "openssl is missing: it generates the secrets" >&2
+    exit 1
+fi
 if [[ -e .env ]]; then
     echo ".env already exists; to create a new one, remove it and the volumes that use its passwords" >&2
     exit 1
@@ -19,8 +31,11 @@ value_of() {
     esac
 }
 
-account=real
-[[ ${1:-} != --sandbox ]] || account=stand-in
+# The services' users read these files, whatever umask the clone was made with.
+here=$(dirname "${BASH_SOURCE[0]}")
+chmod -R a+rX "$here" "$here/../dags"
+# A run that is interrupted leaves no .env that looks complete.
+trap 'rm -f .env.new' EXIT
 while IFS= read -r line; do
     if [[ $line =~ ^([A-Z_]+)=$ ]]; then
         line+=$(value_of "${BASH_REMATCH[1]}")
@@ -28,4 +43,5 @@ while IFS= read -r line; do
         line=${line#\#}
     fi
     printf '%s\n' "$line"
-done <.env.example >.env
+done <.env.example >.env.new
+mv .env.new .env

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -282,3 +283,35 @@ def test_a_new_env_file_has_all_secrets_and_is_never_overwritten(tmp_path, sandb
     again = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert again.returncode == 1
     assert ".env already exists" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "words"), [("--sandox", None, "unknown argument"), ("", "", "openssl is missing")]
+)
+def test_a_new_env_file_is_whole_or_not_there(tmp_path, argument, path, words):
+    (tmp_path / ".env.example").write_text(EXAMPLE.read_text())
+    command = ["/bin/bash", str(ROOT / "deploy" / "new-env.sh"), *[argument] * bool(argument)]
+    env = os.environ if path is None else {"PATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert [file.name for file in tmp_path.glob(".env*")] == [".env.example"]
+
+
+def test_behind_a_proxy_the_services_talk_to_each_other_directly(values):
+    services = project(**values, COMPOSE_PROFILES="sandbox")["services"]
+    addressed = {
+        host
+        for service in services.values()
+        for value in (service.get("environment") or {}).values()
+        for host in re.findall(r"[/@]([a-z-]+):\d{2,5}(?=[/\"]|$)", value or "")
+    } | {"localhost", "127.0.0.1"}
+    for name in ("airflow-worker", "airflow-scheduler", "airflow-triggerer", "otel-collector"):
+        environment = services[name]["environment"]
+        assert addressed <= set(environment["NO_PROXY"].split(",")), name
+        assert environment["no_proxy"] == environment["NO_PROXY"]
+
+
+def test_it_runs_on_a_machine_with_one_processor(values):
+    for name, service in project(**values, CPUS="1")["services"].items():
+        assert float(service["deploy"]["resources"]["limits"]["cpus"]) <= 1, name
