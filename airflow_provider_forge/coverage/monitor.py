@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.coverage.alerts import AlertState, due_threshold, gaps_to_report, unattended_gaps
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_coverage
 from airflow_provider_forge.coverage.healing import heal, plan
-from airflow_provider_forge.coverage.report import backfill_command, backfill_note, describe_gap
+from airflow_provider_forge.coverage.report import (
+    backfill_command,
+    backfill_dialog,
+    backfill_note,
+    describe_gap,
+)
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.secrets import VariableStateStore
 from airflow_provider_forge.windows import format_time
@@ -162,7 +167,7 @@ class CoverageMonitor:
             lines.append(
                 describe_gap(gap, now, soon=False) + (", a healing run did not fill it" if tried else "")
             )
-            lines.append(f"  {backfill_command(gap, self.runs.dag_id)}")
+            lines += [f"  {backfill_dialog(gap)}", f"  {backfill_command(gap, self.runs.dag_id)}"]
         if len(gaps) > MAX_REPORTED_GAPS:
             lines.append(f"and {_count(len(gaps) - MAX_REPORTED_GAPS, 'more gap')}: see the log")
         return "\n".join(lines)

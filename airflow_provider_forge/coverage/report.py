@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Segment",
     "backfill_command",
+    "backfill_dialog",
     "backfill_note",
     "describe_gap",
     "render",
@@ -96,6 +97,7 @@ def render(
         soon = gap in expiring
         yield [
             [Segment(describe_gap(gap, now, soon=soon), "red" if soon else "")],
+            [Segment(f"  {backfill_dialog(gap)}")],
             [Segment(f"  {backfill_command(gap, dag_id)}")],
         ]
 
@@ -120,6 +122,12 @@ def describe_gap(gap: Gap, now: dt.datetime, *, soon: bool) -> str:
 def backfill_note(dag_id: str) -> str:
     """Return how to run the commands that heal gaps."""
     return f"Run one at a time, and pause {dag_id} while each is created:"
+
+
+def backfill_dialog(gap: Gap) -> str:
+    """Return what to enter into Airflow's dialog *Backfill* to heal a gap, if there is no shell."""
+    start, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (gap.start, gap.end - QUARTER))
+    return f"Backfill dialog: From {start}, To {last} (UTC), All Runs, Max Active Runs 8; or"
 
 
 def backfill_command(gap: Gap, dag_id: str) -> str:

@@ -64,11 +64,14 @@ def test_a_delivered_window_does_not_expire_soon():
 
 def test_each_gap_comes_with_the_command_that_heals_it():
     text = picture(WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.DELIVERED, WindowStatus.MISSING)
-    advice, first, how_first, second, how_second = text[-5:]
+    advice, first, dialog, how_first, second, _, how_second = text[-7:]
     assert advice.startswith("Run one at a time, ")
     assert "pause mine" in advice
     assert first == (
         "2026-11-22T22:00:00Z to 2026-11-22T22:30:00Z: 2 failed and missing, expiring soon, 1 h left"
+    )
+    assert dialog == (
+        "  Backfill dialog: From 2026-11-22 22:00, To 2026-11-22 22:15 (UTC), All Runs, Max Active Runs 8; or"
     )
     assert how_first == (
         "  airflow backfill create --dag-id mine --from-date 2026-11-22T22:00:00Z --to-date"
@@ -80,12 +83,12 @@ def test_each_gap_comes_with_the_command_that_heals_it():
 
 def test_a_gap_that_has_time_is_not_called_expiring_soon():
     text = picture(*hour(WindowStatus.MISSING), alert_before=HOUR / 2)
-    assert text[-2].endswith(": 4 missing, 1 h left")
+    assert text[-3].endswith(": 4 missing, 1 h left")
 
 
 def test_an_expired_gap_has_no_time_left():
     quarters = (Quarter(START - HOUR, WindowStatus.MISSING),)
     coverage = Coverage(quarters, (), (), KEEP)
-    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-2].endswith("0 h left")
+    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-3].endswith("0 h left")
     [gap] = coverage.gaps()
     assert "--dag-id other " in backfill_command(gap, "other")

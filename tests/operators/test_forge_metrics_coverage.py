@@ -120,7 +120,8 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
     assert message[0].startswith("3 windows of 15 minutes not delivered, in 1 gap; the first is lost after")
     assert message[1].startswith("Run one at a time, ")
     assert message[2].endswith(": 3 missing, 27 h left")
-    assert message[3].startswith(
+    assert message[3].startswith("  Backfill dialog: From 2026-11-23 09:15, To 2026-11-23 09:45 (UTC), ")
+    assert message[4].startswith(
         "  airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z"
     )
     for hours in range(1, 4):
