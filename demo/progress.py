@@ -75,7 +75,7 @@ class ProgressMeter:
     def read(self) -> Progress:
         """Return the current progress."""
         newest = self._newest_runs()
-        ends = [parse_time(run["data_interval_end"]) for run in newest if run["data_interval_end"]]
+        ends = [parse_time(end) for run in newest if (end := _end(run))]
         return Progress(
             due=self._due(datetime.now(timezone.utc)),
             delivered=self._api.count_runs(DAG_ID, state="success", run_type="scheduled"),
@@ -91,8 +91,10 @@ class ProgressMeter:
 
     def _due(self, now: datetime) -> int:
         if self._first is None:
-            runs = self._api.get(f"dags/{DAG_ID}/dagRuns", order_by="logical_date", limit=1)["dag_runs"]
-            if not runs or not runs[0]["data_interval_start"]:
+            # Live runs have no logical date, by which SQLite puts them first.
+            path, oldest = f"dags/{DAG_ID}/dagRuns", {"order_by": "logical_date", "limit": 1}
+            runs = self._api.get(path, run_type="scheduled", **oldest)["dag_runs"]
+            if not runs:
                 return 0
             self._first = parse_time(runs[0]["data_interval_start"])
         return (now - SETTLE_DELAY - self._first) // MAX_WINDOW
@@ -101,3 +103,8 @@ class ProgressMeter:
         for run_id in {run["dag_run_id"] for run in runs} - self._sent.keys():
             self._sent[run_id] = self._api.xcom(DAG_ID, run_id, TASK_ID)["sent"]
         return sum(self._sent.values())
+
+
+def _end(run: dict) -> str | None:
+    """Return the end of the interval that a run delivers; a live run has it in its conf."""
+    return run["data_interval_end"] or (run.get("conf") or {}).get("to")

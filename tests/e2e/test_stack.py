@@ -64,8 +64,8 @@ class Worked:
         gateway = SandboxGateway()
         points = []
         for ti in self.delivered:
-            run = self.api.run(DAG_ID, ti["dag_run_id"])
-            start, end = (parse_time(run[f"data_interval_{name}"]) for name in ("start", "end"))
+            window = self.api.xcom(DAG_ID, ti["dag_run_id"], ti["task_id"])["window"]
+            start, end = map(parse_time, window.split("/"))
             points += gateway.generated(
                 start, end, app_id=APP, environments=["production"], metrics=DEFAULT_METRICS
             )
@@ -133,7 +133,7 @@ def test_the_workers_share_limit_and_leases_through_redis(worked: Worked) -> Non
     assert any('"airflow-provider-forge:lease:' in line for line in told)
     assert any(re.search(r'"airflow-provider-forge:(?!lease:)', line) for line in told)
     # And nothing of it through files.
-    assert not worked.stack.path("airflow-worker", "/tmp/airflow-provider-forge").exists()
+    assert not [*worked.stack.path("airflow-worker", "/tmp/airflow-provider-forge").glob("*")]
 
 
 def test_the_coverage_dag_warns_of_the_end_of_the_token(worked: Worked) -> None:
