@@ -34,6 +34,7 @@ HOUR, QUARTER_HOUR = 3600, 900
 COLUMN, LINE = 0.58, 0.42  # inches of a cell of Grafana's grid
 ROWS = 8
 COLORS = 128
+WEEK = 7
 
 
 def number(value: float) -> str:
@@ -159,7 +160,10 @@ class Drawing:
     def _bars(self, axes: Axes, panel: dict[str, Any]) -> None:
         label = panel["options"]["xField"]
         bars = {labels[label]: values[-1] for labels, _, values in self._answers(panel, instant=True)}
-        axes.bar(sorted(bars), [bars[name] for name in sorted(bars)], width=0.6)
+        names = sorted(bars)
+        axes.bar(range(len(names)), [bars[name] for name in names], width=0.6)
+        # A month of dates has room for a label a week.
+        axes.set_xticks(range(0, len(names), WEEK), names[::WEEK])
         unit = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: unit(value)))
         axes.tick_params(labelsize=7, length=0, colors="#555555")
