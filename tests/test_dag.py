@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.priority import LiveFirst
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
+from tests.airflow_version import AIRFLOW
 
 try:
     from airflow.serialization.serialized_objects import DagSerialization
@@ -93,3 +96,25 @@ def test_the_recipe_for_a_fleet_without_redis_can_be_pasted(parse):
 
 def test_it_is_short_enough_to_be_read():
     assert len(SHIPPED.read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.parent.glob("*.py")), ids=lambda file: file.stem)
+def test_parsing_warns_of_nothing(file):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runpy.run_path(str(file))
+
+
+def test_the_documented_deadline_is_one(parse):
+    page = (SHIPPED.parent.parent / "docs" / "operations.md").read_text()
+    snippet = re.search(r"```python\n(from airflow\.sdk import AsyncCallback.+?)```", page, re.DOTALL)[1]
+    source = SHIPPED.read_text().replace("DAGS = {", f"{snippet}\nDAGS = {{", 1)
+    source = source.replace(
+        "        max_active_runs=8,", "        max_active_runs=8,\n        deadline=LATE,"
+    )
+    if AIRFLOW < (3, 1):
+        # There is nothing to import; the page says so.
+        assert "On Airflow 3.1 and newer" in page
+        return
+    (dag,) = parse(source).values()
+    assert dag.deadline
