@@ -65,6 +65,11 @@ class ConnectionForm(NamedTuple):
     extras: tuple[ExtraField, ...]
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """Airflow's own fields that must be empty, or 0."""
+        return (*self.hidden, "port")
+
+    @property
     def extra_names(self) -> list[str]:
         """Names of the fields that this provider adds."""
         return [extra.name for extra in self.extras]
@@ -111,13 +116,17 @@ class ConnectionForm(NamedTuple):
         }
 
 
+# Not used, but shown: these versions refuse to test a Connection that was saved without a port.
+_PORT = StandardField("port", "Port", "leave empty, but 0 for the Test button in Airflow 3.3.1 and 3.3.2")
+
 FORGE = ConnectionForm(
     standard=(
         StandardField("login", "Atlassian account email", "of the account that owns the app"),
         StandardField("password", "API token", "create one at id.atlassian.com/manage/api-tokens"),
         StandardField("host", "Gateway URL", "leave empty for https://api.atlassian.com/graphql"),
+        _PORT,
     ),
-    hidden=("schema", "port"),
+    hidden=("schema",),
     extras=(
         ExtraField("app_id", "App ID", "The app's ARI or UUID: app.id in the app's manifest.yml"),
         ExtraField(
@@ -204,8 +213,9 @@ OTLP = ConnectionForm(
         StandardField(
             "password", "Secret", "sent as Authorization: Bearer …, or in the authentication header"
         ),
+        _PORT,
     ),
-    hidden=("schema", "port", "login"),
+    hidden=("schema", "login"),
     extras=(
         ExtraField(
             "auth_header",

@@ -356,7 +356,7 @@ class ForgeAccess:
         return FileStore(shared_directory() / f"{account}.json", calls=calls, seconds=seconds)
 
     def _url(self) -> str:
-        url = host_of(self._conn(), FORGE.hidden) or GATEWAY_URL
+        url = host_of(self._conn(), FORGE.unused) or GATEWAY_URL
         check_url(f"{self.forge_conn_id}: host", url, example=GATEWAY_URL)
         return url
 

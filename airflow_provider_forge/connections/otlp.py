@@ -91,7 +91,7 @@ class OtlpAccess:
 
         connection = self._conn()
         with qualify_errors(self.otlp_conn_id):
-            host = host_of(connection, OTLP.hidden)
+            host = host_of(connection, OTLP.unused)
             secret = secret_of(connection)
             extras = Extras(connection)
             if not host and (unread := _unread(secret, extras)):
