@@ -23,12 +23,14 @@ class Airflow(NamedTuple):
             file: later libraries eventually break a release. None for the current libraries.
         more: Additional packages to install.
         skips: Permitted reasons for skipped tests, as regular expressions: features that the release lacks.
+        upcoming: Whether it is a beta: its failures are shown, but fail nothing.
     """
 
     version: str
     until: str | None = None
     more: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
+    upcoming: bool = False
 
 
 NO_COMMANDS = "Airflow before 3.2 has no commands of providers"
@@ -47,8 +49,7 @@ AIRFLOWS = {
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, *BEFORE_3_3)),
     "3.2": Airflow("3.2.2", "2026-06-01", (), BEFORE_3_3),
     "3.3": Airflow("3.3.2"),
-    # To come: allowed to fail in .github/workflows/test.yml.
-    "3.4": Airflow("3.4.0b2"),
+    "3.4": Airflow("3.4.0b2", upcoming=True),
 }
 
 # For the receivers, Redis and others: .venv runs these tests as well, where none may be skipped.
@@ -118,6 +119,7 @@ def airflow(session: nox.Session, name: str) -> None:
             # Warnings of an old release cannot be fixed here.
             *("-W", "default", "--disable-warnings"),
             *paths,
+            success_codes=(0, 1) if release.upcoming else (0,),
             # No test may be skipped silently, except for features that the release lacks.
             env={
                 "FORGE_TESTS_NO_SKIP": "1",

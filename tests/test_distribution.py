@@ -143,3 +143,7 @@ def test_its_bill_of_materials_is_valid_and_complete(wheel, metadata):
 def test_the_package_and_the_changelog_have_one_version():
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(rf"^## \[{re.escape(VERSION)}\]", changelog, re.MULTILINE)
+
+
+def test_what_it_depends_on_fits_together():
+    subprocess.run([sys.executable, "-m", "pip", "check"], check=True, capture_output=True)

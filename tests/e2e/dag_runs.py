@@ -61,4 +61,5 @@ def run_dag(
     env = airflow_environment(home, **settings)
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    # Libraries of an upcoming Airflow print more when the process ends.
+    return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
