@@ -53,7 +53,7 @@ class _Content(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class Archived:
-    """What the listing says of one archived response.
+    """One archived response, as the listing shows it.
 
     Attributes:
         app_id: UUID of the app.

@@ -10,7 +10,7 @@ selection is a hash of the environments and metrics, and the content is the firs
 SHA-256. Both sort by time, and the same content always has the same name.
 
 The metrics are one line of OTLP/JSON, `{"resourceMetrics":[…]}`, in gzip. The description is written after
-them: an object without one is what an interrupted write has left.
+them: an object without one is the remainder of an interrupted write.
 """
 
 from __future__ import annotations

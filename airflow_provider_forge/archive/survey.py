@@ -1,4 +1,4 @@
-"""What is in the archive, day by day, and whether each object of it is whole."""
+"""Surveys the archive day by day, and verifies its objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY = dt.timedelta(days=1)
 
 @dataclass
 class Day:
-    """What is archived of one day.
+    """The archived part of one day.
 
     Attributes:
         day: The day, in UTC.

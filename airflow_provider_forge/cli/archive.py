@@ -1,4 +1,4 @@
-"""`archive`: what the archive has, whether it is whole, and the deletion of old windows."""
+"""`archive`: list the archive, verify it, and delete old windows."""
 
 from __future__ import annotations
 

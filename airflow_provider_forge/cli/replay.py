@@ -1,4 +1,4 @@
-"""`replay`: deliver an interval from the archive, or with `--dry-run` show what would be sent."""
+"""`replay`: deliver an interval from the archive, or with `--dry-run` only count the points."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def open_archive(forge: ForgeConnection) -> Archive:
 
 
 def open_archivist(forge: ForgeConnection) -> Archivist:
-    """Return what archives the responses of a task, and lets live data pass if it cannot be opened.
+    """Return the archivist of a task; without an archive if that cannot be opened at the moment.
 
     Raises:
         ConfigurationError: As for `open_archive`.

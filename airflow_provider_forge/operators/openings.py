@@ -1,4 +1,4 @@
-"""Opens what an export needs: its receivers with their ledgers, and the source of its windows."""
+"""Opens the receivers of an export with their ledgers, and the source of its windows."""
 
 from __future__ import annotations
 
