@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, variables_for
+from grafana_foundation_sdk.models.common import PercentChangeColorMode
+
+from dashboards.base import LATENCY, Deployments, add, base, variables_for
+from dashboards.colors import ERROR_RATE, SUCCESS_RATE, TODAY
 from dashboards.panels import LATENCY_NOTE, bar_chart, latencies, legend, stat, time_series
 from dashboards.promql import (
     API_REQUESTS,
     CUSTOM,
+    DAY_BEFORE,
     ENVIRONMENT,
     ERRORS,
     INTERVAL,
@@ -28,7 +32,12 @@ from dashboards.promql import (
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
+    from dashboards.promql import Metric
+
 __all__ = ["dashboard"]
+
+BETTER, WORSE = PercentChangeColorMode.STANDARD, PercentChangeColorMode.INVERTED
+FUNCTION = "functionKey"
 
 
 def dashboard() -> Dashboard:
@@ -36,68 +45,137 @@ def dashboard() -> Dashboard:
     description = "Invocations of a Forge app, their errors and their latency, by environment and version."
     variables = variables_for(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
     built = base("app-overview", "App overview", description, *variables, LATENCY)
-    return _graphs(_stats(built))
+    return _details(_by_environment_and_version(_stats(built.annotation(Deployments()))))
 
 
 def _stats(built: Dashboard) -> Dashboard:
-    errors = ratio(total(ERRORS, RANGE), total(INVOCATIONS, RANGE))
-    return (
-        built.with_panel(stat("Invocations", "short", total(INVOCATIONS, RANGE)))
-        .with_panel(stat("Errors", "short", f"{total(ERRORS, RANGE)} or 0 * {total(INVOCATIONS, RANGE)}"))
-        .with_panel(stat("Error rate", "percentunit", errors))
-        .with_panel(stat("Success rate", "percentunit", success_rate(RANGE)))
-        .with_panel(
-            stat(
-                "Latency",
-                "ms",
-                latency(INVOCATION_LATENCY, RANGE),
-                description=LATENCY_NOTE,
-            )
-        )
-        .with_panel(stat("API requests", "short", total(API_REQUESTS, RANGE)))
+    rate = ratio(total(ERRORS, RANGE), total(INVOCATIONS, RANGE))
+    counted = f"{total(ERRORS, RANGE)} or 0 * {total(INVOCATIONS, RANGE)}"
+    return add(
+        built,
+        stat(
+            "Invocations",
+            "short",
+            total(INVOCATIONS, RANGE),
+            "Invocations of functions, and the change since the time range before.",
+            more_is=PercentChangeColorMode.SAME_AS_VALUE,
+        ),
+        stat(
+            "Errors",
+            "short",
+            counted,
+            "Invocations that failed. Whether that is much depends on the invocations: see the error rate.",
+            more_is=WORSE,
+        ),
+        stat(
+            "Error rate",
+            "percentunit",
+            rate,
+            "Share of invocations that failed: yellow from 1 %, red from 5 %.",
+            levels=ERROR_RATE,
+            more_is=WORSE,
+        ),
+        stat(
+            "Success rate",
+            "percentunit",
+            success_rate(RANGE),
+            "Share of invocations that did not fail, as in Atlassian's developer console.",
+            levels=SUCCESS_RATE,
+            more_is=BETTER,
+        ),
+        stat("Latency", "ms", latency(INVOCATION_LATENCY, RANGE), LATENCY_NOTE, more_is=WORSE),
+        stat(
+            "API requests",
+            "short",
+            total(API_REQUESTS, RANGE),
+            "Requests of the app to Atlassian's products and others. *API calls* has their responses.",
+            more_is=PercentChangeColorMode.SAME_AS_VALUE,
+        ),
     )
 
 
-def _graphs(built: Dashboard) -> Dashboard:
-    by_environment = ratio(total(ERRORS, INTERVAL, ENVIRONMENT), total(INVOCATIONS, INTERVAL, ENVIRONMENT))
-    by_version = ratio(total(ERRORS, INTERVAL, VERSION), total(INVOCATIONS, INTERVAL, VERSION))
-    by_function = only_top(total(INVOCATIONS, INTERVAL, "functionKey"), INVOCATIONS, "functionKey")
+def _by_environment_and_version(built: Dashboard) -> Dashboard:
     environment, version = legend(ENVIRONMENT), legend(VERSION)
-    return (
-        built.with_panel(
-            bar_chart(
-                "Invocations by environment",
-                "short",
-                {environment: total(INVOCATIONS, INTERVAL, ENVIRONMENT)},
-            )
-        )
-        .with_panel(
-            bar_chart("Invocations by version", "short", {version: total(INVOCATIONS, INTERVAL, VERSION)})
-        )
-        .with_panel(time_series("Error rate by environment", "percentunit", {environment: by_environment}))
-        .with_panel(time_series("Error rate by version", "percentunit", {version: by_version}))
-        .with_panel(
-            time_series(
-                "Success rate by environment",
-                "percentunit",
-                {environment: success_rate(INTERVAL, ENVIRONMENT)},
-                minimum=None,
-            )
-        )
-        .with_panel(latencies("Invocation latency", INVOCATION_LATENCY))
-        .with_panel(
-            bar_chart("Errors by type", "short", {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")})
-        )
-        .with_panel(bar_chart("Top 10 functions by invocations", "short", {"{{functionKey}}": by_function}))
-        .with_panel(
-            bar_chart("Custom metrics", "short", {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")})
-        )
-        .with_panel(
-            time_series(
-                "Sites with invocations",
-                "short",
-                {"sites": f"count({total(INVOCATIONS, INTERVAL, SITE)})"},
-                description="Number of sites that used the app in each interval.",
-            )
-        )
+    of_environments, of_versions = (
+        {legend(label): ratio(total(ERRORS, INTERVAL, label), total(INVOCATIONS, INTERVAL, label))}
+        for label in (ENVIRONMENT, VERSION)
+    )
+    failed = "Share of invocations that failed. The dashed lines are 1 % and 5 %."
+    return add(
+        built,
+        bar_chart(
+            "Invocations by environment",
+            "short",
+            {environment: total(INVOCATIONS, INTERVAL, ENVIRONMENT)},
+            "Invocations of functions in each interval.",
+        ),
+        bar_chart(
+            "Invocations by version",
+            "short",
+            {version: total(INVOCATIONS, INTERVAL, VERSION)},
+            "Invocations of functions in each interval. *Versions* compares the versions.",
+        ),
+        time_series(
+            "Invocations, and the day before",
+            "short",
+            _and_the_day_before(INVOCATIONS),
+            "Invocations in each interval, and in the same interval of the day before.",
+            colors=TODAY,
+        ),
+        time_series(
+            "Errors, and the day before",
+            "short",
+            _and_the_day_before(ERRORS),
+            "Failed invocations in each interval, and in the same interval of the day before.",
+            colors=TODAY,
+        ),
+        time_series(
+            "Error rate by environment",
+            "percentunit",
+            of_environments,
+            failed,
+            levels=ERROR_RATE,
+        ),
+        time_series("Error rate by version", "percentunit", of_versions, failed, levels=ERROR_RATE),
+    )
+
+
+def _and_the_day_before(metric: Metric) -> dict[str, str]:
+    return {"now": total(metric, INTERVAL), "the day before": total(metric, INTERVAL, at=DAY_BEFORE)}
+
+
+def _details(built: Dashboard) -> Dashboard:
+    return add(
+        built,
+        bar_chart(
+            "Top 10 functions by errors",
+            "short",
+            {legend(FUNCTION): only_top(total(ERRORS, INTERVAL, FUNCTION), ERRORS, FUNCTION)},
+            "Failed invocations of the ten functions with the most of them.",
+        ),
+        bar_chart(
+            "Top 10 functions by invocations",
+            "short",
+            {legend(FUNCTION): only_top(total(INVOCATIONS, INTERVAL, FUNCTION), INVOCATIONS, FUNCTION)},
+            "Invocations of the ten functions with the most of them.",
+        ),
+        bar_chart(
+            "Errors by type",
+            "short",
+            {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")},
+            "Failed invocations by the type of error that Atlassian reports.",
+        ),
+        latencies("Invocation latency", INVOCATION_LATENCY),
+        bar_chart(
+            "Custom metrics",
+            "short",
+            {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")},
+            "Counts of the app's own metrics. No data: it has none.",
+        ),
+        time_series(
+            "Sites with invocations",
+            "short",
+            {"sites": f"count({total(INVOCATIONS, INTERVAL, SITE)})"},
+            "Number of sites that used the app in each interval.",
+        ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import (
+    AnnotationQuery,
     DashboardCursorSync,
     DashboardLinkType,
     VariableOption,
@@ -11,21 +12,38 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards.panels import DATASOURCE
-from dashboards.promql import APP, ENVIRONMENT, GAUGE, HISTOGRAM, INVOCATIONS, SITE, SUMMARY, VERSION
+from dashboards.panels import DATASOURCE, QUARTER_HOUR, legend
+from dashboards.promql import (
+    APP,
+    CALLS,
+    DEPLOYED,
+    ENVIRONMENT,
+    GAUGE,
+    HISTOGRAM,
+    INVOCATIONS,
+    REMOTE,
+    SITE,
+    SUMMARY,
+    URL,
+    VERSION,
+    new_values,
+)
 
 __all__ = [
     "KEPT",
     "LATENCY",
+    "Deployments",
+    "add",
     "base",
     "exporter_variable",
     "label_variable",
+    "link_to",
     "variables_for",
     "with_all",
 ]
 
 TAG = "forge"
-NAMES = {ENVIRONMENT: "environment", SITE: "site", VERSION: "version"}
+NAMES = {ENVIRONMENT: "environment", SITE: "site", VERSION: "version", REMOTE: "remote", URL: "url"}
 # Prometheus' default retention.
 KEPT = "15d"
 
@@ -61,13 +79,12 @@ def variables_for(metrics: str, *labels: str) -> list[dashboard.QueryVariable]:
 
     Args:
         metrics: Regular expression for the names of the dashboard's own metrics: others may not be exported.
-        labels: `ENVIRONMENT`, `SITE` and `VERSION`, or the first ones of them.
+        labels: `ENVIRONMENT`, `SITE` and either `VERSION`, or `REMOTE` and `URL`; or the first ones of them.
     """
     variables = [label_variable("app", metrics, APP)]
+    matchers = (CALLS if REMOTE in labels else INVOCATIONS).matchers
     for number, label in enumerate(labels, start=1):
-        variables.append(
-            with_all(label_variable(NAMES[label], metrics, label, *INVOCATIONS.matchers[:number]))
-        )
+        variables.append(with_all(label_variable(NAMES[label], metrics, label, *matchers[:number])))
     return variables
 
 
@@ -85,6 +102,45 @@ LATENCY = (
     .values(f"Histogram : {HISTOGRAM}, Summary : {SUMMARY}, Gauge : {GAUGE}")
     .current(VariableOption(selected=True, text="Histogram", value=str(HISTOGRAM)))
 )
+
+
+class Deployments:
+    """Marks the first invocations of each version in all graphs of a dashboard."""
+
+    def build(self) -> AnnotationQuery:
+        """Return Grafana's annotation."""
+        return _PrometheusAnnotation(
+            name="New versions",
+            datasource=DATASOURCE,
+            icon_color="purple",
+            expr=new_values(DEPLOYED, VERSION),
+        )
+
+
+class _PrometheusAnnotation(AnnotationQuery):
+    """An annotation with the fields that only Prometheus' annotations have."""
+
+    def to_json(self) -> dict[str, object]:
+        texts = {"titleFormat": legend(VERSION), "textFormat": "first invocations of this version"}
+        return {**super().to_json(), **texts, "step": QUARTER_HOUR}
+
+
+def link_to(name: str, variable: str) -> str:
+    """Return the URL of a dashboard for the clicked value of a variable, and for what is selected now.
+
+    Args:
+        name: Suffix of the dashboard's uid, after `forge-`.
+        variable: Variable that gets the value.
+    """
+    kept = "&".join(f"${{{each}:queryparam}}" for each in ("datasource", "app", "environment"))
+    return f"/d/forge-{name}?${{__url_time_range}}&{kept}&var-{variable}=${{__value.raw}}"
+
+
+def add(built: dashboard.Dashboard, *panels: object) -> dashboard.Dashboard:
+    """Return the dashboard with more panels, which are builders."""
+    for panel in panels:
+        built.with_panel(panel)
+    return built
 
 
 def exporter_variable(metric: str) -> dashboard.QueryVariable:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import base, variables_for
+from grafana_foundation_sdk.models.common import PercentChangeColorMode
+
+from dashboards.base import add, base, variables_for
 from dashboards.panels import bar_chart, legend, stat, time_series
 from dashboards.promql import CPU, ENVIRONMENT, INSTANCES, INTERVAL, MEMORY, RANGE, RESTARTS, UPTIME
 
@@ -17,6 +19,8 @@ POD = "by (serviceKey, pod)"
 LEGEND = legend("pod")
 # The newest points are up to 20 minutes old when they arrive.
 LATEST = "30m"
+NO_ENVIRONMENT = "Atlassian's points may lack the environment. They are shown for every environment."
+USAGE = {None: "green", 70: "yellow", 90: "red"}
 
 
 def dashboard() -> Dashboard:
@@ -25,38 +29,70 @@ def dashboard() -> Dashboard:
     # Other containers in the same Prometheus may have many metrics with similar names.
     names = "|".join(metric.name for metric in (CPU, MEMORY, RESTARTS, UPTIME, INSTANCES))
     built = base("containers", "Containers", description, *variables_for(names, ENVIRONMENT))
-    no_environment = "Atlassian's points may lack the environment. They are shown for every environment."
+    return _graphs(_stats(built))
+
+
+def _stats(built: Dashboard) -> Dashboard:
+    return add(
+        built,
+        stat("Instances", "short", _instances(), f"Instances of all services. {NO_ENVIRONMENT}", span=8),
+        stat(
+            "Restarts",
+            "short",
+            f"sum({_restarts(RANGE)})",
+            "Restarts of all containers.",
+            span=8,
+            levels={None: "green", 1: "yellow", 10: "red"},
+            more_is=PercentChangeColorMode.INVERTED,
+        ),
+        stat(
+            "Shortest uptime",
+            "s",
+            _shortest_uptime(),
+            f"Time since the latest start of a container. {NO_ENVIRONMENT}",
+            span=8,
+        ),
+    )
+
+
+def _graphs(built: Dashboard) -> Dashboard:
     instances = f"sum by (serviceKey) (last_over_time({INSTANCES.where()}[{INTERVAL}]))"
-    return (
-        built.with_panel(stat("Instances", "short", _instances(), description=no_environment, span=8))
-        .with_panel(stat("Restarts", "short", f"sum({_restarts(RANGE)})", span=8))
-        .with_panel(stat("Shortest uptime", "s", _shortest_uptime(), description=no_environment, span=8))
-        .with_panel(
-            time_series("CPU", "percent", {LEGEND: f"avg {POD} (avg_over_time({CPU.where()}[{INTERVAL}]))"})
-        )
-        .with_panel(
-            time_series(
-                "Memory", "percent", {LEGEND: f"avg {POD} (avg_over_time({MEMORY.where()}[{INTERVAL}]))"}
-            )
-        )
-        .with_panel(bar_chart("Restarts by pod", "short", {LEGEND: f"sum {POD} ({_restarts(INTERVAL)})"}))
-        .with_panel(
-            time_series(
-                "Uptime",
-                "s",
-                {LEGEND: f"max {POD} (last_over_time({UPTIME.where()}[{INTERVAL}]))"},
-                description=no_environment,
-            )
-        )
-        .with_panel(
-            time_series(
-                "Instances by service",
-                "short",
-                {"{{serviceKey}}": instances},
-                description=no_environment,
-                span=24,
-            )
-        )
+    used = "by pod. The dashed lines are 70 % and 90 %."
+    return add(
+        built,
+        time_series(
+            "CPU",
+            "percent",
+            {LEGEND: f"avg {POD} (avg_over_time({CPU.where()}[{INTERVAL}]))"},
+            f"CPU {used}",
+            levels=USAGE,
+        ),
+        time_series(
+            "Memory",
+            "percent",
+            {LEGEND: f"avg {POD} (avg_over_time({MEMORY.where()}[{INTERVAL}]))"},
+            f"Memory {used}",
+            levels=USAGE,
+        ),
+        bar_chart(
+            "Restarts by pod",
+            "short",
+            {LEGEND: f"sum {POD} ({_restarts(INTERVAL)})"},
+            "Restarts of containers in each interval.",
+        ),
+        time_series(
+            "Uptime",
+            "s",
+            {LEGEND: f"max {POD} (last_over_time({UPTIME.where()}[{INTERVAL}]))"},
+            f"Time since each pod's start. {NO_ENVIRONMENT}",
+        ),
+        time_series(
+            "Instances by service",
+            "short",
+            {"{{serviceKey}}": instances},
+            f"Running instances. {NO_ENVIRONMENT}",
+            span=24,
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
-from grafana_foundation_sdk.builders import common, prometheus, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, timeseries
 from grafana_foundation_sdk.builders.barchart import Panel as BarChartPanel
 from grafana_foundation_sdk.builders.stat import Panel as StatPanel
 from grafana_foundation_sdk.builders.table import Panel as TablePanel
@@ -13,8 +13,10 @@ from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueGraphMode,
     GraphDrawStyle,
+    GraphThresholdsStyleMode,
     LegendDisplayMode,
     LegendPlacement,
+    PercentChangeColorMode,
     SortOrder,
     StackingMode,
     TooltipDisplayMode,
@@ -23,10 +25,12 @@ from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
+    FieldColorModeId,
     ValueMap,
     ValueMappingResult,
 )
 
+from dashboards.colors import NEUTRAL, Levels, thresholds
 from dashboards.promql import (
     GAUGE,
     HISTOGRAM,
@@ -61,6 +65,8 @@ DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 # Forge's points are one minute apart, so a shorter step shows nothing more.
 MINUTE, QUARTER_HOUR = "1m", "15m"
 HEIGHT = 8
+# Enough for a sparkline: each point of a stat is computed over the whole time range.
+SPARKLINE_POINTS = 25
 
 LATENCY_NOTE = "The 95th percentile of histograms; the mean of summaries and gauges."
 
@@ -80,11 +86,13 @@ def time_series(
     title: str,
     unit: str,
     queries: Mapping[str, str],
+    description: str,
     *,
-    description: str = "",
     span: int = 12,
     step: str = MINUTE,
     minimum: float | None = 0,
+    colors: Mapping[str, str] | None = None,
+    levels: Levels | None = None,
 ) -> timeseries.Panel:
     """Return a graph of lines.
 
@@ -96,6 +104,8 @@ def time_series(
         span: Width in columns of Grafana's grid, 1 to 24.
         step: Minimum interval between its points, such as "1m".
         minimum: Start of the vertical axis; None for automatic.
+        colors: Colours by the name of the series; others have one by their name, too.
+        levels: Levels to mark by dashed lines.
     """
     panel = (
         timeseries.Panel()
@@ -108,6 +118,7 @@ def time_series(
         .height(HEIGHT)
         .line_width(1)
         .fill_opacity(5)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .legend(
             common.VizLegendOptions()
@@ -118,6 +129,11 @@ def time_series(
     )
     if minimum is not None:
         panel.min(minimum)
+    for name, color in (colors or {}).items():
+        panel.override_by_name(name, [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})])
+    if levels:
+        style = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
+        panel.thresholds(thresholds(levels)).thresholds_style(style)
     for query in _queries(queries):
         panel.with_target(query)
     return panel
@@ -127,14 +143,15 @@ def bar_chart(
     title: str,
     unit: str,
     queries: Mapping[str, str],
+    description: str,
     *,
-    description: str = "",
     span: int = 12,
     step: str = MINUTE,
+    colors: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
     """Return a graph of totals as stacked bars. The arguments are those of `time_series`."""
     return (
-        time_series(title, unit, queries, description=description, span=span, step=step)
+        time_series(title, unit, queries, description, span=span, step=step, colors=colors)
         .draw_style(GraphDrawStyle.BARS)
         .fill_opacity(80)
         .line_width(0)
@@ -146,13 +163,18 @@ def stat(
     title: str,
     unit: str,
     expression: str,
+    description: str,
     *,
-    description: str = "",
     span: int = 4,
     legend_format: str = "",
+    levels: Levels = NEUTRAL,
+    more_is: PercentChangeColorMode | None = None,
     mappings: Mapping[str, str] | None = None,
 ) -> StatPanel:
-    """Return one number for the whole time range, or one for each value of a label.
+    """Return one number for the whole time range, or one for each value of a label, with its history.
+
+    The query is evaluated throughout the time range, each time over a range of the same length. The last
+    value is the number; the first one is that of the time range before, which is yesterday's for a day.
 
     Args:
         title: Title.
@@ -161,9 +183,11 @@ def stat(
         description: Description.
         span: Width in columns of Grafana's grid, 1 to 24.
         legend_format: Label of each number, if there are several.
+        levels: Colours of the number.
+        more_is: Colours of the change since the time range before; None if it is not shown.
         mappings: Texts to show in place of certain values.
     """
-    query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(legend_format).instant()
+    query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(legend_format).range()
     panel = (
         StatPanel()
         .title(title)
@@ -172,12 +196,16 @@ def stat(
         .datasource(DATASOURCE)
         .span(span)
         .height(4)
-        .color_mode(BigValueColorMode.NONE)
-        .graph_mode(BigValueGraphMode.NONE)
+        .max_data_points(SPARKLINE_POINTS)
+        .color_mode(BigValueColorMode.VALUE)
+        .graph_mode(BigValueGraphMode.AREA)
+        .thresholds(thresholds(levels))
         .no_value("no data")
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(query)
     )
+    if more_is:
+        panel.show_percent_change(True).percent_change_color_mode(more_is)
     if mappings:
         options = {value: ValueMappingResult(text=text) for value, text in mappings.items()}
         panel.mappings([ValueMap(options=options)])
@@ -185,7 +213,15 @@ def stat(
 
 
 def table(
-    title: str, label: str, columns: Mapping[str, tuple[str, str]], *, description: str = "", span: int = 24
+    title: str,
+    label: str,
+    columns: Mapping[str, tuple[str, str]],
+    description: str,
+    *,
+    header: str = "",
+    span: int = 24,
+    levels: Mapping[str, Levels] | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> TablePanel:
     """Return a table with a row for each value of a label.
 
@@ -194,33 +230,37 @@ def table(
         label: The label, shown in the first column.
         columns: Grafana's id of the unit, and PromQL that aggregates by the label, by column name.
         description: Description.
+        header: Name of the first column; default is the label.
         span: Width in columns of Grafana's grid, 1 to 24.
+        levels: Colours of the numbers of columns, by column name.
+        links: URLs that a row's label links to, by their titles.
     """
-    panel = (
-        TablePanel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .span(span)
-        .height(HEIGHT + 2)
-    )
-    names = {}
+    panel = TablePanel().title(title).description(description).datasource(DATASOURCE).span(span)
+    panel.height(HEIGHT + 2)
+    names = {label: header or label}
     for letter, (name, (unit, expression)) in zip(ascii_uppercase, columns.items(), strict=False):
         names[f"Value #{letter}"] = name
-        panel.with_target(
-            prometheus.Dataquery()
-            .ref_id(letter)
-            .expr(expression)
-            .legend_format(name)
-            .instant()
-            .format("table")
-        )
-        panel.override_by_name(name, [DynamicConfigValue("unit", unit)])
-    order = {name: position for position, name in enumerate((label, *names))}
+        query = prometheus.Dataquery().ref_id(letter).expr(expression).legend_format(name)
+        panel.with_target(query.instant().format("table"))
+        panel.override_by_name(name, [DynamicConfigValue("unit", unit), *_colored((levels or {}).get(name))])
+    if links:
+        data_links = [{"title": text, "url": url} for text, url in links.items()]
+        panel.override_by_name(names[label], [DynamicConfigValue("links", data_links)])
+    order = {name: position for position, name in enumerate(names)}
     organize = {"excludeByName": {"Time": True}, "renameByName": names, "indexByName": order}
     panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(DataTransformerConfig(id_val="organize", options=organize))
     return panel
+
+
+def _colored(levels: Levels | None) -> list[DynamicConfigValue]:
+    """Return the configuration of a column whose numbers are coloured."""
+    if not levels:
+        return []
+    return [
+        DynamicConfigValue("thresholds", thresholds(levels).build()),
+        DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+    ]
 
 
 def category_chart(
@@ -271,5 +311,6 @@ def latencies(title: str, metric: Metric) -> timeseries.Panel:
         title,
         "ms",
         queries,
-        description="Quantiles of several summaries cannot be aggregated: the highest is shown.",
+        "Half of the calls are faster than p50, 99 of 100 faster than p99. Quantiles of several summaries"
+        " cannot be aggregated: the highest is shown.",
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 INTERVAL, RANGE = "$__interval", "$__range"
 APP, ENVIRONMENT = "atlassian_forge_app_id", "deployment_environment_name"
 SITE, VERSION = "contextAri", "appVersion"
+REMOTE, URL = "remote", "url"
 # Regular expressions for metric names, valid for every type of latency.
 OF_INVOCATIONS, OF_CALLS = "forge_backend_.+", "forge_api_.+"
 OF_INVOCATIONS_AND_CALLS = f"{OF_INVOCATIONS}|{OF_CALLS}"
@@ -20,6 +21,7 @@ _OF_APP = (f'{APP}="$app"',)
 _OF_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment"')
 _OF_SITE = (*_OF_ENVIRONMENT, f'{SITE}=~"$site"')
 _OF_VERSION = (*_OF_SITE, f'{VERSION}=~"$version"')
+_OF_URL = (*_OF_SITE, f'{REMOTE}=~"$remote"', f'{URL}=~"$url"')
 # Points without an environment count for all environments.
 _OF_ANY_ENVIRONMENT = (*_OF_APP, f'{ENVIRONMENT}=~"$environment|"')
 
@@ -47,7 +49,11 @@ ERRORS = Metric("forge_backend_invocation_errors_total", _OF_VERSION)
 INVOCATION_LATENCY = Metric("forge_backend_invocation_latency_milliseconds", _OF_VERSION)
 CUSTOM = Metric("forge_backend_custom_metrics_count_total", _OF_VERSION)
 API_REQUESTS = Metric("forge_api_request_count_total", _OF_SITE)
-API_LATENCY = Metric("forge_api_request_latency_milliseconds", _OF_SITE)
+# Any version, so that a new one is found by comparison.
+DEPLOYED = Metric(INVOCATIONS.name, _OF_ENVIRONMENT)
+# With the variables that only the dashboard of API calls has.
+CALLS = Metric(API_REQUESTS.name, _OF_URL)
+CALL_LATENCY = Metric("forge_api_request_latency_milliseconds", _OF_URL)
 CPU = Metric("container_cpu_usage_percentage_percent", _OF_ENVIRONMENT)
 MEMORY = Metric("container_memory_usage_percentage_percent", _OF_ENVIRONMENT)
 RESTARTS = Metric("container_status_restarts_total", _OF_ENVIRONMENT)
@@ -128,3 +134,14 @@ def only_top(expression: str, metric: Metric, label: str, *, where: tuple[str, .
     """
     totals = total(metric, RANGE, label, where=where, at=" @ end()")
     return f"({expression}) and on ({label}) topk({TOP}, {totals})"
+
+
+DAY_BEFORE = " offset 1d"
+"""Modifier of a selector: the same time of the day before."""
+
+
+def new_values(metric: Metric, label: str) -> str:
+    """Return the values of a label that had no points in the day before: the versions that were deployed."""
+    now = total(metric, "15m", label)
+    before = total(metric, "1d", label, at=" offset 15m")
+    return f"{now} unless on ({label}) {before}"

@@ -1,11 +1,14 @@
-"""Sites: the sites that use the app, and those that an incident affects, which totals hide."""
+"""Sites: the sites that use the app, and those affected by errors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, variables_for
-from dashboards.panels import bar_chart, legend, stat, table, time_series
+from grafana_foundation_sdk.models.common import PercentChangeColorMode
+
+from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
+from dashboards.colors import ERROR_RATE, Levels
+from dashboards.panels import LATENCY_NOTE, bar_chart, legend, stat, table, time_series
 from dashboards.promql import (
     API_REQUESTS,
     ENVIRONMENT,
@@ -26,43 +29,94 @@ from dashboards.promql import (
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
+    from grafana_foundation_sdk.builders.table import Panel as TablePanel
 
 __all__ = ["dashboard"]
 
 LEGEND = legend(SITE)
+# Of a site with fewer, a single error makes a rate that says nothing.
+LEAST = 5
+AFFECTED: Levels = {None: "green", 1: "yellow"}
 
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     description = "The sites that use a Forge app, and those affected by its errors."
     variables = variables_for(OF_INVOCATIONS_AND_CALLS, ENVIRONMENT, SITE, VERSION)
-    built = base("sites", "Sites", description, *variables, LATENCY)
-    rate = ratio(total(ERRORS, INTERVAL, SITE), total(INVOCATIONS, INTERVAL, SITE))
+    built = base("sites", "Sites", description, *variables, LATENCY).annotation(Deployments())
+    return add(_graphs(_stats(built)), _table())
+
+
+def _stats(built: Dashboard) -> Dashboard:
     affected = f"count({total(ERRORS, RANGE, SITE)} > 0) or vector(0)"
-    most = only_top(total(INVOCATIONS, INTERVAL, SITE), INVOCATIONS, SITE)
-    return (
-        built.with_panel(
-            stat("Sites with invocations", "short", f"count({total(INVOCATIONS, RANGE, SITE)})", span=8)
-        )
-        .with_panel(stat("Sites with errors", "short", affected, span=8))
-        .with_panel(stat("Sites with 5xx from an API", "short", _with_server_errors(), span=8))
-        .with_panel(
-            bar_chart(
-                "Top 10 sites by errors",
-                "short",
-                {LEGEND: only_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
-            )
-        )
-        .with_panel(
-            time_series(
-                "Error rate of the top 10 sites by errors",
-                "percentunit",
-                {LEGEND: only_top(rate, ERRORS, SITE)},
-            )
-        )
-        .with_panel(bar_chart("Top 10 sites by invocations", "short", {LEGEND: most}, span=24))
-        .with_panel(table("Sites", SITE, _columns()))
+    return add(
+        built,
+        stat(
+            "Sites with invocations",
+            "short",
+            f"count({total(INVOCATIONS, RANGE, SITE)})",
+            "Number of sites that used the app, and the change since the time range before.",
+            span=8,
+            more_is=PercentChangeColorMode.STANDARD,
+        ),
+        stat(
+            "Sites with errors",
+            "short",
+            affected,
+            "Number of sites with failed invocations.",
+            span=8,
+            levels=AFFECTED,
+            more_is=PercentChangeColorMode.INVERTED,
+        ),
+        stat(
+            "Sites with 5xx from an API",
+            "short",
+            _with_server_errors(),
+            "Number of sites for which a request of the app failed at the other end.",
+            span=8,
+            levels=AFFECTED,
+            more_is=PercentChangeColorMode.INVERTED,
+        ),
     )
+
+
+def _graphs(built: Dashboard) -> Dashboard:
+    invocations = total(INVOCATIONS, INTERVAL, SITE)
+    enough = f"({ratio(total(ERRORS, INTERVAL, SITE), invocations)}) and {invocations} >= {LEAST}"
+    return add(
+        built,
+        bar_chart(
+            "Top 10 sites by errors",
+            "short",
+            {LEGEND: only_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
+            "Failed invocations of the ten sites with the most of them.",
+        ),
+        time_series(
+            "Error rate of the top 10 sites by errors",
+            "percentunit",
+            {LEGEND: only_top(enough, ERRORS, SITE)},
+            f"Share of invocations that failed, in intervals with at least {LEAST} invocations of the site.",
+            levels=ERROR_RATE,
+        ),
+        bar_chart(
+            "Top 10 sites by invocations",
+            "short",
+            {LEGEND: only_top(invocations, INVOCATIONS, SITE)},
+            "Invocations of the ten sites with the most of them.",
+            span=24,
+        ),
+    )
+
+
+def _table() -> TablePanel:
+    links = {
+        "Only this site": link_to("sites", "site"),
+        "App overview of this site": link_to("app-overview", "site"),
+        "API calls of this site": link_to("api-calls", "site"),
+    }
+    note = f"Click a site for what happened there. Latency: {LATENCY_NOTE}"
+    levels = {"Error rate": ERROR_RATE, "5xx": ERROR_RATE}
+    return table("Sites", SITE, _columns(), note, header="Site", levels=levels, links=links)
 
 
 def _with_server_errors() -> str:

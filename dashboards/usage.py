@@ -88,7 +88,15 @@ def _stats(built: Dashboard) -> Dashboard:
             )
         )
         .with_panel(stat("Budget", "currencyUSD", _latest("max", BUDGET), description="No data: not set."))
-        .with_panel(stat("Allowances used up this month", "short", used_up))
+        .with_panel(
+            stat(
+                "Allowances used up this month",
+                "short",
+                used_up,
+                "Number of resources of which more was used than is free.",
+                levels={None: "green", 1: "red"},
+            )
+        )
         .with_panel(
             stat(
                 "Last read",
@@ -132,7 +140,15 @@ def _resources() -> TablePanel:
 
 def _days(built: Dashboard) -> Dashboard:
     days = _latest(f"sum by ({DATE})", DAILY, KEPT)
-    return built.with_panel(category_chart("$resource by day", "short", DATE, days)).with_panel(
+    return built.with_panel(
+        category_chart(
+            "$resource by day",
+            "short",
+            DATE,
+            days,
+            description="Usage of the selected resource on each day of the selected month.",
+        )
+    ).with_panel(
         bar_chart(
             "Invocations by version",
             "short",
@@ -184,5 +200,21 @@ def _graphs(built: Dashboard) -> Dashboard:
         "budget": _latest("max", BUDGET),
     }
     return built.with_panel(
-        time_series("Used part of the allowance", "percentunit", {legend(RESOURCE): utilization}, step=HOURLY)
-    ).with_panel(time_series("Cost and forecast", "currencyUSD", costs, step=HOURLY))
+        time_series(
+            "Used part of the allowance",
+            "percentunit",
+            {legend(RESOURCE): utilization},
+            "Of the running month, by resource. The dashed lines are 80 % and all of it.",
+            step=HOURLY,
+            levels={None: "green", 0.8: "yellow", 1: "red"},
+        )
+    ).with_panel(
+        time_series(
+            "Cost and forecast",
+            "currencyUSD",
+            costs,
+            "Cost of each month so far, what the running month is expected to cost, and the budget.",
+            step=HOURLY,
+            colors={"forecast": "yellow", "budget": "red"},
+        )
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, base, variables_for
+from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
+from dashboards.colors import ERROR_RATE
 from dashboards.panels import LATENCY_NOTE, bar_chart, legend, table, time_series
 from dashboards.promql import (
     ENVIRONMENT,
@@ -23,6 +24,7 @@ from dashboards.promql import (
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
+    from grafana_foundation_sdk.builders.table import Panel as TablePanel
 
 __all__ = ["dashboard"]
 
@@ -33,38 +35,58 @@ def dashboard() -> Dashboard:
     """Return the dashboard."""
     description = "Versions of a Forge app side by side: the progress and the effect of a rollout."
     variables = variables_for(OF_INVOCATIONS, ENVIRONMENT, SITE, VERSION)
-    built = base("versions", "Versions", description, *variables, LATENCY)
+    built = base("versions", "Versions", description, *variables, LATENCY).annotation(Deployments())
+    return add(_effect(_progress(built)), _table())
+
+
+def _progress(built: Dashboard) -> Dashboard:
     invocations = total(INVOCATIONS, INTERVAL, VERSION)
     all_of_environment = total(INVOCATIONS, INTERVAL, ENVIRONMENT)
     in_environment = total(INVOCATIONS, INTERVAL, VERSION, ENVIRONMENT)
     share = f"{in_environment} / on ({ENVIRONMENT}) group_left () {all_of_environment}"
     running = f"count by ({VERSION}) ({total(INVOCATIONS, INTERVAL, VERSION, SITE)})"
-    return (
-        built.with_panel(bar_chart("Invocations", "short", {LEGEND: invocations}))
-        .with_panel(
-            time_series(
-                "Share of its environment's invocations",
-                "percentunit",
-                {legend(VERSION, ENVIRONMENT): share},
-            )
-        )
-        .with_panel(
-            time_series(
-                "Error rate", "percentunit", {LEGEND: ratio(total(ERRORS, INTERVAL, VERSION), invocations)}
-            )
-        )
-        .with_panel(
-            time_series(
-                "Latency",
-                "ms",
-                {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)},
-                description=LATENCY_NOTE,
-            )
-        )
-        .with_panel(bar_chart("Errors", "short", {LEGEND: total(ERRORS, INTERVAL, VERSION)}))
-        .with_panel(time_series("Sites", "short", {LEGEND: running}))
-        .with_panel(table("Versions", VERSION, _columns()))
+    return add(
+        built,
+        bar_chart("Invocations", "short", {LEGEND: invocations}, "Invocations in each interval, by version."),
+        time_series(
+            "Share of its environment's invocations",
+            "percentunit",
+            {legend(VERSION, ENVIRONMENT): share},
+            "How far each version is rolled out in its environment.",
+        ),
+        time_series("Sites", "short", {LEGEND: running}, "Number of sites that used each version."),
     )
+
+
+def _effect(built: Dashboard) -> Dashboard:
+    rate = ratio(total(ERRORS, INTERVAL, VERSION), total(INVOCATIONS, INTERVAL, VERSION))
+    return add(
+        built,
+        time_series(
+            "Error rate",
+            "percentunit",
+            {LEGEND: rate},
+            "Share of a version's invocations that failed. The dashed lines are 1 % and 5 %.",
+            levels=ERROR_RATE,
+        ),
+        time_series("Latency", "ms", {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)}, LATENCY_NOTE),
+        bar_chart(
+            "Errors",
+            "short",
+            {LEGEND: total(ERRORS, INTERVAL, VERSION)},
+            "Failed invocations in each interval, by version.",
+        ),
+    )
+
+
+def _table() -> TablePanel:
+    links = {
+        "Only this version": link_to("versions", "version"),
+        "App overview of this version": link_to("app-overview", "version"),
+    }
+    note = f"Click a version for its history alone. Latency: {LATENCY_NOTE}"
+    levels = {"Error rate": ERROR_RATE}
+    return table("Versions", VERSION, _columns(), note, header="Version", levels=levels, links=links)
 
 
 def _columns() -> dict[str, tuple[str, str]]:

@@ -18,6 +18,8 @@ ALL = {
     "environment": ".*",
     "site": ".*",
     "version": ".*",
+    "remote": ".*",
+    "url": ".*",
     "resource": "FUNCTION_COMPUTE",
     "month": f"{last_wednesday():%Y-%m}",
 }
@@ -49,7 +51,8 @@ def queries(dashboard: Mapping[str, Any]) -> list[Query]:
             panel["title"],
             target["refId"],
             target["expr"],
-            target.get("instant", False),
+            # Of a stat, the last value is the number.
+            target.get("instant", False) or panel["type"] == "stat",
             target.get("legendFormat", ""),
         )
         for panel in dashboard["panels"]

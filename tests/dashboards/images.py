@@ -7,9 +7,11 @@ position and content of a panel come from the dashboard, but the appearance is n
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import tempfile
+import zlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,21 @@ COLUMN, LINE = 0.58, 0.42  # inches of a cell of Grafana's grid
 ROWS = 8
 COLORS = 128
 WEEK = 7
+SPARKLINE_POINTS = 25
+
+# Grafana's colours by their names, and its palette for others.
+HUES = {
+    "green": "#73bf69",
+    "yellow": "#e0b400",
+    "red": "#f2495c",
+    "dark-red": "#a50f22",
+    "orange": "#ff9830",
+    "blue": "#5794f2",
+    "purple": "#b877d9",
+}
+PALETTE = ("#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#1f78c1", "#ba43a9", "#705da0", "#508642", "#cca300")
+# Seconds between the ticks of an axis, so that they are round minutes, hours or days.
+ROUND = (1, 10, 60, 300, 600, 1200, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, 24 * HOUR)
 
 
 def number(value: float) -> str:
@@ -42,7 +59,8 @@ def number(value: float) -> str:
 
 
 def duration(value: float) -> str:
-    for unit, seconds in (("d", 24 * HOUR), ("h", HOUR), ("min", 60)):
+    day = 24 * HOUR
+    for unit, seconds in (("weeks", 7 * day), ("days", day), ("hours", HOUR), ("mins", 60)):
         if abs(value) >= seconds:
             return f"{value / seconds:.3g} {unit}"
     return f"{value:.3g} s"
@@ -66,6 +84,34 @@ def stat_text(value: float | None, defaults: dict[str, Any]) -> str:
     [words] = [each["options"] for each in defaults.get("mappings", ())] or [{}]
     word = words.get(f"{value:g}")
     return word["text"] if word else UNITS[defaults["unit"]](value)
+
+
+def hue(color: str) -> str:
+    return HUES.get(color, color)
+
+
+def color_of(value: float, defaults: dict[str, Any]) -> str:
+    """Return the colour of a number."""
+    steps = defaults["thresholds"]["steps"]
+    return hue([each["color"] for each in steps if each["value"] is None or each["value"] <= value][-1])
+
+
+def color_by_name(name: str, panel: dict[str, Any]) -> str:
+    """Return the colour of a series, which depends on nothing but its name."""
+    for each in panel["fieldConfig"]["overrides"]:
+        if each["matcher"]["options"] == name and each["properties"][0]["id"] == "color":
+            return hue(each["properties"][0]["value"]["fixedColor"])
+    return PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
+
+
+def with_holes(times: list[float], values: list[float], step: int) -> tuple[list[float], list[float]]:
+    """Return a series with a missing value in each hole, over which Grafana draws no line."""
+    filled: list[tuple[float, float]] = []
+    for time, value in zip(times, values, strict=True):
+        if filled and time - filled[-1][0] > 1.5 * step:
+            filled.append((filled[-1][0] + step, math.nan))
+        filled.append((time, value))
+    return [time for time, _ in filled], [value for _, value in filled]
 
 
 class Drawing:
@@ -115,9 +161,15 @@ class Drawing:
             self._graph(figure.add_axes(inner), panel)
         elif panel["type"] == "stat":
             # One number, because the app of that day is exported by one DAG.
+            defaults = panel["fieldConfig"]["defaults"]
             [value] = [values[-1] for *_, values in self._answers(panel, instant=True)] or [None]
-            text = stat_text(value, panel["fieldConfig"]["defaults"])
-            card.text(0.5, 0.4, text, fontsize=20, ha="center", va="center", transform=card.transAxes)
+            color = "#555555" if value is None else color_of(value, defaults)
+            text = stat_text(value, defaults)
+            card.text(
+                0.5, 0.5, text, fontsize=19, color=color, ha="center", va="center", transform=card.transAxes
+            )
+            inner = (left + margin, bottom + margin, width - 2 * margin, height * 0.3)
+            self._sparkline(figure.add_axes(inner), panel, color)
         elif panel["type"] == "barchart":
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._bars(figure.add_axes(inner), panel)
@@ -137,6 +189,34 @@ class Drawing:
                 found.append((labels, list(times), [float(value) for value in values]))
         return found
 
+    def _sparkline(self, axes: Axes, panel: dict[str, Any], color: str) -> None:
+        axes.set_axis_off()
+        whole = self.graph.whole
+        [target] = panel["targets"]
+        query = substituted(target["expr"], whole, self.variables)
+        span = {"start": whole.start, "end": whole.moment(1), "step": whole.step // SPARKLINE_POINTS}
+        for series in self.of_day.prometheus.ask("query_range", query=query, **span)["result"]:
+            times, values = zip(*((time, float(value)) for time, value in series["values"]), strict=True)
+            axes.fill_between(times, min(0, *values), values, color=color, alpha=0.2, linewidth=0)
+            axes.plot(times, values, color=color, linewidth=1)
+            axes.set_xlim(span["start"], span["end"])
+
+    def _mark(self, axes: Axes, panel: dict[str, Any]) -> None:
+        """Draw the levels, and the annotations of the dashboard."""
+        defaults = panel["fieldConfig"]["defaults"]
+        _, top = axes.get_ylim()
+        if "thresholdsStyle" in defaults["custom"]:
+            for level in defaults["thresholds"]["steps"]:
+                if level["value"] is not None and level["value"] <= top:
+                    axes.axhline(level["value"], color=hue(level["color"]), linewidth=0.8, linestyle="--")
+        frame = self.graph
+        for marks in self.dashboard["annotations"].get("list", ()):
+            query = substituted(marks["expr"], frame, self.variables)
+            span = {"start": frame.moment(2), "end": frame.moment(frame.count), "step": frame.step}
+            for series in self.of_day.prometheus.ask("query_range", query=query, **span)["result"]:
+                moment = datetime.fromtimestamp(series["values"][0][0], timezone.utc)
+                axes.axvline(moment, color=hue(marks["iconColor"]), linewidth=0.8, linestyle=":")
+
     def _graph(self, axes: Axes, panel: dict[str, Any]) -> None:
         custom = panel["fieldConfig"]["defaults"]["custom"]
         series = self._answers(panel, instant=False)
@@ -146,16 +226,22 @@ class Drawing:
             name = re.sub(r"{{(\w+)}}", lambda match, known=labels: known.get(match[1], ""), labels[""])
             # A long ARI would fill the legend.
             name = re.sub(r"ari:cloud:(\w+)::site/(\w{8}).*", r"\1 \2", name)
+            color = color_by_name(name, panel)
+            if not bars:
+                times, values = with_holes(times, values, QUARTER_HOUR)
             moments = [datetime.fromtimestamp(time, timezone.utc) for time in times]
             if bars:
                 bottoms = [below.get(time, 0) for time in times]
-                axes.bar(moments, values, width=QUARTER_HOUR / 86400, bottom=bottoms, label=name)
+                width = QUARTER_HOUR / 86400
+                axes.bar(moments, values, width=width, bottom=bottoms, label=name, color=color)
                 below |= {
                     time: base + value for time, base, value in zip(times, bottoms, values, strict=True)
                 }
             else:
-                axes.plot(moments, values, linewidth=1, label=name, marker="." if len(times) < 9 else None)
+                marker = "." if len(times) < 9 else None
+                axes.plot(moments, values, linewidth=1, label=name, marker=marker, color=color)
         self._finish(axes, panel, len(series))
+        self._mark(axes, panel)
 
     def _bars(self, axes: Axes, panel: dict[str, Any]) -> None:
         label = panel["options"]["xField"]
@@ -176,6 +262,11 @@ class Drawing:
         axes.set_ylim(bottom=panel["fieldConfig"]["defaults"].get("min"))
         unit = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: unit(value)))
+        if unit is duration and count:
+            wanted = (axes.get_ylim()[1] - axes.get_ylim()[0]) / 5
+            axes.yaxis.set_major_locator(
+                ticker.MultipleLocator(next(each for each in (*ROUND, wanted) if each >= wanted))
+            )
         axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M", tz=timezone.utc))
         axes.tick_params(labelsize=7, length=0, colors="#555555")
         axes.grid(visible=True, color="#ececec")
@@ -198,10 +289,12 @@ class Drawing:
         [names] = (
             each["options"]["renameByName"] for each in panel["transformations"] if each["id"] == "organize"
         )
-        columns = list(names.values())
+        [header] = [name for field, name in names.items() if not field.startswith("Value #")]
+        columns = [name for field, name in sorted(names.items()) if field.startswith("Value #")]
         units = {
             each["matcher"]["options"]: UNITS[each["properties"][0]["value"]]
             for each in panel["fieldConfig"]["overrides"]
+            if each["properties"][0]["id"] == "unit"
         }
         cells: dict[str, dict[str, float]] = {}
         for labels, _, values in self._answers(panel, instant=True):
@@ -215,7 +308,7 @@ class Drawing:
         widths = [0.4] + [0.58 / len(columns)] * len(columns)
         table = card.table(
             text,
-            colLabels=["", *columns],
+            colLabels=[header, *columns],
             colWidths=widths,
             bbox=(0.01, 0.02, 0.98, 0.86),
             edges="horizontal",

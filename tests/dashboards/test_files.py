@@ -13,13 +13,27 @@ from airflow_provider_forge.usage.metrics import INSTRUMENTS
 from dashboards.generate import DIRECTORY
 from demo.waiting import wait_for
 from tests.dashboards import usage
-from tests.dashboards.asking import ALL, DASHBOARDS, escaped, queries, replaced
-from tests.dashboards.truth import own_name
-from tests.dashboards.truths import ENVIRONMENT, HOUR, SITE, VERSION
+from tests.dashboards.asking import ALL, DASHBOARDS, ask, escaped, queries, replaced, substituted
+from tests.dashboards.truth import Frame, own_name
+from tests.dashboards.truths import ENVIRONMENT, HOUR, INVOCATIONS, SITE, VERSION
 
 PROVISIONING = DIRECTORY.parent / "provisioning"
 DECODED = [json.loads(text) for text in DASHBOARDS.values()]
 *OF_FORGE, EXPORTER, USAGE = DECODED
+
+
+def of_type(dashboard, kind):
+    """Return the panels of a type."""
+    return [panel for panel in dashboard["panels"] if panel["type"] == kind]
+
+
+def fixed_colors(panel):
+    """Return the colours of series, by their name."""
+    return {
+        each["matcher"]["options"]: each["properties"][0]["value"]["fixedColor"]
+        for each in panel["fieldConfig"]["overrides"]
+        if each["properties"][0]["id"] == "color"
+    }
 
 
 def test_the_files_match_the_source():
@@ -30,7 +44,9 @@ def test_the_files_match_the_source():
 class TestDashboard:
     def test_it_has_all_variables_that_its_queries_use(self, dashboard):
         known = {variable["name"] for variable in dashboard["templating"]["list"]}
-        used = {name for query in queries(dashboard) for name in re.findall(r"\$(\w+)", query.expression)}
+        expressions = [query.expression for query in queries(dashboard)]
+        expressions += [each["expr"] for each in dashboard["annotations"].get("list", ())]
+        used = {name for text in expressions for name in re.findall(r"\$(\w+)", text)}
         assert (
             used - {"__interval", "__range"} == known - {"datasource"} or dashboard["uid"] == "forge-exporter"
         )
@@ -41,6 +57,52 @@ class TestDashboard:
             assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
             # Each delta point is counted once only if windows do not overlap.
             assert not re.search(r"rate\(|__rate_interval|increase\(", json.dumps(panel["targets"]))
+
+    def test_every_panel_has_a_description(self, dashboard):
+        for panel in dashboard["panels"]:
+            assert panel["description"].endswith("."), panel["title"]
+
+    def test_every_number_has_colours_and_a_history(self, dashboard):
+        for panel in of_type(dashboard, "stat"):
+            (target,) = panel["targets"]
+            assert (target["range"], panel["maxDataPoints"]) == (True, 25), panel["title"]
+            assert panel["options"]["graphMode"] == "area"
+            assert panel["options"]["colorMode"] == "value"
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+
+    def test_a_colour_does_not_depend_on_what_else_is_shown(self, dashboard):
+        for panel in of_type(dashboard, "timeseries"):
+            assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "palette-classic-by-name"
+            colors = fixed_colors(panel)
+            if "outcome" in panel["targets"][0]["legendFormat"]:
+                assert colors.items() >= {"delivered": "green", "missing": "red", "pending": "yellow"}.items()
+            if "status" in panel["targets"][0]["legendFormat"]:
+                assert colors["5xx"] == "red"
+
+    def test_rates_are_compared_with_levels(self, dashboard):
+        for panel in of_type(dashboard, "timeseries"):
+            if re.search("rate|xx by remote", panel["title"]) and "limit" not in panel["title"]:
+                defaults = panel["fieldConfig"]["defaults"]
+                assert defaults["custom"]["thresholdsStyle"]["mode"] == "dashed"
+                assert len(defaults["thresholds"]["steps"]) == 3
+
+    def test_a_row_links_to_the_dashboards_that_can_be_filtered_by_it(self, dashboard):
+        # Usage has no variable for what its tables list.
+        for panel in of_type(dashboard, "table") if dashboard is not USAGE else ():
+            options = panel["transformations"][1]["options"]
+            header = options["renameByName"][min(options["indexByName"], key=options["indexByName"].get)]
+            (links,) = [
+                each["properties"][0]["value"]
+                for each in panel["fieldConfig"]["overrides"]
+                if each["matcher"]["options"] == header
+            ]
+            assert links[0]["title"] == f"Only this {header if header == 'URL' else header.lower()}"
+            for link in links:
+                uid, variable = re.fullmatch(
+                    r"/d/([\w-]+)\?\$\{__url_time_range\}&.*&var-(\w+)=\$\{__value\.raw\}", link["url"]
+                ).groups()
+                (target,) = [each for each in DECODED if each["uid"] == uid]
+                assert variable in {each["name"] for each in target["templating"]["list"]}
 
     def test_panels_do_not_overlap(self, dashboard):
         places = [
@@ -74,7 +136,7 @@ def test_variables_offer_the_existing_values(dashboard, of_day, truths):
     ]
     chosen = {"app": app.id, **ALL, "environment": escaped("staging")}
     expected = {"app": {each.id for each in of_day.apps.values()}, "environment": {"production", "staging"}}
-    for name, label in {"site": SITE, "version": VERSION}.items():
+    for name, label in {"site": SITE, "version": VERSION, "remote": "remote", "url": "url"}.items():
         values = {each.get(label) for each in labels if each.get(ENVIRONMENT) == "staging"}
         expected[name] = values - {None}
     for name, (selector, label) in variables.items():
@@ -87,6 +149,27 @@ def test_variables_offer_the_existing_values(dashboard, of_day, truths):
 
         # While Prometheus compacts, it omits values of out-of-order samples for seconds.
         wait_for(is_offered, timeout=60, what=f"the values of {name}")
+
+
+@pytest.mark.parametrize(
+    "dashboard",
+    [each for each in DECODED if each["annotations"].get("list")],
+    ids=lambda dashboard: dashboard["uid"],
+)
+def test_a_new_version_is_marked_once(dashboard, of_day, truths):
+    (marks,) = dashboard["annotations"]["list"]
+    app = of_day.app
+    frame = Frame(int(app.start.timestamp()), 900, int((app.end - app.start).total_seconds()) // 900)
+    found = ask(
+        of_day.prometheus, substituted(marks["expr"], frame, {"app": app.id, **ALL}), frame, (VERSION,)
+    )
+    first = {}
+    for sample in truths["histogram"].samples[INVOCATIONS]:
+        version = sample.labels[VERSION]
+        first[version] = min(first.get(version, sample.time), sample.time)
+    expected = {(version,): [frame.numbers(time, 900)[0]] for version, time in first.items()}
+    assert {key: list(values) for key, values in found.items()} == expected
+    assert (marks["step"], marks["titleFormat"]) == ("15m", "{{appVersion}}")
 
 
 def test_a_dead_exporter_can_be_chosen(of_day):

@@ -32,6 +32,8 @@ def frames_of(app: App, query: Query) -> list[Frame]:
     start, seconds = int(app.start.timestamp()), int((app.end - app.start).total_seconds())
     if query.is_instant:
         return [Frame(start, seconds, 1), Frame(start, seconds // 2, 1)]
+    if "offset 1d" in query.expression:
+        start += seconds  # there are data of one day only
     return [Frame(start, QUARTER_HOUR, seconds // QUARTER_HOUR)]
 
 

@@ -95,9 +95,9 @@ class Asked:
     def latency(self, name: str, *by: str) -> Table:
         return self.quantile(0.95, name, *by) or self.summary_mean(name, *by) or self.gauge_mean(name, *by)
 
-    def top(self, table: Table, name: str, label: str) -> Table:
+    def top(self, table: Table, name: str, label: str, where: Mapping[str, str] | None = None) -> Table:
         """Return the rows of the ten with the highest totals over the period; ties are optional."""
-        totals = self.of(name, (label,), total, frame=self.frame.whole)
+        totals = self.of(name, (label,), total, frame=self.frame.whole, where=where or {})
         amounts = {key: values[1] for key, values in totals.items()}
         least = sorted(amounts.values(), reverse=True)[:10][-1]
         ties = {key for key, amount in amounts.items() if amount == least}
@@ -105,6 +105,11 @@ class Asked:
         kept = Table(table.by, ties if surplus else ())
         kept.update({key: values for key, values in table.items() if amounts.get(key, -1) >= least})
         return kept
+
+    def day_before(self) -> Asked:
+        """Return what would have been asked the day before."""
+        frame = Frame(self.frame.start - 24 * HOUR, self.frame.step, self.frame.count)
+        return Asked(self.truth, frame, self.shape, self.chosen)
 
     def latest(
         self, name: str, reduce: Callable[[list[float]], float], *by: str, reach: int, **more
@@ -185,6 +190,35 @@ def _latencies(name: str) -> dict[str, Callable[[Asked], Table]]:
     }
 
 
+def _and_the_day_before(name: str) -> dict[str, Callable[[Asked], Table]]:
+    return {"A": lambda asked: asked.total(name), "B": lambda asked: asked.day_before().total(name)}
+
+
+def _calls(label: str) -> dict[str, Callable[[Asked], Table]]:
+    return {
+        "A": lambda asked: asked.total(REQUESTS, label),
+        "B": lambda asked: asked.status("5xx", label),
+        "C": lambda asked: asked.status("4xx", label),
+        "D": lambda asked: asked.latency(API_LATENCY, label),
+    }
+
+
+def _failed_calls(asked: Asked) -> Table:
+    failures = asked.total(REQUESTS, "url", where={"status": "5xx"})
+    return asked.top(failures, REQUESTS, "url", where={"status": "5xx"})
+
+
+def _rate_of_busy_sites(asked: Asked) -> Table:
+    """Return the error rates of sites in intervals with at least five invocations."""
+    rates, invocations = asked.error_rate(SITE), asked.total(INVOCATIONS, SITE)
+    kept = Table(rates.by, rates.optional)
+    for key, values in rates.items():
+        busy = {number: rate for number, rate in values.items() if invocations[key][number] >= 5}
+        if busy:
+            kept[key] = busy
+    return kept
+
+
 def _share_of_environment(asked: Asked) -> Table:
     wholes = asked.total(INVOCATIONS, ENVIRONMENT)
     parts = asked.total(INVOCATIONS, VERSION, ENVIRONMENT)
@@ -206,7 +240,11 @@ APP_OVERVIEW = {
     "Invocations by version": {"A": lambda asked: asked.total(INVOCATIONS, VERSION)},
     "Error rate by environment": {"A": lambda asked: asked.error_rate(ENVIRONMENT)},
     "Error rate by version": {"A": lambda asked: asked.error_rate(VERSION)},
-    "Success rate by environment": {"A": lambda asked: asked.success(ENVIRONMENT)},
+    "Invocations, and the day before": _and_the_day_before(INVOCATIONS),
+    "Errors, and the day before": _and_the_day_before(ERRORS),
+    "Top 10 functions by errors": {
+        "A": lambda asked: asked.top(asked.total(ERRORS, "functionKey"), ERRORS, "functionKey")
+    },
     "Invocation latency": _latencies(INVOCATION_LATENCY),
     "Errors by type": {"A": lambda asked: asked.total(ERRORS, "errorType")},
     "Top 10 functions by invocations": {
@@ -228,12 +266,12 @@ API_CALLS = {
     "Request latency": _latencies(API_LATENCY),
     "Latency by remote": {"A": lambda asked: asked.latency(API_LATENCY, "remote")},
     "Top 10 URLs by requests": {"A": lambda asked: asked.top(asked.total(REQUESTS, "url"), REQUESTS, "url")},
-    "URLs": {
-        "A": lambda asked: asked.total(REQUESTS, "url"),
-        "B": lambda asked: asked.status("5xx", "url"),
-        "C": lambda asked: asked.status("4xx", "url"),
-        "D": lambda asked: asked.latency(API_LATENCY, "url"),
+    "Top 10 URLs by 5xx": {"A": _failed_calls},
+    "Latency of the top 10 URLs by requests": {
+        "A": lambda asked: asked.top(asked.latency(API_LATENCY, "url"), REQUESTS, "url")
     },
+    "Remotes": _calls("remote"),
+    "URLs": _calls("url"),
 }
 
 SITES = {
@@ -242,7 +280,7 @@ SITES = {
     "Sites with 5xx from an API": {"A": lambda asked: _affected(asked, REQUESTS, status="5xx")},
     "Top 10 sites by errors": {"A": lambda asked: asked.top(asked.total(ERRORS, SITE), ERRORS, SITE)},
     "Error rate of the top 10 sites by errors": {
-        "A": lambda asked: asked.top(asked.error_rate(SITE), ERRORS, SITE)
+        "A": lambda asked: asked.top(_rate_of_busy_sites(asked), ERRORS, SITE)
     },
     "Top 10 sites by invocations": {
         "A": lambda asked: asked.top(asked.total(INVOCATIONS, SITE), INVOCATIONS, SITE)
