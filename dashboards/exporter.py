@@ -25,7 +25,7 @@ HEARTBEAT, WINDOW_END, LAG = (
 WINDOWS, POINTS = exporter("windows_total"), exporter("points_total")
 CALLS, THROTTLES = exporter("calls_total"), exporter("throttles_total")
 WAIT, FAILURES = exporter("wait_seconds_total"), exporter("failures_total")
-COVERAGE = exporter("coverage")
+COVERAGE, UNARCHIVED = exporter("coverage"), exporter("unarchived_total")
 GAP_EXPIRY, TOKEN_EXPIRY = exporter("gap_expiry_seconds"), exporter("token_expiry_seconds")
 # Coverage is checked every hour.
 LATEST = "2h"
@@ -170,8 +170,15 @@ def _graphs(built: Dashboard) -> Dashboard:
             "short",
             {LEGEND: coverage},
             "By status, at each check of the coverage DAG. Pending ones are not due yet.",
-            span=24,
             colors=OUTCOMES,
+            **step,
+        ),
+        bar_chart(
+            "Windows not archived",
+            "short",
+            {"not archived": total(UNARCHIVED, INTERVAL)},
+            "Windows that were delivered but could not be archived. No data: no archive is kept.",
+            colors={"not archived": "red"},
             **step,
         ),
     )

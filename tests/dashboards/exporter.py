@@ -57,6 +57,7 @@ def _task(number: int, now: int, window_end: int, *, failing: bool) -> Iterator[
     yield Measurement(own.CALLS, 1 + number % 3)
     yield Measurement(own.WAIT, number % 5 * 1.5)
     yield Measurement(own.THROTTLES, 2 if failing else 0)
+    yield Measurement(own.UNARCHIVED, 1 if number % 9 == 4 else 0)
     windows, points = dict.fromkeys(WINDOW_OUTCOMES, 0), dict.fromkeys(POINT_OUTCOMES, 0)
     if failing:
         yield Measurement(own.FAILURES, 1, {own.ERROR_TYPE: "RateLimited" if number % 3 else "GatewayDown"})

@@ -349,6 +349,7 @@ EXPORTER = {
         "A": lambda asked: asked.total("forge_exporter_failures_total", "error_type")
     },
     "Undelivered windows of the last 14 days": {"A": lambda asked: asked.not_delivered()},
+    "Windows not archived": {"A": lambda asked: asked.total("forge_exporter_unarchived_total")},
 }
 
 TRUTHS: dict[tuple[str, str, str], Callable[[Asked], Table]] = {
