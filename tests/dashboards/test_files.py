@@ -185,8 +185,7 @@ def test_a_dead_exporter_can_be_chosen(of_day):
 
 
 def test_the_exporter_sends_all_instruments_and_the_dashboard_shows_them(of_day):
-    # The day has no archive.
-    instruments = {each for each in vars(own).values() if isinstance(each, own.Instrument)} - {own.UNARCHIVED}
+    instruments = {each for each in vars(own).values() if isinstance(each, own.Instrument)}
     assert {each.instrument for told in of_day.own for each in told.measurements} == instruments
     expressions = " ".join(query.expression for query in queries(EXPORTER))
     assert {own_name(each) for each in instruments} <= set(re.findall(r"forge_exporter_\w+", expressions))
