@@ -46,8 +46,9 @@ def run(options: Namespace, output: Output) -> int:
 
 
 def _interval(options: Namespace, archive: Archive, app_id: str) -> Window | None:
-    """Return the interval asked for, by default from the first archived day until now."""
-    end = parse_time("--to", options.end) if options.end else pendulum.now("UTC")
+    """Return the interval asked for, by default from the first archived day to the last settled window."""
+    now = pendulum.now("UTC")
+    end = parse_time("--to", options.end) if options.end else Window.last_settled(now).end
     if options.start:
         return Window(parse_time("--from", options.start), end)
     days = archive.days(app_id)

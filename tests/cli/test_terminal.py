@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from decimal import Decimal
 
 import pendulum
 import pytest
@@ -17,6 +18,7 @@ from tests.cli.conftest import Done, screen
 START = pendulum.yesterday("UTC").add(hours=10)
 WINDOW = f"--start {START.isoformat()} --end {START.add(minutes=5).isoformat()}"
 INTERVAL = f"--start {START.isoformat()} --end {START.add(minutes=30).isoformat()}"
+FROM_TO = f"--from {START.isoformat()} --to {START.add(minutes=30).isoformat()}"
 
 # What each ends with; `coverage` finds all but half an hour missing.
 LINES = {
@@ -26,6 +28,10 @@ LINES = {
     f"fetch --cardinality {WINDOW}": 0,
     f"send --dry-run --no-ledger {INTERVAL}": 0,
     f"send --resend {INTERVAL}": 0,
+    f"replay --dry-run {FROM_TO}": 0,
+    f"archive ls {FROM_TO}": 0,
+    f"archive verify {FROM_TO}": 0,
+    "usage": 0,
     "coverage": 1,
     # What goes wrong.
     "environments --forge-conn-id nowhere": 2,
@@ -38,7 +44,8 @@ AIRFLOW_HAS_COMMANDS = "forge" in cli_parser.ALL_COMMANDS_DICT
 
 @pytest.fixture
 def recorded(shell, tmp_path):
-    """The shell, with something on record."""
+    """The shell, with something on record and in the archive."""
+    shell.connections["FORGE_DEFAULT"]["extra"]["archive_url"] = f"file://{tmp_path}/archive"
     shell.connections["OTLP_DEFAULT"]["extra"]["ledger_url"] = f"file://{tmp_path}/ledger"
     assert shell(f"send {INTERVAL}").status == 0
     return shell
@@ -47,7 +54,8 @@ def recorded(shell, tmp_path):
 def words(lines: list[str]) -> list[str]:
     """Return what is the same from one run to the next, in a pipe and on a terminal."""
     text = re.sub(r"request id \w+|[0-9.]+ s\b", "#", "\n".join(lines))
-    # A terminal has a line for each day, and separates thousands.
+    # A pipe has exact amounts. A terminal rounds them, has a line for each day, and separates thousands.
+    text = re.sub(r"\d+\.\d{7,}", lambda amount: f"{Decimal(amount[0]):.6f}".rstrip("0"), text)
     text = re.sub(r"^\w+day, [0-9-]+ \(UTC\)$|(?<=\d),(?=\d{3})", "", text, flags=re.MULTILINE)
     text = re.sub(r"\d{4}-\d\d-\d\dT(\d\d:\d\d):00Z/\S+T(\d\d:\d\d):00Z", "\\1\N{EN DASH}\\2", text)
     return [word for line in text.splitlines() if not line.startswith("[") for word in line.split()]
