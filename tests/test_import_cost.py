@@ -143,6 +143,7 @@ def test_a_start_of_airflow_costs_less_than_50_ms_more(loaded):
     assert min(each["imports"] for each in runs) < 0.05
 
 
+@pytest.mark.long
 def test_a_whole_start_is_not_slower_beyond_the_variation_of_starts(loaded):
     without, with_us = [], []
     for _ in range(3):  # by turns, so that what slows the machine down for a while slows both
