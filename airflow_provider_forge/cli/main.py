@@ -19,7 +19,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, FinalError, Fo
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["execute", "main"]
 
@@ -51,8 +51,7 @@ def execute(name: str, options: argparse.Namespace) -> int:
     options.json = options.json or options.format == "json"
     output = Output(sys.stdout, sys.stderr, "json" if options.json else options.format)
     # Airflow prints to standard output, which would corrupt JSON that a program reads there.
-    with contextlib.redirect_stdout(sys.stderr):
-        logging.getLogger("airflow_provider_forge").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(sys.stderr), _warnings_only():
         try:
             return _run(name, options, output)
         except KeyboardInterrupt:
@@ -60,6 +59,18 @@ def execute(name: str, options: argparse.Namespace) -> int:
         except BrokenPipeError:  # `… | head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Log only warnings: a command's results are not in its log. A caller in this process keeps its level."""
+    package = logging.getLogger("airflow_provider_forge")
+    level = package.level
+    package.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
 
 
 def _run(name: str, options: argparse.Namespace, output: Output) -> int:
