@@ -84,6 +84,7 @@ def values_of_fields(gateway: SandboxGateway, sink: OtlpSink, home: Path) -> dic
     forge = {
         "description": "our app",
         "host": gateway.url,
+        "port": 0,
         "login": EMAIL,
         "password": API_TOKEN,
         "app_id": gateway.app_id,
@@ -94,6 +95,7 @@ def values_of_fields(gateway: SandboxGateway, sink: OtlpSink, home: Path) -> dic
         "rate_limit_calls": 5,
         "rate_limit_seconds": 3,
         "rate_limit_store": "file",
+        "archive_url": f"file://{home}/archive",
         "usage_prices": '{"LLM_INPUT": {"price": "0.10"}}',
         "token_expires_on": "2099-01-31",
         "allow_cleartext": "false",
@@ -101,6 +103,7 @@ def values_of_fields(gateway: SandboxGateway, sink: OtlpSink, home: Path) -> dic
     otlp = {
         "description": "our collector",
         "host": sink.url,
+        "port": 0,
         "password": OTLP_SECRET,
         "auth_header": "X-Api-Key",
         "headers": '{"X-Scope-OrgID": "our-team"}',
@@ -360,7 +363,8 @@ def test_a_run_from_the_form_fails_for_an_invalid_field_and_names_it(
 
     expect(page.get_by_test_id("state-badge").first).to_contain_text("Failed")
     page.goto(f"/dags/{DAG_ID}/runs/{run_id}/tasks/{TASK_ID}")
-    expect(page.get_by_text(f"to: {start} is not after from, {end}")).to_be_visible()
+    # The log has it in a line of its own, and in the exception.
+    expect(page.get_by_text(f"to: {start} is not after from, {end}").first).to_be_visible()
     assert len(backfilled.gateway.calls) == calls
 
 

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_forge.archive.archive import Archive
 from airflow_provider_forge.archive.storage import Storage
+from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_coverage
 from airflow_provider_forge.exceptions import RetryableError
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
@@ -23,7 +24,7 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
-from airflow_provider_forge.utils.ledger import delivery_asset, find_store, open_ledger
+from airflow_provider_forge.utils.ledger import delivery_asset, find_store
 from airflow_provider_forge.windows import Window
 from demo.waiting import wait_for
 from tests.e2e.components import ComponentAirflow
@@ -205,7 +206,7 @@ def assert_covered(conn_id: str, interval: Window, *, rejected: bool) -> None:
     """Assert what the coverage of a destination says: delivered, but for a window with rejected points."""
     hook, forge = OtlpHook(conn_id), ForgeMetricsHook()
     store = find_store({}, delivery_asset("forge_default", conn_id), hook.ledger_url)
-    ledger = open_ledger(store, forge.app_id, hook.endpoint().destination)
+    ledger = open_ledger(forge.runtime, store, forge.app_id, hook.endpoint().destination)
     now = pendulum.now("UTC")
     coverage = find_coverage(ledger, now, keep=timedelta(days=14), expected_after=EXPECTED_AFTER)
     statuses = [

@@ -184,5 +184,8 @@ def test_more_than_a_hundred_environments(edited, find):
 def test_a_name_that_no_environment_has_is_refused_with_those_there_are(gateway, find):
     access = find(gateway)
     access.check_names(APP, ["production", "development", PRODUCTION])
-    with pytest.raises(ConfigurationError, match=r"no 'prodution' in app .*: .*production, staging"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"Did you mean 'production'\? .*production, staging \(app ",
+    ):
         access.check_names(APP, ["prodution"])
