@@ -90,7 +90,7 @@ def as_on_a_terminal(text: str, *, is_table: bool) -> str:
 
 def shell_for(line: str, request: pytest.FixtureRequest) -> Shell:
     """Return the shell, with something on record only for commands that read it: that takes seconds."""
-    reads = line.split()[0] in ("archive", "coverage", "replay")
+    reads = line.split()[0] in ("archive", "coverage", "replay", "send")
     shell: Shell = request.getfixturevalue("recorded" if reads else "shell")
     return shell
 
