@@ -30,7 +30,11 @@ AHEAD = timedelta(minutes=10)
     ("earliest", "latest", "windows"),
     [
         pytest.param("2026-03-29T01:00+01:00", "2026-03-29T03:45+02:00", 8, id="an-hour-is-missing"),
-        pytest.param("2026-10-25T01:00+02:00", "2026-10-25T03:45+01:00", 16, id="an-hour-comes-twice"),
+        pytest.param(
+            *("2026-10-25T01:00+02:00", "2026-10-25T03:45+01:00", 16),
+            id="an-hour-comes-twice",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_the_night_of_a_clock_change(home: Path, earliest: str, latest: str, windows: int) -> None:
