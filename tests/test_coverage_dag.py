@@ -12,11 +12,7 @@ import pytest
 from airflow_provider_forge.coverage import healing
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.windows import LIVE_FOR
-
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.0 and 3.1
-    from airflow.models.dagbag import DagBag
+from tests.dag_files import parse_dags
 
 DAGS = Path(__file__).parent.parent / "dags"
 PAGE = DAGS.parent / "docs" / "coverage.md"
@@ -26,11 +22,7 @@ SHIPPED = DAGS / "forge_metrics_coverage.py"
 @pytest.fixture
 def parse(tmp_path):
     def parse(source: str):
-        path = tmp_path / "forge_metrics_coverage.py"
-        path.write_text(source)
-        bag = DagBag(path)
-        assert bag.import_errors == {}
-        [dag] = bag.dags.values()
+        [dag] = parse_dags(source, tmp_path / SHIPPED.name).values()
         return dag
 
     return parse

@@ -14,30 +14,19 @@ from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsT
 from airflow_provider_forge.priority import LiveFirst
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 from tests.airflow_version import AIRFLOW
+from tests.dag_files import parse_dags
 
 try:
     from airflow.serialization.serialized_objects import DagSerialization
 except ImportError:  # Airflow 3.0 and 3.1
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.0 and 3.1
-    from airflow.models.dagbag import DagBag
-
 SHIPPED = Path(__file__).parent.parent / "dags" / "forge_metrics.py"
 
 
 @pytest.fixture
 def parse(tmp_path):
-    def parse(source: str):
-        path = tmp_path / "forge_metrics.py"
-        path.write_text(source)
-        bag = DagBag(path)
-        assert bag.import_errors == {}
-        return bag.dags
-
-    return parse
+    return lambda source: parse_dags(source, tmp_path / SHIPPED.name)
 
 
 def test_it_is_one_dag_with_one_task_and_with_catchup(parse):

@@ -9,25 +9,14 @@ import pendulum
 import pytest
 
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
-
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.0 and 3.1
-    from airflow.models.dagbag import DagBag
+from tests.dag_files import parse_dags
 
 SHIPPED = Path(__file__).parent.parent / "dags" / "forge_metrics_replay.py"
 
 
 @pytest.fixture
 def parse(tmp_path):
-    def parse(source: str):
-        path = tmp_path / "forge_metrics_replay.py"
-        path.write_text(source)
-        bag = DagBag(path)
-        assert bag.import_errors == {}
-        return bag.dags
-
-    return parse
+    return lambda source: parse_dags(source, tmp_path / SHIPPED.name)
 
 
 def test_it_is_paused_and_has_no_runs_but_backfills(parse):

@@ -14,11 +14,7 @@ from airflow_provider_forge.operators.forge_usage_to_otlp import MAX_LOOKBACK, F
 from airflow_provider_forge.usage.metrics import DATE, INSTRUMENTS, MONTH, RESOURCE, SITE
 from airflow_provider_forge.usage.months import FORECAST_DAYS, FORECAST_METHOD, REFRESH
 from airflow_provider_forge.usage.prices import load_prices
-
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.0 and 3.1
-    from airflow.models.dagbag import DagBag
+from tests.dag_files import parse_dags
 
 DAGS = Path(__file__).parent.parent / "dags"
 SHIPPED = DAGS / "forge_usage.py"
@@ -28,11 +24,7 @@ PAGE = (DAGS.parent / "docs" / "usage.md").read_text()
 @pytest.fixture
 def parse(tmp_path):
     def parse(source: str):
-        path = tmp_path / "forge_usage.py"
-        path.write_text(source)
-        bag = DagBag(path)
-        assert bag.import_errors == {}
-        [dag] = bag.dags.values()
+        [dag] = parse_dags(source, tmp_path / SHIPPED.name).values()
         return dag
 
     return parse
