@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,23 +52,21 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Form:
-    """How long the fleet has to work, and how fast.
+    """How long the fleet has to work, and how fast; `make bench-backfill` says how much of the limit is used.
 
     Args:
         windows: How many there are to catch up with.
         seconds: For so long `CALLS` calls are allowed.
-        utilisation: Part of the limit that must be used; 0 where no time is judged.
     """
 
     windows: int
     seconds: float
-    utilisation: float = 0.0
 
 
 SHORT = Form(windows=16, seconds=10.0)
 # With three tasks let in, two cores start and end about one Celery task a second, beside gateway and sink.
 # The limit is below that, so that it is the gateway that is waited for.
-LONG = Form(windows=60, seconds=10.0, utilisation=0.9)
+LONG = Form(windows=60, seconds=10.0)
 
 
 class Worker(ManagedProcess):
@@ -158,17 +155,6 @@ class Fleet:
             points.update(self.gateway.generated(start, end, **chosen))
         return points
 
-    def utilisation(self) -> float:
-        """Return the part of the limit that was used once all had begun, and before all ran out of work.
-
-        Calls come in bursts of as many as are allowed. The median says from one to the next how long that
-        takes, whatever else has kept the machine busy during a few of them.
-        """
-        times = sorted(call.received_at for call in self.gateway.calls)[CALLS:-CALLS]
-        return self.form.seconds / median(
-            later - time for time, later in zip(times, times[CALLS:], strict=False)
-        )
-
 
 @contextmanager
 def fleet(directory: Path, form: Form) -> Iterator[Fleet]:
@@ -244,10 +230,3 @@ def test_each_generated_point_arrives_once(worked: Fleet) -> None:
 
     assert generated
     assert Counter(worked.sink.points) == generated
-
-
-def test_the_limit_is_used(worked: Fleet) -> None:
-    used = worked.utilisation()
-
-    print(f"{used:.1%} of {CALLS} calls per {worked.form.seconds:g} s")
-    assert used >= worked.form.utilisation
