@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import re
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,7 +25,6 @@ from airflow_provider_forge.text import printable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
     from typing import TextIO
 
 __all__ = ["Output", "cell"]
@@ -33,6 +33,12 @@ Step = TypeVar("Step")
 
 GAP = 2
 """Number of spaces between the columns of a table."""
+
+BAR = 16
+"""Width of a progress bar: with the longest description, it fits into 80 columns."""
+
+WAITS = "airflow_provider_forge.gateway.ratelimit"
+"""Logger of the waits for the rate limit."""
 
 
 class PipeConsole(Console):
@@ -155,13 +161,17 @@ class Output:
         """Print a note for the user, beside the result."""
         self._errors.print(printable(text), style="yellow", soft_wrap=True)
 
-    def busy(self, text: str) -> AbstractContextManager[Any]:
-        """Show a progress message on a terminal."""
-        return self._errors.status(text)
+    @contextlib.contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Show a progress message on a terminal, and waits for the rate limit in place of it."""
+        with self._errors.status(text) as status, _waits_shown(status.update):
+            yield
 
     @contextlib.contextmanager
     def progress(self, steps: Sequence[Step], describe: Callable[[Step], str]) -> Iterator[Iterator[Step]]:
         """Iterate over steps below the results, with a progress bar on a terminal.
+
+        Waits for the rate limit are shown in place of the step.
 
         Args:
             steps: Steps of the command.
@@ -174,7 +184,7 @@ class Output:
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(BAR),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("left"),
@@ -183,15 +193,44 @@ class Output:
             *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
         )
 
+        task = bar.add_task("", total=len(steps))
+
         def advance() -> Iterator[Step]:
-            task = bar.add_task("", total=len(steps))
             for step in steps:
                 bar.update(task, description=describe(step))
                 yield step
                 bar.advance(task)
 
-        with bar:
+        with bar, _waits_shown(lambda wait: bar.update(task, description=wait)):
             yield advance()
+
+
+class _Showing(logging.Handler):
+    """Shows log records."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record's message."""
+        self._show(record.getMessage())
+
+
+@contextlib.contextmanager
+def _waits_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Show the waits for the rate limit, which are logged below the level that a command logs."""
+    waits, handler = logging.getLogger(WAITS), _Showing(show)
+    level, propagate = waits.level, waits.propagate
+    waits.setLevel(logging.INFO)
+    waits.propagate = False
+    waits.addHandler(handler)
+    try:
+        yield
+    finally:
+        waits.removeHandler(handler)
+        waits.setLevel(level)
+        waits.propagate = propagate
 
 
 _UNPRINTABLE = re.compile(r"[^\n -~\u00a1-\u00ac\u00ae-\u02ff]")

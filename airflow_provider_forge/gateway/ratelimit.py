@@ -124,7 +124,7 @@ class RateLimiter:
                     retry_after=decision.seconds,
                 )
             if not slept and decision.seconds >= LOGGED_WAIT:
-                log.info("Waiting for the account's rate limit: %.0f s or more", decision.seconds)
+                log.info("Waiting %.0f s or more for the rate limit", decision.seconds)
             self._sleep(decision.seconds)
             slept += decision.seconds
             self.usage.waited += decision.seconds

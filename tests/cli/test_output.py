@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 
 from airflow_provider_forge.cli.output import Output
+from airflow_provider_forge.gateway import ratelimit
 
 COLUMNS = ("NAME", "NUMBER")
 ROWS = [("a, b", 1118), ('c|"d"\x1b', 2)]
@@ -48,3 +50,29 @@ def test_progress_is_no_output_in_a_pipe():
     with Output(file, errors).progress(["a", "b"], str.upper) as steps:
         assert list(steps) == ["a", "b"]
     assert (file.getvalue(), errors.getvalue()) == ("", "")
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """The standard output of a terminal with 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    return io.StringIO()
+
+
+def test_a_wait_for_the_rate_limit_is_shown_in_the_bar(screen):
+    windows = ["27 Nov 14:00\u201314:15 UTC"] * 1344
+    with Output(screen, io.StringIO()).progress(windows, str) as steps:
+        next(steps)
+        ratelimit.log.info("Waiting %.0f s or more for the rate limit", 138.0)
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue()).splitlines()
+    [line] = {line for line in lines if "Waiting" in line}
+    assert re.search(r"Waiting 138 s or more for the rate limit .* 0/1344 .* left", line)
+
+
+def test_a_wait_for_the_rate_limit_is_shown_while_busy(screen):
+    before = ratelimit.log.level, ratelimit.log.propagate, list(ratelimit.log.handlers)
+    with Output(io.StringIO(), screen).busy("Asking…"):
+        ratelimit.log.info("Waiting %.0f s or more for the rate limit", 38.0)
+    assert "Waiting 38 s or more for the rate limit" in screen.getvalue()
+    assert (ratelimit.log.level, ratelimit.log.propagate, list(ratelimit.log.handlers)) == before
