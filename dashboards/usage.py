@@ -133,6 +133,7 @@ def _resources() -> TablePanel:
         "Resources",
         RESOURCE,
         columns,
+        header="Resource",
         description="Used and Cost are those of the selected month, all others those of the running month."
         " Used up on: no value if the allowance lasts.",
     )
@@ -170,6 +171,7 @@ def _consumers(built: Dashboard) -> Dashboard:
             "Environments",
             ENVIRONMENT,
             environments,
+            header="Environment",
             span=12,
             description="Used is that of the selected resource. The cost is that of all resources, in"
             " proportion to their usage: allowances are for the whole app.",
@@ -179,6 +181,7 @@ def _consumers(built: Dashboard) -> Dashboard:
             "Sites",
             SITE,
             sites,
+            header="Site",
             span=12,
             description="The selected resource by site. No data: usage by site is not exported.",
         )
