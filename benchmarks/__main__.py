@@ -29,6 +29,7 @@ TARGETS = {
     "pass-through": 0.10,
     "conform + fingerprints + protobuf": 0.60,
     "conform + fingerprints + JSON": 0.60,
+    **dict.fromkeys([*steps.UNUSUAL, steps.AROUND], 2),
 }
 """Upper limits, as multiples of `orjson.loads`."""
 
@@ -63,6 +64,7 @@ def measured_steps() -> list[tuple[str, Callable[[], Any]]]:
             "conform + fingerprints + protobuf, one point per series",
             lambda: steps.one_point_per_series(POINTS),
         ),
+        *steps.unusual(POINTS),
         *steps.others(body),
         *steps.compressions(body),
     ]

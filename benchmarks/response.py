@@ -11,7 +11,16 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["APP", "ENVIRONMENTS", "MANY", "MINUTE", "POINTS", "response_body"]
+__all__ = [
+    "APP",
+    "ENVIRONMENTS",
+    "MANY",
+    "MINUTE",
+    "POINTS",
+    "response_body",
+    "unusual_body",
+    "unusual_metric_body",
+]
 
 POINTS, MANY = 20_000, 200_000
 
@@ -61,6 +70,27 @@ def response_body(points: int, minutes: int = MINUTES) -> bytes:
     }
     app_metrics = {"resourceMetrics": [resource]}
     content = {"data": {"ecosystem": {"forgeMetrics": {"appMetrics": app_metrics}}}}
+    return msgspec.json.encode(content)
+
+
+def unusual_body(points: int, **changes: Any) -> bytes:
+    """Return the same body, with other fields in its first point.
+
+    Args:
+        points: Number of points.
+        changes: Fields, and their values.
+    """
+    content = msgspec.json.decode(response_body(points))
+    (resource,) = content["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
+    resource["scopeMetrics"][0]["metrics"][0]["sum"]["dataPoints"][0] |= changes
+    return msgspec.json.encode(content)
+
+
+def unusual_metric_body(points: int) -> bytes:
+    """Return the same body, with an unknown field and a null in its first metric."""
+    content = msgspec.json.decode(response_body(points))
+    (resource,) = content["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
+    resource["scopeMetrics"][0]["metrics"][0] |= {"future": {"a": 1}, "metadata": None}
     return msgspec.json.encode(content)
 
 

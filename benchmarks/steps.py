@@ -84,6 +84,27 @@ def one_point_per_series(points: int) -> bytes:
     return request(source(response.response_body(points, minutes=1), HTTP_PROTOBUF)).body
 
 
+EXEMPLAR = {"timeUnixNano": "1795410000000000000", "asDouble": 1.5, "spanId": "00f067aa0ba902b7"}
+AROUND = "an unknown field and a null around points"
+UNUSUAL = {
+    "an exemplar": {"exemplars": [EXEMPLAR]},
+    "a null": {"flags": None},
+    "an unknown field": {"future": 1},
+    "an invalid value": {"asInt": "many"},
+}
+
+
+def unusual(points: int) -> Steps:
+    """Return steps to protobuf requests from responses with one unusual point or metric."""
+
+    def step(body: bytes) -> Callable[[], bytes]:
+        return lambda: request(source(body, HTTP_PROTOBUF)).body
+
+    bodies = {name: response.unusual_body(points, **fields) for name, fields in UNUSUAL.items()}
+    bodies[AROUND] = response.unusual_metric_body(points)
+    return [(name, step(body)) for name, body in bodies.items()]
+
+
 def others(body: bytes) -> Steps:
     """Return alternatives: this package's fallback, protobuf's own JSON reader, and the SDK's encoder."""
 

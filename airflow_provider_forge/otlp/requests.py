@@ -25,11 +25,18 @@ from airflow_provider_forge.otlp.messages import (
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["ExportRequest", "encode_request", "json_chunks", "known_fields"]
+__all__ = [
+    "ExportRequest",
+    "encode_request",
+    "json_chunks",
+    "known_fields",
+    "warn_of_unknown",
+    "with_base64_ids",
+]
 
 log = get_logger(__name__)
 
@@ -103,19 +110,28 @@ def json_chunks(resource_metrics: bytes | msgspec.Raw) -> Sequence[bytes | msgsp
 
 
 def _encode_protobuf(resource_metrics: list[Json]) -> bytes:
-    request = {"resourceMetrics": [_with_base64_ids(entry) for entry in resource_metrics]}
     message = ExportMetricsServiceRequest()
     unknown: set[str] = set()
     try:
-        json_format.ParseDict(known_fields(request, message.DESCRIPTOR, unknown), message)
+        request = known_fields({"resourceMetrics": resource_metrics}, message.DESCRIPTOR, unknown)
+        for point in (
+            point for metric in metrics_of(request["resourceMetrics"]) for point in points_of(metric)
+        ):
+            point.update(with_base64_ids(point))
+        json_format.ParseDict(request, message)
     except (json_format.ParseError, RecursionError) as error:
         raise MalformedOtlp(f"resourceMetrics is not OTLP/JSON: {error}") from error
+    warn_of_unknown(unknown)
+    return message.SerializeToString()
+
+
+def warn_of_unknown(unknown: Collection[str]) -> None:
+    """Log the names of fields that a protobuf request cannot hold."""
     if unknown:
         log.warning(
             "Protobuf has no field for %s: sent without it. Protocol http/json keeps it",
             ", ".join(sorted(unknown)),
         )
-    return message.SerializeToString()
 
 
 def known_fields(value: Any, descriptor: Descriptor | None, unknown: set[str]) -> Any:
@@ -141,19 +157,21 @@ def known_fields(value: Any, descriptor: Descriptor | None, unknown: set[str]) -
     }
 
 
-def _with_base64_ids(resource_metrics: Json) -> Json:
-    """Return the metrics with exemplars' ids in base64, as in protobuf's JSON, instead of hexadecimal."""
-    if not any(
-        "exemplars" in point for metric in metrics_of([resource_metrics]) for point in points_of(metric)
-    ):
-        return resource_metrics
-    copy: Json = msgspec.json.decode(msgspec.json.encode(resource_metrics))
-    for metric in metrics_of([copy]):
-        for point in points_of(metric):
-            for exemplar in entries(point, "exemplars"):
-                for field in ("traceId", "spanId"):
-                    exemplar[field] = _base64(exemplar.get(field))
-    return copy
+def with_base64_ids(point: Json) -> Json:
+    """Return a point with exemplars' ids in base64, as in protobuf's JSON, instead of hexadecimal.
+
+    Raises:
+        MalformedOtlp: An id is not hexadecimal.
+    """
+    if not (exemplars := entries(point, "exemplars")):
+        return point
+    ids = ("traceId", "spanId")
+    return {
+        **point,
+        "exemplars": [
+            {**exemplar, **{field: _base64(exemplar.get(field)) for field in ids}} for exemplar in exemplars
+        ],
+    }
 
 
 def _base64(hexadecimal: Any) -> str:

@@ -19,21 +19,20 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.messages import Json, entries, kind_of, metrics_of
-from airflow_provider_forge.otlp.requests import ExportRequest, json_chunks
+from airflow_provider_forge.otlp.requests import ExportRequest, json_chunks, known_fields
 from airflow_provider_forge.payload.conform import conform
-from airflow_provider_forge.payload.protobuf import MAX_DEPTH, tag, varint
-from airflow_provider_forge.payload.structs import envelope
+from airflow_provider_forge.payload.protobuf import MAX_DEPTH, nested, tag, varint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from google.protobuf.message import Message
     from msgspec import Raw
 
     from airflow_provider_forge.payload.conform import PointSource
     from airflow_provider_forge.payload.source import GatewayPayload
-    from airflow_provider_forge.payload.structs import ResourceMetrics, ScopeMetrics
 
-__all__ = ["EncodedPoints", "Slots", "assemble", "encode_point", "template"]
+__all__ = ["EncodedPoints", "Slots", "assemble", "encode_message", "encode_point", "template"]
 
 Slots = Mapping[int, list[Any]]
 """Encoded points, by their slot."""
@@ -42,12 +41,12 @@ _SLOT = "slot"
 
 
 def template(
-    resources: list[ResourceMetrics[Any]], slots: Mapping[int, tuple[int, PointSource]], *, everything: bool
+    resources: list[Json], slots: Mapping[int, tuple[int, PointSource]], *, everything: bool
 ) -> list[Json]:
-    """Return a payload as dictionaries, with placeholders for its points.
+    """Return a payload with placeholders for its points.
 
     Args:
-        resources: The payload.
+        resources: The payload without its points. It is not modified.
         slots: The number of the metric in the payload and the source of the points, for each slot.
         everything: Whether to keep resources, scopes and metrics without points.
     """
@@ -56,19 +55,19 @@ def template(
         points[number].append(_placeholder(slot, *source))
     numbers = itertools.count()
 
-    def metrics_left(scope: ScopeMetrics[Any]) -> Iterator[Json]:
-        for metric, number in zip(scope.metrics, numbers, strict=False):
+    def metrics_left(scope: Json) -> Iterator[Json]:
+        for metric, number in zip(entries(scope, "metrics"), numbers, strict=False):
             if everything or number in points:
-                data = {**envelope(metric.data, "dataPoints"), "dataPoints": points[number]}
-                yield {**envelope(metric, metric.kind), metric.kind: data}
+                kind = str(kind_of(metric))
+                yield {**metric, kind: {**metric[kind], "dataPoints": points[number]}}
 
-    def scopes_left(resource: ResourceMetrics[Any]) -> Iterator[Json]:
-        for scope in resource.scope_metrics:
+    def scopes_left(resource: Json) -> Iterator[Json]:
+        for scope in entries(resource, "scopeMetrics"):
             if (metrics := list(metrics_left(scope))) or everything:
-                yield {**envelope(scope, "metrics"), "metrics": metrics}
+                yield {**scope, "metrics": metrics}
 
     return [
-        {**envelope(resource, "scopeMetrics"), "scopeMetrics": scopes}
+        {**resource, "scopeMetrics": scopes}
         for resource in resources
         if (scopes := list(scopes_left(resource))) or everything
     ]
@@ -89,7 +88,7 @@ def assemble(resource_metrics: list[Json], points: Slots, protocol: str) -> list
         protocol: `http/protobuf` or `http/json`.
 
     Raises:
-        ParseError: `resource_metrics` is not OTLP, or has unknown fields. Not raised for `http/json`.
+        ParseError: `resource_metrics` is not OTLP. Not raised for `http/json`.
     """
     if protocol == HTTP_JSON:
         return list(_json_chunks(resource_metrics, points))
@@ -148,6 +147,11 @@ def encode_point(times: bytes, value: bytes, attributes: bytes) -> bytes:
     return b"".join((_POINT_TAG, size, times, value, attributes))
 
 
+def encode_message(message: Message) -> bytes:
+    """Return a point of a protobuf request, from its message."""
+    return nested(_POINT_TAG, message.SerializeToString())
+
+
 def _protobuf_chunks(resource_metrics: list[Json], points: Slots) -> list[bytes | msgspec.Raw]:
     chunks: list[bytes | msgspec.Raw] = []
     for resource in resource_metrics:
@@ -177,7 +181,8 @@ def _metric_chunks(metric: Json, points: Slots) -> list[bytes]:
 
 
 def _encode_envelope(message_type: Any, message: Json, *without: str) -> bytes:
-    fields = {name: value for name, value in message.items() if name not in without}
+    inside = {name: value for name, value in message.items() if name not in without}
+    fields = known_fields(inside, message_type.DESCRIPTOR, set())
     parsed = ParseDict(fields, message_type(), max_recursion_depth=MAX_DEPTH)
     encoded: bytes = parsed.SerializeToString()
     return encoded
@@ -195,7 +200,8 @@ class EncodedPoints:
 
     Attributes:
         source: The gateway's payload.
-        resources: The payload's structs, without the points.
+        resources: The payload without its points.
+        verbatim: Whether the payload's text is a request with all points.
         points: The encoded points, in the order of the payload.
         times: Times of the points, in nanoseconds since the epoch; 0 if a point has none.
         slots: For each slot, the number of the metric in the payload, and the source of the points.
@@ -203,7 +209,8 @@ class EncodedPoints:
     """
 
     source: GatewayPayload
-    resources: list[ResourceMetrics[Raw]]
+    resources: list[Json]
+    verbatim: bool = True
     points: list[bytes | Raw] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     slots: list[tuple[int, PointSource]] = field(default_factory=list)
@@ -213,6 +220,13 @@ class EncodedPoints:
         """Add a slot without points, and return its number."""
         self.slots.append((metric, source))
         return len(self.slots) - 1
+
+    def remove(self, emptied: Collection[Json]) -> None:
+        """Remove metrics without a slot, which are not numbered."""
+        for scope in (scope for resource in self.resources for scope in entries(resource, "scopeMetrics")):
+            if emptied:
+                metrics = entries(scope, "metrics")
+                scope["metrics"] = [each for each in metrics if not any(each is other for other in emptied)]
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
         """Return one request with these points, in the order of the payload."""
@@ -225,8 +239,8 @@ class EncodedPoints:
         resource_metrics = template(self.resources, slots, everything=everything)
         if source.identity:
             resource_metrics = conform(resource_metrics, source.identity)
-        names = dict.fromkeys(metric["name"] for metric in metrics_of(resource_metrics))
-        if everything and not source.identity and source.protocol == HTTP_JSON:
+        names = dict.fromkeys(str(metric.get("name")) for metric in metrics_of(resource_metrics))
+        if everything and self.verbatim and not source.identity and source.protocol == HTTP_JSON:
             chunks = json_chunks(source.text)
         else:
             chunks = assemble(resource_metrics, points, source.protocol)

@@ -11,11 +11,11 @@ from airflow_provider_forge.otlp.requests import ExportRequest, encode_request
 from airflow_provider_forge.payload.anomalies import Anomalies, find_anomalies
 from airflow_provider_forge.payload.conform import conform
 from airflow_provider_forge.payload.fingerprints import fingerprint_points
-from airflow_provider_forge.payload.salvage import salvage
+from airflow_provider_forge.payload.salvage import log_repairs, salvage
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from airflow_provider_forge.payload.source import GatewayPayload
 
@@ -49,8 +49,7 @@ class DictPayload:
             self._resource_metrics, environments=source.environments, minute=source.minute
         )
         self.count = len(self.fingerprints)
-        if salvaged.repairs:
-            log.warning("Repaired in Atlassian's response: %s", _counted(salvaged.repairs))
+        log_repairs(salvaged.repairs)
         if salvaged.unknown_kinds:
             log.warning(
                 "%s: unknown kind of metric; sent unchanged, but a receiver that does not support it"
@@ -76,7 +75,3 @@ class DictPayload:
         if source.identity:
             return encode_request(conform(chosen, source.identity), source.protocol)
         return encode_request(chosen, source.protocol, verbatim=self._verbatim if everything else None)
-
-
-def _counted(repairs: Mapping[str, int]) -> str:
-    return ", ".join(f"{repair} ({count})" for repair, count in repairs.items())

@@ -1,4 +1,4 @@
-"""Reads a payload in one pass over its text: each point is decoded, fingerprinted, encoded and released.
+"""Reads a payload in one pass over its points: each is decoded, fingerprinted, encoded and released.
 
 The attributes of a series repeat in each minute of the window, and the times of a minute in each series.
 Their results are therefore cached by their text.
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
-from airflow_provider_forge.otlp.messages import DELTA, KINDS, parse_nanoseconds
+import msgspec
+
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON
+from airflow_provider_forge.otlp.messages import DELTA, KINDS, kind_of, parse_nanoseconds
+from airflow_provider_forge.otlp.requests import warn_of_unknown
 from airflow_provider_forge.payload import protobuf, structs
 from airflow_provider_forge.payload.anomalies import Anomalies, AnomalyPrecheck, find_anomalies
-from airflow_provider_forge.payload.assembly import EncodedPoints, assemble, encode_point, template
+from airflow_provider_forge.payload.assembly import EncodedPoints, encode_point
 from airflow_provider_forge.payload.conform import point_source
 from airflow_provider_forge.payload.fingerprints import (
     Fingerprint,
@@ -22,8 +25,9 @@ from airflow_provider_forge.payload.fingerprints import (
     partial_key_hash,
     value_hash,
 )
-from airflow_provider_forge.payload.repeats import check_repeats
-from airflow_provider_forge.payload.salvage import LeftOut
+from airflow_provider_forge.payload.salvage import Salvager, log_repairs
+from airflow_provider_forge.payload.skeleton import decode
+from airflow_provider_forge.payload.unusual import UnusualPoints
 
 if TYPE_CHECKING:
     import hashlib
@@ -31,9 +35,11 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
+    from airflow_provider_forge.otlp.messages import Json
     from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.conform import PointSource
     from airflow_provider_forge.payload.source import GatewayPayload
+    from airflow_provider_forge.payload.unusual import UnusualPoint
 
 __all__ = ["FastPayload"]
 
@@ -42,31 +48,39 @@ MAX_CACHED_VALUE = 40
 
 
 class FastPayload:
-    """A payload in the usual shape of OTLP/JSON.
+    """A payload whose points are read one by one, most of them in the usual shape of OTLP/JSON.
 
     Args:
         source: The gateway's payload.
 
     Attributes:
         fingerprints: Fingerprints of the points, in the order of the payload.
-        left_out: Always empty, because a payload with an invalid point is not read by this class.
+        left_out: Number of invalid points, by the metric's name and the reason.
 
     Raises:
-        Exception: The payload has another shape; one of `structs.REFUSALS`.
+        Exception: Only the payload as a whole can be salvaged; one of `structs.REFUSALS`.
     """
 
     def __init__(self, source: GatewayPayload) -> None:
         self._source = source
-        self._encoded_points = EncodedPoints(source, structs.decode_structs(source.text))
-        reader = _Reader(self._encoded_points)
-        for number, metric in enumerate(structs.metric_structs(self._encoded_points.resources)):
-            reader.read(number, metric)
-        check_repeats(source.text, self._encoded_points.resources, reader.filled, reader.size)
-        self.fingerprints = reader.fingerprints
-        self.left_out = LeftOut()
+        salvager = Salvager(protobuf=source.protocol != HTTP_JSON)
+        skeleton = decode(source.text, salvager)
+        self._encoded_points = EncodedPoints(source, skeleton.resources)
+        reader = _Reader(self._encoded_points, salvager)
+        number, emptied = 0, []
+        for metric, texts in skeleton.metrics():
+            if reader.read(number, metric, texts) or not texts:
+                number += 1
+            else:
+                emptied.append(metric)
+        self._encoded_points.remove(emptied)
+        self.fingerprints, self.left_out = reader.fingerprints, salvager.conclude()
+        self._unusual = reader.unusual
         self._suspects = {name for name, precheck in reader.prechecks.items() if not precheck.is_clean}
-        # Protobuf's own reader checks everything around the points now, for JSON requests as well.
-        assemble(template(self._encoded_points.resources, {}, everything=True), {}, HTTP_PROTOBUF)
+        self._encoded_points.verbatim = not (salvager.repairer.repairs or self.left_out)
+        log_repairs(salvager.repairer.repairs)
+        if source.protocol != HTTP_JSON:
+            warn_of_unknown(skeleton.unknown | reader.unusual_points.unknown)
 
     @property
     def count(self) -> int:
@@ -78,8 +92,22 @@ class FastPayload:
         """Anomalies of the points. Metrics that fail the precheck are decoded again for it."""
         if not self._suspects:
             return Anomalies()
-        metrics = structs.metric_structs(structs.decode_structs(self._source.text))
-        suspects = [structs.metric_dict(metric) for metric in metrics if metric.name in self._suspects]
+        salvager = Salvager(protobuf=self._source.protocol != HTTP_JSON)
+        reader = UnusualPoints(self._source, salvager)
+        skeleton, place, suspects = decode(self._source.text, salvager), 0, []
+        for metric, texts in skeleton.metrics():
+            if str(metric.get("name")) in self._suspects:
+                kind = str(kind_of(metric))
+                points = [
+                    reader.content(metric, kind, text)
+                    if number in self._unusual
+                    else msgspec.json.decode(text)
+                    for number, text in enumerate(texts, place)
+                ]
+                left = [point for point in points if point is not None]
+                if left or not texts:
+                    suspects.append({**metric, kind: {**metric[kind], "dataPoints": left}})
+            place += len(texts)
         return find_anomalies([{"scopeMetrics": [{"metrics": suspects}]}])
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
@@ -200,73 +228,86 @@ class _Reader:
 
     Args:
         encoded: Receives the encoded points.
+        salvager: Repairs what is not usual, and counts it.
 
     Attributes:
         fingerprints: Fingerprints of the points read so far.
         prechecks: Prechecks of those points, by the metrics' names.
-        filled: Number of metrics that had points.
-        size: Size in bytes of the points' texts, with a comma between two of one metric.
+        unusual: Places of the points that the structs do not support, from 0 in the order of the payload.
+        unusual_points: Reader of these points.
     """
 
-    def __init__(self, encoded: EncodedPoints) -> None:
+    def __init__(self, encoded: EncodedPoints, salvager: Salvager) -> None:
         self._encoded_points = encoded
         self._minute = encoded.source.minute
         self._protobuf = encoded.source.protocol != HTTP_JSON
         attributes = _AttributesCache(encoded.source)
         self._attributes = {kind: _AttributesCacheOfKind(kind, attributes) for kind in KINDS}
         self._values: defaultdict[str, dict[bytes, _EncodedValue]] = defaultdict(dict)
+        self.unusual_points = UnusualPoints(encoded.source, salvager)
+        self._texts = 0
         self.fingerprints: list[Fingerprint] = []
         self.prechecks: defaultdict[str, AnomalyPrecheck] = defaultdict(AnomalyPrecheck)
-        self.filled = self.size = 0
+        self.unusual: set[int] = set()
 
-    def read(self, number: int, metric: structs.Metric[Raw]) -> None:
-        """Read the points of a metric, and remove them from it.
+    def read(self, number: int, metric: Json, texts: list[Raw]) -> int:
+        """Read the points of a metric, and return how many are not left out.
 
         Args:
-            number: Number of the metric in the payload.
-            metric: The metric.
+            number: Number of the metric among those that are sent.
+            metric: The metric, without its points.
+            texts: Texts of its points.
 
         Raises:
-            Exception: A point has another shape; one of `structs.REFUSALS`.
+            Exception: Only the payload as a whole can be salvaged; one of `structs.REFUSALS`.
         """
-        kind, name, data, encoded = metric.kind, metric.name, metric.data, self._encoded_points
-        decode, precheck = structs.point_decoder(kind), self._precheck(metric)
-        all_attributes, all_times = (
-            self._attributes[kind],
-            _TimesCache(name, self._minute, precheck.intervals),
-        )
+        kind, name, encoded = str(kind_of(metric)), str(metric.get("name")), self._encoded_points
+        decode, precheck = structs.point_decoder(kind), self._precheck(kind, metric)
+        all_attributes = self._attributes[kind]
+        all_times = _TimesCache(name, self._minute, precheck.intervals)
         slots, values = _SlotCache(number, encoded), self._values[kind]
         points, times, slot_of = encoded.points, encoded.times, encoded.slot_of
-        keys, fingerprints = precheck.keys, self.fingerprints
-        for text in data.data_points:
-            point = decode(text)
-            attributes, environments, source, _, attributes_field = all_attributes[bytes(point.attributes)]
-            time, minute, key_hash, times_fields = all_times[
-                environments, point.start_time_unix_nano, point.time_unix_nano
-            ]
-            value_text = point.value()
-            value, value_fields = values.get(value_text) or self._encode_value(kind, point, value_text)
-            key_hash = key_hash.copy()
-            key_hash.update(attributes)
-            key = key_hash.digest()
+        keys, fingerprints, before = precheck.keys, self.fingerprints, len(points)
+        is_protobuf = self._protobuf
+        for place, text in enumerate(texts, self._texts):
+            try:
+                point = decode(text)
+                attributes, environments, source, _, attributes_field = all_attributes[
+                    bytes(point.attributes)
+                ]
+                time, minute, key_hash, times_fields = all_times[
+                    environments, point.start_time_unix_nano, point.time_unix_nano
+                ]
+                value_text = point.value()
+                value, value_fields = values.get(value_text) or self._encode_value(kind, point, value_text)
+                key_hash = key_hash.copy()
+                key_hash.update(attributes)
+                key = key_hash.digest()
+                fingerprint = Fingerprint(name, minute, key + value)
+                content = encode_point(times_fields, value_fields, attributes_field) if is_protobuf else text
+            except structs.REFUSALS:
+                if (unusual := self._read_unusual(place, metric, kind, text)) is None:
+                    continue
+                precheck.intervals.add((unusual.start, unusual.time))
+                fingerprint, time = unusual.fingerprint, unusual.time
+                source, content, key = unusual.point_source, unusual.encoded, fingerprint.key
             keys.add(key)
-            fingerprints.append(Fingerprint(name, minute, key + value))
+            fingerprints.append(fingerprint)
             times.append(time)
             slot_of.append(slots[source])
-            if self._protobuf:
-                points.append(encode_point(times_fields, value_fields, attributes_field))
-            else:
-                points.append(text)
-        if data.data_points:
-            self.filled += 1
-            self.size += sum(map(len, data.data_points)) + len(data.data_points) - 1
-        data.data_points = []
+            points.append(content)
+        self._texts += len(texts)
+        precheck.points += len(points) - before
+        return len(points) - before
 
-    def _precheck(self, metric: structs.Metric[Raw]) -> AnomalyPrecheck:
-        precheck = self.prechecks[metric.name]
-        precheck.types_and_units.add((metric.kind, metric.unit or ""))
-        precheck.has_delta |= metric.data.aggregation_temporality in DELTA
-        precheck.points += len(metric.data.data_points)
+    def _read_unusual(self, place: int, metric: Json, kind: str, text: Raw) -> UnusualPoint | None:
+        self.unusual.add(place)
+        return self.unusual_points.read(metric, kind, text, self._attributes[kind])
+
+    def _precheck(self, kind: str, metric: Json) -> AnomalyPrecheck:
+        precheck = self.prechecks[str(metric.get("name"))]
+        precheck.types_and_units.add((kind, str(metric.get("unit") or "")))
+        precheck.has_delta |= metric[kind].get("aggregationTemporality") in DELTA
         return precheck
 
     def _encode_value(self, kind: str, point: structs.Point, text: bytes) -> _EncodedValue:

@@ -31,6 +31,7 @@ __all__ = [
     "VALUE_BYTES",
     "Fingerprint",
     "canonical_attributes",
+    "fingerprint_point",
     "fingerprint_points",
     "minute_of",
     "partial_key_hash",
@@ -128,10 +129,23 @@ def fingerprint_points(
         MalformedOtlp: It is not OTLP/JSON.
     """
     queried = ",".join(sorted(environments)).encode()
-    return [_fingerprint(metric, point, queried, minute) for metric, point in data_points(resource_metrics)]
+    return [
+        fingerprint_point(metric, point, queried, minute) for metric, point in data_points(resource_metrics)
+    ]
 
 
-def _fingerprint(metric: Json, point: Json | None, environments: bytes, minute: int) -> Fingerprint:
+def fingerprint_point(metric: Json, point: Json | None, environments: bytes, minute: int) -> Fingerprint:
+    """Return the fingerprint of one point.
+
+    Args:
+        metric: The metric of the point.
+        point: The point; None for a metric of an unknown kind.
+        environments: UUIDs of the queried environments, sorted and joined by commas.
+        minute: Start of the window, in minutes since the epoch, used for a point without a time.
+
+    Raises:
+        MalformedOtlp: It is not OTLP/JSON.
+    """
     name = str(metric.get("name"))
     if point is None:
         key = hashlib.blake2b(canonical(metric), digest_size=KEY_BYTES).digest()

@@ -11,9 +11,9 @@ from airflow_provider_forge.otlp.requests import ExportRequest, json_chunks
 from airflow_provider_forge.payload.anomalies import Anomalies
 from airflow_provider_forge.payload.assembly import EncodedPoints
 from airflow_provider_forge.payload.fingerprints import KEY_BYTES, VALUE_BYTES, Fingerprint, minute_of
-from airflow_provider_forge.payload.repeats import check_repeats
 from airflow_provider_forge.payload.salvage import LeftOut
-from airflow_provider_forge.payload.structs import decode_structs, metric_structs, scan_times
+from airflow_provider_forge.payload.skeleton import decode_usual
+from airflow_provider_forge.payload.structs import metric_structs, scan_times
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -76,16 +76,12 @@ class PassthroughPayload:
 
     @cached_property
     def _encoded_points(self) -> EncodedPoints:
-        encoded = EncodedPoints(self._source, decode_structs(self._source.text))
-        filled = size = 0
-        for number, metric in enumerate(metric_structs(encoded.resources)):
-            texts, metric.data.data_points = metric.data.data_points, []
+        # Whole, the text is sent as it is; in parts, the points of the first of two fields would be lost.
+        usual = decode_usual(self._source.text)
+        encoded = EncodedPoints(self._source, usual.resources)
+        for number, texts in enumerate(usual.points):
             encoded.points += texts
             encoded.slot_of += [encoded.new_slot(number, (None, None))] * len(texts)
-            filled += bool(texts)
-            size += sum(map(len, texts)) + max(len(texts) - 1, 0)
-        # Whole, the text is sent as it is; in parts, the points of the first of two fields would be lost.
-        check_repeats(self._source.text, encoded.resources, filled, size)
         times = (point.time_unix_nano for _, points in self._metrics for point in points)
         encoded.times = [self._nanoseconds[time] for time in times]
         return encoded

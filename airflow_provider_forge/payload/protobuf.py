@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_DEPTH",
+    "POINT_MESSAGES",
     "attributes_field",
     "check_value",
     "key_values",
@@ -51,6 +52,21 @@ __all__ = [
 
 MAX_DEPTH = 50
 """Maximum depth of values in an attribute. Protobuf reads 100 levels, those around an attribute included."""
+
+POINT_MESSAGES: dict[str, Any] = dict(
+    zip(
+        KINDS,
+        (
+            NumberDataPoint,
+            NumberDataPoint,
+            HistogramDataPoint,
+            ExponentialHistogramDataPoint,
+            SummaryDataPoint,
+        ),
+        strict=True,
+    )
+)
+"""The messages of data points, by the field of `Metric` that holds them."""
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
@@ -101,7 +117,7 @@ def key_values(attributes: list[StringAttribute] | list[Json]) -> list[bytes]:
 
 def attributes_field(kind: str, messages: list[bytes]) -> bytes:
     """Return the attributes field of a point of this kind of metric, from encoded `KeyValue` messages."""
-    field_tag = tag(_POINT_MESSAGES[kind], "attributes")
+    field_tag = tag(POINT_MESSAGES[kind], "attributes")
     return b"".join([nested(field_tag, message) for message in messages])
 
 
@@ -293,19 +309,6 @@ def _layout(message: Any, **writers: Callable[[bytes, Any], bytes]) -> list[_Fie
     ]
 
 
-_POINT_MESSAGES = dict(
-    zip(
-        KINDS,
-        (
-            NumberDataPoint,
-            NumberDataPoint,
-            HistogramDataPoint,
-            ExponentialHistogramDataPoint,
-            SummaryDataPoint,
-        ),
-        strict=True,
-    )
-)
 _NUMBER_LAYOUT = _layout(NumberDataPoint, as_double=_write_double, as_int=_write_signed, flags=_write_flags)
 _LAYOUTS = {
     "gauge": _NUMBER_LAYOUT,

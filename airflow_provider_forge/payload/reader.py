@@ -1,8 +1,8 @@
 """Reads the gateway's payload of one window: the only way into this package.
 
-Three classes read it. `FastPayload` supports only the usual shape of OTLP/JSON. `DictPayload` supports any
-shape with the same result, and takes about 35 times as long. `PassthroughPayload` serves payloads that are
-sent unchanged and not recorded.
+Three classes read it. `FastPayload` reads point by point, and takes long for an unusual point only.
+`DictPayload` reads any shape of OTLP/JSON with the same result, in up to 70 times the time.
+`PassthroughPayload` serves payloads that are sent unchanged and not recorded.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def read(source: GatewayPayload) -> Payload:
     Raises:
         MalformedOtlp: The payload is not OTLP/JSON.
     """
-    try:
-        return PassthroughPayload(source) if source.passes_through else FastPayload(source)
-    except REFUSALS as refusal:
-        log.info("Unusual OTLP/JSON, read by the slower fallback: %.200s", refusal)
+    for reader in (PassthroughPayload, FastPayload) if source.passes_through else (FastPayload,):
+        try:
+            return reader(source)
+        except REFUSALS as refusal:
+            log.info("Unusual OTLP/JSON, read by the slower fallback: %.200s", refusal)
     return DictPayload(source)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.messages import Json
     from airflow_provider_forge.payload.structs import ResourceMetrics
 
-__all__ = ["check_repeats", "decode_joined", "find_repeated"]
+__all__ = ["check_all_read", "check_repeats", "decode_joined", "find_repeated"]
 
 _HOLDERS = re.compile(rb'"(scopeMetrics|metrics|dataPoints)"')
 _JOINED = {
@@ -34,40 +34,60 @@ _JOINED = {
 
 
 def check_repeats(
-    text: bytes | msgspec.Raw, resources: list[ResourceMetrics[Any]], filled: int, size: int
+    text: bytes | msgspec.Raw, resources: list[ResourceMetrics[Any]], points: list[list[msgspec.Raw]]
 ) -> None:
     """Check that every point of a text was decoded.
 
     Args:
         text: JSON text of an array of `ResourceMetrics`.
         resources: The decoded messages, without their points.
-        filled: Number of arrays that had points.
-        size: Size in bytes of the points' texts, with a comma between two of one array.
+        points: Texts of the points of each metric.
 
     Raises:
         MalformedOtlp: A field occurs twice, so points may be missing.
     """
-    if _is_read_whole(text, resources, filled, size):
-        return
-    if repeated := find_repeated(bytes(text)):
-        raise MalformedOtlp(f"{sanitize(', '.join(repeated))} twice in one object")
-
-
-def _is_read_whole(
-    text: bytes | msgspec.Raw, resources: list[ResourceMetrics[Any]], filled: int, size: int
-) -> bool:
-    """Return whether a cheap comparison proves that every point was decoded."""
+    filled = [texts for texts in points if texts]
+    size = sum(sum(map(len, texts)) + len(texts) - 1 for texts in filled)
     if len(text) == len(msgspec.json.encode(resources)) + size:
-        return True
+        return
     # The text has another spelling, such as whitespace, or points are missing.
     scopes = [scope for resource in resources for scope in resource.scope_metrics]
-    read = {
-        b"scopeMetrics": sum(bool(resource.scope_metrics) for resource in resources),
-        b"metrics": sum(bool(scope.metrics) for scope in scopes),
-        b"dataPoints": filled,
-    }
+    _check_arrays(
+        text,
+        sum(bool(resource.scope_metrics) for resource in resources),
+        sum(bool(scope.metrics) for scope in scopes),
+        len(filled),
+    )
+
+
+def check_all_read(text: bytes | msgspec.Raw, resources: list[Json]) -> None:
+    """Check that every array of a text is in the decoded messages.
+
+    Args:
+        text: JSON text of an array of `ResourceMetrics`.
+        resources: The decoded messages.
+
+    Raises:
+        MalformedOtlp: A field occurs twice, so points may be missing.
+    """
+    scopes = [scope for resource in resources for scope in resource.get("scopeMetrics") or ()]
+    metrics = [metric for scope in scopes for metric in scope.get("metrics") or ()]
+    _check_arrays(
+        text,
+        sum("scopeMetrics" in resource for resource in resources),
+        sum("metrics" in scope for scope in scopes),
+        sum("dataPoints" in (metric.get(kind) or ()) for metric in metrics for kind in KINDS),
+    )
+
+
+def _check_arrays(text: bytes | msgspec.Raw, scopes: int, metrics: int, points: int) -> None:
+    """Check that a text does not have more arrays than were read."""
     found = Counter(match[1] for match in _HOLDERS.finditer(memoryview(text)))
-    return all(found[name] <= number for name, number in read.items())
+    read = {b"scopeMetrics": scopes, b"metrics": metrics, b"dataPoints": points}
+    if any(found[name] > number for name, number in read.items()) and (
+        repeated := find_repeated(bytes(text))
+    ):
+        raise MalformedOtlp(f"{sanitize(', '.join(repeated))} twice in one object")
 
 
 def find_repeated(text: bytes) -> list[str]:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from google.protobuf import message_factory
 from google.protobuf.json_format import ParseDict, ParseError
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -20,15 +21,16 @@ from airflow_provider_forge.otlp.messages import KINDS, Json, MalformedOtlp
 from airflow_provider_forge.otlp.requests import known_fields
 from airflow_provider_forge.payload.repair import InvalidValue, Repairer, camel_case
 from airflow_provider_forge.payload.repeats import decode_joined, find_repeated
-from airflow_provider_forge.text import sanitize
+from airflow_provider_forge.text import get_logger, sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    import msgspec
     from google.protobuf.descriptor import Descriptor
 
-__all__ = ["NO_NAME", "LeftOut", "Salvaged", "salvage"]
+__all__ = ["FIELDS_BESIDE_VALUE", "NO_NAME", "LeftOut", "Salvaged", "Salvager", "log_repairs", "salvage"]
+
+log = get_logger(__name__)
 
 LeftOut = Counter[tuple[str, str]]
 """Number of points left out, by the metric's name and the reason."""
@@ -55,7 +57,8 @@ _DATA_TYPES: dict[str, Descriptor] = dict(
 _POINT_TYPES: dict[str, Any] = {
     kind: data.fields_by_name["data_points"].message_type for kind, data in _DATA_TYPES.items()
 }
-_FIELDS_BESIDE_VALUE = {"attributes", "startTimeUnixNano", "timeUnixNano", "exemplars", "flags"}
+FIELDS_BESIDE_VALUE = frozenset({"attributes", "startTimeUnixNano", "timeUnixNano", "exemplars", "flags"})
+"""Fields of a point that say nothing without a value."""
 
 # Before version 0.19 of OTLP, scopes had other names but the same fields.
 _EARLIER_NAMES = {
@@ -107,7 +110,7 @@ def salvage(text: bytes | msgspec.Raw, *, protobuf: bool) -> Salvaged:
         decoded = decode_joined(strict)
     if not isinstance(decoded, list):
         raise MalformedOtlp("resourceMetrics is not an array")
-    salvager = _Salvager(protobuf=protobuf)
+    salvager = Salvager(protobuf=protobuf)
     salvager.repairer.repairs.update(f"{sanitize(name)} twice in one object" for name in repeated)
     if repaired:
         salvager.repairer.repairs["characters or numbers that JSON does not allow"] += 1
@@ -115,7 +118,24 @@ def salvage(text: bytes | msgspec.Raw, *, protobuf: bool) -> Salvaged:
     return Salvaged(found, salvager.conclude(), salvager.repairer.repairs, salvager.unknown_kinds)
 
 
-class _Salvager:
+def log_repairs(repairs: Mapping[str, int]) -> None:
+    """Log how many values of each kind were repaired."""
+    if repairs:
+        found = ", ".join(f"{repair} ({count})" for repair, count in repairs.items())
+        log.warning("Repaired in Atlassian's response: %s", found)
+
+
+class Salvager:
+    """Reads decoded OTLP/JSON, repairs it, and leaves out what is invalid.
+
+    Args:
+        protobuf: Whether requests are protobuf, which cannot hold unknown kinds of metrics.
+
+    Attributes:
+        repairer: Repairs values, and counts the repairs.
+        unknown_kinds: Names of metrics of an unknown kind, which only a JSON request can hold.
+    """
+
     def __init__(self, *, protobuf: bool) -> None:
         self.repairer = Repairer()
         self.unknown_kinds: list[str] = []
@@ -205,7 +225,7 @@ class _Salvager:
         points = [
             kept
             for each in data_fields["dataPoints"]
-            if (kept := self._read_point_or_leave_out(each, kind, metric_fields)) is not None
+            if (kept := self.read_point(each, kind, metric_fields)) is not None
         ]
         self._points += len(points)
         if filled and not points:
@@ -243,7 +263,10 @@ class _Salvager:
             self._leave_out(metric, f"protobuf has no field for {', '.join(unknown)}")
         return None
 
-    def _read_point_or_leave_out(self, value: Any, kind: str, metric_fields: Json) -> Json | None:
+    def read_point(self, value: Any, kind: str, metric_fields: Json) -> Any:
+        """Return a repaired point; None if it is left out. A point that is still a text is not read."""
+        if type(value) is msgspec.Raw:
+            return value
         try:
             return self._read_point(value, kind)
         except InvalidValue as error:
@@ -256,7 +279,7 @@ class _Salvager:
     def _read_point(self, value: Any, kind: str) -> Json:
         point: Json = self.repairer.message(value, _POINT_TYPES[kind], "a data point")
         names = {name for field in _POINT_TYPES[kind].fields for name in (field.json_name, field.name)}
-        fields = names - _FIELDS_BESIDE_VALUE
+        fields = names - FIELDS_BESIDE_VALUE
         if all(point.get(name) is None for name in fields) and (
             unknown := [
                 name for name in _unknown_fields(point, _POINT_TYPES[kind]) if point[name] is not None
