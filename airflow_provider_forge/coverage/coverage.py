@@ -179,7 +179,7 @@ def find_coverage(
         return None
     starts = _quarters(now - keep, now)
     indexes = sorted({index for start in starts for index in spans_between(start, start + QUARTER)})
-    records = ledger.records.summaries(indexes)
+    records = ledger.records.index.read(indexes)
     selection = _main_selection(records, selections, now)
     quarters = tuple(_quarter(start, records, selection) for start in starts)
     about = selections[selection]

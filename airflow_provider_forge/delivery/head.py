@@ -6,11 +6,12 @@ In JSON::
      "selections": {"c0ffee00": {"environments": [...], "metrics": [...], "names": {...},
                                  "begun": "2026-11-23T05:00:00Z", "lost_before": null}},
      "accounts": {"otlp_default": {"marks": ["1f2e3d"], "seen": 1795410000}},
-     "replayed": [[5460192, 5460480, 20785]]}
+     "replayed": [[5460192, 5460480, 20785]], "blank": [3, 15]}
 
 `spread` is the index of the latest record that has chunks. `replayed` has ranges of records that were written
-long after their windows, each with the day of writing since the epoch; see `record_retention`. Damaged fields
-are named in a warning and dropped; a damaged head never fails a task.
+long after their windows, each with the day of writing since the epoch; see `record_retention`. `blank` has
+the numbers of the index's pages that were never written; see `summaries`. Damaged fields are named in a
+warning and dropped; a damaged head never fails a task.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ log = get_logger(__name__)
 VERSION = 1
 
 _MAX_TIME = 2**40
+
+PAGES = 16
+"""Number of pages of the ledger's index."""
 
 MAX_TRIES = 10
 """Maximum number of times the head is read and written again because another task has written it first."""
@@ -190,9 +194,14 @@ class Selections:
         known = self._head.read()["selections"].get(selection.name)
         if known is not None:
             return dict(known)
-        about = self._recover(selection.name) or self._new(selection, before)
+        recovered = self._recover(selection.name)
+        about = recovered or self._new(selection, before)
+        # Records of a ledger that was lost in part may not be in the index.
+        unknown: Json = {"blank": []} if recovered or before else {}
         # The latest is the last.
-        self._head.change(lambda head: {**head, "selections": {**head["selections"], selection.name: about}})
+        self._head.change(
+            lambda head: {**head, **unknown, "selections": {**head["selections"], selection.name: about}}
+        )
         if sentinel:
             sentinel.save(
                 {"begun": about["begun"], "store": self._store.name, "lost_before": about.get("lost_before")}
@@ -247,7 +256,7 @@ def read_head(content: Json | None, *, name: str, oldest: int, latest: int) -> J
         latest: Index of the current record.
     """
     if content is None:
-        return {"version": VERSION, "oldest": latest, "selections": {}}
+        return {"version": VERSION, "oldest": latest, "selections": {}, "blank": list(range(PAGES))}
     problems = []
     if content.get("version") != VERSION or type(content["version"]) is not int:
         problems.append("version")
@@ -272,6 +281,9 @@ def read_head(content: Json | None, *, name: str, oldest: int, latest: int) -> J
     if not are_ranges(content.get("replayed", []), latest):
         problems.append("replayed")
         head["replayed"] = []
+    if not _are_pages(content.get("blank", [])):
+        problems.append("blank")
+        head["blank"] = []
     if problems:
         log.warning(
             "The ledger's %s is damaged (%s), and is rebuilt from its other values",
@@ -301,6 +313,10 @@ def _read_selection(content: Any) -> Json | None:
 def _is_index(value: Any, latest: int) -> bool:
     # A clock may be a day ahead, no more: records before `oldest` are never deleted.
     return type(value) is int and 0 <= value <= latest + 300
+
+
+def _are_pages(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < PAGES for value in values)
 
 
 def _is_time(value: Any) -> bool:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.head import Head
     from airflow_provider_forge.delivery.stores import Store
+    from airflow_provider_forge.delivery.summaries import Summaries
     from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["MAX_CHUNKS", "RECORD_RETENTION", "ChunkedStore", "RecordStore"]
@@ -107,7 +108,9 @@ class RecordStore:
         self._head = head
         self._now = now
         self._chunked = ChunkedStore(store)
-        self.index = SummaryIndex(store, head.name, oldest=self._horizon)
+        self.index = SummaryIndex(
+            store, head, oldest=self._horizon, latest=lambda: record_index(now()), load=self._summaries
+        )
 
     def load(self, index: int) -> LedgerRecord:
         """Return a record; a new one if there is none.
@@ -115,7 +118,10 @@ class RecordStore:
         Raises:
             LedgerUnavailable: The store cannot be read.
         """
-        content = self._chunked.get(self._key(index))
+        return self._read(index, self._chunked)
+
+    def _read(self, index: int, chunked: ChunkedStore) -> LedgerRecord:
+        content = chunked.get(self._key(index))
         if content is None:
             return LedgerRecord()
         try:
@@ -128,20 +134,17 @@ class RecordStore:
             )
         return record
 
-    def summaries(self, indexes: Collection[int]) -> dict[int, RecordSummary]:
-        """Return the summaries of these records, from the index as far as it has them.
+    def _summaries(self, indexes: Collection[int]) -> Summaries:
+        """Return the summaries of records, by their indexes."""
 
-        Raises:
-            LedgerUnavailable: The store cannot be read.
-        """
-        known = self.index.read()
-        found = {index: known[index] for index in indexes if index in known}
-        others = [index for index in indexes if index not in known]
-        if others:
-            with ThreadPoolExecutor(_READERS) as readers:
-                records = readers.map(self.load, others)
-                found |= zip(others, map(RecordSummary.of, records), strict=True)
-        return found
+        def summary(index: int) -> RecordSummary:
+            # By itself, so that its chunks are not kept: it is not written.
+            return RecordSummary.of(self._read(index, ChunkedStore(self.store)))
+
+        if not indexes:
+            return {}
+        with ThreadPoolExecutor(_READERS) as readers:
+            return dict(zip(indexes, readers.map(summary, indexes), strict=True))
 
     def save(self, index: int, record: LedgerRecord) -> None:
         """Write a record.

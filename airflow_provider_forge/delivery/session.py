@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.record_store import RecordStore
     from airflow_provider_forge.delivery.records import Group, LedgerRecord, Span
+    from airflow_provider_forge.delivery.summaries import Summaries
     from airflow_provider_forge.payload.fingerprints import Fingerprint
 
 __all__ = ["LedgerSession"]
@@ -76,6 +77,8 @@ class LedgerSession:
         self._covered: dict[int, CoveredSpan] = {}
         self._acknowledged_at: dict[int, int] = {}
         self._attempted: set[int] = set()
+        self._opened: set[int] = set()
+        self._summaries: Summaries = {}
         self._is_recorded = False
         self._dirty: set[int] = set()
         self.contended = False
@@ -198,40 +201,42 @@ class LedgerSession:
         Raises:
             LedgerUnavailable: The store cannot be read or written.
         """
-        summaries = {index: self._save_record(index) for index in sorted(self._dirty)}
-        self._store.index.add(summaries, self._window if self._is_recorded else (), self._store.load)
+        self._store.index.open(self._dirty - self._opened)
+        self._opened |= self._dirty
+        for index in sorted(self._dirty):
+            self._save_record(index)
+        if self._is_recorded:
+            self._store.index.add(self._summaries, self._window)
+            self._opened.clear()
         self._dirty.clear()
 
-    def _save_record(self, index: int) -> RecordSummary:
-        """Write a record that has changed, and return its summary."""
+    def _save_record(self, index: int) -> None:
+        """Write a record that has changed."""
         for _ in range(MAX_TRIES):
-            before = RecordSummary.of(self._catch_up(index))
+            self._catch_up(index)
             record = self._updated(index)
-            summary = RecordSummary.of(record)
-            if before.is_settled and summary != before:
-                self._store.index.remove(index)
             began = self._store.clock()
             try:
                 self._store.save(index, record)
             except ValueReplaced:
                 continue
             self._records[index] = record
+            self._summaries[index] = RecordSummary.of(record)
             self._attempted.add(index)
             self._check_duration(index, self._store.clock() - began)
-            return summary
+            return
         raise LedgerUnavailable(f"Other tasks have written the same record {MAX_TRIES} times in a row")
 
-    def _catch_up(self, index: int) -> LedgerRecord:
-        """Merge a record that another task has written since this session last did; return the stored one."""
+    def _catch_up(self, index: int) -> None:
+        """Merge a record that another task has written since this session last did."""
         known, current = self._records[index], self._store.load(index)
         if current.version == known.version or current.version[1] == self._store.writer:
-            return current
+            return
         if not current.is_new:  # else it was deleted, and is written again
             self.contended = True
         self._records[index] = current.merged(known)
         for group in self._groups_in(index):
             self._reopen(group)
-        return current
 
     def _updated(self, index: int) -> LedgerRecord:
         """Return a record with the changes of this session."""

@@ -3,52 +3,56 @@
 It has sixteen pages. Records of one quarter hour share a page, with those of every sixteenth quarter hour
 after it. A page in JSON, with the records' indexes as keys::
 
-    {"version": 1, "records": {"5984710": {"points": 512, "attempts": 1, "first": 1795410000, "latest": 0,
-                                           "asked": {"c0ffee00": [[0, 300, "delivered", 1795410000]]}}}}
+    {"version": 1, "complete": true, "open": [5984711],
+     "records": {"5984710": {"points": 512, "attempts": 1, "first": 1795410000, "latest": 0,
+                             "asked": {"c0ffee00": [[0, 300, "delivered", 1795410000]]}}}}
 
-**The index is never ahead of its records.** Only a settled record has a summary: its whole five minutes were
-fetched, and it has no points in flight. The summary is removed before such a record is changed, and added
-after the record is written. If a task is killed in between, the record has no summary, and readers read the
-record itself. So they do with records of versions that had no index. A task that writes records holds the
-leases of their pages (`page_leases`).
+**The index is never ahead of its records.** Before a record is written, the page opens it: `open` lists it in
+place of its summary, which is added after the record is written for the last time. If a task is killed in
+between, the record remains open, and readers read the record itself.
+
+**A record that a complete page does not list does not exist.** The pages of a new ledger are complete. Those
+of versions that had no index, and pages that were damaged or lost, are not: readers read every record that
+such a page does not list, and the next task that writes to it completes it. The ledger's head lists the pages
+that were never written (`blank`), so that a lost page is not taken for a new one.
+
+A task that writes records holds the leases of their pages (`page_leases`).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.delivery.records import (
-    RECORD_SECONDS,
-    CoveredSpan,
-    covered_from_json,
-    covered_to_json,
-    number,
-)
+from airflow_provider_forge.delivery.head import PAGES
+from airflow_provider_forge.delivery.records import CoveredSpan, covered_from_json, covered_to_json, number
 from airflow_provider_forge.delivery.stores import ValueReplaced
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from airflow_provider_forge.delivery.head import Head
     from airflow_provider_forge.delivery.records import LedgerRecord
     from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.otlp.messages import Json
 
-__all__ = ["RecordSummary", "SummaryIndex", "page_leases"]
+__all__ = ["RecordSummary", "Summaries", "SummaryIndex", "page_leases"]
 
 log = get_logger(__name__)
 
 VERSION = 1
 
-PAGES = 16
 RECORDS_PER_QUARTER = 3
 
 _ENVELOPE = 64
-"""Characters of a page besides its summaries."""
+"""Characters of a page besides its records."""
 _ENTRY = 8
 """Characters of a summary besides its index and its JSON."""
+_OPEN = 12
+"""Characters of an open record."""
 
 MAX_TRIES = 10
 """Maximum number of times a page is read and written again because another task has written it first."""
@@ -56,7 +60,7 @@ MAX_TRIES = 10
 
 @dataclass(frozen=True)
 class RecordSummary:
-    """A ledger record without its point hashes.
+    """A ledger record without its point hashes; that of a record that does not exist is empty.
 
     Attributes:
         covered: Spans that were fetched, by the name of their selection.
@@ -87,19 +91,15 @@ class RecordSummary:
             begun=record.damaged or any(record.in_flight.values()),
         )
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the whole five minutes were fetched for some selection, and nothing is in flight."""
-        return not self.begun and any(map(_is_whole, self.covered.values()))
-
     def to_json(self) -> Json:
-        """Return the summary of a settled record as JSON."""
+        """Return the summary as JSON."""
         return {
             "points": self.points,
             "attempts": self.attempts,
             "first": self.first,
             "latest": self.latest,
             "asked": covered_to_json(self.covered),
+            **({"begun": True} if self.begun else {}),
         }
 
     @classmethod
@@ -110,22 +110,52 @@ class RecordSummary:
             ValueError: `to_json` does not write such an object.
         """
         try:
-            summary = cls(
+            return cls(
                 covered_from_json(content["asked"]),
                 points=number(content["points"]),
                 attempts=number(content["attempts"]),
                 first=number(content["first"]),
                 latest=number(content["latest"]),
+                begun=bool(content.get("begun")),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
-        if not summary.is_settled:
-            raise ValueError("it is not the summary of a settled record")
-        return summary
 
 
 Summaries = dict[int, RecordSummary]
 """Summaries, by the indexes of their records."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the index.
+
+    Attributes:
+        summaries: The summaries.
+        open: Indexes of records that are being written, or were when their task was killed.
+        is_complete: Whether records that are in neither do not exist.
+    """
+
+    summaries: Summaries = field(default_factory=dict)
+    open: frozenset[int] = frozenset()
+    is_complete: bool = False
+
+    def opened(self, indexes: Collection[int]) -> Page:
+        """Return the page with these records open."""
+        summaries = {index: each for index, each in self.summaries.items() if index not in indexes}
+        return Page(summaries, self.open.union(indexes), self.is_complete)
+
+    def completed(self, summaries: Summaries) -> Page:
+        """Return the page with these summaries in addition, which make it complete."""
+        return Page({**self.summaries, **summaries}, self.open - summaries.keys(), is_complete=True)
+
+    def since(self, oldest: int) -> Page:
+        """Return the page without records before that index."""
+        return Page(
+            {index: each for index, each in self.summaries.items() if index >= oldest},
+            frozenset(index for index in self.open if index >= oldest),
+            self.is_complete,
+        )
 
 
 class SummaryIndex:
@@ -133,109 +163,135 @@ class SummaryIndex:
 
     Args:
         store: Store of the ledger.
-        name: Prefix of the ledger's keys.
+        head: Head of the ledger.
         oldest: Returns the index of the oldest record whose summary is kept.
+        latest: Returns the index of the current record.
+        load: Returns the summaries of records, by their indexes.
     """
 
-    def __init__(self, store: Store, name: str, *, oldest: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        head: Head,
+        *,
+        oldest: Callable[[], int],
+        latest: Callable[[], int],
+        load: Callable[[Collection[int]], Summaries],
+    ) -> None:
         self._store = store
-        self._name = name
+        self._head = head
         self._oldest = oldest
+        self._latest = latest
+        self._load = load
 
-    def read(self) -> Summaries:
-        """Return all summaries, by the indexes of their records; 16 reads.
+    def read(self, indexes: Iterable[int]) -> Summaries:
+        """Return the summaries of these records, with one read for each page and each record that is open.
 
         Raises:
             LedgerUnavailable: The store cannot be read.
         """
-        return {index: summary for page in range(PAGES) for index, summary in self._read(page).items()}
+        oldest = self._oldest()
+        pages = [self._read(page).since(oldest) for page in range(PAGES)]
+        found, unknown = {}, []
+        for index in indexes:
+            page = pages[_page_of(index)]
+            if index in page.summaries:
+                found[index] = page.summaries[index]
+            elif page.is_complete and index not in page.open and index >= oldest:
+                found[index] = RecordSummary()
+            else:
+                unknown.append(index)
+        return found | self._load(unknown)
 
-    def add(
-        self,
-        written: Mapping[int, RecordSummary],
-        missing: Iterable[int],
-        load: Callable[[int], LedgerRecord],
-    ) -> None:
-        """Add the summaries of records that were just written; a record that is not settled has none.
+    def open(self, indexes: Collection[int]) -> None:
+        """Open records that are about to be written.
+
+        Raises:
+            LedgerUnavailable: The store cannot be read or written.
+        """
+        for page, members in _by_page(indexes).items():
+            self._change(page, functools.partial(Page.opened, indexes=members))
+
+    def add(self, written: Summaries, others: Collection[int]) -> None:
+        """Add the summaries of records that were just written, and what their pages lack.
 
         Args:
             written: Summaries of these records, by their indexes.
-            missing: Indexes of other records, whose summaries are added if the index has none: a task was
-                killed before it added them, or an earlier version wrote these records.
-            load: Returns such a record.
+            others: Indexes of other records of the window, which a killed task may have left open.
 
         Raises:
             LedgerUnavailable: The store cannot be read or written.
         """
-        settled = {index: summary for index, summary in written.items() if summary.is_settled}
-        oldest = self._oldest()
-        others = {index for index in missing if index >= oldest} - written.keys()
-        for page in sorted({_page(index) for index in {*settled, *others}}):
+        for page, members in _by_page({*written, *others}).items():
+            known = {index: written[index] for index in members & written.keys()}
+            self._change(page, functools.partial(self._completed, page, known, members))
 
-            def changed(before: Summaries, page: int = page) -> Summaries:
-                absent = [index for index in others if _page(index) == page and index not in before]
-                loaded = {index: RecordSummary.of(load(index)) for index in absent}
-                added = {index: summary for index, summary in settled.items() if _page(index) == page}
-                return {**before, **{i: each for i, each in loaded.items() if each.is_settled}, **added}
+    def _completed(self, number: int, written: Summaries, members: set[int], page: Page) -> Page:
+        """Return a page with the summaries of written records, of other open ones, and of those it lacks."""
+        left_open = page.open & members - written.keys()
+        lacking: set[int] = set()
+        if not page.is_complete:
+            records = {
+                index for index in range(self._oldest(), self._latest() + 1) if _page_of(index) == number
+            }
+            lacking = records - page.summaries.keys() - page.open - written.keys()
+        loaded = self._load(left_open | lacking)
+        found = {i: each for i, each in loaded.items() if i in left_open or each != RecordSummary()}
+        return page.completed({**found, **written})
 
-            self._change(page, changed)
-
-    def remove(self, index: int) -> None:
-        """Remove the summary of a record that is about to change.
-
-        Raises:
-            LedgerUnavailable: The store cannot be read or written.
-        """
-        self._change(_page(index), lambda before: {each: before[each] for each in before if each != index})
-
-    def _change(self, page: int, changed: Callable[[Summaries], Summaries]) -> None:
+    def _change(self, number: int, changed: Callable[[Page], Page]) -> None:
         for attempt in range(MAX_TRIES):
-            before = self._read(page)
-            oldest = self._oldest()
-            after = {index: each for index, each in changed(before).items() if index >= oldest}
+            before = self._read(number)
+            after = changed(before).since(self._oldest())
             if after == before:
                 return
+            if number in self._head.read().get("blank", ()):
+                self._head.change(lambda head: {**head, "blank": _without(head.get("blank", ()), number)})
             try:
-                self._store.set(self._key(page), self._fitting(after))
+                self._store.set(self._key(number), self._fitting(after))
             except ValueReplaced:
                 if attempt == MAX_TRIES - 1:
                     raise
             else:
                 return
 
-    def _fitting(self, summaries: Summaries) -> Json:
-        """Return a page that fits into a value of the store; the oldest records then have no summary."""
-        records = {str(index): summaries[index].to_json() for index in sorted(summaries)}
+    def _fitting(self, page: Page) -> Json:
+        """Return a page that fits into a value of the store; the oldest records are then left open."""
+        records = {index: page.summaries[index].to_json() for index in sorted(page.summaries)}
         if self._store.largest is not None:
-            left = self._store.largest - _ENVELOPE
-            sizes = {index: len(json.dumps(each)) + len(index) + _ENTRY for index, each in records.items()}
-            for index in reversed(list(records)):
-                left -= sizes[index]
+            left = self._store.largest - _ENVELOPE - _OPEN * (len(page.open) + len(records))
+            for index in sorted(records, reverse=True):
+                left -= len(json.dumps(records[index])) + _ENTRY
                 if left < 0:
                     del records[index]
-        return {"version": VERSION, "records": records}
+        return {
+            "version": VERSION,
+            "complete": page.is_complete,
+            "open": sorted(page.open | page.summaries.keys() - records.keys()),
+            "records": {str(index): each for index, each in records.items()},
+        }
 
-    def _read(self, page: int) -> Summaries:
-        """Return the summaries of a page; a damaged one counts as missing, and its record is read instead."""
-        content = self._store.get(self._key(page))
+    def _read(self, number: int) -> Page:
+        """Return a page; one that is damaged, in whole or in part, is not complete."""
+        content = self._store.get(self._key(number))
         if content is None:
-            return {}
-        records = content.get("records")
-        if content.get("version") != VERSION or not isinstance(records, dict):
-            log.warning("The page %s of the ledger's index is damaged, and is rebuilt", self._key(page))
-            return {}
-        found = {}
-        for name, each in records.items():
+            return Page(is_complete=number in self._head.read().get("blank", ()))
+        if not _is_valid(content):
+            log.warning("The page %s of the ledger's index is damaged, and is rebuilt", self._key(number))
+            return Page()
+        found, is_complete = {}, content.get("complete") is True
+        for name, each in content["records"].items():
             try:
                 found[int(name)] = RecordSummary.from_json(each)
             except ValueError as error:
+                is_complete = False
                 log.warning(
-                    "A summary on the page %s is damaged (%.200s), and is not used", self._key(page), error
+                    "A summary on the page %s is damaged (%.200s), and is not used", self._key(number), error
                 )
-        return found
+        return Page(found, frozenset(content.get("open", [])), is_complete)
 
-    def _key(self, page: int) -> str:
-        return f"{self._name}/index/{page}"
+    def _key(self, number: int) -> str:
+        return f"{self._head.name}/index/{number}"
 
 
 def page_leases(indexes: Iterable[int]) -> set[int]:
@@ -244,11 +300,33 @@ def page_leases(indexes: Iterable[int]) -> set[int]:
     They are indexes of records of 1970, which no ledger has. Lock files that records of a quarter hour share
     with them are held in any case.
     """
-    return {RECORDS_PER_QUARTER * _page(index) for index in indexes}
+    return {RECORDS_PER_QUARTER * _page_of(index) for index in indexes}
 
 
-def _page(index: int) -> int:
+def _page_of(index: int) -> int:
     return index // RECORDS_PER_QUARTER % PAGES
+
+
+def _by_page(indexes: Iterable[int]) -> dict[int, set[int]]:
+    """Return the indexes by the numbers of their pages, in order."""
+    pages: dict[int, set[int]] = {}
+    for index in sorted(indexes, key=_page_of):
+        pages.setdefault(_page_of(index), set()).add(index)
+    return pages
+
+
+def _is_valid(page: Json) -> bool:
+    opened = page.get("open", [])
+    return (
+        page.get("version") == VERSION
+        and isinstance(page.get("records"), dict)
+        and isinstance(opened, list)
+        and all(type(index) is int for index in opened)
+    )
+
+
+def _without(numbers: Iterable[int], number: int) -> list[int]:
+    return [each for each in numbers if each != number]
 
 
 def _joined(spans: Iterable[CoveredSpan]) -> list[CoveredSpan]:
@@ -261,12 +339,3 @@ def _joined(spans: Iterable[CoveredSpan]) -> list[CoveredSpan]:
         else:
             joined.append(span)
     return joined
-
-
-def _is_whole(spans: Iterable[CoveredSpan]) -> bool:
-    reached = 0.0
-    for span in spans:
-        if span.start > reached:
-            return False
-        reached = max(reached, span.end)
-    return reached >= RECORD_SECONDS
