@@ -7,12 +7,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.text import get_logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_forge.exceptions import ReceiverUnavailable
 
 __all__ = ["Attempts", "Retries"]
+
+log = get_logger(__name__)
 
 PATIENCE = 60.0
 """Seconds after a request's first failure during which it is retried. Each try of the task costs one of the
@@ -74,8 +78,26 @@ class Retries:
         """Maximum time in seconds for the next call; None for the endpoint's own limit."""
         return None if self._end is None else max(self._end - self._attempts.clock(), 0.0)
 
-    def wait_after(self, error: ReceiverUnavailable) -> float | None:
-        """Return the seconds to wait before the next retry; None to leave it to Airflow."""
+    def wait(self, error: ReceiverUnavailable, before: Callable[[], None] | None = None) -> None:
+        """Wait until the request may be sent again.
+
+        Args:
+            error: The failure of the latest attempt.
+            before: Called if there is a wait, before it begins.
+
+        Raises:
+            ReceiverUnavailable: The same error: the next attempt is left to Airflow.
+        """
+        seconds = self._seconds_after(error)
+        if seconds is None:
+            raise error
+        if before:
+            before()
+        log.warning("%s. This task sends the request again in %.1f s", error.message, seconds)
+        self._attempts.sleep(seconds)
+
+    def _seconds_after(self, error: ReceiverUnavailable) -> float | None:
+        """Return the seconds to wait after a failure; None to leave the next attempt to Airflow."""
         if not error.transient:
             return None
         now = self._attempts.clock()

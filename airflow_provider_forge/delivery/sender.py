@@ -162,13 +162,10 @@ class Sender:
                 raise
             except ReceiverUnavailable as error:
                 self._note_failure(batch, error)
-                wait = retries.wait_after(error) if self.may_resend_after(error) else None
-                if wait is None:
+                if not self.may_resend_after(error):
                     raise
                 # If the task is killed during the wait, the points must not be on record as sent.
-                self._session.save()
-                log.warning("%s. This task sends the request again in %.1f s", error.message, wait)
-                self.attempts.sleep(wait)
+                retries.wait(error, before=self._session.save)
             else:
                 self._stats.warnings += warning is not None
                 break

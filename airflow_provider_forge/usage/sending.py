@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.attempts import Attempts
 from airflow_provider_forge.exceptions import ReceiverUnavailable
-from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.requests import ExportRequest
 
 __all__ = ["send_requests"]
-
-log = get_logger(__name__)
 
 
 def send_requests(
@@ -46,10 +43,6 @@ def _send(client: OtlpClient, request: ExportRequest, attempts: Attempts) -> Non
         try:
             client.export(request, seconds=retries.seconds_left)
         except ReceiverUnavailable as error:
-            wait = retries.wait_after(error)
-            if wait is None:
-                raise
-            log.warning("%s. Next attempt in %.0f s", error, wait)
-            attempts.sleep(wait)
+            retries.wait(error)
         else:
             return

@@ -30,10 +30,10 @@ def waits(error=BUSY, *, patience=60.0, random=0.0, export_timeout=None, call=0.
     retries = attempts.begin(export_timeout)
     while True:
         time.now += call
-        wait = retries.wait_after(error)
-        if wait is None:
+        try:
+            retries.wait(error)
+        except ReceiverUnavailable:
             return time.slept
-        time.sleep(wait)
 
 
 def test_each_wait_is_twice_the_one_before_for_up_to_a_minute():
@@ -79,12 +79,23 @@ def test_a_limit_for_the_whole_export_ends_its_retries():
 
 
 def test_each_request_has_a_minute_of_its_own():
-    attempts = Attempts(60, (time := Time()).clock, random=lambda: 0)
+    attempts = Attempts(60, (time := Time()).clock, time.sleep, lambda: 0)
     first = attempts.begin(None)
-    assert first.wait_after(BUSY) == 1
+    first.wait(BUSY)
     time.now += 100
-    assert first.wait_after(BUSY) is None
-    assert attempts.begin(None).wait_after(BUSY) == 1
+    with pytest.raises(ReceiverUnavailable):
+        first.wait(BUSY)
+    attempts.begin(None).wait(BUSY)
+    assert time.slept == [1, 1]
+
+
+def test_what_comes_before_a_wait_is_not_done_without_one():
+    order = []
+    retries = Attempts(60, Time().clock, order.append, lambda: 0).begin(None)
+    retries.wait(BUSY, before=lambda: order.append("saved"))
+    with pytest.raises(ReceiverUnavailable):
+        retries.wait(ReceiverUnavailable("no answer"), before=lambda: order.append("saved"))
+    assert order == ["saved", 1]
 
 
 def test_consecutive_refusals_show_a_receiver_that_refuses_everything():
