@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from airflow_provider_forge.archive.sources import ArchiveSource
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
 from airflow_provider_forge.cli.send import DryClient
-from airflow_provider_forge.connections.archive import open_archive
+from airflow_provider_forge.connections.archive import open_archive_source
 from airflow_provider_forge.connections.ledger import account_of, open_ledger
 from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
@@ -65,7 +64,7 @@ def run(options: Namespace, output: Output) -> int:
 
 
 def _exporter(options: Namespace, forge: ForgeAccess, otlp: OtlpAccess, receiver: OtlpClient) -> Exporter:
-    archive = open_archive(forge)
+    source = open_archive_source(forge, options.environments, options.metrics)
     store = ledger_store(options, otlp)
     ledger = open_ledger(
         forge.runtime,
@@ -75,9 +74,7 @@ def _exporter(options: Namespace, forge: ForgeAccess, otlp: OtlpAccess, receiver
         forge.redis_url,
         account_of(options.otlp_conn_id, receiver.endpoint),
     )
-    selection = forge.selection(options.environments, options.metrics)
-    source = ArchiveSource(archive, forge.app_id, *selection)
-    return Exporter(source.fetch, [Destination(receiver, ledger)], Policy(), Resource(forge.service_name))
+    return Exporter(source, [Destination(receiver, ledger)], Policy(), Resource(forge.service_name))
 
 
 def _print(output: Output, days: list[dict[str, Any]], *, dry_run: bool) -> None:

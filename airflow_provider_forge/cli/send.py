@@ -7,15 +7,13 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.archive.sources import GatewaySource
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
 from airflow_provider_forge.cli.listing import WindowTable
 from airflow_provider_forge.cli.times import Times
-from airflow_provider_forge.connections.archive import open_archivist
+from airflow_provider_forge.connections.archive import open_gateway_source
 from airflow_provider_forge.connections.ledger import account_of, open_ledger
 from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
-from airflow_provider_forge.delivery.fetched import from_gateway
 from airflow_provider_forge.delivery.progress import Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore
@@ -26,14 +24,12 @@ from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.connections.forge import ForgeAccess
     from airflow_provider_forge.connections.otlp import OtlpAccess
-    from airflow_provider_forge.delivery.fetched import Fetched
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.requests import ExportRequest
 
@@ -159,22 +155,11 @@ def _exporter(options: Namespace, forge: ForgeAccess, receiver: OtlpClient, stor
         account_of(options.otlp_conn_id, receiver.endpoint),
     )
     return Exporter(
-        _source(options, forge),
+        open_gateway_source(forge, options.environments, options.metrics, keep=not options.dry_run),
         [Destination(receiver, ledger)],
         Policy(resend=options.resend),
         Resource(forge.service_name),
     )
-
-
-def _source(options: Namespace, forge: ForgeAccess) -> Callable[[Window], Fetched]:
-    """Return the gateway as the source of windows, with its responses archived if the Connection says so."""
-
-    def fetch(window: Window) -> AppMetrics:
-        return forge.fetch(window.start, window.end, options.environments, options.metrics)
-
-    if options.dry_run or not forge.archive_url:
-        return from_gateway(fetch)
-    return GatewaySource(fetch, open_archivist(forge)).fetch
 
 
 def _deliver(window: Window, exporter: Exporter) -> dict[str, Any]:

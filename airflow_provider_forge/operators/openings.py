@@ -159,33 +159,22 @@ def open_source(
         ConfigurationError: An argument or a Connection field is wrong.
         ArchiveUnavailable: The archive that is to be read cannot be opened.
     """
-    from airflow_provider_forge.delivery.fetched import from_gateway
-
-    def fetch(window: Window) -> Any:
-        return forge.fetch(window.start, window.end, environments, metrics)
-
-    if source == "gateway" and not forge.archive_url:
-        return from_gateway(fetch)
-    from airflow_provider_forge.archive.sources import ArchiveSource, GatewaySource, either_by_age
-    from airflow_provider_forge.connections.archive import open_archive, open_archivist
-
-    names, labels = forge.selection(environments, metrics)
-
-    @functools.cache
-    def archived() -> ArchiveSource:
-        return ArchiveSource(open_archive(forge), forge.app_id, names, labels)
+    from airflow_provider_forge.connections.archive import (
+        check_archive_url,
+        open_archive_source,
+        open_gateway_source,
+    )
 
     if source == "archive":
-        return archived().fetch
-    archivist = open_archivist(forge)
+        return open_archive_source(forge, environments, metrics)
     is_retry = (getattr(context.get("ti"), "try_number", None) or 1) > 1
-    gateway = GatewaySource(
-        fetch,
-        archivist,
-        archived() if is_retry and archivist.archive else None,
-        getattr(context.get("dag_run"), "start_date", None),
-    )
+    started = getattr(context.get("dag_run"), "start_date", None)
+    gateway = open_gateway_source(forge, environments, metrics, since=started if is_retry else None)
     if source == "gateway":
-        return gateway.fetch
+        return gateway
+    from airflow_provider_forge.archive.sources import either_by_age
+
+    check_archive_url(forge)
     # Opened when it is needed: live windows do not wait for the archive.
-    return either_by_age(gateway.fetch, lambda window: archived().fetch(window))
+    archive = functools.cache(lambda: open_archive_source(forge, environments, metrics))
+    return either_by_age(gateway, lambda window: archive()(window))
