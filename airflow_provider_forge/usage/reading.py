@@ -46,9 +46,11 @@ class Reading:
 
     def check(self) -> None:
         """Raise the first error of a resource that failed, or of those refused if all were refused."""
-        errors = self.failed or ({} if self.usages else self.refused)
-        for error in errors.values():
-            raise error
+        errors = [*self.failed.values()]
+        if not self.usages:
+            errors += self.refused.values()
+        if errors:
+            raise errors[0]
 
 
 def read_resources(
