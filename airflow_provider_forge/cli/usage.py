@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.cli.context import forge_access
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
-from airflow_provider_forge.usage.prices import load_prices
+from airflow_provider_forge.usage.prices import load_prices, parse_amount
 from airflow_provider_forge.usage.reading import read_resources
 from airflow_provider_forge.usage.report import exact_amount, format_amount, rows_of, total_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Mapping
+    from decimal import Decimal
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.connections.forge import ForgeAccess
@@ -38,9 +38,9 @@ def run(options: Namespace, output: Output) -> int:
     """Print the usage; return 1 if the cost exceeds `--fail-above`, or if a resource could not be read."""
     now = dt.datetime.now(dt.timezone.utc)
     month = _month(options.month, now)
-    limit = _limit(options.fail_above)
+    limit = None if options.fail_above is None else parse_amount("--fail-above", options.fail_above)
     forge = forge_access(options)
-    prices = load_prices(options.prices, "--prices") if options.prices else forge.usage_prices
+    prices = forge.usage_prices if options.prices is None else load_prices(options.prices, "--prices")
     with output.busy("Asking Atlassian for each resource, at five calls a minute…"):
         reading = _read(forge, prices, month, now, GROUP_BY.get(options.by))
     if not reading.usages:
@@ -68,25 +68,13 @@ def run(options: Namespace, output: Output) -> int:
 
 
 def _month(text: str | None, now: dt.datetime) -> str:
-    if not text:
+    if text is None:
         return month_of(now.date())
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text):
+    if not re.fullmatch("2[0-9]{3}-(0[1-9]|1[0-2])", text):
         raise ConfigurationError("--month", f"{text!r} is not a month; give one such as 2026-11")
     if text > month_of(now.date()):
         raise ConfigurationError("--month", f"{text} has not begun")
     return text
-
-
-def _limit(text: str | None) -> Decimal | None:
-    if text is None:
-        return None
-    try:
-        limit = Decimal(text)
-    except InvalidOperation:
-        limit = Decimal("NaN")
-    if not limit.is_finite() or limit < 0:
-        raise ConfigurationError("--fail-above", f"{text!r} is not a number of US dollars of 0 or more")
-    return limit
 
 
 def _read(forge: ForgeAccess, prices: Prices, month: str, now: dt.datetime, group_by: str | None) -> Reading:

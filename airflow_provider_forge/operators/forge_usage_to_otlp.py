@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -15,6 +14,7 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.usage.prices import parse_amount
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class ForgeUsageToOtlpOperator(BaseOperator):
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
         parse_choice("group_by", group_by, tuple(GROUP_BY))
-        if not dt.timedelta(0) < lookback <= MAX_LOOKBACK:
-            raise ConfigurationError("lookback", f"{lookback} is not above 0 and up to 28 days")
-        if budget is not None and not 0 <= float(budget) < float("inf"):
-            raise ConfigurationError("budget", f"{budget!r} is not a number of 0 or more")
+        if not isinstance(lookback, dt.timedelta) or not dt.timedelta(0) < lookback <= MAX_LOOKBACK:
+            raise ConfigurationError("lookback", f"{lookback!r} is not a timedelta above 0 and up to 28 days")
+        if budget is not None:
+            parse_amount("budget", budget)
         self.forge_conn_id = forge_conn_id
         self.otlp_conn_id = otlp_conn_id
         self.app_id = app_id
@@ -112,7 +112,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
         with final_errors(), OtlpHook(self.otlp_conn_id).get_conn() as receiver:
             reading = self._read(forge)
-            budget = None if self.budget is None else Decimal(str(self.budget))
+            budget = None if self.budget is None else parse_amount("budget", self.budget)
             points = list(points_of_usage(reading.usages, budget))
             endpoint = receiver.endpoint
             requests = encode_points(

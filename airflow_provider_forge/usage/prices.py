@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from importlib import resources
@@ -14,7 +15,7 @@ from airflow_provider_forge.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Price", "Prices", "load_prices"]
+__all__ = ["Price", "Prices", "load_prices", "parse_amount"]
 
 _EXAMPLE = '{"LLM_INPUT": {"price": "0.10", "allowance": "0"}}'
 
@@ -75,7 +76,7 @@ def load_prices(custom: Mapping[str, Any] | str | None = None, field: str = "pri
         )
         for name, entry in published["resources"].items()
     }
-    if not custom:
+    if custom is None or custom == {}:
         return Prices(published["as_of"], prices)
     for name, entry in _entries(custom, field).items():
         if name not in prices:
@@ -112,7 +113,7 @@ def _changed(published: Price, entry: Any, field: str) -> Price:
         raise ConfigurationError(f"{field}: {unknown[0]}", "is not one of price, allowance, per")
     if "price" not in entry:
         raise ConfigurationError(f"{field}: price", "is missing: give a price in US dollars")
-    values = {name: _number(f"{field}: {name}", value) for name, value in entry.items()}
+    values = {name: parse_amount(f"{field}: {name}", value) for name, value in entry.items()}
     per = values.get("per", published.per)
     if not per:
         raise ConfigurationError(f"{field}: per", "is 0: give the number of units that the price is for")
@@ -120,12 +121,18 @@ def _changed(published: Price, entry: Any, field: str) -> Price:
     return replace(published, price=values["price"], allowance=allowance, per=per)
 
 
-def _number(field: str, value: Any) -> Decimal:
+def parse_amount(field: str, value: Any) -> Decimal:
+    """Return a number of 0 or more, such as a price or a budget.
+
+    Raises:
+        ConfigurationError: The value is no such number.
+    """
     try:
         # A float in Python code is meant as it is written.
         number = Decimal("NaN") if isinstance(value, bool) else Decimal(str(value))
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or number < 0:
+    # It is sent as a float in the end.
+    if not math.isfinite(float(number)) or number < 0:
         raise ConfigurationError(field, f"{value!r} is not a number of 0 or more")
     return number

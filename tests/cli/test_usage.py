@@ -152,8 +152,12 @@ def test_a_refused_resource_is_left_out_and_all_refused_is_an_error(command):
         (("--month", "11/2026"), "--month: '11/2026' is not a month"),
         (("--month", "2999-01"), "--month: 2999-01 has not begun"),
         (("--fail-above", "much"), "--fail-above: 'much' is not a number"),
-        (("--fail-above", "-1"), "--fail-above: '-1' is not a number"),
-        (("--prices", "/no/such.json"), "--prices: cannot read '/no/such.json'"),
+        *(
+            (("--fail-above", text), f"--fail-above: '{text}' is not a number")
+            for text in ("-1", "nan", "inf", "1e400", "")
+        ),
+        *((("--month", text), f"--month: '{text}' is not a month") for text in ("", "0000-01", "2026-13")),
+        *((("--prices", path), f"--prices: cannot read '{path}'") for path in ("/no/such.json", "")),
     ],
 )
 def test_a_wrong_option_names_itself(gateway, command, arguments, message):

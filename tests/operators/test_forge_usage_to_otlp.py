@@ -270,7 +270,25 @@ def test_prices_come_from_the_connection_or_the_argument(gateway, sink, connect)
         ({"group_by": "version"}, "group_by"),
         ({"lookback": timedelta(0)}, "lookback"),
         ({"lookback": timedelta(days=29)}, "lookback"),
-        ({"budget": -1}, "budget"),
+        ({"lookback": timedelta(days=-7)}, "lookback"),
+        *(({"lookback": value}, "lookback") for value in (7, "7", None)),
+        *(({"group_by": value}, "group_by") for value in ("", None, ["site"])),
+        *(
+            ({"budget": value}, "budget")
+            for value in (
+                -1,
+                "-0.01",
+                "abc",
+                "",
+                "nan",
+                float("nan"),
+                "inf",
+                float("-inf"),
+                "1e400",
+                True,
+                [5],
+            )
+        ),
     ],
 )
 def test_a_wrong_option_names_its_field(arguments, field):
@@ -283,6 +301,10 @@ def test_a_wrong_option_names_its_field(arguments, field):
     ("arguments", "message"),
     [
         ({"usage_resources": "NO_SUCH"}, "usage_resources: 'NO_SUCH' is not one of FUNCTION_COMPUTE"),
+        ({"usage_resources": " , "}, "usage_resources: is empty"),
+        ({"usage_resources": 5}, "usage_resources: give a list of names"),
+        ({"prices": 5}, "prices: is not an object of resources"),
+        ({"prices": "nan"}, "prices: cannot read 'nan'"),
         ({"prices": {"KVS_READ": {"price": -1}}}, "prices: KVS_READ: price: -1 is not"),
     ],
 )
