@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEBIAN = Path("/usr/lib/postgresql")
 # PostgreSQL refuses to run as root.
 INSTEAD_OF_ROOT = "nobody"
+# Read before a test sets its own, which is closed to other users.
+TEMPORARY = tempfile.gettempdir()
 
 
 @contextmanager
@@ -34,8 +36,7 @@ def postgres() -> Iterator[str]:
         )
     initdb, server = program("initdb"), program("postgres")
     [port] = free_ports(1)
-    # Not below pytest's temporary directory, which is closed to other users.
-    with tempfile.TemporaryDirectory(prefix="forge-postgres-") as name:
+    with tempfile.TemporaryDirectory(prefix="forge-postgres-", dir=TEMPORARY) as name:
         directory = Path(name)
         user = None
         if os.geteuid() == 0:

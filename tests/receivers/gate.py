@@ -33,9 +33,9 @@ class Gate:
             def handle(self) -> None:
                 if gate.is_open:
                     with socket.create_connection(target) as behind:
-                        back = threading.Thread(target=_pump, args=(behind, self.request), daemon=True)
+                        back = threading.Thread(target=gate._pump, args=(behind, self.request), daemon=True)
                         back.start()
-                        _pump(self.request, behind)
+                        gate._pump(self.request, behind)
                         back.join()
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
@@ -52,10 +52,10 @@ class Gate:
         self._server.shutdown()
         self._server.server_close()
 
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            # Clients keep connections for their next requests: these must not get through a closed gate.
+            while (data := source.recv(65536)) and self.is_open:
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
