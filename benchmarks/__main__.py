@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+PATH = "conform + fingerprints + protobuf"
+ARCHIVED = f"{PATH}, archived before"
+
 TARGETS = {
     "pass-through": 0.10,
-    "conform + fingerprints + protobuf": 0.60,
+    PATH: 0.60,
     "conform + fingerprints + JSON": 0.60,
     **dict.fromkeys([*steps.UNUSUAL, steps.AROUND], 2),
 }
@@ -61,10 +64,11 @@ def measured_steps() -> list[tuple[str, Callable[[], Any]]]:
         ("orjson.loads in an empty process", functools.partial(as_in_empty_process, orjson.loads, body)),
         *steps.ours(body),
         (
-            "conform + fingerprints + protobuf, one point per series",
+            f"{PATH}, one point per series",
             lambda: steps.one_point_per_series(POINTS),
         ),
         *steps.unusual(POINTS),
+        (ARCHIVED, lambda: steps.archived(body)),
         *steps.others(body),
         *steps.compressions(body),
     ]
@@ -106,6 +110,7 @@ def report(times: dict[str, float]) -> list[str]:
         print(f"{name:50} {taken * 1000:8.1f} ms  x {multiple:7.3f}{note}")
         if target is not None and multiple > target:
             missed.append(name)
+    print(f"An archive on a local disk takes x {times[ARCHIVED] / times[PATH]:.2f} of the time without one")
     return missed
 
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import gzip
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
+import pendulum
 from google.protobuf import json_format
 from isal import igzip
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from zlib_ng import gzip_ng
 
+from airflow_provider_forge.archive.archive import Archive
+from airflow_provider_forge.archive.sources import Archivist
+from airflow_provider_forge.archive.storage import Storage
+from airflow_provider_forge.gateway.client import AppMetrics
+from airflow_provider_forge.gateway.environments import Environment
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.gateway.responses import MetricsData, read_resource_metrics, read_response
 from airflow_provider_forge.otlp.client import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
@@ -22,10 +31,13 @@ from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.payload.dict_payload import DictPayload
 from airflow_provider_forge.payload.reader import read
 from airflow_provider_forge.payload.source import GatewayPayload
+from airflow_provider_forge.windows import Window
 from benchmarks import response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import msgspec
 
     from airflow_provider_forge.otlp.requests import ExportRequest
 
@@ -37,13 +49,18 @@ Steps = list[tuple[str, "Callable[[], Any]"]]
 
 def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> GatewayPayload:
     """Return the payload that the gateway's client reads from a response."""
+    identity = IDENTITY if conform else None
+    return GatewayPayload(
+        metrics_of(body), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
+    )
+
+
+def metrics_of(body: bytes) -> msgspec.Raw:
+    """Return the metrics in a response, as a slice of it."""
     answer = read_response(
         httpx.Response(200, content=body), MetricsData, now=NOW, secrets=(), splittable=True
     )
-    identity = IDENTITY if conform else None
-    return GatewayPayload(
-        read_resource_metrics(answer), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
-    )
+    return read_resource_metrics(answer)
 
 
 def request(given: GatewayPayload) -> ExportRequest:
@@ -77,6 +94,28 @@ def ours(body: bytes) -> Steps:
         ("conform + fingerprints + protobuf", lambda: request(source(body, HTTP_PROTOBUF)).body),
         ("conform + fingerprints + protobuf + gzip", lambda: compressed(source(body, HTTP_PROTOBUF))),
     ]
+
+
+def archived(body: bytes) -> bytes:
+    """Return a protobuf request for a window whose response is archived in a directory before."""
+    start = pendulum.from_timestamp(60 * response.MINUTE)
+    metrics = AppMetrics(
+        response.APP,
+        Window(start, start.add(minutes=response.MINUTES)),
+        tuple(Environment(each, each) for each in response.ENVIRONMENTS),
+        DEFAULT_METRICS,
+        metrics_of(body),
+        request_id=None,
+        elapsed=0.0,
+        waited=0.0,
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        if not Archivist(Archive(Storage(Path(directory)))).keep(metrics):
+            raise RuntimeError("nothing was archived")
+    payload = GatewayPayload(
+        metrics.text, response.ENVIRONMENTS, response.MINUTE, IDENTITY, HTTP_PROTOBUF, recorded=True
+    )
+    return request(payload).body
 
 
 def one_point_per_series(points: int) -> bytes:
