@@ -38,7 +38,8 @@ settings.load_profile("tests")
 
 # Airflow reads its settings and makes its home when it is imported, which is before any fixture.
 for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
-    del os.environ[name]
+    if not name.startswith("FORGE_TESTS_"):
+        del os.environ[name]
 _home = tempfile.TemporaryDirectory(prefix="forge-tests-airflow-")
 os.environ["AIRFLOW_HOME"] = _home.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"

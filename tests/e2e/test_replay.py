@@ -76,8 +76,9 @@ def fill(archive: Path, interval: Window) -> None:
 def test_14_days_are_replayed_without_the_gateway_to_the_point_though_all_is_killed_five_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    end = pendulum.now("UTC").start_of("hour").subtract(hours=1)
-    interval = Window(end.subtract(days=DAYS).add(hours=1), end)
+    end = pendulum.now("UTC").subtract(minutes=10).start_of("hour")
+    # The first window must not expire before it is fetched.
+    interval = Window(end.subtract(days=DAYS).add(hours=2), end)
     urls = {"archive_url": (tmp_path / "archive").as_uri(), **NO_LIMIT}
     ledger = (tmp_path / "ledger").as_uri()
     with (
