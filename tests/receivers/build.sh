@@ -61,6 +61,22 @@ END
     mv generated/otelcol otelcol
 }
 
+# For one long test, and built only if it is named: its receiver cannot be had in the Collector's other versions.
+build_otelcol-jsonfile() {
+    local core=go.opentelemetry.io/collector contrib=github.com/open-telemetry/opentelemetry-collector-contrib
+    cat >builder.yaml <<END
+dist:
+  name: otelcol
+  output_path: generated
+receivers:
+  - gomod: $contrib/receiver/otlpjsonfilereceiver v$1
+exporters:
+  - gomod: $core/exporter/otlphttpexporter v$1
+END
+    go run "$core/cmd/builder@v$1" --config=builder.yaml
+    mv generated/otelcol otelcol-jsonfile
+}
+
 # As modules, version 3.16.0 is v0.316.0. Service discovery would be most of the program, and of the build.
 build_prometheus() { build_package github.com/prometheus/prometheus "v0.${1/./}" cmd/prometheus remove_all_sd; }
 build_promtool() { build_package github.com/prometheus/prometheus "v0.${1/./}" cmd/promtool remove_all_sd; }
