@@ -56,6 +56,10 @@ class Destination:
         assert window is not None  # noqa: S101 - the caller has asked
         return window, self.progress.current_pass
 
+    def label(self, text: str) -> str:
+        """Return a text for the log, which names the destination if the task has several."""
+        return f"{self.name}: {text}" if self.name else text
+
     def fail(self, error: ForgeError) -> None:
         """End the deliveries to this destination, for this try."""
         self.failure = error
@@ -108,9 +112,8 @@ def summarize(interval: Window, destinations: Sequence[Destination]) -> dict[str
         total.include(stats)
         each[destination.name] = {"window": str(interval), **stats.to_json()}
         log.info(
-            "Summary: %s%s: calls: %d, %s, requests: %d%s%s%s",
-            f"{destination.name}: " if destination.name else "",
-            interval.humanize(),
+            "Summary: %s: calls: %d, %s, requests: %d%s%s%s",
+            destination.label(interval.humanize()),
             stats.calls,
             stats.describe(),
             stats.batches,

@@ -374,8 +374,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         destination.stats.windows["expired"] += expired
         # A catchup has a run for each of 1,344 windows: only the first says why most of them are skipped.
         if expired and (windows or is_oldest(interval, context, now)):
-            name = f"{destination.name}: " if destination.name else ""
-            log.warning("%s%s", name, describe_age_limit(endpoint, now))
+            log.warning("%s", destination.label(describe_age_limit(endpoint, now)))
         late: list[Window] = []
         offset = self.revisit_after if self.source != "archive" else None
         if offset is not None and now - interval.end <= offset and not exporter.policy.resend:

@@ -99,8 +99,9 @@ def calls(gateway):
     return len([call for call in gateway.calls if call.operation == "appMetrics"])
 
 
-def test_one_call_a_window_serves_all(three, gateway, sinks):
-    summary = three({"otlp_b": {"protocol": "http/json"}}).run()
+def test_one_call_a_window_serves_all(three, gateway, sinks, caplog):
+    with caplog.at_level("INFO"):
+        summary = three({"otlp_b": {"protocol": "http/json"}}).run()
     every = {conn_id: Counter(each.points) for conn_id, each in zip(IDS, sinks, strict=True)}
     assert calls(gateway) == 4
     assert all(points == generated(gateway) for points in every.values())
@@ -112,6 +113,7 @@ def test_one_call_a_window_serves_all(three, gateway, sinks):
         3 * each["otlp_b"]["sent"],
         4,
     )
+    assert [f"Summary: {conn_id}: {HOUR.humanize()}: calls: " in caplog.text for conn_id in IDS] == [True] * 3
 
 
 @pytest.mark.parametrize("down", IDS)
