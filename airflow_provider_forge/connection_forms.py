@@ -140,7 +140,7 @@ FORGE = ConnectionForm(
             "Metrics",
             "Comma-separated labels, such as FORGE_API_REQUEST_COUNT; one that Atlassian does not know is"
             " left out",
-            default="the five FORGE_* metrics of invocations and API requests",
+            default="all metrics of invocations, API requests and containers, and the app's own",
         ),
         ExtraField(
             "service_name",

@@ -36,9 +36,12 @@ a credential, a header or a body.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.text import printable, sanitize, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "AccessForbidden",
@@ -138,7 +141,18 @@ class AccessForbidden(FinalError):
 
 
 class QueryRefused(FinalError):
-    """The gateway refused the query: an unknown metric, environment or app, or an invalid interval."""
+    """The gateway refused the query: an unknown metric, environment or app, or an invalid interval.
+
+    Args:
+        message: The failure and its remedy.
+        request_id: As for all errors.
+        reasons: The gateway's messages, one for each error that fails the query as a whole, as an unknown
+            metric does; none if it refused a part of the query.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None, reasons: Iterable[str] = ()) -> None:
+        super().__init__(message, request_id=request_id)
+        self.reasons = tuple(reasons)
 
 
 class WindowExpired(FinalError):

@@ -231,6 +231,7 @@ class Archive:
                 about.request_id,
                 elapsed=(self._now() - began).total_seconds(),
                 waited=0.0,
+                left_out=tuple(about.left_out),
             )
             fetched = pendulum.instance(dt.datetime.fromisoformat(about.fetched.replace("Z", "+00:00")))
         except (msgspec.DecodeError, ValueError, TypeError) as error:

@@ -85,6 +85,7 @@ class Description(msgspec.Struct, kw_only=True):
         window: The window, as an ISO 8601 interval.
         environments: The requested environments.
         metrics: The requested metric labels.
+        left_out: Labels that were not requested, because the gateway did not know them.
         request_id: The gateway's id of the request.
         fetched: Time of the response, in ISO 8601.
         sha256: SHA-256 of the content before compression, in hexadecimal.
@@ -100,6 +101,7 @@ class Description(msgspec.Struct, kw_only=True):
     fetched: str
     sha256: str
     size: int
+    left_out: list[str] = []
 
     @classmethod
     def of(cls, metrics: AppMetrics, *, fetched: dt.datetime, sha256: str, size: int) -> Description:
@@ -114,6 +116,7 @@ class Description(msgspec.Struct, kw_only=True):
             fetched=format_time(fetched, "milliseconds"),
             sha256=sha256,
             size=size,
+            left_out=list(metrics.left_out),
         )
 
     def environment_list(self) -> tuple[Environment, ...]:

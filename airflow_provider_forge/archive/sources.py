@@ -137,7 +137,8 @@ class ArchiveSource:
         responses, _ = self._read(window)
         for response in responses:
             metrics = response.metrics
-            same = metrics.window == window and set(metrics.metrics) == self._metrics
+            labels = {*metrics.metrics, *metrics.left_out}
+            same = metrics.window == window and labels == self._metrics
             if same and response.fetched >= since and self._has_all(metrics):
                 log.info("Taken from the archive, fetched at %s", fetched_text(response.fetched))
                 return Fetched((metrics,))

@@ -131,8 +131,19 @@ class ForgeAccess:
         answer = self._labels().fetch(
             labels, lambda known: client.app_metrics(app_id, window, found, known, priority=priority)
         )
+        left_out = tuple(label for label in labels if label not in answer.metrics)
         # Looking up environments waits for the rate limit, too.
-        return dataclasses.replace(answer, waited=client.usage.waited - waited_before)
+        return dataclasses.replace(answer, waited=client.usage.waited - waited_before, left_out=left_out)
+
+    def left_out_metrics(self) -> tuple[str, ...]:
+        """Return the Connection's metrics that the gateway does not know, as found in the last day; no call.
+
+        Includes what other tasks found: on this machine or, if the rate limit is in Redis, on any machine.
+
+        Raises:
+            ConfigurationError: A field of the Connection is missing or wrong.
+        """
+        return self._labels().left_out(self.selection()[1])
 
     def fetch_usage(
         self,

@@ -85,9 +85,14 @@ def _recover(batch: list[int], refusal: ExportRefused, batches: _Batches, isolat
 
 
 def selection_of(metrics: AppMetrics) -> Selection:
-    """Return the environments and metrics that were requested."""
+    """Return the environments and metrics that the window was fetched for.
+
+    Metrics that the gateway does not know belong to it: the selection stays the same if the gateway learns
+    them, so that neither coverage nor the ledger begins anew.
+    """
     names = {environment.id: environment.name for environment in metrics.environments if environment.name}
-    return Selection([environment.id for environment in metrics.environments], metrics.metrics, names)
+    labels = (*metrics.metrics, *metrics.left_out)
+    return Selection([environment.id for environment in metrics.environments], labels, names)
 
 
 class _Batches:

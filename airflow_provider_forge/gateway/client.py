@@ -83,6 +83,7 @@ class AppMetrics:
         window: The requested time range.
         environments: The requested environments.
         metrics: The requested metric labels.
+        left_out: Labels that were not requested, because the gateway does not know them.
         text: JSON text of an array of OTLP `ResourceMetrics`; `[]` if there was no traffic. A slice of the
             response, because a copy would be tens of megabytes.
         request_id: The gateway's id of the request.
@@ -98,6 +99,7 @@ class AppMetrics:
     request_id: str | None
     elapsed: float
     waited: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def resource_metrics(self) -> bytes:

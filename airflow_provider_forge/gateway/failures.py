@@ -210,7 +210,11 @@ def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Repl
         remedy = "Check the requested metrics, environments, app_id and times"
         if reply.response.status_code in range(300, 400) or reply.response.status_code in (404, 405):
             remedy = "Check the Forge Connection's host; the usual one is https://api.atlassian.com/graphql"
-        return QueryRefused(f"The gateway refused the query{said}. {remedy}", request_id=reply.request_id)
+        return QueryRefused(
+            f"The gateway refused the query{said}. {remedy}",
+            request_id=reply.request_id,
+            reasons=_reasons(failures, reply),
+        )
     if not statuses and (unknown := sorted(set(_unknown_types(failures)))):
         return UnknownFailure(
             f"The gateway failed in a way that this version does not know: {', '.join(unknown)}{said}. Check"
@@ -223,6 +227,12 @@ def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Repl
         retry_after=reply.retry_after,
         request_id=reply.request_id,
     )
+
+
+def _reasons(failures: list[Any], reply: Reply) -> list[str]:
+    """Return the messages of the errors that fail the query as a whole: those of a part have its path."""
+    whole = [each for each in failures if not isinstance(each, dict) or each.get("path") is None]
+    return [sanitize(words, reply.secrets) for words in filter(None, map(_words_in, whole))]
 
 
 def _extensions(failures: list[Any]) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ __all__ = [
     "ENVIRONMENTS",
     "GROUPINGS",
     "PERMISSIONS",
+    "PUBLISHED_METRICS",
     "RESOURCES",
     "USAGE",
     "Query",
@@ -33,14 +34,25 @@ __all__ = [
     "parse_metrics",
 ]
 
-DEFAULT_METRICS = (
+PUBLISHED_METRICS = (
     "FORGE_API_REQUEST_COUNT",
     "FORGE_API_REQUEST_LATENCY",
     "FORGE_BACKEND_INVOCATION_COUNT",
     "FORGE_BACKEND_INVOCATION_ERRORS",
     "FORGE_BACKEND_INVOCATION_LATENCY",
 )
-"""The labels of Atlassian's published query."""
+"""The labels of Atlassian's published query, which every gateway knows."""
+
+DEFAULT_METRICS = (
+    *PUBLISHED_METRICS,
+    "FORGE_BACKEND_CUSTOM_METRICS_COUNT",
+    "CONTAINER_CPU_USAGE_PERCENTAGE",
+    "CONTAINER_MEMORY_USAGE_PERCENTAGE",
+    "CONTAINER_STATUS_RESTARTS_TOTAL",
+    "CONTAINER_UPTIME_SECONDS",
+    "SERVICE_INSTANCE_COUNT",
+)
+"""All labels of Atlassian's published types. One that a gateway does not know is left out, see `labels`."""
 
 RESOURCES = (
     "FUNCTION_COMPUTE",

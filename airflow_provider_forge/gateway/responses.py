@@ -199,7 +199,8 @@ class GatewayResponse(Generic[Data]):
 
     def fail(self, message: str | None, extensions: Any) -> NoReturn:
         """Raise the error for a `QueryError` in the data."""
-        raise error_of([{"message": message, "extensions": extensions}], self._reply)
+        # Its path says that it stands for a part of the query.
+        raise error_of([{"message": message, "path": [], "extensions": extensions}], self._reply)
 
     def raise_partial_errors(self) -> None:
         """Raise the error for the failures that `read_response` has tolerated, if there are any."""

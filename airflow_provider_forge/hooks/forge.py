@@ -23,13 +23,13 @@ class ForgeMetricsHook(ForgeAccess, BaseHook):
     password             API token of that account
     host                 gateway URL; default `https://api.atlassian.com/graphql`
     extra                ``app_id`` (ARI or UUID), ``environments`` (list or comma-separated names, UUIDs
-                         or ARIs; default ``production``), ``metrics`` (labels; default the five
-                         ``FORGE_*`` ones of Atlassian's page), ``service_name``, ``token_expires_on``
-                         (date such as ``2027-01-31``), ``allow_cleartext`` (``true`` permits an
-                         ``http://`` host on another machine), ``timeout`` (seconds, 60),
-                         ``rate_limit_calls`` (5), ``rate_limit_seconds`` (60),
-                         ``rate_limit_store`` (default ``file``; for several machines ``redis://…``,
-                         ``rediss://…``, or ``redis_conn:<id>`` of a Connection of type redis),
+                         or ARIs; default ``production``), ``metrics`` (labels; default all that
+                         are known), ``service_name``, ``token_expires_on`` (date such as
+                         ``2027-01-31``), ``allow_cleartext`` (``true`` permits an ``http://`` host on
+                         another machine), ``timeout`` (seconds, 60), ``rate_limit_calls`` (5),
+                         ``rate_limit_seconds`` (60), ``rate_limit_store`` (default ``file``; for
+                         several machines ``redis://…``, ``rediss://…``, or ``redis_conn:<id>`` of a
+                         Connection of type redis),
                          ``usage_prices`` (object, or path of a JSON file; default Atlassian's prices),
                          ``archive_url`` (directory for all responses, such as ``s3://conn_id@bucket/a``)
     ==================== ==============================================================================

@@ -333,7 +333,7 @@ class SandboxGateway(FaultInjection, LocalServer):
 
 def _executed(request: Request, call: Call) -> dict[str, Any]:
     body = _checked_body(request)
-    document = schema.parse_document(body["query"])
+    document = schema.parse_document(body["query"], call.account.scenario.unknown_metrics)
     names = schema.fields_of(document)
     call.operation = next((name for name in ("appMetrics", OPERATION, "app") if name in names), names[0])
     experimental = {"forgeMetrics", "devConsole"}.intersection(names)

@@ -44,6 +44,7 @@ class Scenario:
             or as an ISO time without seconds; HTTP 429 with only `X-RateLimit-Reset`; a `QueryError` with
             statusCode 429 (lookups have none and use `errors[]`); or `errors[]`. The last two have HTTP 200.
         request_id_in: Places that contain the request id.
+        unknown_metrics: Labels that the gateway's schema does not have. One fails the whole query.
         usage_revisions: Whether most days of usage are revised for two to five days. Each refresh, at 12:00
             UTC, also adds the part of the running day until then.
         usage_page_size: Maximum size of a page of usage.
@@ -75,6 +76,7 @@ class Scenario:
     request_id_in: frozenset[Literal["body", "x-request-id", "x-trace-id"]] = frozenset(
         {"body", "x-request-id"}
     )
+    unknown_metrics: frozenset[str] = frozenset()
     usage_revisions: bool = True
     usage_page_size: int = 100
     usage_page_unit: Literal["periods", "groups"] = "periods"

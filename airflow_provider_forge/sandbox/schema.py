@@ -53,8 +53,12 @@ def refusal(message: str, classification: str, error_type: str, status_code: int
     return {"message": message, "extensions": extensions}
 
 
-def parse_document(query: str) -> DocumentNode:
+def parse_document(query: str, unknown_metrics: frozenset[str] = frozenset()) -> DocumentNode:
     """Parse a query and validate it against the schema.
+
+    Args:
+        query: GraphQL.
+        unknown_metrics: As in `Scenario`.
 
     Raises:
         InvalidQueryError: The query is not valid GraphQL, or does not match the schema.
@@ -63,7 +67,7 @@ def parse_document(query: str) -> DocumentNode:
         document = parse(query)
     except GraphQLSyntaxError as error:
         raise InvalidQueryError([_formatted(error, "InvalidSyntax")]) from error
-    if errors := validate(_schema(), document):
+    if errors := validate(_schema(unknown_metrics), document):
         raise InvalidQueryError([_formatted(error, "ValidationError") for error in errors])
     return document
 
@@ -89,7 +93,7 @@ def execute(
         InvalidQueryError: The variables do not match.
     """
     result = execute_sync(
-        _schema(),
+        _schema(call.account.scenario.unknown_metrics),
         document,
         root_value={},
         context_value=call,
@@ -113,8 +117,10 @@ def _formatted(error: GraphQLError, classification: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _schema() -> GraphQLSchema:
+def _schema(unknown_metrics: frozenset[str]) -> GraphQLSchema:
     text = resources.files("airflow_provider_forge.sandbox").joinpath("schema.graphql").read_text("utf-8")
+    for label in unknown_metrics:
+        text = re.sub(rf"^ *{label}\n", "", text, flags=re.MULTILINE)
     schema = build_schema(text)
     date_time = schema.type_map["DateTime"]
     # graphql-core 3.3 has renamed parse_value of 3.2.

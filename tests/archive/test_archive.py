@@ -56,6 +56,7 @@ def test_a_response_becomes_plain_otlp_and_a_description_beside_it(archive):
         "fetched": "2026-11-23T05:21:00.000Z",
         "sha256": hashlib.sha256(content).hexdigest(),
         "size": len(content),
+        "left_out": [],
     }
 
 

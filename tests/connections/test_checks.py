@@ -70,7 +70,7 @@ def test_success_is_described_and_costs_one_call(press_forge, gateway):
     assert works
     assert re.fullmatch(
         "Atlassian accepts the credentials. The app is Sandbox app 8ce114f4; environments: development,"
-        " staging, production, [a-z0-9-]+. The account may read its metrics. Exports production: 5 metrics.",
+        " staging, production, [a-z0-9-]+. The account may read its metrics. Exports production: 11 metrics.",
         message,
     )
     assert len(gateway.calls) == 1

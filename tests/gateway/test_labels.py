@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_forge.exceptions import GatewayUnavailable, QueryRefused
+from airflow_provider_forge.exceptions import QueryRefused, RateLimited
 from airflow_provider_forge.gateway.labels import LabelDirectory
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -25,18 +25,28 @@ class Store:
 
 
 class Gateway:
-    """Knows some labels, and refuses a query for others as graphql-core does."""
+    """Knows some labels, and refuses a query for others: for the first, as graphql-java, or naming each."""
 
-    def __init__(self, *unknown, words="Value '{}' does not exist in 'ForgeMetricsLabels' enum."):
+    def __init__(
+        self,
+        *unknown,
+        words="Value '{}' does not exist in 'ForgeMetricsLabels' enum.",
+        names_each=False,
+        then=None,
+    ):
         self.unknown = unknown
         self.words = words
+        self.names_each = names_each
+        self.then = then
         self.calls = []
 
     def __call__(self, labels):
         self.calls.append(labels)
-        for label in labels:
-            if label in self.unknown:
-                raise QueryRefused(self.words.format(label))
+        reasons = [self.words.format(label) for label in labels if label in self.unknown]
+        if reasons:
+            raise QueryRefused("refused", reasons=reasons if self.names_each else reasons[:1])
+        if self.then:
+            raise self.then
         return labels
 
 
@@ -87,7 +97,15 @@ def test_it_is_remembered_for_a_day_and_then_tried_again(directory, clock, caplo
     assert (len(gateway.calls), len(caplog.messages)) == (6, 2)
 
 
-def test_several_cost_one_call_each(directory):
+def test_a_refusal_that_names_each_costs_one_call(directory, caplog):
+    gateway = Gateway("NEW_METRIC", "OTHER_METRIC", names_each=True)
+    assert directory.fetch(LABELS, gateway) == LABELS[:2]
+    assert len(gateway.calls) == 2
+    [warning] = caplog.messages
+    assert "the metrics NEW_METRIC, OTHER_METRIC: they" in warning
+
+
+def test_one_that_names_the_first_costs_a_call_for_each(directory):
     gateway = Gateway("NEW_METRIC", "OTHER_METRIC")
     assert directory.fetch(LABELS, gateway) == LABELS[:2]
     assert len(gateway.calls) == 3
@@ -99,22 +117,88 @@ def test_a_label_that_the_server_suggests_is_kept(directory):
     assert "OTHER_METRIC" in directory.fetch(LABELS, Gateway("NEW_METRIC", words=words))
 
 
-@pytest.mark.parametrize("words", ["The environment is unknown", f"invalid: {{}} of {', '.join(LABELS)}"])
-def test_a_refusal_that_names_no_label_or_all_is_no_reason_to_leave_one_out(directory, words, caplog):
+@pytest.mark.parametrize("words", ["Invalid input", f"invalid: {{}} of {', '.join(LABELS)}"])
+def test_a_refusal_that_names_no_label_leaves_only_the_published_ones(directory, words, caplog):
     gateway = Gateway("NEW_METRIC", words=words)
+    for calls in (3, 4):
+        assert directory.fetch(LABELS, gateway) == LABELS[:2]
+        assert len(gateway.calls) == calls
+    assert gateway.calls == [LABELS, LABELS[:2], LABELS, LABELS[:2]]
+    assert directory.left_out(LABELS) == LABELS[2:]
+    [warning] = caplog.messages
+    assert "NEW_METRIC, OTHER_METRIC: they are left out" in warning
+    assert "does not say which" in warning
+
+
+def test_a_refusal_that_does_not_happen_again_leaves_nothing_out(directory, caplog):
+    calls = []
+
+    def refuse_once(labels):
+        calls.append(labels)
+        if len(calls) == 1:
+            raise QueryRefused("refused", reasons=["Bad request"])
+        return labels
+
+    assert directory.fetch(LABELS, refuse_once) == LABELS
+    assert calls == [LABELS, LABELS[:2], LABELS]
+    assert (directory.left_out(LABELS), caplog.messages) == ((), [])
+
+
+def test_if_the_published_labels_are_refused_as_well_there_is_another_reason(directory, caplog):
+    gateway = Gateway(*LABELS, words="The environment is unknown")
     with pytest.raises(QueryRefused):
         directory.fetch(LABELS, gateway)
-    assert (len(gateway.calls), directory.left_out(LABELS), caplog.messages) == (1, (), [])
+    assert gateway.calls == [LABELS, LABELS[:2]]
+    assert (directory.left_out(LABELS), caplog.messages) == ((), [])
+    gateway.unknown = ()
+    assert directory.fetch(LABELS, gateway) == LABELS
 
 
-def test_nothing_is_remembered_before_an_answer_without_the_label(directory):
-    class Gateway:
-        def __call__(self, labels):
-            raise QueryRefused("NEW_METRIC") if "NEW_METRIC" in labels else GatewayUnavailable("down")
+def test_a_refusal_of_a_part_of_the_query_costs_no_further_call(directory):
+    calls = []
 
-    with pytest.raises(GatewayUnavailable):
-        directory.fetch(LABELS, Gateway())
-    assert directory.left_out(LABELS) == ()
+    def refuse(labels):
+        calls.append(labels)
+        raise QueryRefused("The environment is unknown")
+
+    with pytest.raises(QueryRefused):
+        directory.fetch(LABELS, refuse)
+    assert calls == [LABELS]
+
+
+def test_nothing_is_proven_before_an_answer_without_the_label_and_no_call_is_wasted_until_then(
+    directory, clock, caplog
+):
+    with pytest.raises(RateLimited):
+        directory.fetch(LABELS, Gateway("NEW_METRIC", then=RateLimited("all calls are reserved")))
+    assert (directory.left_out(LABELS), caplog.messages) == ((), [])
+    # The task was deferred: it does not spend another call on the refusal that it knows.
+    clock.now += timedelta(minutes=50)
+    gateway = Gateway("NEW_METRIC")
+    assert "NEW_METRIC" not in directory.fetch(LABELS, gateway)
+    assert len(gateway.calls) == 1
+    assert directory.left_out(LABELS) == ("NEW_METRIC",)
+    assert len(caplog.messages) == 1
+
+
+def test_without_proof_a_suspicion_ends_after_an_hour(directory, clock):
+    with pytest.raises(RateLimited):
+        directory.fetch(LABELS, Gateway("NEW_METRIC", then=RateLimited("busy")))
+    clock.now += timedelta(hours=1)
+    assert directory.fetch(LABELS, Gateway()) == LABELS
+
+
+def test_a_task_learns_from_another_while_it_waits(clock):
+    store, gateway = Store(), Gateway("NEW_METRIC", "OTHER_METRIC")
+    other = LabelDirectory(store, clock)
+
+    def fetch(labels):
+        if not gateway.calls:
+            other.fetch(LABELS, Gateway("NEW_METRIC", "OTHER_METRIC"))
+        return gateway(labels)
+
+    assert LabelDirectory(store, clock).fetch(LABELS, fetch) == LABELS[:2]
+    assert len(gateway.calls) == 2
 
 
 def test_a_query_for_unknown_labels_only_fails(directory):
@@ -123,6 +207,10 @@ def test_a_query_for_unknown_labels_only_fails(directory):
             directory.fetch(["NEW_METRIC"], Gateway("NEW_METRIC"))
 
 
-@pytest.mark.parametrize("content", [{"NEW_METRIC": 5}, {"NEW_METRIC": "2026-11-23"}, {"NEW_METRIC": None}])
+@pytest.mark.parametrize(
+    "content",
+    [{"unknown": {"NEW_METRIC": value}} for value in (5, "2026-11-23", "2026-11-23T12:00:00", None)]
+    + [{"unknown": []}, {"suspected": 5}],
+)
 def test_a_damaged_record_leaves_nothing_out(content, clock):
     assert LabelDirectory(Store(content), clock).left_out(LABELS) == ()

@@ -170,6 +170,23 @@ def test_a_label_that_the_gateway_does_not_know_is_left_out_for_all_tasks(fetch,
     assert caplog.text.count("does not know the metrics FORGE_METRIC_OF_2031") == 1
 
 
+def test_a_gateway_of_2023_costs_one_call_more_and_delivers_what_it_knows(connection, variables, window):
+    """The gateway names each label that it does not know, all in one answer."""
+    published, newer = DEFAULT_METRICS[:5], DEFAULT_METRICS[5:]
+    scenario = Scenario(unknown_metrics=frozenset(newer))
+    with SandboxGateway(scenario, email=EMAIL, api_token=TOKEN, rate_limit_calls=None) as gateway:
+        connection(host=gateway.url)
+        assert ForgeMetricsHook().left_out_metrics() == ()
+        for _ in range(2):
+            answer = ForgeMetricsHook().fetch(window.start, window.end)
+            assert (answer.metrics, answer.left_out) == (published, newer)
+        asked = [call.outcome for call in gateway.calls if call.operation == "appMetrics"]
+    assert asked == ["invalid", "ok", "ok"]
+    assert ForgeMetricsHook().left_out_metrics() == newer
+    connection({"metrics": DEFAULT_METRICS[4:6]}, host=gateway.url)
+    assert ForgeMetricsHook().left_out_metrics() == newer[:1]
+
+
 def test_an_unknown_label_is_passed_on_as_it_is(fetch, gateway):
     with pytest.raises(QueryRefused, match="Check the requested metrics"):
         fetch(metrics=["FORGE_METRIC_OF_2031"])

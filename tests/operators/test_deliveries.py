@@ -21,7 +21,7 @@ from airflow_provider_forge.delivery import leases
 from airflow_provider_forge.exceptions import LedgerUnavailable, ReceiverUnavailable
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
-from airflow_provider_forge.sandbox import Fault, OtlpSink
+from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway, Scenario
 from airflow_provider_forge.windows import Window
 
 NOW = pendulum.now("UTC")
@@ -80,6 +80,26 @@ def test_beside_a_fresher_dag_the_regular_one_sends_only_missed_points(recorded,
     assert sent == [0, generated(gateway, missed).total(), 0, 0]
     assert Counter(sink.points) == generated(gateway, hour)
     assert sum(call.operation == "appMetrics" for call in gateway.calls) == 16 - 1
+
+
+LABEL = "FORGE_BACKEND_CUSTOM_METRICS_COUNT"
+
+
+@pytest.mark.parametrize("knows_it", ["from the second fetch on", "at the first fetch only"])
+def test_a_metric_that_the_gateway_does_not_always_know_is_sent_once_as_are_all_others(
+    connect, gateway, sink, tmp_path, knows_it, caplog
+):
+    """The window belongs to one selection either way, so that coverage shows no gap."""
+    with SandboxGateway(Scenario(unknown_metrics=frozenset({LABEL})), rate_limit_calls=0) as ignorant:
+        gateways = [gateway, ignorant] if knows_it == "at the first fetch only" else [ignorant, gateway]
+        for asked in gateways:
+            connect(asked, sink, otlp={"ledger_url": f"file://{tmp_path}/ledger"})
+            run(revisit_after=None)
+        assert [len(call.metrics) for call in ignorant.calls if call.outcome == "ok" and call.metrics] == [10]
+    assert Counter(sink.points) == generated(gateway, QUARTER)
+    assert any(point.metric == "forge_backend_custom_metrics_count" for point in sink.points)
+    assert caplog.text.count(f"does not know the metrics {LABEL}: they are left out") == 1
+    assert len([path for path in tmp_path.rglob("selections/*") if path.is_file()]) == 1
 
 
 def test_an_option_or_version_that_changes_the_data_keeps_the_ledger_valid(recorded, sink):
