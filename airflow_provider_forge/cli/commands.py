@@ -119,6 +119,12 @@ COMMANDS = (
         ("", "--json"),
     ),
     Command(
+        "apps",
+        "List the apps of the account's developer spaces; makes a call, and one per space",
+        (_FORGE, *_OUTPUT),
+        ("", "--json"),
+    ),
+    Command(
         "environments",
         "List the app's environments; makes one call",
         (_FORGE, _APP, *_OUTPUT),

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from airflow_provider_forge.windows import Window
 
 __all__ = [
+    "APPS",
     "APP_METRICS",
     "DEFAULT_METRICS",
+    "DEVELOPER_SPACES",
     "ENVIRONMENTS",
     "GROUPINGS",
     "PERMISSIONS",
@@ -131,6 +133,44 @@ query Access($appId: ID!, $query: ForgeMetricsOtlpQueryInput!) {{
   }}
 {_ECOSYSTEM}
 }}
+"""
+
+DEVELOPER_SPACES = """
+query DeveloperSpaces {
+  ecosystem {
+    devConsole {
+      getDeveloperSpaceWithLinkingAccess
+    }
+  }
+}
+"""
+
+# The space's name and its apps in one query, because a call is a fifth of a minute's budget.
+APPS = """
+query Apps($spaceId: ID!, $spaceIds: [String!]!, $after: String) {
+  apps(filter: {developerSpaceId: $spaceId}, first: 100, after: $after) {
+    nodes {
+      id
+      name
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+  ecosystem {
+    devConsole {
+      getDeveloperSpaceDetails(developerSpaceIds: $spaceIds) {
+        results {
+          developerSpaceId
+          details {
+            name
+          }
+        }
+      }
+    }
+  }
+}
 """
 
 _USAGE_PAGE = """

@@ -47,6 +47,7 @@ def complete(line, tmp_path):
 
 def test_a_shell_completes_commands_options_and_choices(tmp_path):
     assert complete("forge-metrics fe", tmp_path) == ["fetch"]
+    assert complete("forge-metrics ap", tmp_path) == ["apps"]
     assert complete("forge-metrics fetch --la", tmp_path) == ["--last"]
     assert set(complete("forge-metrics send --format ", tmp_path)) == {"table", "json", "csv", "markdown"}
 

@@ -23,6 +23,7 @@ FROM_TO = f"--from {START.isoformat()} --to {START.add(minutes=30).isoformat()}"
 # What each ends with; `coverage` finds all but half an hour missing.
 LINES = {
     "check": 0,
+    "apps": 0,
     "environments": 0,
     f"fetch {WINDOW}": 0,
     f"fetch --cardinality {WINDOW}": 0,

@@ -8,6 +8,7 @@ from tests.cli.airflow_api import AirflowApi
 
 LINES = {
     "check": 0,
+    "apps": 0,
     "environments": 0,
     "fetch": 0,
     "fetch --cardinality --environments staging": 0,
