@@ -17,6 +17,7 @@ from airflow_provider_forge.operators.forge_usage_to_otlp import ForgeUsageToOtl
 #   "other": {"app_id": "ari:cloud:ecosystem::app/…"},
 # For usage by site, which makes a series for each site, resource and day, add
 #   "sites": {"group_by": "site"},
+# With `"export_sites": True`, the names of customers' sites are exported as well.
 # With `"budget": 50` in an entry, an alert rule warns when the forecast exceeds that many US dollars.
 APPS = {
     "usage": {"forge_conn_id": "forge_default", "otlp_conn_id": "otlp_default"},

@@ -257,17 +257,24 @@ class GatewayClient:
         """
         return self._call(query, read, Priority.LIVE, _ATTENDED).content
 
-    def request(self, query: Query[Data], read: Callable[[GatewayResponse[Data]], Content]) -> Content:
+    def request(
+        self,
+        query: Query[Data],
+        read: Callable[[GatewayResponse[Data]], Content],
+        *,
+        priority: Priority = Priority.LIVE,
+    ) -> Content:
         """Make one call for a task, which waits for a slot as long as the client's patience.
 
         Args:
-            query: The query.
+            query: The query; errors of its tolerated field are left to `read`.
             read: Reads the result from the response.
+            priority: Priority at the rate limit.
 
         Raises:
             ForgeError: The gateway cannot be reached or reports a failure, or `read` raises it.
         """
-        return self._call(query, read, Priority.LIVE, self._policy).content
+        return self._call(query, read, priority, self._policy).content
 
     def _pages(self, app_id: str, priority: Priority) -> Iterator[EnvironmentsPage]:
         after: str | None = None

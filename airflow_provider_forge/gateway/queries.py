@@ -23,6 +23,7 @@ __all__ = [
     "DEVELOPER_SPACES",
     "ENVIRONMENTS",
     "GROUPINGS",
+    "INSTALLATIONS",
     "PERMISSIONS",
     "PUBLISHED_METRICS",
     "RESOURCES",
@@ -34,6 +35,7 @@ __all__ = [
     "parse_choice",
     "parse_list",
     "parse_metrics",
+    "sites_query",
 ]
 
 PUBLISHED_METRICS = (
@@ -173,6 +175,22 @@ query Apps($spaceId: ID!, $spaceIds: [String!]!, $after: String) {
 }
 """
 
+INSTALLATIONS = """
+query Installations($appId: ID!, $after: String) {
+  ecosystem {
+    appInstallationsByApp(filter: {apps: {ids: [$appId]}}, first: 100, after: $after) {
+      nodes {
+        installationContext
+      }
+      pageInfo {
+        hasNextPage
+        endCursor
+      }
+    }
+  }
+}
+"""
+
 _USAGE_PAGE = """
         error { message extensions { statusCode errorType } }
         pagination { page pageSize }"""
@@ -224,6 +242,28 @@ class Query(Generic[Data]):
     def splittable(self) -> bool:
         """Whether the query is for a window, so that half of it can be fetched instead."""
         return self.window is not None
+
+
+def sites_query(product_keys: Sequence[str]) -> str:
+    """Return a query for the host names of sites, and for their editions of these products, by number."""
+    entitlements = "".join(
+        f"""
+    entitlement{number}: entitlementInfo(hamsProductKey: "{key}") {{
+      entitlement {{
+        ... on HamsEntitlement {{ currentEdition }}
+        ... on CcpEntitlement {{ offering {{ name }} }}
+      }}
+    }}"""
+        for number, key in enumerate(product_keys)
+    )
+    return f"""
+query Sites($cloudIds: [ID!]!) {{
+  tenantContexts(cloudIds: $cloudIds) {{
+    cloudId
+    hostName{entitlements}
+  }}
+}}
+"""
 
 
 def app_ari(app_id: str) -> str:

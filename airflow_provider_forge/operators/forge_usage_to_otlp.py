@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import AccessForbidden, ConfigurationError, QueryRefused
 from airflow_provider_forge.gateway.queries import RESOURCES, parse_choice, parse_list
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_forge.payload.conform import Identity
+    from airflow_provider_forge.usage.metrics import UsagePoint
     from airflow_provider_forge.usage.reading import Reading
 
 __all__ = ["ForgeUsageToOtlpOperator"]
@@ -62,6 +63,9 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         prices: Prices that differ from Atlassian's, see `load_prices`; default is the Forge Connection's
             `usage_prices`. Templated.
         budget: Budget of a month in US dollars, for alerts; None without one.
+        export_sites: Whether to send `forge.site` as well, with the host name and the edition of each site on
+            which the app is installed. It names customers. The calls that it takes are limited like those for
+            metrics, which go before them.
 
     Raises:
         ConfigurationError: An option is wrong.
@@ -82,6 +86,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         lookback: dt.timedelta = dt.timedelta(days=7),
         prices: Mapping[str, Any] | str | None = None,
         budget: float | str | None = None,
+        export_sites: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
@@ -98,6 +103,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         self.lookback = lookback
         self.prices = prices
         self.budget = budget
+        self.export_sites = export_sites
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
         """Read and send the usage.
@@ -113,7 +119,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         with final_errors(), OtlpHook(self.otlp_conn_id).get_conn() as receiver:
             reading = self._read(forge)
             budget = None if self.budget is None else parse_amount("budget", self.budget)
-            points = list(points_of_usage(reading.usages, budget))
+            points = [*points_of_usage(reading.usages, budget), *self._points_of_sites(forge)]
             endpoint = receiver.endpoint
             requests = encode_points(
                 points, self._identity(forge, reading), endpoint.protocol, endpoint.limits.max_body_bytes
@@ -140,6 +146,24 @@ class ForgeUsageToOtlpOperator(BaseOperator):
             prices,
             start,
         )
+
+    def _points_of_sites(self, forge: ForgeMetricsHook) -> list[UsagePoint]:
+        """Return the points of `forge.site`; none if it is not wanted, or cannot be had for good."""
+        if not self.export_sites:
+            return []
+        from airflow_provider_forge.gateway.sites import find_sites
+        from airflow_provider_forge.usage.sites import points_of_sites
+
+        try:
+            sites = find_sites(forge.get_conn(), forge.app_id)
+        except (AccessForbidden, QueryRefused) as error:
+            log.warning("The series forge.site is left out: %s", error)
+            return []
+        unnamed = sum(site.host is None for site in sites)
+        log.info(
+            "The app is installed on %d sites; Atlassian names %d of them", len(sites), len(sites) - unnamed
+        )
+        return list(points_of_sites(sites, pendulum.now("UTC")))
 
     def _identity(self, forge: ForgeMetricsHook, reading: Reading) -> Identity:
         """Return the identity of the app, with the names of the environments that have usage."""

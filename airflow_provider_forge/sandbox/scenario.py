@@ -51,7 +51,8 @@ class Scenario:
         usage_page_unit: Whether that counts periods, or their groups; Atlassian does not publish it.
         refused_resources: Resources whose usage is answered with an `error` beside empty data.
         unknown_resources: Resources that the gateway's schema does not have.
-        insufficient_scopes: The account's token has scopes, but not those of usage and developer spaces.
+        insufficient_scopes: The account's token has scopes, but not those of usage, developer spaces and
+            installations.
     """
 
     seed: int = 1

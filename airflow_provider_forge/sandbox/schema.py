@@ -24,6 +24,7 @@ from graphql import (
 
 from airflow_provider_forge.sandbox import resolvers
 from airflow_provider_forge.sandbox.developer_spaces import SPACE_RESOLVERS
+from airflow_provider_forge.sandbox.installations import INSTALLATION_RESOLVERS
 from airflow_provider_forge.sandbox.usage_resolvers import USAGE_RESOLVERS
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def _schema(unknown_metrics: frozenset[str]) -> GraphQLSchema:
     # graphql-core 3.3 has renamed parse_value of 3.2.
     for name in ("parse_value", "coerce_input_value"):
         setattr(date_time, name, _parse_time)
-    for type_name, field_name, resolver in (*resolvers.RESOLVERS, *USAGE_RESOLVERS, *SPACE_RESOLVERS):
+    every = (*resolvers.RESOLVERS, *USAGE_RESOLVERS, *SPACE_RESOLVERS, *INSTALLATION_RESOLVERS)
+    for type_name, field_name, resolver in every:
         schema.type_map[type_name].fields[field_name].resolve = resolver  # type: ignore[attr-defined]
     return schema
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from collections import defaultdict
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -16,15 +17,19 @@ from airflow_provider_forge.exceptions import ConfigurationError, GatewayUnavail
 from airflow_provider_forge.gateway import usage as usage_module
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
+from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.operators.forge_usage_to_otlp import ForgeUsageToOtlpOperator
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
+from airflow_provider_forge.sandbox.installations import Tenant, context_aris
 from airflow_provider_forge.usage import metrics
 from airflow_provider_forge.usage.months import interval_to_read
 from airflow_provider_forge.usage.prices import load_prices
+from airflow_provider_forge.windows import Window
 from tests.usage.examples import EXAMPLES, reading
 
 NOW = datetime.now(timezone.utc)
 START, END = interval_to_read(NOW, timedelta(days=7))
+QUARTER = Window.last_settled(NOW - timedelta(hours=3))
 MONTH = f"{NOW:%Y-%m}"
 APP = "8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 ENVIRONMENT, INSTANCE = "deployment.environment.name", "service.instance.id"
@@ -321,3 +326,49 @@ def test_a_wrong_price_in_the_connection_names_it(gateway, sink, connect):
         AirflowFailException, match="forge_default: usage_prices: KVS_READ: price: is missing"
     ):
         run()
+
+
+HOST = re.compile(r"[0-9a-f]{8}\.sites\.example")
+
+
+def site_info(sink):
+    """Return the attributes of the points of `forge.site`."""
+    return [dict(point.attributes) for point in sink.points if point.metric == "forge.site"]
+
+
+def test_the_names_of_sites_are_sent_on_request(gateway, sink, connect):
+    connect(gateway, sink)
+    run(usage_resources="KVS_READ", export_sites=True)
+    found = {each["contextAri"]: each for each in site_info(sink)}
+    assert set(found) == set(context_aris(gateway._account, APP))
+    for ari, attributes in found.items():
+        tenant = Tenant(ari.rpartition("/")[2])
+        names = {"forge.site.host": tenant.host, "forge.site.edition": tenant.edition}
+        known = {name: text for name, text in names.items() if text}
+        assert attributes == {"contextAri": ari, "forge.site.id": tenant.cloud_id, **known}
+    # Joined by the attribute that metrics have.
+    of_metrics = gateway.generated(START, START + timedelta(minutes=15), environments=["production"])
+    assert {dict(point.attributes).get("contextAri") for point in of_metrics} - {None} <= set(found)
+
+
+def test_by_default_no_output_contains_the_host_name_of_a_site(gateway, sink, connect, caplog):
+    connect(gateway, sink)
+    with caplog.at_level(logging.DEBUG):
+        summary = run(usage_resources=["KVS_READ", "OS_REQUESTS"], group_by="site")
+        ForgeMetricsToOtlpOperator(task_id="export").execute(
+            {"data_interval_start": QUARTER.start, "data_interval_end": QUARTER.end}
+        )
+    assert not site_info(sink)
+    assert len(sink.requests) > 1
+    everything = [repr(request.message) for request in sink.requests]
+    assert not HOST.search("\n".join([*everything, caplog.text, json.dumps(summary)]))
+    assert {call.operation for call in gateway.calls} == {"app", "appMetrics", "appResourceUsage"}
+
+
+def test_if_the_names_of_sites_are_refused_usage_is_sent_nevertheless(gateway, sink, connect, caplog):
+    connect(gateway, sink)
+    gateway.add_fault(Fault("errors", operation="tenantContexts", status_code=403))
+    run(usage_resources="KVS_READ", export_sites=True)
+    assert not site_info(sink)
+    assert latest(sink, "forge.usage.daily")
+    assert "The series forge.site is left out: Atlassian does not let this account" in caplog.text
