@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import PUBLISHED_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.dagfile import install_dag
 from tests.e2e.dag_runs import connections, run_dag
@@ -79,7 +79,10 @@ def test_a_repeated_delivery_is_stored_once(destination: Destination, home: Path
     end = start + 2 * HOUR
     with SandboxGateway(rate_limit_calls=None) as gateway:
         partners = connections(
-            gateway, destination.url, forge=NO_LIMIT, ledger_url=(tmp_path / "ledger").as_uri()
+            gateway,
+            destination.url,
+            forge={**NO_LIMIT, "metrics": PUBLISHED_METRICS},
+            ledger_url=(tmp_path / "ledger").as_uri(),
         )
 
         def deliver(since: datetime, window: timedelta) -> None:
@@ -89,7 +92,7 @@ def test_a_repeated_delivery_is_stored_once(destination: Destination, home: Path
             assert len(states) == (end - since) / window
 
         def holding(since: datetime) -> Any:
-            points = gateway.generated(since, end, environments=["production"], metrics=DEFAULT_METRICS)
+            points = gateway.generated(since, end, environments=["production"], metrics=PUBLISHED_METRICS)
             assert points
             return destination.holding(points)
 

@@ -19,7 +19,7 @@ from airflow_provider_forge.archive.storage import Storage
 from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_coverage
 from airflow_provider_forge.exceptions import RetryableError
-from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import PUBLISHED_METRICS
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
@@ -79,7 +79,7 @@ def test_14_days_are_replayed_without_the_gateway_to_the_point_though_all_is_kil
     end = pendulum.now("UTC").subtract(minutes=10).start_of("hour")
     # The first window must not expire before it is fetched.
     interval = Window(end.subtract(days=DAYS).add(hours=2), end)
-    urls = {"archive_url": (tmp_path / "archive").as_uri(), **NO_LIMIT}
+    urls = {"archive_url": (tmp_path / "archive").as_uri(), "metrics": PUBLISHED_METRICS, **NO_LIMIT}
     ledger = (tmp_path / "ledger").as_uri()
     with (
         Prometheus(tmp_path) as prometheus,
@@ -93,7 +93,7 @@ def test_14_days_are_replayed_without_the_gateway_to_the_point_though_all_is_kil
                 monkeypatch.setenv(name, value)
             fill(tmp_path / "archive", interval)
             points = gateway.generated(
-                interval.start, interval.end, environments=["production"], metrics=DEFAULT_METRICS
+                interval.start, interval.end, environments=["production"], metrics=PUBLISHED_METRICS
             )
             made = len(gateway.calls)
         environment["AIRFLOW_CONN_OTLP_PROMETHEUS"] = json.dumps(
@@ -165,7 +165,7 @@ def test_receivers_that_are_away_in_turn_get_everything_with_the_calls_of_one(
             task.execute(context_of(interval, started, 2))
         assert "otlp_default: " not in str(failed.value)
         points = gateway.generated(
-            interval.start, interval.end, environments=["production"], metrics=DEFAULT_METRICS
+            interval.start, interval.end, environments=["production"], metrics=PUBLISHED_METRICS
         )
         assert len([call for call in gateway.calls if call.operation == "appMetrics"]) == 8
         assert Counter(sink.points) == Counter(points)
@@ -193,7 +193,7 @@ def a_task(
     monkeypatch: pytest.MonkeyPatch, directory: Path, gateway: SandboxGateway, urls: dict[str, str]
 ) -> ForgeMetricsToOtlpOperator:
     """Return a task over all these receivers, with an archive."""
-    forge = {"archive_url": (directory / "archive").as_uri(), **NO_LIMIT}
+    forge = {"archive_url": (directory / "archive").as_uri(), "metrics": PUBLISHED_METRICS, **NO_LIMIT}
     for name, value in connections(gateway, "", forge=forge).items():
         monkeypatch.setenv(name, value)
     extra = {"ledger_url": (directory / "ledger").as_uri()}

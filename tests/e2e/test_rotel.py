@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import PUBLISHED_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from demo.processes import ManagedProcess, clean_environment, free_ports
 from demo.waiting import wait_for
@@ -85,10 +85,10 @@ def rotel(sink: OtlpSink, tmp_path: Path) -> Iterator[Rotel]:
 @pytest.mark.parametrize(
     ("protocol", "metrics"),
     [
-        ("http/protobuf", DEFAULT_METRICS),
+        ("http/protobuf", PUBLISHED_METRICS),
         # In JSON, rotel 0.0.1a15 reads 64-bit integers from numbers only, while OTLP's own form for them, and
         # the gateway's in histograms, is a string: it makes an empty metric of a histogram.
-        ("http/json", [label for label in DEFAULT_METRICS if not label.endswith("_LATENCY")]),
+        ("http/json", [label for label in PUBLISHED_METRICS if not label.endswith("_LATENCY")]),
     ],
     ids=["protobuf", "json"],
 )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+from airflow_provider_forge.gateway.queries import PUBLISHED_METRICS
 from airflow_provider_forge.sandbox import SandboxGateway
 from demo.api import AirflowApi, parse_time
 from demo.dagfile import DAG_ID
@@ -67,7 +67,7 @@ class Worked:
             window = self.api.xcom(DAG_ID, ti["dag_run_id"], ti["task_id"])["window"]
             start, end = map(parse_time, window.split("/"))
             points += gateway.generated(
-                start, end, app_id=APP, environments=["production"], metrics=DEFAULT_METRICS
+                start, end, app_id=APP, environments=["production"], metrics=PUBLISHED_METRICS
             )
         return totals_of(points, Prometheus.name_of)
 
