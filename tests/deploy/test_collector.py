@@ -12,11 +12,13 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import yaml
 
+from airflow_provider_forge.gateway.sites import Site
 from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
 from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.sandbox import Fault
 from airflow_provider_forge.usage import metrics as usage
+from airflow_provider_forge.usage.sites import SITE_INFO, points_of_sites
 from tests.deploy.conftest import totals
 from tests.receivers.collector import CONFIGURATIONS, SIDECAR, Collector
 from tests.receivers.programs import program
@@ -240,13 +242,14 @@ def series_and_time(points):
 
 
 @pytest.mark.parametrize("file", [HASH, DROP], ids=lambda file: file.stem)
-def test_usage_by_site_names_no_site(file, sink, tmp_path):
+def test_usage_and_names_of_sites_name_no_site(file, sink, tmp_path):
     site = "ari:cloud:jira::site/customer"
     now = datetime.now(timezone.utc)
     attributes = {usage.RESOURCE: "KVS_READ", usage.DATE: "2026-11-26"}
     points = [
         usage.UsagePoint(usage.SITE_DAILY, 1.5, now, {**attributes, usage.SITE: site}),
         usage.UsagePoint(usage.DAILY, 2.5, now, attributes),
+        *points_of_sites([Site(site, "customer", "customer.example", "PREMIUM")], now),
     ]
     with destination("sidecar", sink, tmp_path, file, SITE_SALT=SALT) as collector:
         endpoint = Endpoint(metrics_url(collector.url))
@@ -257,5 +260,8 @@ def test_usage_by_site_names_no_site(file, sink, tmp_path):
     arrived = {point.metric: dict(point.attributes).get(usage.SITE) for point in sink.points}
     expected = {usage.DAILY.name: None}
     if file == HASH:
-        expected[usage.SITE_DAILY.name] = hashlib.sha256((SALT + site).encode()).hexdigest()[:16]
+        hashed = hashlib.sha256((SALT + site).encode()).hexdigest()[:16]
+        expected |= {usage.SITE_DAILY.name: hashed, SITE_INFO.name: None}
+        [info] = [dict(point.attributes) for point in sink.points if point.metric == SITE_INFO.name]
+        assert info == {"contextAri": hashed, "forge.site.edition": "PREMIUM"}
     assert arrived == expected
