@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import gzip
 import hashlib
 import json
@@ -16,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_forge.archive.archive import Archive
 from airflow_provider_forge.archive.layout import ABOUT, DATA, parse_name
+from airflow_provider_forge.archive.sources import ArchiveSource
 from airflow_provider_forge.archive.storage import Storage
 from airflow_provider_forge.exceptions import ArchiveDamaged, ArchiveUnavailable
 from airflow_provider_forge.windows import Window
@@ -209,3 +212,13 @@ def test_any_file_system_of_fsspec_will_do():
     assert [f"{day}" for day in archive.days(APP)] == ["2026-11-23"]
     archive.delete(only(archive))
     assert archive.list_day(APP, WINDOW.start.date()) == []
+
+
+def test_a_retry_takes_a_response_that_lacks_only_labels_unknown_to_the_gateway(archive):
+    source = ArchiveSource(archive, APP, ["production"], LABELS)
+    since = dt.datetime(2026, 11, 23, tzinfo=dt.timezone.utc)
+    archive.write(a_response(metrics=LABELS[:1]))
+    assert source.fetch_since(WINDOW, since) is None
+    archive.write(dataclasses.replace(a_response([{}], metrics=LABELS[:1]), left_out=LABELS[1:]))
+    [found] = source.fetch_since(WINDOW, since).responses
+    assert (found.metrics, found.left_out) == (LABELS[:1], LABELS[1:])
