@@ -1,7 +1,12 @@
-"""Parses DAG files as Airflow does."""
+"""Parses DAG files as Airflow does.
+
+Run with a directory, it prints the errors and warnings of parsing all files in it, and the ids of their DAGs.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -19,3 +24,8 @@ def parse_dags(source: str, path: Path) -> dict[str, Any]:
     bag = DagBag(path)
     assert bag.import_errors == {}
     return dict(bag.dags)
+
+
+if __name__ == "__main__":
+    whole = DagBag(sys.argv[1])
+    print(json.dumps([whole.import_errors, whole.captured_warnings, sorted(whole.dags)]))
