@@ -24,6 +24,7 @@ class Airflow(NamedTuple):
         more: Additional packages to install.
         skips: Permitted reasons for skipped tests, as regular expressions: features that the release lacks.
         upcoming: Whether it is a beta: its failures are shown, but fail nothing.
+        whole: Tests that start all of its components.
     """
 
     version: str
@@ -31,6 +32,7 @@ class Airflow(NamedTuple):
     more: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
     upcoming: bool = False
+    whole: tuple[str, ...] = ()
 
 
 NO_COMMANDS = "Airflow before 3.2 has no commands of providers"
@@ -49,7 +51,9 @@ AIRFLOWS = {
     "3.1": Airflow("3.1.8", "2026-03-20", ("wtforms",), (NO_COMMANDS, *BEFORE_3_3)),
     "3.2": Airflow("3.2.2", "2026-06-01", (), BEFORE_3_3),
     "3.3": Airflow("3.3.2"),
-    "3.4": Airflow("3.4.0b2", upcoming=True),
+    "3.4": Airflow(
+        "3.4.0b2", upcoming=True, whole=("tests/e2e/test_outage.py", "tests/e2e/test_standalone.py")
+    ),
 }
 
 # For the receivers, Redis and others: .venv runs these tests as well, where none may be skipped.
@@ -59,6 +63,9 @@ NO_PROGRAM = r"the program .* is missing"
 NEWER = ("apache-airflow-providers-common-compat", "hatchling")
 
 TOOLS = ("hypothesis>=6.100", "pyte>=0.8", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.7")
+
+# For a whole Airflow: PostgreSQL's drivers, and the client with which it sends its own metrics.
+FOR_WHOLE = ("asyncpg>=0.30", "psycopg2-binary>=2.9", "statsd>=4")
 
 # Tests of the differences between releases: discovery, both kinds of forms, the timetable, `dag.test()`.
 QUICK = (
@@ -83,6 +90,7 @@ QUICK = (
 LEFT_OUT = (
     "tests/archive/test_formats.py",
     "tests/cli/test_terminal.py",
+    "tests/compose",
     "tests/dashboards",
     "tests/deploy",
     "tests/e2e",
@@ -99,7 +107,10 @@ LEFT_OUT = (
 @nox.session
 @nox.parametrize("name", list(AIRFLOWS), ids=list(AIRFLOWS))
 def airflow(session: nox.Session, name: str) -> None:
-    """Run the unit tests and `dag.test()`; with the argument `quick`, a subset of the unit tests."""
+    """Run the unit tests, `dag.test()` and the tests of a whole Airflow.
+
+    With the argument `quick`, run a subset of the unit tests and `dag.test()`; with `whole`, only the last.
+    """
     release = AIRFLOWS[name]
     libraries = (
         ("--exclude-newer", release.until, *(f"--exclude-newer-package={name}=false" for name in NEWER))
@@ -109,13 +120,11 @@ def airflow(session: nox.Session, name: str) -> None:
     session.install(
         *libraries,
         *("--editable", ".[fast,redis,sandbox]", f"apache-airflow=={release.version}"),
-        *(*TOOLS, *release.more),
+        *(*TOOLS, *release.more, *(FOR_WHOLE if release.whole else ())),
     )
-    quick = session.posargs == ["quick"]
-    units = QUICK if quick else ("tests", *(f"--ignore={path}" for path in LEFT_OUT))
-    for paths in (units, ("tests/e2e/test_dag_test.py",)):
+    for marks, paths in chosen(release, session.posargs):
         session.run(
-            *("python", "-m", "pytest", "-m", "not long", "-p", "no:cacheprovider"),
+            *("python", "-m", "pytest", "-m", marks, "-p", "no:cacheprovider"),
             *("--numprocesses", "2", "--dist", "loadfile"),
             # Warnings of an old release cannot be fixed here.
             *("-W", "default", "--disable-warnings"),
@@ -127,3 +136,14 @@ def airflow(session: nox.Session, name: str) -> None:
                 "FORGE_TESTS_ALLOWED_SKIPS": "|".join((NO_PROGRAM, *release.skips)),
             },
         )
+
+
+def chosen(release: Airflow, arguments: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the runs of pytest, each as an expression of marks and paths."""
+    quick = ("not long", QUICK)
+    units = ("not long", ("tests", *(f"--ignore={path}" for path in LEFT_OUT)))
+    dag_test = ("not long", ("tests/e2e/test_dag_test.py",))
+    whole = [("", release.whole)] if release.whole else []
+    if arguments == ["whole"]:
+        return whole
+    return [quick, dag_test] if arguments == ["quick"] else [units, dag_test, *whole]
