@@ -15,7 +15,7 @@ EXAMPLES ?= 10000
 LANES := --numprocesses 2 --no-loadscope-reorder --durations 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long screenshots bench bench-backfill profile fuzz lint docs dashboards dashboard-images venv build clean
+.PHONY: help demo test test-long test-compose screenshots bench bench-backfill profile fuzz lint docs dashboards dashboard-images venv build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(INSTALLED_DEV) ## Run the unit, dag.test() and end-to-end tests on this 
 test-long: $(INSTALLED_DEV) ## Run the tests that take minutes, and the unit and dag.test() tests on every Airflow
 	$(BIN)/python -m pytest -m long
 	$(BIN)/nox
+
+test-compose: $(INSTALLED_DEV) ## Run docker-compose.yaml in a Docker Engine of its own, with stand-ins for the images
+	$(BIN)/python -m pytest -rP tests/compose
 
 screenshots: $(INSTALLED_DEV) ## Retake the screenshots of Airflow's UI in docs/images
 	mkdir -p docs/images

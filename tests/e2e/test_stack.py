@@ -11,20 +11,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from airflow_provider_forge.gateway.queries import PUBLISHED_METRICS
-from airflow_provider_forge.sandbox import SandboxGateway
-from demo.api import AirflowApi, parse_time
+from demo.api import AirflowApi
 from demo.dagfile import DAG_ID
 from demo.processes import ManagedProcess
 from demo.waiting import wait_for
 from tests.deploy.compose import SANDBOX, filled_in, project
 from tests.e2e.stack import Stack
+from tests.e2e.stored import APP, Stored, generated
 from tests.receivers.programs import installed
-from tests.receivers.prometheus import Prometheus
-from tests.receivers.totals import Total, Totals, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-APP = "ari:cloud:ecosystem::app/8ce114f4-d82c-45e2-b4fb-c6a0751d7d57"
 # At five calls a minute more would take minutes.
 WINDOWS = 2
 UNDER_WAY = ("queued", "running", "deferred", "up_for_retry")
@@ -60,30 +55,10 @@ class Worked:
         """The task instances that have succeeded; Airflow closes no run of a DAG that is paused."""
         return [ti for ti in self.api.task_instances(DAG_ID) if ti["state"] == "success"]
 
-    def expected(self) -> Totals:
-        gateway = SandboxGateway()
-        points = []
-        for ti in self.delivered:
-            window = self.api.xcom(DAG_ID, ti["dag_run_id"], ti["task_id"])["window"]
-            start, end = map(parse_time, window.split("/"))
-            points += gateway.generated(
-                start, end, app_id=APP, environments=["production"], metrics=PUBLISHED_METRICS
-            )
-        return totals_of(points, Prometheus.name_of)
-
-    def stored(self, name: str) -> Total:
-        """Return the totals of all series with that name in Prometheus."""
-        return Total(
-            int(self.asked(f"sum(count_over_time({name}[15d]))")),
-            self.asked(f"sum(sum_over_time({name}[15d]))"),
-        )
-
-    def asked(self, query: str) -> float:
-        """Return the one value that Prometheus has for a query."""
-        url = f"{self.stack.url('prometheus', 9090)}/api/v1/query"
-        answer = httpx.get(url, params={"query": query}, trust_env=False).raise_for_status().json()
-        [series] = answer["data"]["result"]
-        return float(series["value"][1])
+    @cached_property
+    def stored(self) -> Stored:
+        """What is in Prometheus."""
+        return Stored(self.stack.url("prometheus", 9090))
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +96,10 @@ def count(api: AirflowApi, *states: str) -> int:
 
 
 def test_prometheus_has_each_point_of_the_oldest_windows_once(worked: Worked) -> None:
-    expected = worked.expected()
+    expected = generated(worked.api, worked.delivered)
 
     assert expected
-    assert {name: worked.stored(name) for name in expected} == expected
+    assert {name: worked.stored.total(name) for name in expected} == expected
 
 
 def test_the_workers_share_limit_and_leases_through_redis(worked: Worked) -> None:
@@ -148,7 +123,7 @@ def test_the_coverage_dag_warns_of_the_end_of_the_token(worked: Worked) -> None:
     assert ti["state"] == "failed"
     assert "The API token of forge_default" in worked.api.task_log(ti)
     # What ForgeTokenExpiring looks at; the token lasts to the end of its day, and it may be midnight now.
-    left = worked.asked("min(last_over_time(forge_exporter_token_expiry_seconds[1h]))")
+    left = worked.stored.value("min(last_over_time(forge_exporter_token_expiry_seconds[1h]))")
     assert TOKEN_DAYS - 1 < left / 86400 <= TOKEN_DAYS + 1
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build the receivers of the end-to-end tests from Go modules: build.sh [program…], by default all of them.
+# Build the receivers of the end-to-end tests from Go modules: build.sh [program…], by default all but docker-compose,
+# which only `make test-compose` needs.
 # What is there already is left alone. Needs Go (Debian's golang-go is enough) and the Go module proxy.
 set -euo pipefail
 
@@ -91,6 +92,12 @@ build_compose-config() {
 
 # No receiver, but built in the same way: the linter of the workflows in .github.
 build_actionlint() { build_package github.com/rhysd/actionlint "v$1" cmd/actionlint; }
+
+# The plugin of the client, which Debian does not have.
+build_docker-compose() {
+    build_package github.com/docker/compose/v2 "v$1" cmd
+    mv cmd docker-compose
+}
 
 build_victoria-metrics() {
     build_package github.com/VictoriaMetrics/VictoriaMetrics "v$1" app/victoria-metrics

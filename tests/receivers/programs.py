@@ -11,13 +11,19 @@ import pytest
 HERE = Path(__file__).parent
 
 
+def cache() -> Path:
+    """Return the directory of what is built once for all clones."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-provider-forge"
+
+
 def program(name: str) -> str:
     """Return the path of a program; skip the test if it has not been built."""
     versions = dict(line.split() for line in (HERE / "versions.txt").read_text().splitlines())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airflow-provider-forge"
-    path = cache / f"{name}-{versions[name]}" / name
+    path = cache() / f"{name}-{versions[name]}" / name
     if not path.exists():
-        pytest.skip(f"the program {name} {versions[name]} is missing (tests/receivers/build.sh builds it)")
+        pytest.skip(
+            f"the program {name} {versions[name]} is missing (tests/receivers/build.sh {name} builds it)"
+        )
     return str(path)
 
 
