@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.common import PercentChangeColorMode
 
 from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
 from dashboards.colors import ERROR_RATE, STATUSES
-from dashboards.panels import LATENCY_NOTE, bar_chart, latencies, legend, stat, table, time_series
+from dashboards.panels import LATENCY_NOTE, latencies, legend, stat, table, time_series, totals
 from dashboards.promql import (
     CALL_LATENCY,
     CALLS,
@@ -29,12 +29,16 @@ from dashboards.promql import (
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
+    from grafana_foundation_sdk.builders.stat import Panel as StatPanel
     from grafana_foundation_sdk.builders.table import Panel as TablePanel
+    from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeriesPanel
 
 __all__ = ["dashboard"]
 
 NAME = "api-calls"
 WORSE = PercentChangeColorMode.INVERTED
+ERRORS = {"5xx": SERVER_ERRORS, "4xx": CLIENT_ERRORS}
+FAILED, REFUSED = "failed at the other end", "were refused"
 
 
 def dashboard() -> Dashboard:
@@ -60,87 +64,75 @@ def _stats(built: Dashboard) -> Dashboard:
             span=6,
             more_is=PercentChangeColorMode.SAME_AS_VALUE,
         ),
-        stat(
-            "5xx responses",
-            "percentunit",
-            _share(SERVER_ERRORS, RANGE),
-            "Share of requests that failed at the other end: yellow from 1 %, red from 5 %.",
-            span=6,
-            levels=ERROR_RATE,
-            more_is=WORSE,
-        ),
-        stat(
-            "4xx responses",
-            "percentunit",
-            _share(CLIENT_ERRORS, RANGE),
-            "Share of requests that were refused, also for too many of them (429).",
-            span=6,
-            levels=ERROR_RATE,
-            more_is=WORSE,
-        ),
+        _failures("5xx", f"Share of requests that {FAILED}: yellow from 1 %, red from 5 %."),
+        _failures("4xx", f"Share of requests that {REFUSED}, also for too many of them (429)."),
         stat("Latency", "ms", latency(CALL_LATENCY, RANGE), LATENCY_NOTE, span=6, more_is=WORSE),
     )
 
 
+def _failures(status: str, description: str) -> StatPanel:
+    share = _share(ERRORS[status], RANGE)
+    return stat(
+        f"{status} responses", "percentunit", share, description, span=6, levels=ERROR_RATE, more_is=WORSE
+    )
+
+
 def _by_remote(built: Dashboard) -> Dashboard:
-    remote = legend(REMOTE)
     return add(
         built,
-        bar_chart(
+        totals(
             "Requests by status",
-            "short",
-            {"{{status}}": total(CALLS, INTERVAL, "status")},
+            CALLS,
+            "status",
             "Requests in each interval, by the class of their response.",
             colors=STATUSES,
         ),
-        bar_chart(
+        totals(
             "Requests by remote",
-            "short",
-            {remote: total(CALLS, INTERVAL, REMOTE)},
+            CALLS,
+            REMOTE,
             "Requests in each interval, by product or other host. Choose one above for its history alone.",
         ),
-        time_series(
-            "5xx by remote",
-            "percentunit",
-            {remote: _share(SERVER_ERRORS, INTERVAL, REMOTE)},
-            "Share of requests that failed at the other end. The dashed lines are 1 % and 5 %.",
-            levels=ERROR_RATE,
-        ),
-        time_series(
-            "4xx by remote",
-            "percentunit",
-            {remote: _share(CLIENT_ERRORS, INTERVAL, REMOTE)},
-            "Share of requests that were refused. The dashed lines are 1 % and 5 %.",
-            levels=ERROR_RATE,
-        ),
+        _failures_by_remote("5xx", FAILED),
+        _failures_by_remote("4xx", REFUSED),
         latencies("Request latency", CALL_LATENCY),
         time_series(
-            "Latency by remote", "ms", {remote: latency(CALL_LATENCY, INTERVAL, REMOTE)}, LATENCY_NOTE
+            "Latency by remote",
+            "ms",
+            {legend(REMOTE): latency(CALL_LATENCY, INTERVAL, REMOTE)},
+            LATENCY_NOTE,
         ),
     )
 
 
+def _failures_by_remote(status: str, failed: str) -> TimeSeriesPanel:
+    return time_series(
+        f"{status} by remote",
+        "percentunit",
+        {legend(REMOTE): _share(ERRORS[status], INTERVAL, REMOTE)},
+        f"Share of requests that {failed}. The dashed lines are 1 % and 5 %.",
+        levels=ERROR_RATE,
+    )
+
+
 def _by_url(built: Dashboard) -> Dashboard:
-    url = legend(URL)
-    failures = total(CALLS, INTERVAL, URL, where=SERVER_ERRORS)
     return add(
         built,
-        bar_chart(
-            "Top 10 URLs by requests",
-            "short",
-            {url: only_top(total(CALLS, INTERVAL, URL), CALLS, URL)},
-            "Requests to the ten URLs with the most of them.",
+        totals(
+            "Top 10 URLs by requests", CALLS, URL, "Requests to the ten URLs with the most of them.", top=True
         ),
-        bar_chart(
+        totals(
             "Top 10 URLs by 5xx",
-            "short",
-            {url: only_top(failures, CALLS, URL, where=SERVER_ERRORS)},
+            CALLS,
+            URL,
             "5xx responses of the ten URLs with the most of them.",
+            where=SERVER_ERRORS,
+            top=True,
         ),
         time_series(
             "Latency of the top 10 URLs by requests",
             "ms",
-            {url: only_top(latency(CALL_LATENCY, INTERVAL, URL), CALLS, URL)},
+            {legend(URL): only_top(latency(CALL_LATENCY, INTERVAL, URL), CALLS, URL)},
             LATENCY_NOTE,
             span=24,
         ),

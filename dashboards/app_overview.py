@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.common import PercentChangeColorMode
 
 from dashboards.base import LATENCY, Deployments, add, base, variables_for
 from dashboards.colors import ERROR_RATE, SUCCESS_RATE, TODAY
-from dashboards.panels import LATENCY_NOTE, bar_chart, latencies, legend, stat, time_series
+from dashboards.panels import LATENCY_NOTE, latencies, legend, stat, time_series, totals
 from dashboards.promql import (
     API_REQUESTS,
     CUSTOM,
@@ -23,7 +23,6 @@ from dashboards.promql import (
     SITE,
     VERSION,
     latency,
-    only_top,
     ratio,
     success_rate,
     total,
@@ -95,7 +94,6 @@ def _stats(built: Dashboard) -> Dashboard:
 
 
 def _by_environment_and_version(built: Dashboard) -> Dashboard:
-    environment, version = legend(ENVIRONMENT), legend(VERSION)
     of_environments, of_versions = (
         {legend(label): ratio(total(ERRORS, INTERVAL, label), total(INVOCATIONS, INTERVAL, label))}
         for label in (ENVIRONMENT, VERSION)
@@ -103,16 +101,16 @@ def _by_environment_and_version(built: Dashboard) -> Dashboard:
     failed = "Share of invocations that failed. The dashed lines are 1 % and 5 %."
     return add(
         built,
-        bar_chart(
+        totals(
             "Invocations by environment",
-            "short",
-            {environment: total(INVOCATIONS, INTERVAL, ENVIRONMENT)},
+            INVOCATIONS,
+            ENVIRONMENT,
             "Invocations of functions in each interval.",
         ),
-        bar_chart(
+        totals(
             "Invocations by version",
-            "short",
-            {version: total(INVOCATIONS, INTERVAL, VERSION)},
+            INVOCATIONS,
+            VERSION,
             "Invocations of functions in each interval. *Versions* compares the versions.",
         ),
         time_series(
@@ -147,30 +145,29 @@ def _and_the_day_before(metric: Metric) -> dict[str, str]:
 def _details(built: Dashboard) -> Dashboard:
     return add(
         built,
-        bar_chart(
+        totals(
             "Top 10 functions by errors",
-            "short",
-            {legend(FUNCTION): only_top(total(ERRORS, INTERVAL, FUNCTION), ERRORS, FUNCTION)},
+            ERRORS,
+            FUNCTION,
             "Failed invocations of the ten functions with the most of them.",
+            top=True,
         ),
-        bar_chart(
+        totals(
             "Top 10 functions by invocations",
-            "short",
-            {legend(FUNCTION): only_top(total(INVOCATIONS, INTERVAL, FUNCTION), INVOCATIONS, FUNCTION)},
+            INVOCATIONS,
+            FUNCTION,
             "Invocations of the ten functions with the most of them.",
+            top=True,
         ),
-        bar_chart(
+        totals(
             "Errors by type",
-            "short",
-            {"{{errorType}}": total(ERRORS, INTERVAL, "errorType")},
+            ERRORS,
+            "errorType",
             "Failed invocations by the type of error that Atlassian reports.",
         ),
         latencies("Invocation latency", INVOCATION_LATENCY),
-        bar_chart(
-            "Custom metrics",
-            "short",
-            {"{{metricName}}": total(CUSTOM, INTERVAL, "metricName")},
-            "Counts of the app's own metrics. No data: it has none.",
+        totals(
+            "Custom metrics", CUSTOM, "metricName", "Counts of the app's own metrics. No data: it has none."
         ),
         time_series(
             "Sites with invocations",

@@ -17,6 +17,7 @@ from dashboards.promql import (
     APP,
     CALLS,
     DEPLOYED,
+    DESTINATION,
     ENVIRONMENT,
     GAUGE,
     HISTOGRAM,
@@ -35,6 +36,7 @@ __all__ = [
     "Deployments",
     "add",
     "base",
+    "destination_variable",
     "exporter_variable",
     "label_variable",
     "link_to",
@@ -123,6 +125,11 @@ class _PrometheusAnnotation(AnnotationQuery):
     def to_json(self) -> dict[str, object]:
         texts = {"titleFormat": legend(VERSION), "textFormat": "first invocations of this version"}
         return {**super().to_json(), **texts, "step": QUARTER_HOUR}
+
+
+def destination_variable() -> dashboard.QueryVariable:
+    """Return the variable for the destinations; an exporter with one destination does not name it."""
+    return with_all(label_variable("destination", "forge_exporter_.+", DESTINATION, f'{APP}="$app"'))
 
 
 def link_to(name: str, variable: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import KEPT, add, base, exporter_variable
+from dashboards.base import KEPT, add, base, destination_variable, exporter_variable
 from dashboards.colors import OUTCOMES
-from dashboards.panels import QUARTER_HOUR, bar_chart, legend, stat, time_series
-from dashboards.promql import INTERVAL, RANGE, exporter, total
+from dashboards.panels import QUARTER_HOUR, bar_chart, legend, stat, time_series, totals
+from dashboards.promql import DAG, DESTINATION, INTERVAL, RANGE, exporter, total, total_of_tasks
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["dashboard"]
 
 OUTCOME = "forge_exporter_outcome"
-DAG = "forge_exporter_dag_id"
 LEGEND = legend(OUTCOME)
 HEARTBEAT, WINDOW_END, LAG = (
     exporter("heartbeat"),
@@ -33,17 +32,21 @@ LATEST = "2h"
 NO_GAP = "-1"
 HOUR, DAY = 3600, 24 * 3600
 REJECTED = "rejected: over the limit"
-WINDOWS_NOTE = "Windows by outcome. An empty one had no points; an expired one was too old to be delivered."
+TOGETHER = " Those of all selected destinations together."
+WINDOWS_NOTE = (
+    "Windows by outcome. An empty one had no points; an expired one was too old to be delivered." + TOGETHER
+)
 POINTS_NOTE = (
     "Points by outcome. Unchanged ones had been delivered before; ambiguous ones were sent again, because"
-    " it is not known whether they had arrived."
+    " it is not known whether they had arrived." + TOGETHER
 )
 
 
 def dashboard() -> Dashboard:
     """Return the dashboard."""
     description = "The exporter's own metrics. They tell an idle app from a dead exporter."
-    built = base("exporter", "Exporter", description, exporter_variable(HEARTBEAT.name))
+    variables = (exporter_variable(HEARTBEAT.name), destination_variable())
+    built = base("exporter", "Exporter", description, *variables)
     return _graphs(_stats(built))
 
 
@@ -53,7 +56,8 @@ def _latest(aggregation: str, gauge: str) -> str:
 
 def _stats(built: Dashboard) -> Dashboard:
     missing = COVERAGE.where(f'{OUTCOME}=~"missing|failed"')
-    delivered = total(WINDOWS, RANGE, where=(f'{OUTCOME}=~"delivered|empty"',))
+    delivered = total(WINDOWS, RANGE, DESTINATION, where=(f'{OUTCOME}=~"delivered|empty"',))
+    by_destination = {"legend_format": legend(DESTINATION)}
     return add(
         built,
         stat(
@@ -61,24 +65,26 @@ def _stats(built: Dashboard) -> Dashboard:
             "s",
             _behind(),
             "Time since the end of the newest delivered window. Up to 20 minutes is normal.",
-            legend_format=legend(DAG),
+            legend_format=legend(DAG, DESTINATION),
             levels={None: "green", HOUR / 2: "yellow", 2 * HOUR: "red"},
         ),
-        stat("Windows delivered", "short", f"{delivered} or vector(0)", "Including empty windows."),
+        stat("Windows delivered", "short", _or_zero(delivered), "Including empty windows.", **by_destination),
         stat(
             "Failed attempts",
             "short",
-            f"{total(FAILURES, RANGE)} or vector(0)",
+            _or_zero(total(FAILURES, RANGE, DESTINATION)),
             "Attempts to deliver a window, most of which are repeated with success.",
             levels={None: "green", 1: "yellow"},
+            **by_destination,
         ),
         stat(
             "Missing windows",
             "short",
-            _latest("sum", missing),
+            _latest(f"sum by ({DESTINATION})", missing),
             "Of the last 14 days, including failed windows, at the coverage DAG's last check. No data: it has"
             " not run.",
             levels={None: "green", 1: "red"},
+            **by_destination,
         ),
         stat(
             "First gap expires in",
@@ -87,6 +93,7 @@ def _stats(built: Dashboard) -> Dashboard:
             "Atlassian then deletes it. No data: the coverage DAG has not run.",
             levels={None: "green", 0: "red", 2 * DAY: "yellow"},
             mappings={NO_GAP: "no gap"},
+            **by_destination,
         ),
         stat(
             "Token expires in",
@@ -99,23 +106,27 @@ def _stats(built: Dashboard) -> Dashboard:
 
 
 def _behind() -> str:
-    # By DAG: one that is on time would hide another. A shorter range would make a stopped exporter look like
-    # one that never existed.
-    return f"time() - max by ({DAG}) (max_over_time({WINDOW_END.where()}[{KEPT}]))"
+    # One that is on time would hide another. A shorter range would make a stopped exporter look like one that
+    # never existed.
+    return f"time() - max by ({DAG}, {DESTINATION}) (max_over_time({WINDOW_END.where()}[{KEPT}]))"
 
 
 def _first_gap() -> str:
-    checked = _latest("count", COVERAGE.where())
-    return f"{_latest('min', GAP_EXPIRY.where())} or 0 * {checked} {NO_GAP}"
+    checked = _latest(f"count by ({DESTINATION})", COVERAGE.where())
+    return f"{_latest(f'min by ({DESTINATION})', GAP_EXPIRY.where())} or 0 * {checked} {NO_GAP}"
+
+
+def _or_zero(expression: str) -> str:
+    """Return the expression, or 0 if it has no result for any destination."""
+    return f"{expression} or on () vector(0)"
 
 
 def _graphs(built: Dashboard) -> Dashboard:
-    heartbeats = f"sum by ({DAG}) (count_over_time({HEARTBEAT.where()}[{INTERVAL}]))"
-    lag = f"max by ({DAG}) (max_over_time({LAG.where()}[{INTERVAL}]))"
-    calls = {"calls": total(CALLS, INTERVAL), REJECTED: total(THROTTLES, INTERVAL)}
+    # Each destination gets the heartbeat of each task.
+    heartbeats = f"max by ({DAG}) (count_over_time({HEARTBEAT.where()}[{INTERVAL}]))"
+    lag = f"max by ({DAG}, {DESTINATION}) (max_over_time({LAG.where()}[{INTERVAL}]))"
+    calls = {"calls": total_of_tasks(CALLS, INTERVAL), REJECTED: total_of_tasks(THROTTLES, INTERVAL)}
     coverage = _latest(f"sum by ({OUTCOME})", COVERAGE.where(f'{OUTCOME}!="delivered"'))
-    outcomes = {"windows": total(WINDOWS, INTERVAL, OUTCOME), "points": total(POINTS, INTERVAL, OUTCOME)}
-    failures = total(FAILURES, INTERVAL, "error_type")
     step = {"step": QUARTER_HOUR}
     return add(
         built,
@@ -129,7 +140,7 @@ def _graphs(built: Dashboard) -> Dashboard:
         time_series(
             "Behind by, over time",
             "s",
-            {legend(DAG): _behind()},
+            {legend(DAG, DESTINATION): _behind()},
             "Time since the end of the newest delivered window. The dashed lines are half an hour and two.",
             levels={None: "green", HOUR / 2: "yellow", 2 * HOUR: "red"},
             **step,
@@ -137,16 +148,16 @@ def _graphs(built: Dashboard) -> Dashboard:
         time_series(
             "Lag of each window",
             "s",
-            {legend(DAG): lag},
+            {legend(DAG, DESTINATION): lag},
             "Time from the end of a window to its delivery. That of a backfill is days.",
             **step,
         ),
-        bar_chart("Windows", "short", {LEGEND: outcomes["windows"]}, WINDOWS_NOTE, colors=OUTCOMES, **step),
-        bar_chart("Points", "short", {LEGEND: outcomes["points"]}, POINTS_NOTE, colors=OUTCOMES, **step),
+        totals("Windows", WINDOWS, OUTCOME, WINDOWS_NOTE, colors=OUTCOMES, **step),
+        totals("Points", POINTS, OUTCOME, POINTS_NOTE, colors=OUTCOMES, **step),
         time_series(
             "Waiting for the rate limit",
             "s",
-            {"waited": total(WAIT, INTERVAL)},
+            {"waited": total_of_tasks(WAIT, INTERVAL)},
             "Time that tasks waited for a call. Much of it is normal during a catchup.",
             **step,
         ),
@@ -161,7 +172,7 @@ def _graphs(built: Dashboard) -> Dashboard:
         bar_chart(
             "Failed attempts by error",
             "short",
-            {"{{error_type}}": failures},
+            {legend("error_type", DESTINATION): total(FAILURES, INTERVAL, "error_type", DESTINATION)},
             "The troubleshooting page of the documentation explains each type of error.",
             **step,
         ),
@@ -169,7 +180,7 @@ def _graphs(built: Dashboard) -> Dashboard:
             "Undelivered windows of the last 14 days",
             "short",
             {LEGEND: coverage},
-            "By status, at each check of the coverage DAG. Pending ones are not due yet.",
+            f"By status, at each check of the coverage DAG. Pending ones are not due yet.{TOGETHER}",
             colors=OUTCOMES,
             **step,
         ),

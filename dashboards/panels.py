@@ -40,7 +40,9 @@ from dashboards.promql import (
     SUMMARY,
     if_latency_is,
     means,
+    only_top,
     quantile,
+    total,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ __all__ = [
     "stat",
     "table",
     "time_series",
+    "totals",
 ]
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -156,6 +159,39 @@ def bar_chart(
         .fill_opacity(80)
         .line_width(0)
         .stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
+    )
+
+
+def totals(
+    title: str,
+    metric: Metric,
+    label: str,
+    description: str,
+    *,
+    where: tuple[str, ...] = (),
+    top: bool = False,
+    span: int = 12,
+    step: str = MINUTE,
+    colors: Mapping[str, str] | None = None,
+) -> timeseries.Panel:
+    """Return a graph of a delta sum by the values of a label, as stacked bars.
+
+    Args:
+        title: Title.
+        metric: The sum.
+        label: The label.
+        description: Description.
+        where: Additional matchers.
+        top: Whether to show only the values of `only_top`.
+        span: As for `time_series`.
+        step: Likewise.
+        colors: Likewise.
+    """
+    expression = total(metric, INTERVAL, label, where=where)
+    if top:
+        expression = only_top(expression, metric, label, where=where)
+    return bar_chart(
+        title, "short", {legend(label): expression}, description, span=span, step=step, colors=colors
     )
 
 

@@ -13,6 +13,7 @@ INTERVAL, RANGE = "$__interval", "$__range"
 APP, ENVIRONMENT = "atlassian_forge_app_id", "deployment_environment_name"
 SITE, VERSION = "contextAri", "appVersion"
 REMOTE, URL = "remote", "url"
+DAG, DESTINATION = "forge_exporter_dag_id", "forge_exporter_destination"
 # Regular expressions for metric names, valid for every type of latency.
 OF_INVOCATIONS, OF_CALLS = "forge_backend_.+", "forge_api_.+"
 OF_INVOCATIONS_AND_CALLS = f"{OF_INVOCATIONS}|{OF_CALLS}"
@@ -63,7 +64,7 @@ INSTANCES = Metric("service_instance_count", _OF_ANY_ENVIRONMENT)
 
 def exporter(name: str) -> Metric:
     """Return one of the exporter's own metrics, given its name without `forge_exporter_`."""
-    return Metric(f"forge_exporter_{name}", _OF_APP)
+    return Metric(f"forge_exporter_{name}", (*_OF_APP, f'{DESTINATION}=~"$destination"'))
 
 
 def by_labels(labels: tuple[str, ...]) -> str:
@@ -82,6 +83,11 @@ def total(metric: Metric, window: str, *by: str, where: tuple[str, ...] = (), at
         at: An @ modifier for the selector.
     """
     return f"sum{by_labels(by)}(sum_over_time({metric.where(*where)}[{window}]{at}))"
+
+
+def total_of_tasks(metric: Metric, window: str) -> str:
+    """Return the total of a delta sum that a task sends to each of its destinations alike."""
+    return f"sum(max by ({DAG}) (sum_over_time({metric.where()}[{window}])))"
 
 
 def ratio(part: str, whole: str) -> str:

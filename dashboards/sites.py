@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.common import PercentChangeColorMode
 
 from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
 from dashboards.colors import ERROR_RATE, Levels
-from dashboards.panels import LATENCY_NOTE, bar_chart, legend, stat, table, time_series
+from dashboards.panels import LATENCY_NOTE, legend, stat, table, time_series, totals
 from dashboards.promql import (
     API_REQUESTS,
     ENVIRONMENT,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["dashboard"]
 
-LEGEND = legend(SITE)
 # Of a site with fewer, a single error makes a rate that says nothing.
 LEAST = 5
 AFFECTED: Levels = {None: "green", 1: "yellow"}
@@ -85,24 +84,26 @@ def _graphs(built: Dashboard) -> Dashboard:
     enough = f"({ratio(total(ERRORS, INTERVAL, SITE), invocations)}) and {invocations} >= {LEAST}"
     return add(
         built,
-        bar_chart(
+        totals(
             "Top 10 sites by errors",
-            "short",
-            {LEGEND: only_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE)},
+            ERRORS,
+            SITE,
             "Failed invocations of the ten sites with the most of them.",
+            top=True,
         ),
         time_series(
             "Error rate of the top 10 sites by errors",
             "percentunit",
-            {LEGEND: only_top(enough, ERRORS, SITE)},
+            {legend(SITE): only_top(enough, ERRORS, SITE)},
             f"Share of invocations that failed, in intervals with at least {LEAST} invocations of the site.",
             levels=ERROR_RATE,
         ),
-        bar_chart(
+        totals(
             "Top 10 sites by invocations",
-            "short",
-            {LEGEND: only_top(invocations, INVOCATIONS, SITE)},
+            INVOCATIONS,
+            SITE,
             "Invocations of the ten sites with the most of them.",
+            top=True,
             span=24,
         ),
     )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableSort
 
 from dashboards.base import KEPT, base, label_variable, with_all
-from dashboards.panels import bar_chart, category_chart, legend, stat, table, time_series
-from dashboards.promql import APP, ENVIRONMENT, INTERVAL, VERSION, Metric, total
+from dashboards.panels import category_chart, legend, stat, table, time_series, totals
+from dashboards.promql import APP, ENVIRONMENT, VERSION, Metric
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -150,10 +150,10 @@ def _days(built: Dashboard) -> Dashboard:
             description="Usage of the selected resource on each day of the selected month.",
         )
     ).with_panel(
-        bar_chart(
+        totals(
             "Invocations by version",
-            "short",
-            {legend(VERSION): total(INVOCATIONS, INTERVAL, VERSION)},
+            INVOCATIONS,
+            VERSION,
             step=HOURLY,
             description="Compare the days before and after a version.",
         )

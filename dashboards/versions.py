@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
 from dashboards.colors import ERROR_RATE
-from dashboards.panels import LATENCY_NOTE, bar_chart, legend, table, time_series
+from dashboards.panels import LATENCY_NOTE, legend, table, time_series, totals
 from dashboards.promql import (
     ENVIRONMENT,
     ERRORS,
@@ -40,14 +40,13 @@ def dashboard() -> Dashboard:
 
 
 def _progress(built: Dashboard) -> Dashboard:
-    invocations = total(INVOCATIONS, INTERVAL, VERSION)
     all_of_environment = total(INVOCATIONS, INTERVAL, ENVIRONMENT)
     in_environment = total(INVOCATIONS, INTERVAL, VERSION, ENVIRONMENT)
     share = f"{in_environment} / on ({ENVIRONMENT}) group_left () {all_of_environment}"
     running = f"count by ({VERSION}) ({total(INVOCATIONS, INTERVAL, VERSION, SITE)})"
     return add(
         built,
-        bar_chart("Invocations", "short", {LEGEND: invocations}, "Invocations in each interval, by version."),
+        totals("Invocations", INVOCATIONS, VERSION, "Invocations in each interval, by version."),
         time_series(
             "Share of its environment's invocations",
             "percentunit",
@@ -70,12 +69,7 @@ def _effect(built: Dashboard) -> Dashboard:
             levels=ERROR_RATE,
         ),
         time_series("Latency", "ms", {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)}, LATENCY_NOTE),
-        bar_chart(
-            "Errors",
-            "short",
-            {LEGEND: total(ERRORS, INTERVAL, VERSION)},
-            "Failed invocations in each interval, by version.",
-        ),
+        totals("Errors", ERRORS, VERSION, "Failed invocations in each interval, by version."),
     )
 
 

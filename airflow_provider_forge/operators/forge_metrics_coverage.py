@@ -119,7 +119,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         with final_errors():
             forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
             last_day, calls = forge.token_expires_on, list(forge.rate_limit)
-            reporter = Reporter(forge.app_id, self.export_dag_id)
+            reporter = Reporter(forge.app_id, self.export_dag_id, self._destination())
             endpoint = OtlpHook(self.otlp_conn_id).endpoint()
             monitor = self._monitor(context, reporter.app_id, endpoint)
             findings = monitor.check(now) if monitor else Findings(None)
@@ -140,6 +140,19 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         if findings.coverage is None:
             raise AirflowSkipException("There is no ledger to check: see the log above")
         return summary
+
+    def _destination(self) -> str:
+        """Return the Connection's id if the exporting DAG has several destinations, else nothing.
+
+        Each of them is then checked by a task of this DAG.
+        """
+        dag = self.get_dag()
+        checked = {
+            task.otlp_conn_id
+            for task in (dag.tasks if dag else ())
+            if isinstance(task, ForgeMetricsCoverageOperator) and task.export_dag_id == self.export_dag_id
+        }
+        return self.otlp_conn_id if len(checked) > 1 else ""
 
     def _monitor(self, context: Context, app_id: str, endpoint: Endpoint) -> CoverageMonitor | None:
         """Return the monitor of the DAG's ledger; None if no ledger is kept."""

@@ -20,6 +20,7 @@ ALL = {
     "version": ".*",
     "remote": ".*",
     "url": ".*",
+    "destination": ".*",
     "resource": "FUNCTION_COMPUTE",
     "month": f"{last_wednesday():%Y-%m}",
 }

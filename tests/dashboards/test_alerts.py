@@ -18,6 +18,7 @@ from tests.dashboards.truth import Frame, Table, Truth, highest, latest_by_serie
 from tests.dashboards.truths import (
     API_LATENCY,
     DAG,
+    DESTINATION,
     ENVIRONMENT,
     ERRORS,
     HOUR,
@@ -51,6 +52,7 @@ CRITICAL_IN_PRODUCTION = (
 OF_APP = ("atlassian_forge_app_id",)
 RESOURCE = "forge_usage_resource"
 OF_ENVIRONMENT, OF_DAG = (*OF_APP, ENVIRONMENT), (*OF_APP, DAG)
+OF_DESTINATION = (*OF_DAG, DESTINATION)
 
 
 class Moments:
@@ -66,9 +68,9 @@ class Moments:
     def day_before(self, name: str, by: tuple[str, ...], reduce: Callable = total) -> Table:
         return self.truth.reduced(name, by, self.frame, reduce, reach=DAY, offset=HOUR)
 
-    def latest(self, name: str) -> Table:
+    def latest(self, name: str, by: tuple[str, ...]) -> Table:
         return self.truth.reduced(
-            name, OF_DAG, self.frame, lambda samples: min(latest_by_series(samples)), reach=2 * HOUR
+            name, by, self.frame, lambda samples: min(latest_by_series(samples)), reach=2 * HOUR
         )
 
     def usage(
@@ -146,13 +148,13 @@ def silent(moments: Moments, name: str, reach: int) -> Table:
 
 def late(moments: Moments) -> Table:
     newest = moments.truth.reduced(
-        "forge_exporter_window_end_seconds", OF_DAG, moments.frame, highest, reach=WEEK
+        "forge_exporter_window_end_seconds", OF_DESTINATION, moments.frame, highest, reach=WEEK
     )
     return newest.map(lambda number, end: moments.frame.moment(number) - end).map(above(HOUR))
 
 
 def failing(moments: Moments) -> Table:
-    failures = moments.hour("forge_exporter_failures_total", (*OF_DAG, "error_type"))
+    failures = moments.hour("forge_exporter_failures_total", (*OF_DESTINATION, "error_type"))
     return failures.map(above(1.5))
 
 
@@ -160,7 +162,7 @@ def rejected(moments: Moments) -> Table:
     def where(labels: dict[str, str]) -> bool:
         return labels["forge_exporter_outcome"] == "rejected"
 
-    return moments.hour("forge_exporter_points_total", OF_DAG, where=where).map(above(0))
+    return moments.hour("forge_exporter_points_total", OF_DESTINATION, where=where).map(above(0))
 
 
 def utilization(moments: Moments, low: float, high: float) -> Table:
@@ -203,10 +205,10 @@ TRUTHS: dict[str, Callable[[Moments], Table]] = {
     "ForgeExporterLate": late,
     "ForgeExporterFailing": failing,
     "ForgePointsRejected": rejected,
-    "ForgeGapExpiring": lambda moments: moments.latest("forge_exporter_gap_expiry_seconds").map(
-        between(1800, 48 * HOUR)
-    ),
-    "ForgeTokenExpiring": lambda moments: moments.latest("forge_exporter_token_expiry_seconds").map(
+    "ForgeGapExpiring": lambda moments: moments.latest(
+        "forge_exporter_gap_expiry_seconds", OF_DESTINATION
+    ).map(between(1800, 48 * HOUR)),
+    "ForgeTokenExpiring": lambda moments: moments.latest("forge_exporter_token_expiry_seconds", OF_DAG).map(
         between(-math.inf, 14 * DAY)
     ),
 }

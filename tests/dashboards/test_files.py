@@ -14,6 +14,7 @@ from dashboards.generate import DIRECTORY
 from demo.waiting import wait_for
 from tests.dashboards import usage
 from tests.dashboards.asking import ALL, DASHBOARDS, ask, escaped, queries, replaced, substituted
+from tests.dashboards.exporter import DESTINATIONS
 from tests.dashboards.truth import Frame, own_name
 from tests.dashboards.truths import ENVIRONMENT, HOUR, INVOCATIONS, SITE, VERSION
 
@@ -174,7 +175,7 @@ def test_a_new_version_is_marked_once(dashboard, of_day, truths):
 
 def test_a_dead_exporter_can_be_chosen(of_day):
     """Even if the time range starts long after its death."""
-    _, app = EXPORTER["templating"]["list"]
+    _, app, _ = EXPORTER["templating"]["list"]
     query = re.fullmatch(r"query_result\((.*)\)", app["query"])[1]
     time = of_day.app.end.timestamp() + 10 * 24 * HOUR
     answer = of_day.prometheus.ask("query", query=query, time=time)["result"]
@@ -182,6 +183,16 @@ def test_a_dead_exporter_can_be_chosen(of_day):
     labels = [",".join(f'{label}="{value}"' for label, value in each["metric"].items()) for each in answer]
     texts = [f"{{{text}}} 1 1" for text in labels]
     assert [re.search(app["regex"].strip("/"), text)[1] for text in texts] == [of_day.app.id]
+
+
+def test_the_destinations_of_an_exporter_can_be_chosen(of_day):
+    *_, variable = EXPORTER["templating"]["list"]
+    selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]).groups()
+    matched = replaced(selector, {"app": of_day.app.id})
+    times = {"start": of_day.app.start.timestamp(), "end": of_day.app.end.timestamp()}
+    found = of_day.prometheus.ask(f"label/{label}/values", **{"match[]": matched}, **times)
+    assert found == [*DESTINATIONS]
+    assert (variable["multi"], variable["includeAll"]) == (True, True)
 
 
 def test_the_exporter_sends_all_instruments_and_the_dashboard_shows_them(of_day):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, Query, ask, escaped, queries, substituted
+from tests.dashboards.exporter import DESTINATIONS
 from tests.dashboards.truth import Frame
-from tests.dashboards.truths import ENVIRONMENT, INVOCATIONS, SITE, VERSION, Asked
+from tests.dashboards.truths import DESTINATION, ENVIRONMENT, INVOCATIONS, SITE, VERSION, Asked
 from tests.dashboards.truths import TRUTHS as TRUTHS_OF_METRICS
 from tests.dashboards.usage_truths import TRUTHS as TRUTHS_OF_USAGE
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 TRUTHS = TRUTHS_OF_METRICS | TRUTHS_OF_USAGE
 QUARTER_HOUR = 900
 QUERIES = [query for text in DASHBOARDS.values() for query in queries(json.loads(text))]
+OF_EXPORTER = [query for query in QUERIES if query.dashboard == "forge-exporter"]
 OF_LATENCY = [query for query in QUERIES if "$latency" in query.expression]
 
 
@@ -48,7 +50,12 @@ def check_frame(
 ) -> bool:
     app = of_day.apps[shape]
     expected = TRUTHS[query.key](Asked(truth, frame, shape, chosen))
-    names = {"environment": ENVIRONMENT, "site": SITE, "version": VERSION}
+    names = {
+        "environment": ENVIRONMENT,
+        "site": SITE,
+        "version": VERSION,
+        "destination": DESTINATION,
+    }
     values = {name: escaped(chosen[label]) for name, label in names.items() if label in chosen}
     variables = {"app": app.id, "latency": LATENCY[shape], **ALL, **values}
     found = ask(of_day.prometheus, substituted(query.expression, frame, variables), frame, expected.by)
@@ -83,6 +90,12 @@ def test_the_query_respects_the_variables(query, of_day, truths):
     version, other, *_ = sorted({labels[VERSION] for labels in production if labels[SITE] == site})
     for chosen in ({}, {SITE: site, VERSION: version}, {SITE: site, VERSION: other}):
         check(query, of_day, truth, "histogram", {ENVIRONMENT: "production", **chosen})
+
+
+@pytest.mark.parametrize("query", OF_EXPORTER, ids=lambda query: "/".join(query.key))
+def test_one_destination_can_be_chosen(query, of_day, truths):
+    for destination in DESTINATIONS:
+        assert check(query, of_day, truths["histogram"], "histogram", {DESTINATION: destination})
 
 
 @pytest.mark.parametrize("shape", ["exponential_histogram", "summary", "gauge"])

@@ -243,10 +243,11 @@ def own_samples(told: list[Told], app: str, dag: str) -> dict[str, list[Sample]]
     """Return the exporter's own metrics, by their names in Prometheus."""
     of_all = {"atlassian_forge_app_id": app, "forge_exporter_dag_id": dag}
     samples = defaultdict(list)
-    for time, measurements in told:
+    for time, destination, measurements in told:
         for each in measurements:
             labels = {key.replace(".", "_"): text for key, text in each.attributes.items()}
-            samples[own_name(each.instrument)].append(Sample(time, {**labels, **of_all}, each.value))
+            labels |= {**of_all, "forge_exporter_destination": destination}
+            samples[own_name(each.instrument)].append(Sample(time, labels, each.value))
     return samples
 
 

@@ -27,6 +27,7 @@ INVOCATION_LATENCY = "forge_backend_invocation_latency_milliseconds"
 API_LATENCY = "forge_api_request_latency_milliseconds"
 ENVIRONMENT, SITE, VERSION = "deployment_environment_name", "contextAri", "appVersion"
 OUTCOME, DAG = "forge_exporter_outcome", "forge_exporter_dag_id"
+DESTINATION = "forge_exporter_destination"
 POD = ("serviceKey", "pod")
 
 
@@ -118,7 +119,7 @@ class Asked:
         return self.of(name, by, lambda samples: reduce(latest_by_series(samples)), reach=reach, **more)
 
     def behind(self) -> Table:
-        newest = self.of("forge_exporter_window_end_seconds", (DAG,), highest, reach=KEPT)
+        newest = self.of("forge_exporter_window_end_seconds", (DAG, DESTINATION), highest, reach=KEPT)
         return newest.map(lambda number, end: self.frame.moment(number) - end)
 
     def restarts(self, *by: str) -> Table:
@@ -126,13 +127,25 @@ class Asked:
         return self.of("container_status_restarts_total", by, grown, reach=self.frame.step + 60)
 
     def or_zero(self, table: Table) -> Table:
-        every = Table((), ())
-        every[()] = {number: table.get((), {}).get(number, 0) for number in range(1, self.frame.count + 1)}
+        """Return the table, with 0 at the moments without any value."""
+        every = Table(table.by)
+        every.update({key: dict(values) for key, values in table.items()})
+        known = {number for values in table.values() for number in values}
+        if zeros := set(range(1, self.frame.count + 1)) - known:
+            every.setdefault(("",) * len(table.by), {}).update(dict.fromkeys(zeros, 0))
         return every
+
+    def of_tasks(self, name: str, *by: str, reduce: Callable | None = None) -> Table:
+        """Return what a task sends to each of its destinations alike, once."""
+        once = Table(by)
+        for key, values in self.of(name, (*by, DESTINATION), reduce or total).items():
+            row = once.setdefault(key[:-1], {})
+            row.update({number: max(value, row.get(number, value)) for number, value in values.items()})
+        return once
 
     def windows_done(self) -> Table:
         delivered, empty = (
-            self.total("forge_exporter_windows_total", where={OUTCOME: outcome})
+            self.total("forge_exporter_windows_total", DESTINATION, where={OUTCOME: outcome})
             for outcome in ("delivered", "empty")
         )
         return delivered.joined(empty, lambda some, others: some + (others or 0))
@@ -146,21 +159,22 @@ class Asked:
         """Return the number of missing or failed windows at the last check."""
         outcomes = [{OUTCOME: "missing"}, {OUTCOME: "failed"}]
         missing, failed = (
-            self.latest("forge_exporter_coverage", sum, reach=2 * HOUR, where=each) for each in outcomes
+            self.latest("forge_exporter_coverage", sum, DESTINATION, reach=2 * HOUR, where=each)
+            for each in outcomes
         )
         return missing.joined(failed, lambda some, others: some + others)
 
     def first_gap(self) -> Table:
         """Return the time until the first gap expires: -1 without a gap, nothing without a check."""
-        looked_for = self.latest("forge_exporter_coverage", len, reach=2 * HOUR)
-        gaps = self.latest("forge_exporter_gap_expiry_seconds", min, reach=2 * HOUR)
+        looked_for = self.latest("forge_exporter_coverage", len, DESTINATION, reach=2 * HOUR)
+        gaps = self.latest("forge_exporter_gap_expiry_seconds", min, DESTINATION, reach=2 * HOUR)
         return looked_for.joined(gaps, lambda _, gap: -1 if gap is None else gap)
 
 
 def _is_chosen(name: str, labels: Mapping[str, str], chosen: Mapping[str, str]) -> bool:
     """Return whether a series matches the variables; each applies only to metrics with its label."""
     if name.startswith("forge_exporter_"):
-        return True
+        return labels[DESTINATION] == chosen.get(DESTINATION, labels[DESTINATION])
     if name in {"container_uptime_seconds", "service_instance_count"}:
         return ENVIRONMENT not in labels or labels[ENVIRONMENT] == chosen.get(
             ENVIRONMENT, labels[ENVIRONMENT]
@@ -329,24 +343,30 @@ CONTAINERS = {
 EXPORTER = {
     "Behind by": {"A": lambda asked: asked.behind()},
     "Windows delivered": {"A": lambda asked: asked.or_zero(asked.windows_done())},
-    "Failed attempts": {"A": lambda asked: asked.or_zero(asked.total("forge_exporter_failures_total"))},
+    "Failed attempts": {
+        "A": lambda asked: asked.or_zero(asked.total("forge_exporter_failures_total", DESTINATION))
+    },
     "Missing windows": {"A": lambda asked: asked.missing()},
     "First gap expires in": {"A": lambda asked: asked.first_gap()},
     "Token expires in": {
         "A": lambda asked: asked.latest("forge_exporter_token_expiry_seconds", min, reach=2 * HOUR)
     },
-    "Heartbeat: tasks ended": {"A": lambda asked: asked.of("forge_exporter_heartbeat", (DAG,), len)},
+    "Heartbeat: tasks ended": {
+        "A": lambda asked: asked.of_tasks("forge_exporter_heartbeat", DAG, reduce=len)
+    },
     "Behind by, over time": {"A": lambda asked: asked.behind()},
-    "Lag of each window": {"A": lambda asked: asked.of("forge_exporter_lag_seconds", (DAG,), highest)},
+    "Lag of each window": {
+        "A": lambda asked: asked.of("forge_exporter_lag_seconds", (DAG, DESTINATION), highest)
+    },
     "Windows": {"A": lambda asked: asked.total("forge_exporter_windows_total", OUTCOME)},
     "Points": {"A": lambda asked: asked.total("forge_exporter_points_total", OUTCOME)},
-    "Waiting for the rate limit": {"A": lambda asked: asked.total("forge_exporter_wait_seconds_total")},
+    "Waiting for the rate limit": {"A": lambda asked: asked.of_tasks("forge_exporter_wait_seconds_total")},
     "Gateway calls": {
-        "A": lambda asked: asked.total("forge_exporter_calls_total"),
-        "B": lambda asked: asked.total("forge_exporter_throttles_total"),
+        "A": lambda asked: asked.of_tasks("forge_exporter_calls_total"),
+        "B": lambda asked: asked.of_tasks("forge_exporter_throttles_total"),
     },
     "Failed attempts by error": {
-        "A": lambda asked: asked.total("forge_exporter_failures_total", "error_type")
+        "A": lambda asked: asked.total("forge_exporter_failures_total", "error_type", DESTINATION)
     },
     "Undelivered windows of the last 14 days": {"A": lambda asked: asked.not_delivered()},
     "Windows not archived": {"A": lambda asked: asked.total("forge_exporter_unarchived_total")},

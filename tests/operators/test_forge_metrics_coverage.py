@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException
 
 from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.coverage import telemetry
@@ -415,6 +415,26 @@ def test_the_receiver_hears_of_gaps_and_of_the_token(connect, deliver, look):
         # The token is good until the day is over.
         ("token.expiry", ""): (pendulum.datetime(2026, 12, 25) - NOW).total_seconds(),
     }
+
+
+def test_several_destinations_of_a_dag_are_told_apart(connect, deliver, look):
+    with OtlpSink() as sink, DAG("coverage"):
+        connect(receiver=sink.url)
+        deliver()
+        ForgeMetricsCoverageOperator(task_id="other", export_dag_id="mine", otlp_conn_id="otlp_other")
+        look(telemetry=True, export_dag_id="mine")
+    [request] = sink.telemetry
+    destinations = {dict(point.attributes)["forge.exporter.destination"] for point in request.telemetry}
+    assert destinations == {"otlp_default"}
+
+
+def test_a_task_with_another_dag_to_check_is_no_second_destination(connect, deliver, look):
+    with OtlpSink() as sink, DAG("coverage"):
+        connect(receiver=sink.url)
+        deliver()
+        ForgeMetricsCoverageOperator(task_id="unrelated", otlp_conn_id="otlp_other")
+        look(telemetry=True, export_dag_id="mine")
+    assert ("coverage", "missing") in told(sink)
 
 
 def test_telemetry_includes_a_gap_that_was_already_reported(connect, deliver, look):
