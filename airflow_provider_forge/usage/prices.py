@@ -133,6 +133,6 @@ def parse_amount(field: str, value: Any) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     # It is sent as a float in the end.
-    if not math.isfinite(float(number)) or number < 0:
+    if not number.is_finite() or number < 0 or math.isinf(float(number)):
         raise ConfigurationError(field, f"{value!r} is not a number of 0 or more")
     return number

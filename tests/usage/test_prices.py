@@ -65,6 +65,7 @@ def test_a_user_replaces_some(how, tmp_path):
         ({"KVS_READ": {"price": True}}, "prices: KVS_READ: price"),
         ({"KVS_READ": {"price": float("nan")}}, "prices: KVS_READ: price"),
         ({"KVS_READ": {"price": "1e400"}}, "prices: KVS_READ: price"),
+        ({"KVS_READ": {"price": "snan"}}, "prices: KVS_READ: price"),
         ({"KVS_READ": {"price": ""}}, "prices: KVS_READ: price"),
         ({"KVS_READ": {"price": 1, "allowance": -1}}, "prices: KVS_READ: allowance"),
         ({"KVS_READ": {"price": 1, "per": 0}}, "prices: KVS_READ: per"),
