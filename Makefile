@@ -40,6 +40,7 @@ screenshots: $(INSTALLED_DEV) ## Retake the screenshots of Airflow's UI in docs/
 
 bench: $(INSTALLED_DEV) ## Benchmark the payload path against orjson, protobuf and the OpenTelemetry SDK
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.window
 
 profile: $(INSTALLED_DEV) ## Profile the payload path
 	$(BIN)/python -m benchmarks --profile

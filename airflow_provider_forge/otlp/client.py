@@ -28,7 +28,7 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, Wire
 from airflow_provider_forge.http import USER_AGENT, explain_transport_error, retry_after
-from airflow_provider_forge.otlp.endpoint import HTTP_JSON
+from airflow_provider_forge.otlp.endpoint import HTTP_JSON, TlsFiles
 from airflow_provider_forge.otlp.replies import Reply, partial_success, status_message
 from airflow_provider_forge.otlp.requests import encode_request
 from airflow_provider_forge.proxies import Route
@@ -111,8 +111,9 @@ class OtlpClient:
             part for value in endpoint.headers.values() for part in (value, value.partition(" ")[2])
         )
         self._wire = Wire()
-        context = endpoint.tls.ssl_context()  # also for http, so that an invalid file is always an error
-        self._route = Route(endpoint.url, lambda: context)
+        if endpoint.tls != TlsFiles():
+            _ = endpoint.tls.ssl_context  # also for http, so that an invalid file is always an error
+        self._route = Route(endpoint.url, lambda: endpoint.tls.ssl_context)
         self._secrets += self._route.secrets
         self._client = self._route.client(
             # In lower case, so that a user's User-Agent replaces ours instead of being sent in addition.

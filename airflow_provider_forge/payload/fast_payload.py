@@ -251,30 +251,20 @@ class _Reader:
         self.unusual: set[int] = set()
 
     def read(self, number: int, metric: Json, texts: list[Raw]) -> int:
-        """Read the points of a metric, and return how many are not left out.
-
-        Args:
-            number: Number of the metric among those that are sent.
-            metric: The metric, without its points.
-            texts: Texts of its points.
-
-        Raises:
-            Exception: Only the payload as a whole can be salvaged; one of `structs.REFUSALS`.
-        """
-        kind, name, encoded = str(kind_of(metric)), str(metric.get("name")), self._encoded_points
-        decode, precheck = structs.point_decoder(kind), self._precheck(kind, metric)
-        all_attributes = self._attributes[kind]
+        """Read the texts of a metric's points, and return how many of them are sent; raises a REFUSAL."""
+        kind, name = str(kind_of(metric)), str(metric.get("name"))
+        precheck, encoded = self._precheck(kind, metric), self._encoded_points
+        decode, all_attributes, values = (
+            structs.point_decoder(kind),
+            self._attributes[kind],
+            self._values[kind],
+        )
         all_times = _TimesCache(name, self._minute, precheck.intervals)
-        slots, values = _SlotCache(number, encoded), self._values[kind]
-        points, times, slot_of = encoded.points, encoded.times, encoded.slot_of
-        keys, fingerprints, before = precheck.keys, self.fingerprints, len(points)
-        is_protobuf = self._protobuf
+        slots, points, before = _SlotCache(number, encoded), encoded.points, len(encoded.points)
         for place, text in enumerate(texts, self._texts):
             try:
                 point = decode(text)
-                attributes, environments, source, _, attributes_field = all_attributes[
-                    bytes(point.attributes)
-                ]
+                attributes, environments, source, _, field = all_attributes[bytes(point.attributes)]
                 time, minute, key_hash, times_fields = all_times[
                     environments, point.start_time_unix_nano, point.time_unix_nano
                 ]
@@ -284,17 +274,18 @@ class _Reader:
                 key_hash.update(attributes)
                 key = key_hash.digest()
                 fingerprint = Fingerprint(name, minute, key + value)
-                content = encode_point(times_fields, value_fields, attributes_field) if is_protobuf else text
+                content = encode_point(times_fields, value_fields, field) if self._protobuf else text
             except structs.REFUSALS:
-                if (unusual := self._read_unusual(place, metric, kind, text)) is None:
+                unusual = self._read_unusual(place, metric, kind, text)
+                if unusual is None:
                     continue
-                precheck.intervals.add((unusual.start, unusual.time))
-                fingerprint, time = unusual.fingerprint, unusual.time
-                source, content, key = unusual.point_source, unusual.encoded, fingerprint.key
-            keys.add(key)
-            fingerprints.append(fingerprint)
-            times.append(time)
-            slot_of.append(slots[source])
+                start, time, source, fingerprint, content = unusual
+                precheck.intervals.add((start, time))
+                key = fingerprint.key
+            precheck.keys.add(key)
+            self.fingerprints.append(fingerprint)
+            encoded.times.append(time)
+            encoded.slot_of.append(slots[source])
             points.append(content)
         self._texts += len(texts)
         precheck.points += len(points) - before

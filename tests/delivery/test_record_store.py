@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import logging
 from collections import Counter
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_forge.delivery.record_store import ChunkedStore
+from airflow_provider_forge.connections.ledger import LARGEST
+from airflow_provider_forge.delivery.record_store import MAX_CHUNKS, ChunkedStore
 from airflow_provider_forge.delivery.records import CoveredSpan, LedgerRecord, SpanStatus
+from airflow_provider_forge.payload.fingerprints import HASH_BYTES
 from tests.delivery.lines import BreakableStore, Killed, Line, Spot, named_in_the_log
 from tests.delivery.test_records import ANY_RECORD, START, point_hash
 from tests.otlp.building import exhaustively
@@ -177,6 +180,24 @@ def test_a_late_point_of_a_large_app_is_the_only_one_that_is_sent():
         assert (report.sent, report.ambiguous, report.digested) == (1, 0, False)
         assert report.unchanged == len(MANY)
     assert all(len(value) <= 2500 for value in line.store.values.values())
+
+
+def test_a_hundred_thousand_points_in_five_minutes_are_exact_in_airflows_store():
+    groups = {(f"forge_metric_{metric}", minute): Counter() for metric in range(10) for minute in range(5)}
+    for number, group in zip(range(100_000), itertools.cycle(groups)):
+        groups[group][number.to_bytes(HASH_BYTES, "big")] += 1
+    record = LedgerRecord(acknowledged=groups)
+    record.compress(MAX_CHUNKS * LARGEST, 0)
+    assert not record.digested
+    store = BreakableStore(largest=LARGEST)
+    chunked = ChunkedStore(store)
+    chunked.set(KEY, record.to_json(0))
+    assert max(map(len, store.values.values())) <= LARGEST < 2**16
+    groups["forge_metric_0", 2][b"a late point"] += 1
+    before = dict(store.values)
+    chunked.set(KEY, record.to_json(0))
+    assert len(store.values.items() - before.items()) == 2
+    assert LedgerRecord.from_json(ChunkedStore(store).get(KEY), 0) == record
 
 
 def test_kills_at_any_step_lose_nothing_and_double_nothing_unnamed():

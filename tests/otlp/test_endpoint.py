@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.otlp.client import OtlpClient
 from airflow_provider_forge.otlp.endpoint import Endpoint, Limits, TlsFiles, metrics_url
 from tests.otlp.building import exhaustively
 
@@ -202,12 +204,12 @@ def test_a_file_that_holds_something_else(name, content, tmp_path):
     wrong.write_text(content)
     files = TlsFiles(**{name: str(wrong)})
     with pytest.raises(ConfigurationError, match=r"wrong\.pem") as refused:
-        files.ssl_context()
+        _ = files.ssl_context
     assert refused.value.field == name
 
 
 def test_certificates_are_checked():
-    context = TlsFiles().ssl_context()
+    context = TlsFiles().ssl_context
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
 
@@ -296,3 +298,14 @@ def test_fields_that_change_the_destination():
 def test_the_spelling_and_order_of_tenant_headers_do_not_matter():
     one = destination(URL, X_Scope_OrgID="a", THANOS_TENANT="b")
     assert one == destination(URL, thanos_tenant="b", x_scope_orgid="a")
+
+
+def test_authorities_are_loaded_once_and_for_https_only(monkeypatch):
+    loaded, real = [], ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda **given: loaded.append(given) or real(**given))
+    OtlpClient(Endpoint("http://localhost:4318/v1/metrics")).close()
+    assert not loaded
+    endpoint = Endpoint("https://localhost:4318/v1/metrics")
+    for each in (endpoint, replace(endpoint, limits=Limits(timeout=1))):
+        OtlpClient(each).close()
+    assert len(loaded) == 1
