@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the receivers of the end-to-end tests from Go modules: build.sh [program…], by default all but docker-compose,
-# which only `make test-compose` needs.
+# which only `make test-compose` needs, and otelcol-jsonfile, which only one test of `make test-long` does.
 # What is there already is left alone. Needs Go (Debian's golang-go is enough) and the Go module proxy.
 set -euo pipefail
 
@@ -62,7 +62,7 @@ END
     mv generated/otelcol otelcol
 }
 
-# For one long test, and built only if it is named: its receiver cannot be had in the Collector's other versions.
+# Its receiver cannot be had in the version of the other Collector.
 build_otelcol-jsonfile() {
     local core=go.opentelemetry.io/collector contrib=github.com/open-telemetry/opentelemetry-collector-contrib
     cat >builder.yaml <<END
