@@ -6,6 +6,7 @@ The coverage task logs it, and the command `coverage` prints it.
 from __future__ import annotations
 
 import datetime as dt
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
@@ -26,6 +27,9 @@ __all__ = [
     "render",
     "render_text",
 ]
+
+MAX_LINE = 78
+"""Characters of a line that names the selection."""
 
 SYMBOLS = {
     WindowStatus.PENDING: " ",
@@ -89,7 +93,7 @@ def render(
         dag_id: The DAG that exports, and whose backfill heals a gap.
     """
     yield [[Segment(HEADING)], *_days(coverage, now, alert_before), [Segment(LEGEND)]]
-    yield [*([Segment(line)] for line in (_counts(coverage), *_lateness(coverage), _selection(coverage)))]
+    yield [*([Segment(line)] for line in (_counts(coverage), *_lateness(coverage), *_selection(coverage)))]
     gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
     if gaps:
         yield [[Segment(backfill_note(dag_id))]]
@@ -171,5 +175,7 @@ def _lateness(coverage: Coverage) -> list[str]:
     return [f"Time from a window's end to its last points: {measured}. {measured.advice}"]
 
 
-def _selection(coverage: Coverage) -> str:
-    return f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}"
+def _selection(coverage: Coverage) -> list[str]:
+    """Return the selection in lines that no terminal breaks within a name: all metrics make a long one."""
+    text = f"Environments: {', '.join(coverage.environments)}. Metrics: {', '.join(coverage.metrics)}"
+    return textwrap.wrap(text, MAX_LINE, break_long_words=False, break_on_hyphens=False)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import TYPE_CHECKING
 
 from airflow_provider_forge.coverage.coverage import QUARTER, Coverage, Quarter, WindowStatus
 from airflow_provider_forge.coverage.report import LEGEND, SYMBOLS, backfill_command, render_text
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HOUR = dt.timedelta(hours=1)
 START = dt.datetime(2026, 11, 22, 22, tzinfo=dt.timezone.utc)
@@ -13,10 +18,12 @@ NOW = dt.datetime(2026, 11, 23, 2, 20, tzinfo=dt.timezone.utc)
 KEEP = dt.timedelta(hours=5)
 
 
-def picture(*outcomes: WindowStatus, alert_before: dt.timedelta = 48 * HOUR) -> list[str]:
+def picture(
+    *outcomes: WindowStatus, alert_before: dt.timedelta = 48 * HOUR, metrics: Sequence[str] = ("COUNT",)
+) -> list[str]:
     """Return the picture of quarter hours in a row."""
     quarters = tuple(Quarter(START + number * QUARTER, outcome) for number, outcome in enumerate(outcomes))
-    coverage = Coverage(quarters, ("production",), ("COUNT",), KEEP)
+    coverage = Coverage(quarters, ("production",), tuple(metrics), KEEP)
     return render_text(coverage, NOW, alert_before, "mine")
 
 
@@ -42,6 +49,13 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
     assert text[4] == f"16 windows of 15 minutes: {counts}"
     assert text[5] == "Environments: production. Metrics: COUNT"
     assert len(text) == 6
+
+
+def test_the_names_of_all_metrics_stand_in_lines_that_fit_a_terminal():
+    text = picture(*hour(WindowStatus.EMPTY), metrics=DEFAULT_METRICS)
+    lines = text[text.index(LEGEND) + 2 :]
+    assert " ".join(lines) == f"Environments: production. Metrics: {', '.join(DEFAULT_METRICS)}"
+    assert max(map(len, lines)) < 80
 
 
 def test_an_hour_that_is_about_to_be_lost_has_a_sign_of_its_own():
