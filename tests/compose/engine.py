@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -161,7 +162,7 @@ class Engine:
         """End the engine with its containers, and remove everything it has made."""
         self._relays.close()
         if self._process.returncode is None:
-            os.kill(self._process.pid, 15)
+            os.kill(self._process.pid, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 wait_for(lambda: self._process.returncode is not None, timeout=120, what="the engine to end")
         self._process.stop()
