@@ -52,7 +52,8 @@ class Stack:
         self._urls: dict[int, str] = {}
         _copy(directory)
         # The tests have no time for 14 days, and no five minutes before each retry.
-        retention = (CATCHUP + 1) * MAX_WINDOW
+        # The oldest window is already too old, and the newest may not have settled.
+        retention = (CATCHUP + 2) * MAX_WINDOW
         install_dag(directory / "dags", retry_delay=timedelta(seconds=5), retention=retention)
         _run([directory / "deploy" / "new-env.sh", "--sandbox"], directory)
         (directory / "test.yaml").write_text(_changes(engine.version))
