@@ -56,6 +56,9 @@ AIRFLOWS = {
     ),
 }
 
+# `make test-long` opens a browser on the current one.
+OTHERS = [name for name, release in AIRFLOWS.items() if release.until or release.upcoming]
+
 # For the receivers, Redis and others: .venv runs these tests as well, where none may be skipped.
 NO_PROGRAM = r"the program .* is missing"
 
@@ -66,6 +69,9 @@ TOOLS = ("hypothesis>=6.100", "pyte>=0.8", "pytest>=8.3", "pytest-timeout>=2.3",
 
 # For a whole Airflow: PostgreSQL's drivers, and the client with which it sends its own metrics.
 FOR_WHOLE = ("asyncpg>=0.30", "psycopg2-binary>=2.9", "statsd>=4")
+
+# Drives a browser.
+BROWSER = ("pillow>=10", "playwright>=1.50")
 
 # Tests of the differences between releases: discovery, both kinds of forms, the timetable, `dag.test()`.
 QUICK = (
@@ -112,6 +118,22 @@ def airflow(session: nox.Session, name: str) -> None:
     With the argument `quick`, run a subset of the unit tests and `dag.test()`; with `whole`, only the last.
     """
     release = AIRFLOWS[name]
+    install(session, release, *(FOR_WHOLE if release.whole else ()))
+    for marks, paths in chosen(release, session.posargs):
+        test(session, release, "-m", marks, "--numprocesses", "2", "--dist", "loadfile", *paths)
+
+
+@nox.session
+@nox.parametrize("name", OTHERS, ids=OTHERS)
+def page(session: nox.Session, name: str) -> None:
+    """Open the page *Forge* of a whole Airflow in a browser, and heal a gap there."""
+    release = AIRFLOWS[name]
+    install(session, release, *FOR_WHOLE, *BROWSER)
+    test(session, release, "-m", "long", "tests/e2e/test_page.py")
+
+
+def install(session: nox.Session, release: Airflow, *more: str) -> None:
+    """Install the package with an Airflow and the tests' tools."""
     libraries = (
         ("--exclude-newer", release.until, *(f"--exclude-newer-package={name}=false" for name in NEWER))
         if release.until
@@ -120,22 +142,24 @@ def airflow(session: nox.Session, name: str) -> None:
     session.install(
         *libraries,
         *("--editable", ".[fast,redis,sandbox]", f"apache-airflow=={release.version}"),
-        *(*TOOLS, *release.more, *(FOR_WHOLE if release.whole else ())),
+        *(*TOOLS, *more, *release.more),
     )
-    for marks, paths in chosen(release, session.posargs):
-        session.run(
-            *("python", "-m", "pytest", "-m", marks, "-p", "no:cacheprovider"),
-            *("--numprocesses", "2", "--dist", "loadfile"),
-            # Warnings of an old release cannot be fixed here.
-            *("-W", "default", "--disable-warnings"),
-            *paths,
-            success_codes=(0, 1) if release.upcoming else (0,),
-            # No test may be skipped silently, except for features that the release lacks.
-            env={
-                "FORGE_TESTS_NO_SKIP": "1",
-                "FORGE_TESTS_ALLOWED_SKIPS": "|".join((NO_PROGRAM, *release.skips)),
-            },
-        )
+
+
+def test(session: nox.Session, release: Airflow, *arguments: str) -> None:
+    """Run pytest with these arguments."""
+    session.run(
+        *("python", "-m", "pytest", "-p", "no:cacheprovider"),
+        # Warnings of an old release cannot be fixed here.
+        *("-W", "default", "--disable-warnings"),
+        *arguments,
+        success_codes=(0, 1) if release.upcoming else (0,),
+        # No test may be skipped silently, except for features that the release lacks.
+        env={
+            "FORGE_TESTS_NO_SKIP": "1",
+            "FORGE_TESTS_ALLOWED_SKIPS": "|".join((NO_PROGRAM, *release.skips)),
+        },
+    )
 
 
 def chosen(release: Airflow, arguments: list[str]) -> list[tuple[str, tuple[str, ...]]]:

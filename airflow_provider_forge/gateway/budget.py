@@ -33,6 +33,7 @@ __all__ = [
     "Decision",
     "Priority",
     "Slot",
+    "Standing",
     "distance_of",
     "margin_of",
     "max_size_of",
@@ -128,6 +129,23 @@ class Decision:
         return self.placed and self.seconds <= 0
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How much of the budget is used at one time, and who waits for it.
+
+    Attributes:
+        used: Number of calls in the period before it.
+        live: Number of reserved calls for live windows that are yet to be made.
+        backfill: Number of all others.
+        paused: Seconds for which the gateway has asked to make no call; 0 for no pause.
+    """
+
+    used: int
+    live: int
+    backfill: int
+    paused: int
+
+
 @dataclass
 class Budget:
     """The known calls of an account. All times are in seconds, by one clock.
@@ -208,6 +226,13 @@ class Budget:
         """Return the seconds for which these credentials stay blocked; 0 if they are not."""
         self._advance(now)
         return max(0.0, self.blocked_until.get(credentials, now) - now)
+
+    def standing(self, now: float) -> Standing:
+        """Return how much of the budget is used now, and who waits for it."""
+        self._advance(now)
+        used = self._elapsed_count(now)
+        live = sum(slot.priority is Priority.LIVE for slot in self.slots[used:])
+        return Standing(used, live, len(self.slots) - used - live, max(0, math.ceil(self.paused_until - now)))
 
     def _advance(self, now: float) -> None:
         """Drop everything that has expired."""

@@ -14,7 +14,7 @@ from airflow_provider_forge.text import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_forge.gateway.budget import Budget, Decision
+    from airflow_provider_forge.gateway.budget import Budget, Decision, Standing
     from airflow_provider_forge.gateway.ratelimit_stores import FileStateStore, RedisStateStore
 
 __all__ = ["LimitStore", "RateLimiter", "Reservation", "Usage"]
@@ -150,6 +150,15 @@ class RateLimiter:
         """Block all calls for this many seconds, because the gateway counted too many; None is one period."""
         self.usage.throttles += 1
         self.store.transact(lambda budget, now: budget.pause(seconds, now))
+
+    def standing(self) -> Standing:
+        """Return how much of the account's budget is used now, and who waits for it; makes no call.
+
+        Raises:
+            ConfigurationError: The store cannot be used.
+            RateLimitUnavailable: The store does not answer.
+        """
+        return self.store.transact(lambda budget, now: budget.standing(now))
 
     def block_credentials(self, credentials: str) -> None:
         """Block these credentials for a quarter of an hour."""

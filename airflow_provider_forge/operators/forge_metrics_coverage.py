@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.help import COVERAGE_TASK_HELP
@@ -131,7 +132,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         token_days = (last_day - now.date()).days if last_day else None
         summary = self._report(findings, token_days, now)
         facts = {"app_id": reporter.app_id, "calls": calls, "token_days": token_days}
-        self._push_coverage(context, findings, now, endpoint, facts)
+        self._push_coverage(context, findings, now, endpoint, {**facts, **self._gateway_facts(forge)})
         # After everything that can fail and is retried: an alert that is saved as reported must be raised.
         for state in findings.pending:
             state.save()
@@ -178,6 +179,18 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             alert_before=self.alert_before,
             heal=self.heal,
         )
+
+    def _gateway_facts(self, forge: ForgeMetricsHook) -> dict[str, Any]:
+        """Return the state of the account's budget, and the metrics that the gateway does not know.
+
+        Each is None if it is unknown.
+        """
+        try:
+            budget = dataclasses.asdict(forge.get_conn().limiter.standing())
+            return {"budget": budget, "left_out": list(forge.left_out_metrics())}
+        except ForgeError as error:  # a check makes no call, and works without credentials
+            self.log.info("The use of the rate limit is unknown: %s", error)
+            return {"budget": None, "left_out": None}
 
     def _push_coverage(
         self,

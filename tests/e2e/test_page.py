@@ -17,6 +17,7 @@ from demo.airflow import StandaloneAirflow
 from demo.api import AirflowApi
 from demo.dagfile import DAG_ID, SHIPPED, install_dag
 from demo.waiting import wait_for
+from tests.airflow_version import AIRFLOW
 from tests.e2e.browser import browser_page, find_chromium
 from tests.e2e.dag_runs import connections
 from tests.e2e.postgres import postgres
@@ -33,6 +34,9 @@ KEEP, RETENTION = "4h", timedelta(hours=3, minutes=30)
 PATIENCE_MS = 180_000
 # More windows than are missing because they are older than catchup, of which there are two or three.
 GAP = 4
+
+HAS_PAGES = AIRFLOW >= (3, 1)
+needs_pages = pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plugins as of 3.1")
 
 
 @dataclass
@@ -100,6 +104,17 @@ def deliver_and_check(airflow: StandaloneAirflow) -> None:
     wait_for(lambda: api.run(COVERAGE, run_id)["end_date"], timeout=180, what="the check")
 
 
+def test_the_entry_is_there_where_airflow_has_pages(paged: Paged) -> None:
+    paged.log_in("admin")
+    paged.page.goto("/")
+    expect(paged.page.get_by_role("link", name="Dags", exact=True).first).to_be_visible()
+    expect(paged.page.get_by_role("link", name="Forge", exact=True)).to_have_count(int(HAS_PAGES))
+    api = paged.airflow.api
+    assert [each["name"] for each in api.get("plugins")["plugins"] if each["name"] == "forge"] == ["forge"]
+    assert "Failed to import plugin" not in paged.airflow.processes["standalone"].log()
+
+
+@needs_pages
 def test_a_stranger_sees_nothing(paged: Paged) -> None:
     paged.page.goto("/forge/")
     expect(paged.page.get_by_role("heading", name="You are not signed in")).to_be_visible()
@@ -107,6 +122,7 @@ def test_a_stranger_sees_nothing(paged: Paged) -> None:
         assert httpx.get(f"{paged.airflow.url}/api/v2/{path}", trust_env=False).status_code == 401
 
 
+@needs_pages
 def test_a_viewer_sees_the_gap_and_no_button(paged: Paged) -> None:
     paged.log_in("viewer")
     with paged.page.expect_response("**/backfills/dry_run") as asked:
@@ -116,6 +132,7 @@ def test_a_viewer_sees_the_gap_and_no_button(paged: Paged) -> None:
     expect(frame.locator("#gaps button")).to_have_count(0)
 
 
+@needs_pages
 def test_the_button_heals_the_gap_and_the_map_turns_green(paged: Paged) -> None:
     paged.log_in("admin")
     frame = paged.open()
@@ -129,6 +146,7 @@ def test_the_button_heals_the_gap_and_the_map_turns_green(paged: Paged) -> None:
     assert green.count() >= before + GAP
 
 
+@needs_pages
 def test_a_cell_opens_its_run_in_airflows_grid(paged: Paged) -> None:
     paged.log_in("admin")
     paged.open().locator(".grid .is-d").last.click()

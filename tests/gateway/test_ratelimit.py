@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_forge.exceptions import RateLimited, RateLimitUnavailable, RetryableError
-from airflow_provider_forge.gateway.budget import BLOCKED_FOR, MAX_PAUSE, MAX_WAIT, distance_of, period_of
+from airflow_provider_forge.gateway.budget import (
+    BLOCKED_FOR,
+    MAX_PAUSE,
+    MAX_WAIT,
+    Priority,
+    Standing,
+    distance_of,
+    period_of,
+)
 from airflow_provider_forge.gateway.ratelimit import Usage
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (
@@ -24,6 +33,7 @@ from tests.gateway.limiting import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_forge.gateway.budget import Budget
     from airflow_provider_forge.gateway.ratelimit import RateLimiter
 
 
@@ -549,3 +559,19 @@ def test_the_usage_has_the_time_slept_and_the_throttled_calls(new_limiter):
     with pytest.raises(RateLimited):
         limiter.acquire(patience=15)
     assert limiter.usage == Usage(calls=0, throttles=1, waited=PERIOD)
+
+
+def test_it_tells_who_has_used_the_budget_and_who_waits(new_limiter, machine):
+    limiter = new_limiter(calls=2)
+    for _ in range(2):
+        limiter.acquire(priority=LIVE)
+    machine.now += 30
+    for owner, priority in {"sleeper": Priority.BACKFILL, "newest": LIVE}.items():
+        limiter.store.transact(functools.partial(ask, owner, priority))
+    assert limiter.standing() == Standing(used=2, live=1, backfill=1, paused=0)
+    limiter.pause(30)
+    assert limiter.standing().paused == 30
+
+
+def ask(owner: str, priority: Priority, budget: Budget, now: float) -> None:
+    budget.ask(owner, now, priority=priority)

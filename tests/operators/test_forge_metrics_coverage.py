@@ -17,6 +17,7 @@ from airflow_provider_forge.coverage import telemetry
 from airflow_provider_forge.delivery.ledger import Selection
 from airflow_provider_forge.delivery.stores import ObjectStore
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
 from airflow_provider_forge.sandbox import OtlpSink
@@ -151,6 +152,28 @@ def test_the_page_has_the_whole_coverage_also_of_a_task_that_fails(deliver, look
     assert (document["dag_id"], document["app_id"], document["receiver"]) == ("mine", APP, "receiver")
     assert (document["gap_count"], document["token_days"], document["alerts"]) == (1, None, 1)
     assert document["calls"] == [5, 60]
+    assert document["budget"] is None, "the Connection has no credentials"
+
+
+def test_the_page_has_the_state_of_the_rate_limit(deliver, look, pushed, monkeypatch):
+    deliver()
+    account = {"conn_type": "forge", "login": "me@example.com", "password": "token", "extra": {"app_id": APP}}
+    monkeypatch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", json.dumps(account))
+    ForgeMetricsHook().get_conn().limiter.pause(3600)
+    look()
+    budget = pushed["forge_coverage"]["budget"]
+    assert budget["paused"] > 0
+    assert (budget["live"], budget["backfill"]) == (0, 0)
+    assert pushed["forge_coverage"]["left_out"] == []
+
+
+def test_the_page_has_the_metrics_that_the_gateway_does_not_know(deliver, look, pushed, monkeypatch):
+    deliver()
+    account = {"conn_type": "forge", "login": "me@example.com", "password": "token", "extra": {"app_id": APP}}
+    monkeypatch.setenv("AIRFLOW_CONN_FORGE_DEFAULT", json.dumps(account))
+    monkeypatch.setattr(ForgeMetricsHook, "left_out_metrics", lambda hook: ("FORGE_MADE_UP",))
+    look()
+    assert pushed["forge_coverage"]["left_out"] == ["FORGE_MADE_UP"]
 
 
 def test_many_gaps_are_summarized(deliver, look):

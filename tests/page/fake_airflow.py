@@ -33,6 +33,8 @@ FACTS = {
     "app_id": "app",
     "receiver": "collector.example.com",
     "calls": [5, 60],
+    "left_out": [],
+    "budget": {"used": 4, "live": 1, "backfill": 7, "paused": 0},
     "token_days": 212,
     "alerts": 0,
 }

@@ -86,13 +86,32 @@ def test_each_status_is_a_colour_and_its_tooltip_has_the_figures(page: Page, air
     assert (squares(page, "m"), squares(page, "mm")) == (0, 3)
 
 
+DRAWN = """
+new MutationObserver(() => {
+  if (!window.drawn && document.querySelector("#export:not([hidden]):not(.loading)")) {
+    window.drawn = new Promise(done => requestAnimationFrame(() => done(performance.now())));
+  }
+}).observe(document, { subtree: true, childList: true, attributes: true });
+"""
+"""Notes when the figures are on the screen, in milliseconds since the page was opened."""
+
+ANSWERED = """
+drawn => Math.max(...performance.getEntriesByType("resource")
+  .filter(each => each.name.includes("/api/v2/") && each.responseEnd < drawn)
+  .map(each => each.responseEnd))
+"""
+
+
 def test_three_exports_are_there_after_five_requests(page: Page, airflow: FakeAirflow) -> None:
+    page.add_init_script(DRAWN)
     for number in range(2):
         dag_id = f"other_{number}"
         airflow.documents[dag_id] = document(NOW, coverage(NOW), dag_id)
     with page.expect_response(lambda answer: answer.url.endswith("api/v2/dags?tags=forge&limit=100")):
         page.goto(f"{airflow.url}/forge/")
     expect(page.locator("#exports button")).to_have_count(3)
+    drawn = page.evaluate("window.drawn")
+    print(f"Three exports were drawn {drawn - page.evaluate(ANSWERED, drawn):.0f} ms after Airflow's answer")
     # What follows is up to date by the second.
     drawn = [call for call in airflow.asked if "dagRuns?" not in call and not call.endswith("/dagRuns")]
     assert len([call for call in drawn if call.startswith("GET")]) == 5
@@ -106,8 +125,18 @@ def test_now_and_lateness_are_told(page: Page, airflow: FakeAirflow) -> None:
     now = page.locator("#now")
     for text in ("of 300", "expires in 212 days", "To collector.example.com", "0 running, 0 waiting"):
         expect(now).to_contain_text(text)
+    expect(now).to_contain_text("At the check: 4 of 5 in 60 s; waiting: 1 live, 7 backfill")
     expect(page.locator("#lateness")).to_contain_text("7 min")
     expect(page.locator("#lateness")).to_contain_text("and revisit_after found them")
+
+
+def test_metrics_that_the_gateway_does_not_know_are_named(page: Page, airflow: FakeAirflow) -> None:
+    airflow.documents["forge_metrics"] = {**GOOD, "left_out": ["FORGE_API_MADE_UP"]}
+    open_page(page, airflow)
+    expect(page.locator("#now")).to_contain_text("does not know FORGE_API_MADE_UP")
+    airflow.documents["forge_metrics"] = GOOD
+    open_page(page, airflow)
+    expect(page.locator("#now")).not_to_contain_text("does not know")
 
 
 def test_a_gap_is_healed_by_a_backfill_of_the_user(page: Page, airflow: FakeAirflow) -> None:

@@ -59,6 +59,7 @@ function drawPlaceholder() {
       receiver: "…",
       provider: "…",
       calls: [5, 60],
+      budget: { used: 0, live: 0, backfill: 0, paused: 0 },
       lateness: { advice: "…" },
     },
     { dag_id: "…", run_id: "…" },

@@ -63,7 +63,14 @@ export function drawNow(section, exported, now) {
     ],
     ["Export", found.environments.join(", "), `To ${found.receiver}, version ${found.provider}`],
   ];
-  fill(section, element("dl", {}, ...facts.map(fact)));
+  fill(section, element("dl", {}, ...facts.map(fact)), ...leftOut(found));
+}
+
+/** Metrics that the gateway does not know. */
+function leftOut({ left_out: labels }) {
+  if (!labels?.length) return [];
+  const text = `The gateway does not know ${labels.join(", ")}: left out, and tried again each day. All others are fetched.`;
+  return [element("p", {}, text)];
 }
 
 function fact([name, value, more]) {
@@ -87,7 +94,19 @@ function callsNow({ document: found, runs }, now) {
   const hour = 3_600_000;
   const used = runs.ended.filter((run) => now - Date.parse(run.end_date) < hour).length;
   const [calls, seconds] = found.calls;
-  return [`${number(used)} or more of ${number((calls * 3600) / seconds)}`, "Runs of this DAG; the account's budget is shared"];
+  return [`${number(used)} or more of ${number((calls * 3600) / seconds)}`, budgetThen(found)];
+}
+
+/** How much of the account's budget was used, and who waited for it, when the export was checked. */
+function budgetThen({ budget, calls: [calls, seconds] }) {
+  if (!budget) return "Runs of this DAG; the account's budget is shared";
+  if (budget.paused) return `At the check: Atlassian asked for a pause of ${number(budget.paused)} s`;
+  const waiting = [
+    budget.live && `${number(budget.live)} live`,
+    budget.backfill && `${number(budget.backfill)} backfill`,
+  ].filter(Boolean);
+  const used = `At the check: ${number(budget.used)} of ${number(calls)} in ${number(seconds)} s`;
+  return `${used}; waiting: ${waiting.join(", ") || "none"}`;
 }
 
 function nextRun(dag, now) {
