@@ -75,9 +75,10 @@ clean: ## Remove everything that these targets create, including .venv
 	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox
 
 $(INSTALLED): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade "pip>=25.1"
-	$(PIP) install --editable ".[sandbox]"
+	@echo "Installing Airflow and the provider into $(VENV). The first time, this takes two or three minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade "pip>=25.1"
+	@$(PIP) install --editable ".[sandbox]"
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -10,19 +10,18 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MAX_WINDOW, ceil
 from demo.airflow import StandaloneAirflow
-from demo.dagfile import DAG_ID, SHIPPED, USAGE_DAG_ID, install_dag
+from demo.dagfile import COVERAGE_DAG_ID, DAG_ID, SHIPPED, USAGE_DAG_ID, install_dag
 from demo.progress import Progress, ProgressMeter
+from demo.screen import Screen
 from demo.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -33,17 +32,18 @@ if TYPE_CHECKING:
 EMAIL, API_TOKEN = "dev@example.com", "sandbox-token"
 # The real gateway allows 5 calls a minute; at that rate, a day takes twenty minutes.
 SANDBOX_RATE = {"rate_limit_calls": 5, "rate_limit_seconds": 3}
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(directory: Path) -> int:
     """Run the demo with its files in `directory` and return the exit status."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    screen = Screen()
     try:
         settings = Settings.from_environment(os.environ)
         lock = take_lock(directory)
     except SettingsError as error:
-        console.print(str(error), style="red")
+        screen.line(str(error), style="red")
         return 2
     for signum in SIGNALS:
         signal.signal(signum, interrupt)
@@ -51,14 +51,16 @@ def main(directory: Path) -> int:
     progress, status = Progress(), 0
     with lock, ExitStack() as stack:
         try:
-            for progress in run(settings, home, stack, console):  # noqa: B007 - the last value is the total
+            airflow, sink = start(settings, home, stack, screen)
+            for progress in watch(airflow, sink, screen):  # noqa: B007 - the last value is the total
                 pass
         except KeyboardInterrupt:
-            console.print("Stopping Airflow…")
+            screen.line("Stopping Airflow…")
         except (httpx.HTTPError, RuntimeError, TimeoutError) as error:
-            console.print(f"The demo has failed: {error}", style="red")
+            screen.line(f"The demo has failed: {error}", style="red")
             status = 1
-    console.print(f"{progress}. Everything has ended; logs are in {home}.")
+    screen.line(f"{progress}.")
+    screen.line(f"Everything has ended after {screen.elapsed}. Logs are in {home}.")
     return status
 
 
@@ -81,28 +83,42 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run(settings: Settings, home: Path, stack: ExitStack, console: Console) -> Iterator[Progress]:
-    """Start everything on `stack`, and yield the progress until interrupted."""
+def start(
+    settings: Settings, home: Path, stack: ExitStack, screen: Screen
+) -> tuple[StandaloneAirflow, OtlpSink | None]:
+    """Start everything on `stack`, unpause the DAG, and print where to find what."""
     gateway = sink = None
     if not settings.credentials:
-        gateway = stack.enter_context(SandboxGateway(email=EMAIL, api_token=API_TOKEN, **SANDBOX_RATE))
+        with screen.step("Starting the sandbox: Atlassian's gateway"):
+            gateway = stack.enter_context(SandboxGateway(email=EMAIL, api_token=API_TOKEN, **SANDBOX_RATE))
     if not settings.collector:
-        sink = stack.enter_context(OtlpSink())
+        with screen.step("Starting the sandbox: an OTLP receiver"):
+            sink = stack.enter_context(OtlpSink())
         # With a real collector, the next demo resumes where this one ends, and sends nothing twice.
         shutil.rmtree(home, ignore_errors=True)
-    install_dag(home / "dags", retention=timedelta(hours=settings.hours))
-    shutil.copy(SHIPPED.with_name(f"{USAGE_DAG_ID}.py"), home / "dags")
-    console.print("Starting Airflow, which takes about 30 seconds…")
+    began = datetime.now(timezone.utc)
+    first = ceil(began - timedelta(hours=settings.hours), MAX_WINDOW)
+    install_dag(home / "dags", start=first)
+    for name in (COVERAGE_DAG_ID, USAGE_DAG_ID):
+        shutil.copy(SHIPPED.with_name(f"{name}.py"), home / "dags")
+    fix_login(home)
     connections = {
         "AIRFLOW_CONN_FORGE_DEFAULT": json.dumps(forge_connection(settings, gateway)),
-        "AIRFLOW_CONN_OTLP_DEFAULT": json.dumps({"conn_type": "otlp", "host": sink.url if sink else ""}),
+        "AIRFLOW_CONN_OTLP_DEFAULT": json.dumps(otlp_connection(sink, began - first)),
     }
-    airflow = stack.enter_context(StandaloneAirflow(home, **settings.otlp_environment, **connections))
-    airflow.wait_for_dag(DAG_ID)
+    with screen.step("Starting Airflow", expected="0:30"):
+        airflow = stack.enter_context(StandaloneAirflow(home, **settings.otlp_environment, **connections))
+    with screen.step("Reading the DAGs"):
+        airflow.wait_for_dag(DAG_ID)
     airflow.api.pause(DAG_ID, paused=False)
-    for name, value in facts(settings, airflow).items():
-        console.print(f"{name:<15}{value}")
-    yield from watch(ProgressMeter(airflow.api, sink), console)
+    screen.table(facts(settings, airflow))
+    return airflow, sink
+
+
+def fix_login(home: Path) -> None:
+    """Make the password equal to the username, in the file where Airflow would store a generated one."""
+    username = StandaloneAirflow.username
+    (home / PASSWORDS).write_text(json.dumps({username: username}) + "\n")
 
 
 def forge_connection(settings: Settings, gateway: SandboxGateway | None) -> dict[str, Any]:
@@ -114,34 +130,65 @@ def forge_connection(settings: Settings, gateway: SandboxGateway | None) -> dict
     return {"conn_type": "forge", "login": email, "password": api_token, "extra": {"app_id": app_id}}
 
 
+def otlp_connection(sink: OtlpSink | None, history: timedelta) -> dict[str, Any]:
+    """Return the Connection `otlp_default`.
+
+    Args:
+        sink: The sink. None with a real collector, which the environment configures.
+        history: Age of the first window when the demo starts.
+    """
+    if not sink:
+        return {"conn_type": "otlp", "host": ""}
+    # Coverage looks back for as long as the destination keeps points. Less than a window more than the
+    # history, so that it does not miss the window before it.
+    keep = history + MAX_WINDOW - timedelta(minutes=1)
+    return {"conn_type": "otlp", "host": sink.url, "extra": {"max_age": int(keep.total_seconds())}}
+
+
 def facts(settings: Settings, airflow: StandaloneAirflow) -> dict[str, str]:
     """Return the addresses and settings to print."""
     sandbox = "sandbox, {rate_limit_calls} calls per {rate_limit_seconds} s".format(**SANDBOX_RATE)
     return {
         "Airflow": airflow.api.get("version")["version"],
         "Open": f"{airflow.url}/dags/{DAG_ID}",
-        "Log in as": f"{airflow.username}, password {airflow.password}",
+        "Log in as": f"{airflow.username}, password {airflow.password} (reachable from this machine only)",
         "Gateway": "Atlassian, 5 calls per 60 s" if settings.credentials else sandbox,
         "Metrics go to": settings.collector or "sandbox, which counts them",
-        "Windows": f"last {settings.hours} hours (by default: 14 days), then every 15 minutes",
-        "Usage": f"{airflow.url}/dags/{USAGE_DAG_ID}, once you trigger it",
+        "Windows": f"the newest, then the last {settings.hours} hours (DEMO_HOURS changes it)",
         "Stop with": "Ctrl-C",
     }
 
 
-def watch(meter: ProgressMeter, console: Console) -> Iterator[Progress]:
-    """Show the progress: in place on a terminal, otherwise one line per step."""
-    shown = ()
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+def watch(airflow: StandaloneAirflow, sink: OtlpSink | None, screen: Screen) -> Iterator[Progress]:
+    """Show and yield the progress until interrupted; once all windows are delivered, say what to try."""
+    meter, told = ProgressMeter(airflow.api, sink), False
+    with screen.bar() as show:
         while True:
             progress = meter.read()
-            if console.is_terminal:
-                live.update(Text("\n".join(progress.parts), style="bold"), refresh=True)
-            elif shown != progress.steps:
-                console.print(str(progress))
-            shown = progress.steps
+            show(progress)
             yield progress
+            if progress.is_complete and not told:
+                told = True
+                if sink:
+                    airflow.api.pause(COVERAGE_DAG_ID, paused=False)
+                screen.line(ending(progress, airflow.url, screen.elapsed))
             time.sleep(1)
+
+
+def ending(progress: Progress, url: str, elapsed: str) -> str:
+    """Say that all is delivered, and what to try next."""
+    delivered = "All" if not progress.failed else f"{progress.delivered} of the"
+    return f"""\
+{delivered} {progress.due} windows are delivered, {elapsed} after the start.
+The next one is {progress.following}. Try these three:
+
+1. See all windows on one page:
+   {url}/plugin/forge
+2. Deliver one twice: in the grid, clear a green square. Its log says that
+   every point was delivered before, and nothing is sent.
+3. See what the app uses and costs, once you trigger this DAG:
+   {url}/dags/{USAGE_DAG_ID}
+"""
 
 
 if __name__ == "__main__":

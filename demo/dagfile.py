@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
 SHIPPED = Path(__file__).parents[1] / "dags" / "forge_metrics.py"
 DAG_ID = "forge_metrics"
+COVERAGE_DAG_ID = "forge_metrics_coverage"
 USAGE_DAG_ID = "forge_usage"
 TASK_ID = "export"
 
 _TIMETABLE = re.compile(r"\bForgeMetricsTimetable\(\)")
 _END_OF_APP = re.compile(r'(?<="otlp_default")(?=\})')
+_START = re.compile(r"(?<=start_date=)datetime\(.*\)(?=,)")
 _RETRY_DELAY = re.compile(r'(?<="retry_delay": )timedelta\([^)]*\)')
 
 
 def install_dag(
     dags_folder: Path,
     *,
+    start: datetime | None = None,
     retry_delay: timedelta | None = None,
     operator: Mapping[str, object] | None = None,
     **timetable: timedelta,
@@ -31,6 +34,7 @@ def install_dag(
 
     Args:
         dags_folder: Target folder, created if missing.
+        start: Replaces the shipped start date; aware.
         retry_delay: Replaces the shipped delay.
         operator: Additional arguments for the operator, with values whose repr is valid code.
         timetable: Arguments for the ForgeMetricsTimetable.
@@ -42,6 +46,8 @@ def install_dag(
     if operator:
         more = "".join(f", {name!r}: {value!r}" for name, value in operator.items())
         source = _replace(_END_OF_APP, more, source)
+    if start is not None:
+        source = _replace(_START, f"datetime.fromisoformat({start.isoformat()!r})", source)
     if retry_delay is not None:
         source = _replace(_RETRY_DELAY, _code(retry_delay), source)
     dags_folder.mkdir(parents=True, exist_ok=True)

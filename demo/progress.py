@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.windows import MAX_WINDOW, SETTLE_DELAY
+from airflow_provider_forge.windows import MAX_WINDOW, SETTLE_DELAY, Window
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID
 
@@ -26,6 +27,7 @@ class Progress:
         failed: Windows that have failed permanently.
         points: Data points that the sink has received, or that a real collector has accepted.
         newest: End of the newest delivered window; None before the first.
+        problem: The last failure: its window, why it failed, and when it is tried again; empty without one.
     """
 
     due: int = 0
@@ -34,6 +36,7 @@ class Progress:
     failed: int = 0
     points: int = 0
     newest: datetime | None = None
+    problem: str = ""
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -41,21 +44,30 @@ class Progress:
         return self.delivered, self.retrying, self.failed
 
     @property
-    def parts(self) -> list[str]:
-        """The progress as text."""
-        newest = f", the newest until {self.newest:%Y-%m-%d %H:%M} UTC" if self.newest else ""
-        parts = [
-            f"{self.delivered} of {self.due} windows delivered{newest}",
-            f"{self.points:,} points received",
-        ]
-        if self.retrying:
-            parts.append(f"{self.retrying} windows failed and will be retried")
-        if self.failed:
-            parts.append(f"{self.failed} windows failed permanently, see their logs in Airflow")
-        return parts
+    def is_complete(self) -> bool:
+        """Whether every window that is due has been delivered, or has failed permanently."""
+        return 0 < self.due <= self.delivered + self.failed
+
+    @property
+    def following(self) -> str:
+        """The window after the newest one, and the time of its delivery."""
+        if not self.newest:
+            return ""
+        window = Window(self.newest, self.newest + MAX_WINDOW)
+        return f"{window.humanize()} at {window.end + SETTLE_DELAY:%H:%M}"
+
+    @property
+    def details(self) -> list[str]:
+        """What the counts of windows and points do not say."""
+        newest = [f"newest until {self.newest:%d %b %H:%M} UTC"] if self.newest else []
+        following = [f"next: {self.following}"] if self.is_complete else []
+        retrying = [f"{self.retrying} failed and will be retried"] if self.retrying else []
+        failed = [f"{self.failed} failed permanently"] if self.failed else []
+        return [*newest, *following, *retrying, *failed, *filter(None, [self.problem])]
 
     def __str__(self) -> str:
-        return "; ".join(self.parts)
+        counts = [f"{self.delivered} of {self.due} windows delivered", f"{self.points:,} points received"]
+        return "; ".join([*counts, *self.details])
 
 
 class ProgressMeter:
@@ -71,23 +83,31 @@ class ProgressMeter:
         self._sink = sink
         self._sent: dict[str, int] = {}
         self._first: datetime | None = None
+        self._problems: dict[tuple[str, int], str] = {}
 
     def read(self) -> Progress:
         """Return the current progress."""
         newest = self._newest_runs()
-        ends = [parse_time(end) for run in newest if (end := _end(run))]
+        ends = [parse_time(end) for run in newest if (end := _interval(run)[1])]
+        retrying, failed = (self._tasks(state) for state in ("up_for_retry", "failed"))
         return Progress(
             due=self._due(datetime.now(timezone.utc)),
             delivered=self._api.count_runs(DAG_ID, state="success", run_type="scheduled"),
-            retrying=self._api.count_task_instances(DAG_ID, state="up_for_retry"),
-            failed=self._api.count_runs(DAG_ID, state="failed"),
+            retrying=retrying["total_entries"],
+            failed=failed["total_entries"],
             points=self._sink.summary()["points"] if self._sink else self._sum_of_sent(newest),
             newest=max(ends, default=None),
+            problem=self._problem(retrying["task_instances"] or failed["task_instances"]),
         )
 
     def _newest_runs(self) -> list[dict]:
         path = f"dags/{DAG_ID}/dagRuns"
         return self._api.get(path, state="success", order_by="-end_date", limit=50)["dag_runs"]
+
+    def _tasks(self, state: str) -> dict:
+        """Return the number of tasks in a state, and the one that came to it last."""
+        path = f"dags/{DAG_ID}/dagRuns/~/taskInstances"
+        return self._api.get(path, state=state, order_by="-end_date", limit=1)
 
     def _due(self, now: datetime) -> int:
         if self._first is None:
@@ -104,7 +124,38 @@ class ProgressMeter:
             self._sent[run_id] = self._api.xcom(DAG_ID, run_id, TASK_ID)["sent"]
         return sum(self._sent.values())
 
+    def _problem(self, tasks: list[dict]) -> str:
+        """Describe the failure of the first of these tasks, if there is one."""
+        for task in tasks:
+            key = task["dag_run_id"], task["try_number"]
+            if key not in self._problems:
+                self._problems[key] = self._describe(task)
+            return self._problems[key]
+        return ""
 
-def _end(run: dict) -> str | None:
-    """Return the end of the interval that a run delivers; a live run has it in its conf."""
-    return run["data_interval_end"] or (run.get("conf") or {}).get("to")
+    def _describe(self, task: dict) -> str:
+        start, end = map(parse_time, _interval(self._api.run(DAG_ID, task["dag_run_id"])))
+        reason = _reason(json.loads(self._api.task_log(task))["content"])
+        what = f"{Window(start, end).humanize()} failed: {reason}."
+        if task["state"] != "up_for_retry":
+            return what
+        delay = self._api.get(f"dags/{DAG_ID}/tasks/{TASK_ID}")["retry_delay"]
+        again = parse_time(task["end_date"]) + timedelta(days=delay["days"], seconds=delay["seconds"])
+        # An error may ask for a shorter delay.
+        return f"{what} It is tried again by {again:%H:%M} UTC"
+
+
+def _interval(run: dict) -> tuple[Any, Any]:
+    """Return start and end of the interval that a run delivers; a live run has them in its conf."""
+    conf = run.get("conf") or {}
+    return run["data_interval_start"] or conf.get("from"), run["data_interval_end"] or conf.get("to")
+
+
+def _reason(log: list[dict]) -> str:
+    """Return the last error in a task's log: the exporter's own line, or that of Airflow's exception."""
+    errors = [line for line in log if line.get("level") == "error"]
+    own = [line["event"] for line in errors if "error_detail" not in line]
+    if own:
+        return own[-1].partition(". If the task has retries left")[0]
+    raised = [line["error_detail"][0] for line in errors if line["error_detail"]]
+    return f"{raised[-1]['exc_type']}: {raised[-1]['exc_value']}" if raised else "its log has no error"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from demo.dagfile import SHIPPED, install_dag
+from airflow_provider_forge.windows import MAX_WINDOW, ceil
+from demo.__main__ import ending, otlp_connection
+from demo.airflow import StandaloneAirflow
+from demo.api import AirflowApi
+from demo.dagfile import SHIPPED, TASK_ID, install_dag
 from demo.processes import ManagedProcess, clean_environment
+from demo.progress import Progress, ProgressMeter
 from demo.settings import Settings, SettingsError
 from demo.waiting import wait_for
 
@@ -67,6 +74,96 @@ def test_the_dag_file_is_the_shipped_one(tmp_path: Path) -> None:
     )
 
 
+def test_the_dag_file_can_start_later(tmp_path: Path) -> None:
+    source = install_dag(tmp_path, start=datetime(2026, 11, 8, 9, 15, tzinfo=timezone.utc)).read_text()
+    assert "start_date=datetime.fromisoformat('2026-11-08T09:15:00+00:00')," in source
+
+
+LOG = [
+    {"event": "::group::27 Nov 14:00\u201314:15 UTC"},
+    {
+        "level": "error",
+        "event": "The receiver timed out. If the task has retries left, it will be retried",
+    },
+    {
+        "level": "error",
+        "event": "Task failed with exception",
+        "error_detail": [{"exc_type": "ReceiverTimeout", "exc_value": "The receiver timed out"}],
+    },
+]
+BY_EXCEPTION = "ReceiverTimeout: The receiver timed out"
+
+
+class OneFailure:
+    """Airflow's API with one window that has failed, and the sink, which has received nothing."""
+
+    def __init__(self, state: str, log: list[dict[str, Any]]) -> None:
+        self.state, self.log = state, log
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        if path.endswith(f"/tasks/{TASK_ID}"):
+            return {"retry_delay": {"__type": "TimeDelta", "days": 0, "seconds": 300, "microseconds": 0}}
+        task = {"dag_run_id": "a", "try_number": 1, "state": self.state, "end_date": "2026-11-27T14:21:30Z"}
+        tasks = [task] if params.get("state") == self.state else []
+        return {"total_entries": len(tasks), "task_instances": tasks, "dag_runs": []}
+
+    def count_runs(self, dag_id: str, **filters: str) -> int:
+        return 0
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        return {
+            "data_interval_start": "2026-11-27T14:00:00Z",
+            "data_interval_end": "2026-11-27T14:15:00Z",
+        }
+
+    def task_log(self, ti: dict[str, Any]) -> str:
+        return json.dumps({"content": self.log})
+
+    def summary(self) -> dict[str, int]:
+        return {"points": 0}
+
+
+@pytest.mark.parametrize(
+    ("state", "log", "told"),
+    [
+        ("up_for_retry", LOG, "The receiver timed out. It is tried again by 14:26 UTC"),
+        ("up_for_retry", LOG[2:], f"{BY_EXCEPTION}. It is tried again by 14:26 UTC"),
+        ("failed", LOG, "The receiver timed out."),
+        ("failed", [], "its log has no error."),
+    ],
+)
+def test_a_failed_window_says_why_and_when_it_is_tried_again(
+    state: str, log: list[dict[str, Any]], told: str
+) -> None:
+    airflow: Any = OneFailure(state, log)
+    progress = ProgressMeter(airflow, airflow).read()
+    assert progress.problem == f"27 Nov 14:00\u201314:15 UTC failed: {told}"
+    assert progress.retrying + progress.failed == 1
+
+
+def test_the_end_names_the_next_window() -> None:
+    newest = datetime(2026, 11, 27, 14, 0, tzinfo=timezone.utc)
+    progress = Progress(due=96, delivered=96, points=1234, newest=newest)
+    assert progress.is_complete
+    assert not replace(progress, delivered=95).is_complete
+    assert replace(progress, delivered=95, failed=1).is_complete
+    text = ending(progress, "http://127.0.0.1:8080", "1:34")
+    assert text.startswith("All 96 windows are delivered, 1:34 after the start.")
+    assert "The next one is 27 Nov 14:00\u201314:15 UTC at 14:20." in text
+    assert max(map(len, text.splitlines())) < 80
+
+
+@pytest.mark.parametrize("minutes", [0, 1, 14])
+def test_the_destination_keeps_points_until_the_first_window_is_delivered(minutes: int) -> None:
+    """It does not keep them for so long that a window before the first one counts as missing."""
+    began = datetime(2026, 11, 27, 14, minutes, 30, tzinfo=timezone.utc)
+    first = ceil(began - timedelta(hours=24), MAX_WINDOW)
+    sink: Any = type("Sink", (), {"url": ""})
+    keep = timedelta(seconds=otlp_connection(sink, began - first)["extra"]["max_age"])
+    for later in (timedelta(seconds=30), timedelta(minutes=13)):
+        assert first - MAX_WINDOW < began + later - keep <= first
+
+
 def test_a_process_that_has_left_the_session_is_ended_too(tmp_path: Path) -> None:
     with ManagedProcess(
         [sys.executable, "-c", DAEMON], env=clean_environment(), log_file=tmp_path / "log"
@@ -89,6 +186,8 @@ def test_metrics_arrive_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
             what="delivered windows",
         )
         assert airflow_processes(tmp_path)
+        [url] = re.findall(r"^Open +(http://[\d.:]+)/dags/", demo.log(), re.MULTILINE)
+        AirflowApi(url, StandaloneAirflow.username, StandaloneAirflow.username).close()
         second = subprocess.run(
             [*DEMO, str(tmp_path / "demo")], env=environment, check=False, text=True, capture_output=True
         )
