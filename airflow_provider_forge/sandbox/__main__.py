@@ -30,18 +30,18 @@ DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - valid for the sandbox only
 UNLIMITED = 10_000
 """Calls per period that stand for no limit."""
 
-# The scenario's boolean switches. Each is an option of the same name.
-_SWITCHES = (
-    "large_app",
-    "unnormalised_url",
-    "lateness",
-    "outage",
-    "inclusive_ends",
-    "unaligned_points",
-    "points_outside_window",
-    "exact_duplicates",
-    "repeated_container_points",
-)
+# The scenario's boolean switches, and their help. Each is an option of the same name.
+_SWITCHES = {
+    "large_app": "about 20,000 points per 15 minutes in the busy hours of a weekday",
+    "unnormalised_url": "one URL contains issue keys, so that each is a series",
+    "lateness": "points become visible late: most within 3 minutes, some after hours",
+    "outage": "the points of 05:20 to 06:00 UTC become visible at 07:00",
+    "inclusive_ends": "a window also returns the points of its first moment",
+    "unaligned_points": "some points are not at whole minutes",
+    "points_outside_window": "a response also contains points next to its window",
+    "exact_duplicates": "some points exist twice",
+    "repeated_container_points": "container gauges come as four equal points",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,26 +61,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each option that has one; a switch has none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_forge.sandbox",
         description="Run a stand-in for Atlassian's gateway, and a sink for OTLP metrics, on this machine.",
+        formatter_class=_Formatter,
         epilog=f"The API token is the value of the environment variable {TOKEN}, or else {DEFAULT_TOKEN}.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--gateway-port", type=int, default=0, help="0 for a free port")
     parser.add_argument("--sink-port", type=int, default=0, help="0 for a free port")
-    parser.add_argument("--email", default="dev@example.com")
+    parser.add_argument("--email", default="dev@example.com", help="the account's email")
     parser.add_argument("--rate-limit-calls", type=int, default=5, help="0 for no limit")
-    parser.add_argument("--rate-limit-seconds", type=float, default=60.0)
-    parser.add_argument("--rate-limit-channel", choices=get_args(RateLimitChannel), default="seconds")
-    parser.add_argument("--rate-limit-window", choices=("sliding", "fixed"), default="sliding")
+    parser.add_argument("--rate-limit-seconds", type=float, default=60.0, help="length of the limit's period")
+    parser.add_argument(
+        "--rate-limit-channel",
+        choices=get_args(RateLimitChannel),
+        default="seconds",
+        help="how a refused call is told when to come back",
+    )
+    parser.add_argument(
+        "--rate-limit-window", choices=("sliding", "fixed"), default="sliding", help="how calls are counted"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of all generated data")
     parser.add_argument("--traffic", type=float, default=1.0, help="factor for the number of invocations")
-    parser.add_argument("--latency-shape", choices=get_args(LatencyShape), default="histogram")
-    parser.add_argument("--environment-ids", choices=("uuid", "ari"), default="uuid")
-    for name in _SWITCHES:
-        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
+    parser.add_argument(
+        "--latency-shape", choices=get_args(LatencyShape), default="histogram", help="type of latency metrics"
+    )
+    parser.add_argument(
+        "--environment-ids", choices=("uuid", "ari"), default="uuid", help="format of the environments' ids"
+    )
+    for name, words in _SWITCHES.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=words)
     parser.add_argument("--print-json", action="store_true", help="describe both servers in one line of JSON")
     parser.add_argument(
         "--ready-file", type=Path, help="file for the same JSON, written once both servers are listening"

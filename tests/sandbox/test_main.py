@@ -127,3 +127,7 @@ def test_every_option_reaches_the_scenario():
     assert scenario.unaligned_points
     assert not scenario.outage
     assert gateway.email == "me@example.com"
+
+
+def test_each_option_is_explained():
+    assert [action.dest for action in _parser()._actions if not action.help] == []
