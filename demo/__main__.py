@@ -86,7 +86,7 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
 def start(
     settings: Settings, home: Path, stack: ExitStack, screen: Screen
 ) -> tuple[StandaloneAirflow, OtlpSink | None]:
-    """Start everything on `stack`, unpause the DAG, and print where to find what."""
+    """Start all servers on `stack`, unpause the DAG, and print the addresses."""
     gateway = sink = None
     if not settings.credentials:
         with screen.step("Starting the sandbox: Atlassian's gateway"):
@@ -160,7 +160,7 @@ def facts(settings: Settings, airflow: StandaloneAirflow) -> dict[str, str]:
 
 
 def watch(airflow: StandaloneAirflow, sink: OtlpSink | None, screen: Screen) -> Iterator[Progress]:
-    """Show and yield the progress until interrupted; once all windows are delivered, say what to try."""
+    """Show and yield the progress until interrupted, and suggestions once all windows are delivered."""
     meter, told = ProgressMeter(airflow.api, sink), False
     with screen.bar() as show:
         while True:
@@ -176,7 +176,7 @@ def watch(airflow: StandaloneAirflow, sink: OtlpSink | None, screen: Screen) -> 
 
 
 def ending(progress: Progress, url: str, elapsed: str) -> str:
-    """Say that all is delivered, and what to try next."""
+    """Return the report of a complete delivery, with three suggestions."""
     delivered = "All" if not progress.failed else f"{progress.delivered} of the"
     return f"""\
 {delivered} {progress.due} windows are delivered, {elapsed} after the start.
@@ -186,7 +186,7 @@ The next one is {progress.following}. Try these three:
    {url}/plugin/forge
 2. Deliver one twice: in the grid, clear a green square. Its log says that
    every point was delivered before, and nothing is sent.
-3. See what the app uses and costs, once you trigger this DAG:
+3. See the app's usage and cost: trigger this DAG, and open its log.
    {url}/dags/{USAGE_DAG_ID}
 """
 

@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def details(self) -> list[str]:
-        """What the counts of windows and points do not say."""
+        """Times, failures and their reasons, each as text."""
         newest = [f"newest until {self.newest:%d %b %H:%M} UTC"] if self.newest else []
         following = [f"next: {self.following}"] if self.is_complete else []
         retrying = [f"{self.retrying} failed and will be retried"] if self.retrying else []

@@ -40,7 +40,7 @@ class Screen:
 
     @contextmanager
     def step(self, doing: str, expected: str = "") -> Iterator[None]:
-        """Show what is being done, then the time it took.
+        """Show a step while it is done, then the time it took.
 
         Args:
             doing: The step.
