@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from grafana_foundation_sdk.models.common import PercentChangeColorMode
 
 from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
-from dashboards.colors import ERROR_RATE, STATUSES
+from dashboards.colors import ERROR_RATE, REMOTES, STATUSES
 from dashboards.panels import LATENCY_NOTE, latencies, legend, stat, table, time_series, totals
 from dashboards.promql import (
     CALL_LATENCY,
@@ -92,6 +92,7 @@ def _by_remote(built: Dashboard) -> Dashboard:
             CALLS,
             REMOTE,
             "Requests in each interval, by product or other host. Choose one above for its history alone.",
+            colors=REMOTES,
         ),
         _failures_by_remote("5xx", FAILED),
         _failures_by_remote("4xx", REFUSED),
@@ -101,6 +102,7 @@ def _by_remote(built: Dashboard) -> Dashboard:
             "ms",
             {legend(REMOTE): latency(CALL_LATENCY, INTERVAL, REMOTE)},
             LATENCY_NOTE,
+            colors=REMOTES,
         ),
     )
 
@@ -111,6 +113,7 @@ def _failures_by_remote(status: str, failed: str) -> TimeSeriesPanel:
         "percentunit",
         {legend(REMOTE): _share(ERRORS[status], INTERVAL, REMOTE)},
         f"Share of requests that {failed}. The dashed lines are 1 % and 5 %.",
+        colors=REMOTES,
         levels=ERROR_RATE,
     )
 

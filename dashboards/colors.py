@@ -10,7 +10,17 @@ from grafana_foundation_sdk.models.dashboard import Threshold, ThresholdsMode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ERROR_RATE", "NEUTRAL", "OUTCOMES", "STATUSES", "SUCCESS_RATE", "TODAY", "Levels", "thresholds"]
+__all__ = [
+    "ERROR_RATE",
+    "NEUTRAL",
+    "OUTCOMES",
+    "REMOTES",
+    "STATUSES",
+    "SUCCESS_RATE",
+    "TODAY",
+    "Levels",
+    "thresholds",
+]
 
 GREEN, YELLOW, RED, GREY, BLUE, ORANGE = "green", "yellow", "red", "#8e8e8e", "blue", "orange"
 DARK_RED = "dark-red"
@@ -40,6 +50,16 @@ OUTCOMES = {
 """Of windows and points. Several shades of red are all losses."""
 
 STATUSES = {"1xx": GREY, "2xx": GREEN, "3xx": BLUE, "4xx": ORANGE, "5xx": RED}
+
+REMOTES = {
+    "jira": BLUE,
+    "confluence": "purple",
+    "compass": "super-light-purple",
+    "bitbucket": "dark-blue",
+    "stargate": "dark-yellow",
+    "egress": GREY,
+}
+"""By Grafana's hash of their names, Jira, Confluence and Compass would have the same colour."""
 
 TODAY = {"now": BLUE, "the day before": GREY}
 
