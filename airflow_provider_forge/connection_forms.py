@@ -132,7 +132,7 @@ FORGE = ConnectionForm(
         ExtraField(
             "environments",
             "Environments",
-            "Comma-separated names, UUIDs or ARIs; forge environments list prints the names",
+            "Comma-separated names, UUIDs or ARIs. The command `forge environments list` prints the names",
             default="production",
         ),
         ExtraField(
@@ -164,7 +164,7 @@ FORGE = ConnectionForm(
         ),
         ExtraField(
             "timeout",
-            "Time-out",
+            "Timeout",
             "Maximum time in seconds without data from the gateway",
             "number",
             default="60",
@@ -226,7 +226,7 @@ OTLP = ConnectionForm(
         ),
         ExtraField(
             "headers",
-            "Further headers",
+            "Additional headers",
             # Not an object: Airflow's editor for objects reformats the text while it is being typed.
             'JSON such as {"X-Scope-OrgID": "team"}. Not for secrets: everyone who can view'
             " Connections can read them",
@@ -247,7 +247,7 @@ OTLP = ConnectionForm(
         ),
         ExtraField(
             "timeout",
-            "Time-out",
+            "Timeout",
             "Maximum time in seconds without data from the receiver",
             "number",
             default="30",
@@ -272,21 +272,21 @@ OTLP = ConnectionForm(
         ),
         ExtraField(
             "max_body_bytes",
-            "Largest request",
+            "Maximum request size",
             "Maximum size in bytes before compression, above which a request is split; up to 67108864",
             "integer",
             default="4194304",
         ),
         ExtraField(
             "max_compressed_bytes",
-            "Largest request as sent",
+            "Maximum compressed size",
             "Maximum size in bytes after compression, above which a request is split",
             "integer",
             default="any size",
         ),
         ExtraField(
             "max_age",
-            "Oldest points",
+            "Maximum age of points",
             "Maximum age of points that the destination accepts: seconds, 90m, 48h, 14d, or none for any age",
             default="known for Datadog, Dynatrace and New Relic, else none",
         ),

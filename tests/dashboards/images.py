@@ -11,7 +11,6 @@ import math
 import re
 import sys
 import tempfile
-import zlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,12 @@ from PIL import Image
 
 from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, replaced, substituted
 from tests.dashboards.day import day
+from tests.dashboards.grafana_colors import color, color_of_series
 from tests.dashboards.truth import Frame
+from tests.pictures import write_note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from matplotlib.axes import Axes
 
@@ -35,23 +36,13 @@ if TYPE_CHECKING:
 HOUR, QUARTER_HOUR = 3600, 900
 COLUMN, LINE = 0.58, 0.42  # inches of a cell of Grafana's grid
 ROWS = 8
+LEGEND_ROWS, LEGEND_ROW = 2, 0.14  # rows that have room, inches of each
 COLORS = 128
 WEEK = 7
 SPARKLINE_POINTS = 25
 
-# Grafana's colours by their names, and its palette for others.
-HUES = {
-    "green": "#73bf69",
-    "yellow": "#e0b400",
-    "red": "#f2495c",
-    "dark-red": "#a50f22",
-    "orange": "#ff9830",
-    "blue": "#5794f2",
-    "purple": "#b877d9",
-}
-PALETTE = ("#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#1f78c1", "#ba43a9", "#705da0", "#508642", "#cca300")
 # Seconds between the ticks of an axis, so that they are round minutes, hours or days.
-ROUND = (1, 10, 60, 300, 600, 1200, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, 24 * HOUR)
+ROUND = (0.1, 1, 10, 60, 300, 600, 1200, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, 24 * HOUR)
 
 
 def number(value: float) -> str:
@@ -86,22 +77,23 @@ def stat_text(value: float | None, defaults: dict[str, Any]) -> str:
     return word["text"] if word else UNITS[defaults["unit"]](value)
 
 
-def hue(color: str) -> str:
-    return HUES.get(color, color)
-
-
 def color_of(value: float, defaults: dict[str, Any]) -> str:
     """Return the colour of a number."""
     steps = defaults["thresholds"]["steps"]
-    return hue([each["color"] for each in steps if each["value"] is None or each["value"] <= value][-1])
+    return color([each["color"] for each in steps if each["value"] is None or each["value"] <= value][-1])
 
 
 def color_by_name(name: str, panel: dict[str, Any]) -> str:
     """Return the colour of a series, which depends on nothing but its name."""
     for each in panel["fieldConfig"]["overrides"]:
         if each["matcher"]["options"] == name and each["properties"][0]["id"] == "color":
-            return hue(each["properties"][0]["value"]["fixedColor"])
-    return PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
+            return color(each["properties"][0]["value"]["fixedColor"])
+    return color_of_series(name)
+
+
+def legend(labels: Mapping[str, str]) -> str:
+    """Return the name of a series: its labels in the legend format, which has no name."""
+    return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), labels[""])
 
 
 def with_holes(times: list[float], values: list[float], step: int) -> tuple[list[float], list[float]]:
@@ -143,6 +135,8 @@ class Drawing:
         plt.close(figure)
         with Image.open(path) as image:
             image.convert("RGB").quantize(COLORS).save(path, optimize=True)
+        panels = [panel["title"] for panel in self.dashboard["panels"]]
+        write_note(path, {"dashboard": self.dashboard["title"], "panels": panels})
 
     def _panel(self, figure: Any, panel: dict[str, Any], box: tuple[float, float, float, float]) -> None:
         left, bottom, width, height = box
@@ -160,21 +154,31 @@ class Drawing:
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._graph(figure.add_axes(inner), panel)
         elif panel["type"] == "stat":
-            # One number, because the app of that day is exported by one DAG.
-            defaults = panel["fieldConfig"]["defaults"]
-            [value] = [values[-1] for *_, values in self._answers(panel, instant=True)] or [None]
-            color = "#555555" if value is None else color_of(value, defaults)
-            text = stat_text(value, defaults)
-            card.text(
-                0.5, 0.5, text, fontsize=19, color=color, ha="center", va="center", transform=card.transAxes
-            )
+            ink = self._numbers(card, panel)
             inner = (left + margin, bottom + margin, width - 2 * margin, height * 0.3)
-            self._sparkline(figure.add_axes(inner), panel, color)
+            self._sparkline(figure.add_axes(inner), panel, ink)
         elif panel["type"] == "barchart":
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._bars(figure.add_axes(inner), panel)
         else:
             self._table(card, panel)
+
+    def _numbers(self, card: Axes, panel: dict[str, Any]) -> str:
+        """Draw the number of each series, with names if there are several; return the last one's colour."""
+        defaults = panel["fieldConfig"]["defaults"]
+        found: list[tuple[str, float | None]] = [
+            (legend(labels), values[-1]) for labels, _, values in self._answers(panel, instant=True)
+        ]
+        ink, several = "#555555", len(found) > 1
+        size = 13 if several else 19
+        for place, (name, value) in enumerate(found or [("", None)]):
+            ink = ink if value is None else color_of(value, defaults)
+            centre = {"ha": "center", "va": "center", "transform": card.transAxes}
+            across = (place + 0.5) / max(1, len(found))
+            card.text(across, 0.5, stat_text(value, defaults), fontsize=size, color=ink, **centre)
+            if several:
+                card.text(across, 0.68, name, fontsize=6.5, **centre)
+        return ink
 
     def _answers(self, panel: dict[str, Any], *, instant: bool) -> list[tuple[dict[str, str], list, list]]:
         """Return legend, labels, times and values of every series in a panel."""
@@ -189,7 +193,7 @@ class Drawing:
                 found.append((labels, list(times), [float(value) for value in values]))
         return found
 
-    def _sparkline(self, axes: Axes, panel: dict[str, Any], color: str) -> None:
+    def _sparkline(self, axes: Axes, panel: dict[str, Any], ink: str) -> None:
         axes.set_axis_off()
         whole = self.graph.whole
         [target] = panel["targets"]
@@ -197,8 +201,8 @@ class Drawing:
         span = {"start": whole.start, "end": whole.moment(1), "step": whole.step // SPARKLINE_POINTS}
         for series in self.of_day.prometheus.ask("query_range", query=query, **span)["result"]:
             times, values = zip(*((time, float(value)) for time, value in series["values"]), strict=True)
-            axes.fill_between(times, min(0, *values), values, color=color, alpha=0.2, linewidth=0)
-            axes.plot(times, values, color=color, linewidth=1)
+            axes.fill_between(times, min(0, *values), values, color=ink, alpha=0.2, linewidth=0)
+            axes.plot(times, values, color=ink, linewidth=1)
             axes.set_xlim(span["start"], span["end"])
 
     def _mark(self, axes: Axes, panel: dict[str, Any]) -> None:
@@ -208,14 +212,14 @@ class Drawing:
         if "thresholdsStyle" in defaults["custom"]:
             for level in defaults["thresholds"]["steps"]:
                 if level["value"] is not None and level["value"] <= top:
-                    axes.axhline(level["value"], color=hue(level["color"]), linewidth=0.8, linestyle="--")
+                    axes.axhline(level["value"], color=color(level["color"]), linewidth=0.8, linestyle="--")
         frame = self.graph
         for marks in self.dashboard["annotations"].get("list", ()):
             query = substituted(marks["expr"], frame, self.variables)
             span = {"start": frame.moment(2), "end": frame.moment(frame.count), "step": frame.step}
             for series in self.of_day.prometheus.ask("query_range", query=query, **span)["result"]:
                 moment = datetime.fromtimestamp(series["values"][0][0], timezone.utc)
-                axes.axvline(moment, color=hue(marks["iconColor"]), linewidth=0.8, linestyle=":")
+                axes.axvline(moment, color=color(marks["iconColor"]), linewidth=0.8, linestyle=":")
 
     def _graph(self, axes: Axes, panel: dict[str, Any]) -> None:
         custom = panel["fieldConfig"]["defaults"]["custom"]
@@ -223,23 +227,23 @@ class Drawing:
         bars = custom.get("drawStyle") == "bars"
         below: dict[float, float] = {}
         for labels, times, values in series:
-            name = re.sub(r"{{(\w+)}}", lambda match, known=labels: known.get(match[1], ""), labels[""])
+            name = legend(labels)
+            ink = color_by_name(name, panel)
             # A long ARI would fill the legend.
             name = re.sub(r"ari:cloud:(\w+)::site/(\w{8}).*", r"\1 \2", name)
-            color = color_by_name(name, panel)
             if not bars:
                 times, values = with_holes(times, values, QUARTER_HOUR)
             moments = [datetime.fromtimestamp(time, timezone.utc) for time in times]
             if bars:
                 bottoms = [below.get(time, 0) for time in times]
                 width = QUARTER_HOUR / 86400
-                axes.bar(moments, values, width=width, bottom=bottoms, label=name, color=color)
+                axes.bar(moments, values, width=width, bottom=bottoms, label=name, color=ink)
                 below |= {
                     time: base + value for time, base, value in zip(times, bottoms, values, strict=True)
                 }
             else:
                 marker = "." if len(times) < 9 else None
-                axes.plot(moments, values, linewidth=1, label=name, marker=marker, color=color)
+                axes.plot(moments, values, linewidth=1, label=name, marker=marker, color=ink)
         self._finish(axes, panel, len(series))
         self._mark(axes, panel)
 
@@ -274,16 +278,25 @@ class Drawing:
         for spine in axes.spines.values():
             spine.set_visible(False)
         if count:
-            longest = max(map(len, axes.get_legend_handles_labels()[1]))
-            axes.legend(
-                loc="upper left",
-                bbox_to_anchor=(-0.02, -0.1),
-                ncols=min(count, panel["gridPos"]["w"] * 10 // (longest + 5)),
-                fontsize=6.5,
-                frameon=False,
-                columnspacing=1,
-                handlelength=1,
-            )
+            self._legend(axes, panel, count)
+
+    def _legend(self, axes: Axes, panel: dict[str, Any], count: int) -> None:
+        """Draw the legend below a graph, which it makes room for."""
+        longest = max(map(len, axes.get_legend_handles_labels()[1]))
+        columns = max(1, min(count, panel["gridPos"]["w"] * 10 // (longest + 5)))
+        more = max(0, math.ceil(count / columns) - LEGEND_ROWS)
+        place, inches = axes.get_position(), axes.figure.get_size_inches()[1]
+        room = more * LEGEND_ROW / inches
+        axes.set_position((place.x0, place.y0 + room, place.width, place.height - room))
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(-0.02, -0.1),
+            ncols=columns,
+            fontsize=6.5,
+            frameon=False,
+            columnspacing=1,
+            handlelength=1,
+        )
 
     def _table(self, card: Axes, panel: dict[str, Any]) -> None:
         [names] = (

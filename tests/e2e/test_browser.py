@@ -128,7 +128,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An Airflow that knows the DAG and no Connection, with somebody logged in."""
     chromium, home = find_chromium(), tmp_path_factory.mktemp("browser")
     # Nothing but what the tests ask for, and one live window when the DAG is switched on.
-    install_dag(home / "dags", operator={"catchup": False, "revisit_after": None})
+    retry = timedelta(seconds=5)
+    install_dag(home / "dags", retry_delay=retry, operator={"catchup": False, "revisit_after": None})
     with (
         SandboxGateway(email=EMAIL, api_token=API_TOKEN, rate_limit_calls=5, rate_limit_seconds=3) as gateway,
         OtlpSink() as sink,
@@ -165,7 +166,7 @@ def show_as_in_the_documentation(form: ui.ConnectionForm, conn_id: str) -> None:
     form.open_section("Standard Fields")
     take_picture(f"connection-{name}", form.box)
     form.fill_in({}, extras)
-    take_picture(f"connection-{name}-extra", form.box, height=2000)
+    take_picture(f"connection-{name}-extra", form.box, height=2400)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def switched_on(connected: Stack) -> Stack:
     expect(page.get_by_test_id("toggle-pause")).to_be_visible()
     take_picture("switch", page, crop=430)
     ui.switch(page, on=True)
-    wait_for(lambda: api.count_runs(DAG_ID, state="success"), timeout=120, what="the live window")
+    wait_for(lambda: api.count_runs(DAG_ID, state="success"), timeout=300, what="the live window")
     return connected
 
 
@@ -203,7 +204,7 @@ def backfilled(switched_on: Stack, gap: tuple[datetime, datetime]) -> Stack:
     dialog.box.get_by_role("spinbutton").fill("8")
     # Ticked, it switches the DAG on while the runs are made.
     dialog.box.get_by_text(f"Unpause {DAG_ID} on trigger").click()
-    take_picture("backfill", dialog.box, height=1500, crop=720)
+    take_picture("backfill", dialog.box, height=2000)
     # The trigger form is there, too, and anyone may take it for the range of dates. With this it counts.
     dialog.box.get_by_text("Override parameters on existing runs").click()
     dialog.choose_time(ui.form_time(dialog, "Deliver from"), start)
@@ -215,7 +216,7 @@ def backfilled(switched_on: Stack, gap: tuple[datetime, datetime]) -> Stack:
         runs = api.runs(DAG_ID, run_type="backfill")
         return runs if runs and all(run["state"] in {"success", "failed"} for run in runs) else []
 
-    wait_for(ended, timeout=180, what="the backfill")
+    wait_for(ended, timeout=300, what="the backfill")
     return switched_on
 
 
@@ -293,7 +294,7 @@ def test_a_backfill_turns_the_grid_green(backfilled: Stack) -> None:
 
     assert [ui.is_green(square) for square in squares.all()] == [True] * 8
     ui.drag_border(page, to=560)
-    take_picture("grid", page, crop=560)
+    take_picture("grid", page, crop=340)
     ui.drag_border(page, to=260)
 
 
