@@ -37,7 +37,7 @@ HOUR, QUARTER_HOUR = 3600, 900
 COLUMN, LINE = 0.58, 0.42  # inches of a cell of Grafana's grid
 ROWS = 8
 LEGEND_ROWS, LEGEND_ROW = 2, 0.14  # rows that have room, inches of each
-COLORS = 128
+COLORS = 256
 WEEK = 7
 SPARKLINE_POINTS = 25
 
@@ -134,7 +134,9 @@ class Drawing:
         figure.savefig(path, dpi=80)
         plt.close(figure)
         with Image.open(path) as image:
-            image.convert("RGB").quantize(COLORS).save(path, optimize=True)
+            # Also the colours of small areas, such as those of a legend.
+            palette = Image.Quantize.MAXCOVERAGE
+            image.convert("RGB").quantize(COLORS, palette, dither=Image.Dither.NONE).save(path, optimize=True)
         panels = [panel["title"] for panel in self.dashboard["panels"]]
         write_note(path, {"dashboard": self.dashboard["title"], "panels": panels})
 
