@@ -199,7 +199,7 @@ def test_check_only_tests_both_connections_on_the_worker_and_delivers_nothing(ga
     with pytest.raises(AirflowSkipException, match="both Connections work"):
         run({**EMPTY, "check_only": True})
     assert "\u2713 forge_default: Atlassian accepts the credentials" in caplog.text
-    assert "Exports production: 5 metrics" in caplog.text
+    assert "Exports production: 11 metrics" in caplog.text
     assert "\u2713 otlp_default: " in caplog.text
     assert (len(gateway.calls), sink.points) == (1, [])
 
