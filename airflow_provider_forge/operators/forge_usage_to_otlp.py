@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.payload.conform import Identity
     from airflow_provider_forge.usage.metrics import UsagePoint
     from airflow_provider_forge.usage.reading import Reading
@@ -112,19 +113,16 @@ class ForgeUsageToOtlpOperator(BaseOperator):
             AirflowFailException: An error that a retry cannot fix.
             RetryableError: Any other error.
         """
-        from airflow_provider_forge.usage.metrics import encode_points, points_of_usage
-        from airflow_provider_forge.usage.sending import send_requests
+        from airflow_provider_forge.usage.metrics import points_of_usage
 
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None)
         with final_errors(), OtlpHook(self.otlp_conn_id).get_conn() as receiver:
             reading = self._read(forge)
             budget = None if self.budget is None else parse_amount("budget", self.budget)
-            points = [*points_of_usage(reading.usages, budget), *self._points_of_sites(forge)]
-            endpoint = receiver.endpoint
-            requests = encode_points(
-                points, self._identity(forge, reading), endpoint.protocol, endpoint.limits.max_body_bytes
-            )
-            sent = send_requests(receiver, requests) if points else 0
+            identity = self._identity(forge, reading)
+            sent = _send(receiver, list(points_of_usage(reading.usages, budget)), identity)
+            # Last, so that an error of the sites does not hold back the usage.
+            sent += _send(receiver, self._points_of_sites(forge), identity)
             summary = self._report(reading, sent)
             reading.check()
         return summary
@@ -193,3 +191,15 @@ class ForgeUsageToOtlpOperator(BaseOperator):
             "resources": [row.resource for row in rows],
             "refused": sorted(reading.refused),
         }
+
+
+def _send(receiver: OtlpClient, points: Sequence[UsagePoint], identity: Identity) -> int:
+    """Send points, if there are any; return their number."""
+    from airflow_provider_forge.usage.metrics import encode_points
+    from airflow_provider_forge.usage.sending import send_requests
+
+    if not points:
+        return 0
+    endpoint = receiver.endpoint
+    requests = encode_points(points, identity, endpoint.protocol, endpoint.limits.max_body_bytes)
+    return send_requests(receiver, requests)

@@ -372,3 +372,13 @@ def test_if_the_names_of_sites_are_refused_usage_is_sent_nevertheless(gateway, s
     assert not site_info(sink)
     assert latest(sink, "forge.usage.daily")
     assert "The series forge.site is left out: Atlassian does not let this account" in caplog.text
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_if_the_look_up_of_sites_fails_usage_has_been_sent(gateway, sink, connect, status):
+    connect(gateway, sink)
+    gateway.add_fault(Fault("status", operation="tenantContexts", status=status))
+    with pytest.raises((AirflowFailException, GatewayUnavailable)):
+        run(usage_resources="KVS_READ", export_sites=True)
+    assert not site_info(sink)
+    assert latest(sink, "forge.usage.daily")
