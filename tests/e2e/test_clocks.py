@@ -25,16 +25,13 @@ UNLIMITED = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
 AHEAD = timedelta(minutes=10)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(FAKETIME is None, reason="the program faketime is missing (Debian package faketime)")
 @pytest.mark.parametrize(
     ("earliest", "latest", "windows"),
     [
         pytest.param("2026-03-29T01:00+01:00", "2026-03-29T03:45+02:00", 8, id="an-hour-is-missing"),
-        pytest.param(
-            *("2026-10-25T01:00+02:00", "2026-10-25T03:45+01:00", 16),
-            id="an-hour-comes-twice",
-            marks=pytest.mark.long,
-        ),
+        pytest.param("2026-10-25T01:00+02:00", "2026-10-25T03:45+01:00", 16, id="an-hour-comes-twice"),
     ],
 )
 def test_the_night_of_a_clock_change(home: Path, earliest: str, latest: str, windows: int) -> None:
