@@ -116,6 +116,7 @@ def test_the_entry_is_there_where_airflow_has_pages(paged: Paged) -> None:
 
 @needs_pages
 def test_a_stranger_sees_nothing(paged: Paged) -> None:
+    paged.page.context.clear_cookies()
     paged.page.goto("/forge/")
     expect(paged.page.get_by_role("heading", name="You are not signed in")).to_be_visible()
     for path in ("dags?tags=forge", "dags/~/dagRuns/~/taskInstances/~/xcomEntries"):
