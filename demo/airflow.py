@@ -48,6 +48,8 @@ def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # By default, Airflow keeps 32 idle workers.
         "AIRFLOW__CORE__PARALLELISM": "6",
+        # Airflow 3.0 starts four, and uvicorn kills those that take more than 5 s for their imports.
+        "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         **settings,
     }
