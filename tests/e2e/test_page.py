@@ -144,7 +144,7 @@ def test_the_button_heals_the_gap_and_the_map_turns_green(paged: Paged) -> None:
     expect(frame.get_by_role("heading", name="Done")).to_be_visible(timeout=PATIENCE_MS)
     frame.get_by_role("button", name="Close").click()
     expect(frame.locator("#gaps li", has_text=f"{GAP} windows")).to_have_count(0)
-    assert green.count() >= before + GAP
+    wait_for(lambda: green.count() >= before + GAP, timeout=60, what="the map to turn green")
 
 
 @needs_pages
