@@ -26,6 +26,7 @@ CALLS, THROTTLES = exporter("calls_total"), exporter("throttles_total")
 WAIT, FAILURES = exporter("wait_seconds_total"), exporter("failures_total")
 COVERAGE, UNARCHIVED = exporter("coverage"), exporter("unarchived_total")
 GAP_EXPIRY, TOKEN_EXPIRY = exporter("gap_expiry_seconds"), exporter("token_expiry_seconds")
+LATE = exporter("late_ratio")
 # Coverage is checked every hour.
 LATEST = "2h"
 # No gap has this value: an expired gap is no longer one.
@@ -182,6 +183,15 @@ def _graphs(built: Dashboard) -> Dashboard:
             {LEGEND: coverage},
             f"By status, at each check of the coverage DAG. Pending ones are not due yet.{TOGETHER}",
             colors=OUTCOMES,
+            **step,
+        ),
+        time_series(
+            "Windows with late points",
+            "percentunit",
+            {legend(DAG, DESTINATION): _latest(f"max by ({DAG}, {DESTINATION})", LATE.where())},
+            "Share of the live windows of the last 14 days that got points after they had been delivered."
+            " Above 5 %, increase the timetable's settle.",
+            levels={None: "green", 0.05: "yellow"},
             **step,
         ),
         bar_chart(

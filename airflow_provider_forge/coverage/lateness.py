@@ -38,9 +38,14 @@ class Lateness(NamedTuple):
     p95: dt.timedelta | None
 
     @property
+    def share(self) -> float | None:
+        """Share of late windows, 0 to 1; None without enough windows."""
+        return self.late / self.windows if self.windows >= ENOUGH else None
+
+    @property
     def advice(self) -> str:
         """What to do about the settle delay."""
-        if self.windows < ENOUGH:
+        if self.share is None:
             return f"Advice needs {ENOUGH} windows that were delivered live; there are {self.windows}"
         if not self.late:
             return (
@@ -48,7 +53,7 @@ class Lateness(NamedTuple):
                 " is unknown without revisit_after)"
             )
         share = f"{self.late} of {self.windows} windows got points after they had been delivered"
-        if self.late <= MANY_LATE * self.windows:
+        if self.share <= MANY_LATE:
             return f"{share}, and revisit_after found them: keep it, and the settle delay"
         return f"{share}: increase the timetable's settle, and keep revisit_after"
 

@@ -1,4 +1,4 @@
-"""Metrics of the coverage task: windows by status, the first expiry of a gap, the expiry of the API token."""
+"""Metrics of the coverage task: windows by status, late ones, the expiries of the first gap and the token."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.coverage.coverage import WindowStatus
+from airflow_provider_forge.coverage.lateness import measure_lateness
 from airflow_provider_forge.delivery import telemetry as own
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def _coverage_measurements(coverage: Coverage | None) -> Iterator[Measurement]:
         return
     for status in WindowStatus:
         yield own.Measurement(own.COVERAGE, coverage.count(status), {own.OUTCOME: status.value})
+    if (share := measure_lateness(coverage).share) is not None:
+        yield own.Measurement(own.LATE, share)
 
 
 def _token_measurements(last_day: dt.date | None, now: dt.datetime) -> Iterator[Measurement]:

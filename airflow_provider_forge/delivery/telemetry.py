@@ -39,6 +39,7 @@ __all__ = [
     "GAP_EXPIRY",
     "HEARTBEAT",
     "LAG",
+    "LATE",
     "OUTCOME",
     "POINTS",
     "POINT_OUTCOMES",
@@ -109,6 +110,9 @@ UNARCHIVED = Instrument(
 )
 FAILURES = Instrument("forge.exporter.failures", "{failure}", "Failed tries of a task.", adds_up=True)
 COVERAGE = Instrument("forge.exporter.coverage", "{window}", "Quarter hours of the last 14 days.")
+LATE = Instrument(
+    "forge.exporter.late", "1", "Share of live windows that got points after they had been delivered."
+)
 GAP_EXPIRY = Instrument(
     "forge.exporter.gap.expiry", "s", "Time until the first unattended gap begins to expire."
 )

@@ -9,6 +9,10 @@ import pytest
 from airflow_provider_forge.coverage.coverage import QUARTER, Coverage, Quarter, WindowStatus
 from airflow_provider_forge.coverage.lateness import measure_lateness
 from airflow_provider_forge.coverage.report import render_text
+from airflow_provider_forge.coverage.telemetry import report_coverage
+from airflow_provider_forge.delivery.telemetry import LATE, Reporter
+from airflow_provider_forge.otlp.endpoint import Endpoint, metrics_url
+from airflow_provider_forge.sandbox import OtlpSink
 
 START = dt.datetime(2026, 11, 22, 22, tzinfo=dt.timezone.utc)
 KEEP = dt.timedelta(days=14)
@@ -35,6 +39,16 @@ def test_percentiles_are_of_the_last_points():
     measured = measure_lateness(coverage(*[(6, 6)] * 18, (6, 66), (6, 80)))
     assert (measured.windows, measured.late) == (20, 2)
     assert (measured.p50, measured.p95) == (minutes(6), minutes(66))
+
+
+@pytest.mark.parametrize(("windows", "told"), [(19, []), (20, [0.1])])
+def test_the_share_of_late_windows_is_told_once_it_means_something(windows, told):
+    found = coverage((6, 66), (6, 80), *[(6, 6)] * (windows - 2))
+    with OtlpSink() as sink:
+        report_coverage(found, None, None, START, Endpoint(metrics_url(sink.url)), Reporter("app", "mine"))
+    [request] = sink.telemetry
+    shares = [point for point in request.telemetry if point.metric == LATE.name]
+    assert [point.data().as_double for point in shares] == told
 
 
 def test_a_backfill_says_nothing_of_when_data_came():

@@ -87,6 +87,7 @@ def _coverage(number: int, missing: int) -> Iterator[Measurement]:
     counts = {"pending": 2, "empty": 5, "delivered": 1000 + number, "missing": missing}
     for outcome in WindowStatus:
         yield Measurement(own.COVERAGE, counts.get(outcome.value, 0), {own.OUTCOME: outcome.value})
+    yield Measurement(own.LATE, 0.0405 + number * 0.001)
     if missing:
         yield Measurement(own.GAP_EXPIRY, 50.5 * HOUR - number * 900 - missing)
     yield Measurement(own.TOKEN_EXPIRY, 14 * 24.0 * HOUR + 12 * HOUR - number * HOUR)

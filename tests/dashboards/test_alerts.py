@@ -208,6 +208,9 @@ TRUTHS: dict[str, Callable[[Moments], Table]] = {
     "ForgeGapExpiring": lambda moments: moments.latest(
         "forge_exporter_gap_expiry_seconds", OF_DESTINATION
     ).map(between(1800, 48 * HOUR)),
+    "ForgePointsLate": lambda moments: moments.latest("forge_exporter_late_ratio", OF_DESTINATION).map(
+        above(0.05)
+    ),
     "ForgeTokenExpiring": lambda moments: moments.latest("forge_exporter_token_expiry_seconds", OF_DAG).map(
         between(-math.inf, 14 * DAY)
     ),

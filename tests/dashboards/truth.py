@@ -253,5 +253,5 @@ def own_samples(told: list[Told], app: str, dag: str) -> dict[str, list[Sample]]
 
 def own_name(instrument: Instrument) -> str:
     """Return Prometheus' name for one of the exporter's own metrics."""
-    suffix = ("_seconds" if instrument.unit == "s" else "") + ("_total" if instrument.adds_up else "")
-    return instrument.name.replace(".", "_") + suffix
+    unit = {"s": "_seconds", "1": "_ratio"}.get(instrument.unit, "")
+    return instrument.name.replace(".", "_") + unit + ("_total" if instrument.adds_up else "")

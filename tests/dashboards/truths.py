@@ -369,6 +369,9 @@ EXPORTER = {
         "A": lambda asked: asked.total("forge_exporter_failures_total", "error_type", DESTINATION)
     },
     "Undelivered windows of the last 14 days": {"A": lambda asked: asked.not_delivered()},
+    "Windows with late points": {
+        "A": lambda asked: asked.latest("forge_exporter_late_ratio", max, DAG, DESTINATION, reach=2 * HOUR)
+    },
     "Windows not archived": {"A": lambda asked: asked.total("forge_exporter_unarchived_total")},
 }
 

@@ -164,7 +164,7 @@ def test_the_documentation_has_every_instrument_with_its_kind_and_unit():
         r"^\| `(forge\.exporter\.[a-z.]+)` \| ([a-z ]+) \| `([^`]+)` \|", DOCUMENT.read_text(), re.MULTILINE
     )
     instruments = [each for each in vars(own).values() if isinstance(each, own.Instrument)]
-    assert len(instruments) == 13
+    assert len(instruments) == 14
     assert {(each.name, "delta sum" if each.adds_up else "gauge", each.unit) for each in instruments} == {
         *rows
     }
