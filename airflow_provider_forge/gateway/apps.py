@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_forge.exceptions import BrokenAnswer
+from airflow_provider_forge.gateway.pages import follow_pages
 from airflow_provider_forge.gateway.queries import APPS, DEVELOPER_SPACES, Query
 from airflow_provider_forge.gateway.responses import PageInfo  # noqa: TC001 - msgspec reads annotations
 from airflow_provider_forge.text import printable
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_forge.gateway.client import GatewayClient
+    from airflow_provider_forge.gateway.pages import Cursor
     from airflow_provider_forge.gateway.responses import GatewayResponse
 
 __all__ = ["DeveloperApp", "find_apps"]
 
 MAX_PAGES = 20
-"""Pages of a hundred apps each. Each costs a call, so a list without end would exhaust the budget."""
+"""Maximum number of pages, of a hundred apps each."""
 
 
 @dataclass(frozen=True)
@@ -104,23 +105,15 @@ def find_apps(client: GatewayClient) -> list[DeveloperApp]:
 
 
 def _apps_of(client: GatewayClient, space_id: str) -> Iterator[DeveloperApp]:
-    after: str | None = None
-    cursors: set[str | None] = {None}
-    for _ in range(MAX_PAGES):
-        variables = {"spaceId": space_id, "spaceIds": [space_id], "after": after}
+    remedy = "Find the app's id in its manifest.yml, and see"
+    for cursor in follow_pages("a developer space's", "apps", most=MAX_PAGES, remedy=remedy):
+        variables = {"spaceId": space_id, "spaceIds": [space_id], "after": cursor.after}
         # A space whose name cannot be read still lists its apps.
         query = Query(APPS, variables, _AppsData, tolerated_field="ecosystem")
-        space, page = client.request(query, functools.partial(_read_page, space_id, cursors))
+        space, page = client.request(query, functools.partial(_read_page, space_id, cursor))
         for node in page.nodes or ():
             if node is not None:
                 yield DeveloperApp(printable(node.id), printable(node.name or ""), space_id, space)
-        if not page.page_info.has_next_page:
-            return
-        cursors.add(after := page.page_info.end_cursor)
-    raise BrokenAnswer(
-        f"The gateway's list of a developer space's apps has no end: {MAX_PAGES} pages were read. Find the"
-        " app's id in its manifest.yml, and see https://developer.status.atlassian.com"
-    )
 
 
 def _read_spaces(response: GatewayResponse[_SpacesData]) -> list[str]:
@@ -130,13 +123,10 @@ def _read_spaces(response: GatewayResponse[_SpacesData]) -> list[str]:
     return [printable(each) for each in dev_console.get_developer_space_with_linking_access or () if each]
 
 
-def _read_page(
-    space_id: str, cursors: set[str | None], response: GatewayResponse[_AppsData]
-) -> tuple[str, _Page]:
+def _read_page(space_id: str, cursor: Cursor, response: GatewayResponse[_AppsData]) -> tuple[str, _Page]:
     """Return the name of the space, and the page."""
     page = response.data.apps or response.broken("null as apps")
-    if page.page_info.has_next_page and page.page_info.end_cursor in cursors:
-        response.broken("a page of apps whose end cursor is that of an earlier page")
+    cursor.move(page.page_info, response)
     console = response.data.ecosystem and response.data.ecosystem.dev_console
     details = console and console.get_developer_space_details
     names = {each.developer_space_id: each.details for each in (details and details.results) or () if each}

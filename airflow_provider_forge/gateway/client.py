@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import httpx
 
 from airflow_provider_forge.exceptions import (
-    BrokenAnswer,
     ConfigurationError,
     CredentialsRefused,
     QueryRefused,
@@ -21,6 +20,7 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.gateway.budget import BLOCKED_FOR, Priority
 from airflow_provider_forge.gateway.environments import Environment
+from airflow_provider_forge.gateway.pages import follow_pages
 from airflow_provider_forge.gateway.queries import (
     APP_METRICS,
     ENVIRONMENTS,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from airflow_provider_forge.gateway.pages import Cursor
     from airflow_provider_forge.gateway.ratelimit import RateLimiter
     from airflow_provider_forge.windows import Window
 
@@ -277,20 +278,11 @@ class GatewayClient:
         return self._call(query, read, priority, self._policy).content
 
     def _pages(self, app_id: str, priority: Priority) -> Iterator[EnvironmentsPage]:
-        after: str | None = None
-        cursors: set[str | None] = {None}
-        for _ in range(MAX_PAGES):
-            query = Query(ENVIRONMENTS, {"appId": app_ari(app_id), "after": after}, AppData)
-            read = functools.partial(_read_page, app_id, cursors)
-            page = self._call(query, read, priority, self._policy).content
-            yield page
-            if not page.page_info.has_next_page:
-                return
-            cursors.add(after := page.page_info.end_cursor)
-        raise BrokenAnswer(
-            f"The gateway's list of the app's environments has no end: {MAX_PAGES} pages were read. Name the"
-            " environments by their UUIDs, which need no lookup, and see https://developer.status.atlassian.com"
-        )
+        remedy = "Name the environments by their UUIDs, which need no lookup, and see"
+        for cursor in follow_pages("the app's", "environments", most=MAX_PAGES, remedy=remedy):
+            query = Query(ENVIRONMENTS, {"appId": app_ari(app_id), "after": cursor.after}, AppData)
+            read = functools.partial(_read_page, app_id, cursor)
+            yield self._call(query, read, priority, self._policy).content
 
     def _call(
         self,
@@ -373,8 +365,7 @@ def _as_refusal(error: UnknownFailure) -> QueryRefused:
     )
 
 
-def _read_page(app_id: str, cursors: set[str | None], response: GatewayResponse[AppData]) -> EnvironmentsPage:
+def _read_page(app_id: str, cursor: Cursor, response: GatewayResponse[AppData]) -> EnvironmentsPage:
     _, page = read_app(app_id, response)
-    if page.page_info.has_next_page and page.page_info.end_cursor in cursors:
-        response.broken("a page of environments whose end cursor is that of an earlier page")
+    cursor.move(page.page_info, response)
     return page

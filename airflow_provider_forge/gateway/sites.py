@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_forge.exceptions import BrokenAnswer
 from airflow_provider_forge.gateway.budget import Priority
+from airflow_provider_forge.gateway.pages import follow_pages
 from airflow_provider_forge.gateway.queries import INSTALLATIONS, Query, app_ari, sites_query
 from airflow_provider_forge.gateway.responses import PageInfo  # noqa: TC001 - msgspec reads annotations
 from airflow_provider_forge.text import printable
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from airflow_provider_forge.gateway.client import GatewayClient
+    from airflow_provider_forge.gateway.pages import Cursor
     from airflow_provider_forge.gateway.responses import GatewayResponse
 
 __all__ = ["Site", "find_sites"]
 
 MAX_PAGES = 100
-"""Pages of a hundred installations each. Each costs a call: a list without end would exhaust the budget."""
+"""Maximum number of pages, of a hundred installations each."""
 
 BATCH = 20
 """Sites that the gateway names in one call."""
@@ -147,30 +148,17 @@ def find_sites(client: GatewayClient, app_id: str) -> list[Site]:
 
 def _installed_on(client: GatewayClient, app_id: str) -> Iterator[str]:
     """Yield the ARI of each installation."""
-    after: str | None = None
-    cursors: set[str | None] = {None}
-    for _ in range(MAX_PAGES):
-        query = Query(INSTALLATIONS, {"appId": app_ari(app_id), "after": after}, _InstallationsData)
-        page = client.request(
-            query, functools.partial(_read_installations, cursors), priority=Priority.BACKFILL
-        )
+    for cursor in follow_pages("the app's", "installations", most=MAX_PAGES, remedy="See"):
+        query = Query(INSTALLATIONS, {"appId": app_ari(app_id), "after": cursor.after}, _InstallationsData)
+        read = functools.partial(_read_installations, cursor)
+        page = client.request(query, read, priority=Priority.BACKFILL)
         yield from (printable(node.installation_context or "") for node in page.nodes or () if node)
-        if not page.page_info.has_next_page:
-            return
-        cursors.add(after := page.page_info.end_cursor)
-    raise BrokenAnswer(
-        f"The gateway's list of the app's installations has no end: {MAX_PAGES} pages were read. See"
-        " https://developer.status.atlassian.com"
-    )
 
 
-def _read_installations(
-    cursors: set[str | None], response: GatewayResponse[_InstallationsData]
-) -> _Installations:
+def _read_installations(cursor: Cursor, response: GatewayResponse[_InstallationsData]) -> _Installations:
     ecosystem = response.data.ecosystem or response.broken("null as ecosystem")
     page = ecosystem.app_installations_by_app or response.broken("null as appInstallationsByApp")
-    if page.page_info.has_next_page and page.page_info.end_cursor in cursors:
-        response.broken("a page of installations whose end cursor is that of an earlier page")
+    cursor.move(page.page_info, response)
     return page
 
 
