@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphql import GraphQLError, GraphQLResolveInfo
-
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
 from airflow_provider_forge.sandbox.randomness import uuid_of
+from airflow_provider_forge.sandbox.resolvers import check_scopes, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from graphql import GraphQLResolveInfo
 
     from airflow_provider_forge.sandbox.resolvers import Call
 
 __all__ = ["SPACES", "SPACE_RESOLVERS"]
 
-SCOPES = ("read:developer-space:forge",)
+SCOPE = "read:developer-space:forge"
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,11 @@ SPACES = (
 """The spaces, and the apps in them. All other well-formed ids are apps without a space."""
 
 
-def _check_scopes(call: Call) -> None:
-    if call.account.scenario.insufficient_scopes:
-        scopes = {"classification": "InsufficientOAuthScopes", "requiredScopes": list(SCOPES)}
-        raise GraphQLError("The token lacks a required scope", extensions=scopes)
-
-
 def _space_ids(_: Any, info: GraphQLResolveInfo[Call]) -> list[str]:
     call: Call = info.context
     call.path = info.path.as_list()
     call.pick_fault()
-    _check_scopes(call)
+    check_scopes(call, SCOPE)
     return [space.id for space in SPACES]
 
 
@@ -88,7 +82,7 @@ def _apps(
     call: Call = info.context
     call.path = info.path.as_list()
     call.pick_fault()
-    _check_scopes(call)
+    check_scopes(call, SCOPE)
     wanted = (filter or {}).get("developerSpaceId")
     nodes = [
         {"id": f"ari:cloud:ecosystem::app/{uuid}", "name": name, "uuid": uuid}
@@ -96,14 +90,7 @@ def _apps(
         if space.id == wanted
         for uuid, name in space.apps.items()
     ]
-    cursor = re.fullmatch(r"cursor-(\d+)", after or "cursor-0")
-    begin = int(cursor.group(1)) if cursor else len(nodes)
-    stop = min(begin + first, len(nodes))
-    return {
-        "nodes": nodes[begin:stop],
-        "pageInfo": {"hasNextPage": stop < len(nodes), "endCursor": f"cursor-{stop}" if nodes else None},
-        "totalCount": len(nodes),
-    }
+    return page_of(nodes, first, after)
 
 
 SPACE_RESOLVERS: tuple[tuple[str, str, Callable[..., Any]], ...] = (

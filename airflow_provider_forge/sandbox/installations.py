@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from graphql import GraphQLError, GraphQLResolveInfo
 
 from airflow_provider_forge.sandbox.app_model import app_model_of
 from airflow_provider_forge.sandbox.environments import app_uuid
+from airflow_provider_forge.sandbox.resolvers import check_scopes, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ EDITIONS = ("STANDARD", "PREMIUM", "FREE")
 
 MAX_BATCH = 20
 
-SCOPES = ("read:app-installations:forge",)
+SCOPE = "read:app-installations:forge"
 
 # Jira has four keys, of which a site need not have the first.
 _ENTITLED = frozenset({"jira-servicedesk.ondemand", "confluence.ondemand", "compass"})
@@ -70,23 +70,14 @@ def _installations(
     call: Call = info.context
     call.path = info.path.as_list()
     call.pick_fault()
-    if call.account.scenario.insufficient_scopes:
-        scopes = {"classification": "InsufficientOAuthScopes", "requiredScopes": list(SCOPES)}
-        raise GraphQLError("The token lacks a required scope", extensions=scopes)
+    check_scopes(call, SCOPE)
     apps = [app for ari in filter["apps"]["ids"] if (app := app_uuid(ari)) and call.account.owns(app)]
     nodes = [
         {"id": f"installation-{number}", "installationContext": ari}
         for app in apps
         for number, ari in enumerate(context_aris(call.account, app))
     ]
-    cursor = re.fullmatch(r"cursor-(\d+)", after or "cursor-0")
-    begin = int(cursor.group(1)) if cursor else len(nodes)
-    stop = min(begin + first, len(nodes))
-    return {
-        "nodes": nodes[begin:stop],
-        "pageInfo": {"hasNextPage": stop < len(nodes), "endCursor": f"cursor-{stop}" if nodes else None},
-        "totalCount": len(nodes),
-    }
+    return page_of(nodes, first, after)
 
 
 def _tenants(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.sandbox.truth import Truth
     from airflow_provider_forge.sandbox.usage import UsageTruth
 
-__all__ = ["RESOLVERS", "Account", "Call"]
+__all__ = ["RESOLVERS", "Account", "Call", "check_scopes", "page_of"]
 
 MAX_WINDOW = timedelta(minutes=15)
 MAX_AGE = timedelta(days=14)
@@ -184,6 +184,13 @@ def _app(_: Any, info: GraphQLResolveInfo[Call], *, id: str) -> dict[str, Any]: 
     return {"id": id, "name": f"Sandbox app {app[:8]}", "uuid": app}
 
 
+def check_scopes(call: Call, *scopes: str) -> None:
+    """Refuse a token that lacks these scopes."""
+    if call.account.scenario.insufficient_scopes:
+        extensions = {"classification": "InsufficientOAuthScopes", "requiredScopes": list(scopes)}
+        raise GraphQLError("The token lacks a required scope", extensions=extensions)
+
+
 def _graphql_error(message: str, status_code: int | None, error_type: str | None) -> GraphQLError:
     extensions = {
         "classification": "DataFetchingException",
@@ -203,7 +210,20 @@ def _environment_by_key(
 def _environments_page(
     app: Mapping[str, Any], info: GraphQLResolveInfo[Call], *, first: int, after: str | None = None
 ) -> dict[str, Any]:
-    nodes = _nodes(app, info)
+    return page_of(_nodes(app, info), first, after)
+
+
+def page_of(nodes: Sequence[Mapping[str, Any]], first: int, after: str | None) -> dict[str, Any]:
+    """Return a page of a list.
+
+    Args:
+        nodes: All nodes of the list.
+        first: Maximum number of nodes of the page.
+        after: End cursor of the page before; None for the first page.
+
+    Raises:
+        GraphQLError: One of the arguments is invalid.
+    """
     cursor = re.fullmatch(r"cursor-(\d+)", after or "cursor-0")
     if cursor is None or first < 1:
         raise _graphql_error("first must be at least 1, after an endCursor", 400, "BAD_REQUEST")

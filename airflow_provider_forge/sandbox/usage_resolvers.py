@@ -9,6 +9,7 @@ from graphql import GraphQLError, GraphQLResolveInfo
 
 from airflow_provider_forge.sandbox.environments import app_uuid
 from airflow_provider_forge.sandbox.randomness import uuid_of
+from airflow_provider_forge.sandbox.resolvers import check_scopes
 from airflow_provider_forge.sandbox.usage import RESOURCES, UsageAmount
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ OPERATION = "appResourceUsage"
 
 MAX_AGE = timedelta(days=62)
 
-SCOPES = ("read:app-usage:forge",)
+SCOPE = "read:app-usage:forge"
 
 
 def _dev_console(_: Any, _info: GraphQLResolveInfo[Call]) -> dict[str, Any]:
@@ -54,12 +55,9 @@ def _app_resource_usage(
 
 
 def _refuse_scopes_and_resources(call: Call) -> None:
-    scenario = call.account.scenario
-    if scenario.insufficient_scopes:
-        scopes = {"classification": "InsufficientOAuthScopes", "requiredScopes": list(SCOPES)}
-        raise GraphQLError("The token lacks a required scope", extensions=scopes)
+    check_scopes(call, SCOPE)
     [resource] = call.metrics
-    if resource in scenario.unknown_resources:
+    if resource in call.account.scenario.unknown_resources:
         extensions: dict[str, Any] = {
             "classification": "ValidationError",
             "errorType": "BAD_REQUEST",
