@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from airflow_provider_forge.gateway.client import GatewayClient
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
+from airflow_provider_forge.sandbox.server import Reply
 from airflow_provider_forge.windows import Window
 from tests.gateway.limiting import Machine, make_unused, new_file_limiter
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_forge.gateway.ratelimit import RateLimiter
-    from airflow_provider_forge.sandbox.server import Reply, Request
+    from airflow_provider_forge.sandbox.server import Request
 
 # A Tuesday, when the sandbox has no incident.
 NOW = datetime(2026, 3, 10, 20, 0, 10, tzinfo=timezone.utc)
@@ -73,6 +75,24 @@ def start_gateway(clock: Clock) -> Iterator[Callable[..., RecordingGateway]]:
 @pytest.fixture
 def gateway(start_gateway: Callable[..., RecordingGateway]) -> RecordingGateway:
     return start_gateway()
+
+
+@pytest.fixture
+def change_answers(
+    gateway: RecordingGateway, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Any], dict[str, Any]]], None]:
+    """Return a function that replaces fields of each answer, by a function of the answer's data."""
+
+    def change_answers(change: Callable[[Any], dict[str, Any]]) -> None:
+        real = gateway.respond
+
+        def respond(request: Request) -> Reply:
+            answer = json.loads(real(request).body)
+            return Reply.of_json({**answer, **change(answer["data"])})
+
+        monkeypatch.setattr(gateway, "respond", respond)
+
+    return change_answers
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_forge.exceptions import AccessForbidden, BrokenAnswer, GatewayUnavailable
@@ -11,7 +9,6 @@ from airflow_provider_forge.gateway import apps as apps_module
 from airflow_provider_forge.gateway.apps import find_apps
 from airflow_provider_forge.sandbox import Fault, Scenario, developer_spaces
 from airflow_provider_forge.sandbox.developer_spaces import SPACES, Space
-from airflow_provider_forge.sandbox.server import Reply
 
 MANY = Space("5pace", "Many", {f"00000000-0000-4000-8000-{n:012}": f"App {n:03}" for n in range(250)})
 
@@ -46,17 +43,11 @@ def test_a_list_without_end_is_given_up(gateway, connect, monkeypatch):
 
 
 @pytest.fixture
-def changed(gateway, connect, monkeypatch):
+def changed(gateway, connect, change_answers):
     """Return a function that lists the apps of a gateway whose data are changed."""
 
     def changed(change):
-        real = gateway.respond
-
-        def respond(request):
-            answer = json.loads(real(request).body)
-            return Reply.of_json({**answer, **change(answer["data"])})
-
-        monkeypatch.setattr(gateway, "respond", respond)
+        change_answers(change)
         return find_apps(connect(gateway))
 
     return changed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_forge.exceptions import AccessForbidden, BrokenAnswer, GatewayUnavailable
@@ -12,7 +10,6 @@ from airflow_provider_forge.gateway.sites import find_sites
 from airflow_provider_forge.sandbox import Fault, Scenario
 from airflow_provider_forge.sandbox.environments import DEFAULT_APP
 from airflow_provider_forge.sandbox.installations import EDITIONS, Tenant, context_aris
-from airflow_provider_forge.sandbox.server import Reply
 
 
 def installed(gateway):
@@ -44,17 +41,11 @@ def test_an_app_that_is_installed_nowhere_has_no_sites(start_gateway, connect):
 
 
 @pytest.fixture
-def changed(gateway, connect, monkeypatch):
+def changed(gateway, connect, change_answers):
     """Return a function that finds the sites of a gateway whose data are changed."""
 
     def changed(change):
-        real = gateway.respond
-
-        def respond(request):
-            answer = json.loads(real(request).body)
-            return Reply.of_json({**answer, **change(answer["data"])})
-
-        monkeypatch.setattr(gateway, "respond", respond)
+        change_answers(change)
         return find_sites(connect(gateway), DEFAULT_APP)
 
     return changed
