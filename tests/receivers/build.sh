@@ -39,11 +39,7 @@ use_recent_go() {
 # With the processors and the extension that deploy/collector names. 0.161.0 is the last version of which all
 # their modules can be had; of the exporter signalfx some could not, in 0.140.0, 0.150.0, 0.160.0 and 0.161.0.
 build_otelcol() {
-    local core=go.opentelemetry.io/collector contrib=github.com/open-telemetry/opentelemetry-collector-contrib
-    cat >builder.yaml <<END
-dist:
-  name: otelcol
-  output_path: generated
+    build_collector "$1" otelcol <<END
 receivers:
   - gomod: $core/receiver/otlpreceiver v$1
 processors:
@@ -58,24 +54,29 @@ exporters:
 extensions:
   - gomod: $contrib/extension/healthcheckextension v$1
 END
-    go run "$core/cmd/builder@v$1" --config=builder.yaml
-    mv generated/otelcol otelcol
 }
 
 # Its receiver cannot be had in the version of the other Collector.
 build_otelcol-jsonfile() {
-    local core=go.opentelemetry.io/collector contrib=github.com/open-telemetry/opentelemetry-collector-contrib
-    cat >builder.yaml <<END
-dist:
-  name: otelcol
-  output_path: generated
+    build_collector "$1" otelcol-jsonfile <<END
 receivers:
   - gomod: $contrib/receiver/otlpjsonfilereceiver v$1
 exporters:
   - gomod: $core/exporter/otlphttpexporter v$1
 END
+}
+
+core=go.opentelemetry.io/collector
+contrib=github.com/open-telemetry/opentelemetry-collector-contrib
+
+# build_collector VERSION PROGRAM, with its components from standard input.
+build_collector() {
+    {
+        printf 'dist:\n  name: otelcol\n  output_path: generated\n'
+        cat
+    } >builder.yaml
     go run "$core/cmd/builder@v$1" --config=builder.yaml
-    mv generated/otelcol otelcol-jsonfile
+    mv generated/otelcol "$2"
 }
 
 # As modules, version 3.16.0 is v0.316.0. Service discovery would be most of the program, and of the build.
