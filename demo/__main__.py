@@ -18,7 +18,7 @@ import httpx
 
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from airflow_provider_forge.windows import MAX_WINDOW, ceil
-from demo.airflow import StandaloneAirflow
+from demo.airflow import PASSWORDS, StandaloneAirflow
 from demo.dagfile import COVERAGE_DAG_ID, DAG_ID, SHIPPED, USAGE_DAG_ID, install_dag
 from demo.progress import Progress, ProgressMeter
 from demo.screen import Screen
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 EMAIL, API_TOKEN = "dev@example.com", "sandbox-token"
 # The real gateway allows 5 calls a minute; at that rate, a day takes twenty minutes.
 SANDBOX_RATE = {"rate_limit_calls": 5, "rate_limit_seconds": 3}
-PASSWORDS = "simple_auth_manager_passwords.json.generated"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COMPONENTS = ("scheduler", "triggerer", "dag_processor")
 START_TIMEOUT = 180.0
 LOG_TAIL = 4000
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
+"""Name of the file in which Airflow stores the generated passwords, below its home."""
 
 
 def airflow_environment(home: Path, **settings: str) -> dict[str, str]:
@@ -114,7 +116,7 @@ class LocalAirflow:
     @property
     def password(self) -> str:
         """The password that Airflow has generated for `username`."""
-        passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
+        passwords = json.loads((self.home / PASSWORDS).read_text())
         return str(passwords[self.username])
 
     def launch(self, name: str) -> None:

@@ -126,12 +126,13 @@ class ProgressMeter:
 
     def _problem(self, tasks: list[dict]) -> str:
         """Describe the failure of the first of these tasks, if there is one."""
-        for task in tasks:
-            key = task["dag_run_id"], task["try_number"]
-            if key not in self._problems:
-                self._problems[key] = self._describe(task)
-            return self._problems[key]
-        return ""
+        if not tasks:
+            return ""
+        task = tasks[0]
+        key = task["dag_run_id"], task["try_number"]
+        if key not in self._problems:
+            self._problems[key] = self._describe(task)
+        return self._problems[key]
 
     def _describe(self, task: dict) -> str:
         start, end = map(parse_time, _interval(self._api.run(DAG_ID, task["dag_run_id"])))

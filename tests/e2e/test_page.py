@@ -13,7 +13,7 @@ from playwright.sync_api import FrameLocator, Page, expect
 
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway
 from airflow_provider_forge.windows import MAX_WINDOW, ceil
-from demo.airflow import StandaloneAirflow
+from demo.airflow import PASSWORDS, StandaloneAirflow
 from demo.api import AirflowApi
 from demo.dagfile import DAG_ID, SHIPPED, install_dag
 from demo.waiting import wait_for
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 COVERAGE = "forge_metrics_coverage"
-PASSWORDS = "simple_auth_manager_passwords.json.generated"
 # The destination keeps points for so short that the map has no more than a few hours.
 KEEP, RETENTION = "4h", timedelta(hours=3, minutes=30)
 PATIENCE_MS = 180_000
