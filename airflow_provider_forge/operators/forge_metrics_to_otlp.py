@@ -54,8 +54,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     The interval is the one given, else the run's data interval, else (a manual run without a logical date)
     the last settled quarter hour before the run.
 
-    If the DAG's `params` are `trigger_form()`, a manual run's trigger form can set what to deliver. Its
-    values override the arguments.
+    If the DAG's `params` are `trigger_form()`, a manual run's trigger form can set the interval,
+    `environments`, `metrics` and `resend`. Its values override the arguments.
 
     Points that the receiver acknowledges are recorded one by one in a ledger. A re-run sends only points that
     are not on record, even if earlier runs had other windows. The ledger is stored at the OTLP Connection's
@@ -79,8 +79,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         forge_conn_id: Connection to Atlassian's gateway.
         otlp_conn_id: Connection to the receiver, or a list of several. Each window is then fetched once for
             all of them, and each has its own ledger, batches and `max_age`. One that fails does not hold up
-            the others: the task fails when they have all they need, and its retry continues with what is
-            missing. The summary has their sums, and those of each under `destinations`.
+            the others: the task fails when they have all they need, and its retry delivers the missing
+            points. The summary has their sums, and those of each under `destinations`.
         app_id: ARI or UUID of the app; default is the Forge Connection's. Templated.
         environments: Names, UUIDs or ARIs, as a list or comma-separated; default is the Connection's.
             Templated.
