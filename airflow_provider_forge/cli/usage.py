@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.cli.context import forge_access
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.gateway.queries import RESOURCES
+from airflow_provider_forge.gateway.queries import GROUPINGS, RESOURCES
 from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
 from airflow_provider_forge.usage.prices import load_prices, parse_amount
 from airflow_provider_forge.usage.reading import read_resources
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-GROUP_BY = {"environment": "ENVIRONMENT_ID", "site": "CONTEXT_ARI"}
-
 FORECAST_FROM = dt.timedelta(days=8)
 """How far back the complete days are that the forecast needs."""
 
@@ -42,7 +40,7 @@ def run(options: Namespace, output: Output) -> int:
     forge = forge_access(options)
     prices = forge.usage_prices if options.prices is None else load_prices(options.prices, "--prices")
     with output.busy("Asking Atlassian for each resource, at five calls a minute…"):
-        reading = _read(forge, prices, month, now, GROUP_BY.get(options.by))
+        reading = _read(forge, prices, month, now, GROUPINGS.get(options.by))
     if not reading.usages:
         reading.check()
     rows = rows_of(reading.usages, month)

@@ -172,7 +172,7 @@ class ForgeAccess:
 
         parse_choice("resource", resource, RESOURCES)
         if group_by is not None:
-            parse_choice("group_by", group_by, GROUPINGS)
+            parse_choice("group_by", group_by, tuple(GROUPINGS.values()))
         interval = Window(parse_time("start", start), parse_time("end", end))
         ids: tuple[str, ...] = ()
         if environments is not None and environments != "":

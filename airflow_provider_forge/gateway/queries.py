@@ -74,8 +74,8 @@ RESOURCES = (
 )
 """The resources of Atlassian's published schema. One that the gateway doesn't know fails its query."""
 
-GROUPINGS = ("ENVIRONMENT_ID", "CONTEXT_ARI")
-"""By what usage can be grouped: the environment, or the site."""
+GROUPINGS = {"environment": "ENVIRONMENT_ID", "site": "CONTEXT_ARI"}
+"""Groupings of usage: the schema's names, by the words of the operator and the command line."""
 
 # As published in Atlassian's "Export app metrics".
 _ECOSYSTEM = """\

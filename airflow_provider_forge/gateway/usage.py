@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_forge.exceptions import BrokenAnswer
-from airflow_provider_forge.gateway.queries import USAGE, Query, app_ari
+from airflow_provider_forge.gateway.queries import GROUPINGS, USAGE, Query, app_ari
 from airflow_provider_forge.gateway.responses import MetricsData, read_usage_page
 from airflow_provider_forge.text import printable, sanitize
 from airflow_provider_forge.windows import format_time
@@ -40,7 +40,7 @@ class UsageQuery:
         resource: One of `RESOURCES`.
         interval: Time range; the gateway keeps about 60 days.
         environment_ids: UUIDs of environments, each for calls of its own; empty for all together.
-        group_by: One of `GROUPINGS`; None for totals.
+        group_by: A value of `GROUPINGS`; None for totals.
     """
 
     app_id: str
@@ -173,7 +173,7 @@ def _is_last(page: UsagePage, periods: list[UsagePeriod]) -> bool:
 def _periods(
     page: UsagePage, query: UsageQuery, environment_id: str | None, request_id: str | None
 ) -> Iterator[UsagePeriod]:
-    by_site = query.group_by == "CONTEXT_ARI"
+    by_site = query.group_by == GROUPINGS["site"]
     for node in page.resource_usage or ():
         start = _start(node.period)
         if start is None:

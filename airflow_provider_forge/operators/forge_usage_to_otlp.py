@@ -9,7 +9,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_forge.exceptions import AccessForbidden, ConfigurationError, QueryRefused
-from airflow_provider_forge.gateway.queries import RESOURCES, parse_choice, parse_list
+from airflow_provider_forge.gateway.queries import GROUPINGS, RESOURCES, parse_choice, parse_list
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["ForgeUsageToOtlpOperator"]
 
 log = get_logger(__name__)
-
-GROUP_BY = {"environment": "ENVIRONMENT_ID", "site": "CONTEXT_ARI"}
 
 MAX_LOOKBACK = dt.timedelta(days=28)
 """Atlassian keeps about 60 days, and the month in which the lookback begins is read as a whole."""
@@ -91,7 +89,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
-        parse_choice("group_by", group_by, tuple(GROUP_BY))
+        parse_choice("group_by", group_by, tuple(GROUPINGS))
         if not isinstance(lookback, dt.timedelta) or not dt.timedelta(0) < lookback <= MAX_LOOKBACK:
             raise ConfigurationError("lookback", f"{lookback!r} is not a timedelta above 0 and up to 28 days")
         if budget is not None:
@@ -139,7 +137,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         start, end = interval_to_read(pendulum.now("UTC"), self.lookback)
         log.info("Reading the usage of %d resources since %s", len(resources), start.date())
         return read_resources(
-            lambda resource: forge.fetch_usage(resource, start, end, None, GROUP_BY[self.group_by]),
+            lambda resource: forge.fetch_usage(resource, start, end, None, GROUPINGS[self.group_by]),
             resources,
             prices,
             start,
