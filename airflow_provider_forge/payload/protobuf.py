@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_DEPTH",
+    "POINT_FIELDS",
     "POINT_MESSAGES",
     "attributes_field",
     "check_value",
@@ -67,6 +68,12 @@ POINT_MESSAGES: dict[str, Any] = dict(
     )
 )
 """The messages of data points, by the field of `Metric` that holds them."""
+
+POINT_FIELDS = {
+    kind: frozenset(name for field in message.DESCRIPTOR.fields for name in (field.json_name, field.name))
+    for kind, message in POINT_MESSAGES.items()
+}
+"""Names of their fields, in JSON and in protobuf, likewise."""
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from google.protobuf import message_factory
 from google.protobuf.json_format import ParseDict, ParseError
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from airflow_provider_forge import json_text
 from airflow_provider_forge.otlp.messages import KINDS, Json, MalformedOtlp
 from airflow_provider_forge.otlp.requests import known_fields
+from airflow_provider_forge.payload.protobuf import POINT_FIELDS, POINT_MESSAGES
 from airflow_provider_forge.payload.repair import InvalidValue, Repairer, camel_case
 from airflow_provider_forge.payload.repeats import decode_joined, find_repeated
 from airflow_provider_forge.text import get_logger, sanitize
@@ -54,9 +54,6 @@ _DATA_TYPES: dict[str, Descriptor] = dict(
         strict=True,
     )
 )
-_POINT_TYPES: dict[str, Any] = {
-    kind: data.fields_by_name["data_points"].message_type for kind, data in _DATA_TYPES.items()
-}
 FIELDS_BESIDE_VALUE = frozenset({"attributes", "startTimeUnixNano", "timeUnixNano", "exemplars", "flags"})
 """Fields of a point that say nothing without a value."""
 
@@ -277,21 +274,20 @@ class Salvager:
         return None
 
     def _read_point(self, value: Any, kind: str) -> Json:
-        point: Json = self.repairer.message(value, _POINT_TYPES[kind], "a data point")
-        names = {name for field in _POINT_TYPES[kind].fields for name in (field.json_name, field.name)}
-        fields = names - FIELDS_BESIDE_VALUE
+        message = POINT_MESSAGES[kind]()
+        point: Json = self.repairer.message(value, message.DESCRIPTOR, "a data point")
+        fields = POINT_FIELDS[kind] - FIELDS_BESIDE_VALUE
         if all(point.get(name) is None for name in fields) and (
             unknown := [
-                name for name in _unknown_fields(point, _POINT_TYPES[kind]) if point[name] is not None
+                name for name in _unknown_fields(point, message.DESCRIPTOR) if point[name] is not None
             ]
         ):
             raise InvalidValue(f"it has no value but unknown fields: {', '.join(unknown)}")
         # Protobuf's reader would decode the hexadecimal ids of exemplars as base64.
         checked = {name: entry for name, entry in point.items() if name != "exemplars"}
         try:
-            message = message_factory.GetMessageClass(_POINT_TYPES[kind])()
             ParseDict(
-                known_fields(checked, _POINT_TYPES[kind], set()), message, max_recursion_depth=MAX_DEPTH
+                known_fields(checked, message.DESCRIPTOR, set()), message, max_recursion_depth=MAX_DEPTH
             )
         except (ParseError, ValueError, TypeError, OverflowError):
             raise InvalidValue(_TOO_DEEP) from None

@@ -111,7 +111,7 @@ class UnusualPoints:
 
     def _encode_usual_part(self, kind: str, given: Json, attributes: Mapping[bytes, Any]) -> bytes | None:
         """Return an encoded point if the fields that have a value are usual, or unknown to protobuf."""
-        names = _NAMES[kind]
+        names = protobuf.POINT_FIELDS[kind]
         usual = {name: value for name, value in given.items() if name in names and value is not None}
         unknown = given.keys() - names
         if unknown and usual.keys() <= FIELDS_BESIDE_VALUE:
@@ -143,10 +143,3 @@ class UnusualPoints:
         known = with_base64_ids(known_fields(content, message.DESCRIPTOR, self.unknown))
         parsed: Message = ParseDict(known, message, max_recursion_depth=protobuf.MAX_DEPTH)
         return parsed
-
-
-_NAMES = {
-    kind: frozenset(name for field in message.DESCRIPTOR.fields for name in (field.json_name, field.name))
-    for kind, message in protobuf.POINT_MESSAGES.items()
-}
-"""Names of the fields of a point."""
