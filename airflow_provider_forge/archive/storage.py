@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_forge.delivery.stores import read_file, replace_file
+from airflow_provider_forge.delivery.stores import is_local, read_file, replace_file
 from airflow_provider_forge.exceptions import ArchiveUnavailable
 from airflow_provider_forge.text import sanitize
 
@@ -42,7 +42,7 @@ class Storage:
         """
         path = self._path(key)
         try:
-            return read_file(path, MAX_OBJECT_SIZE) if _is_local(path) else bytes(path.read_bytes())
+            return read_file(path, MAX_OBJECT_SIZE) if is_local(path) else bytes(path.read_bytes())
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -68,7 +68,7 @@ class Storage:
         """
         path = self._path(key)
         try:
-            if _is_local(path):
+            if is_local(path):
                 replace_file(path, content, still=lambda: True)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +152,3 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
 
 def _throw(error: BaseException) -> Any:
     raise error
-
-
-def _is_local(path: Any) -> bool:
-    """Return whether a path is pathlib's own; in Airflow 3.0, an `ObjectStoragePath` is a subclass of it."""
-    return type(path) is type(Path())

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         LayeredStateStore,
     )
     from airflow_provider_forge.gateway.labels import LabelDirectory
-    from airflow_provider_forge.gateway.ratelimit import LimitStore, Usage
+    from airflow_provider_forge.gateway.ratelimit import LimitStore, LimitUsage
     from airflow_provider_forge.gateway.usage import ResourceUsage
     from airflow_provider_forge.usage.prices import Prices
 
@@ -256,11 +256,11 @@ class ForgeAccess:
         return extras.whole_number("rate_limit_calls", 5), extras.number("rate_limit_seconds", 60)
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> LimitUsage:
         """This hook's usage of the rate limit: its calls and waits."""
-        from airflow_provider_forge.gateway.ratelimit import Usage
+        from airflow_provider_forge.gateway.ratelimit import LimitUsage
 
-        return Usage() if self._client is None else self._client.usage
+        return LimitUsage() if self._client is None else self._client.usage
 
     @property
     def app_id(self) -> str:

@@ -87,7 +87,7 @@ class InMemoryStore:
     """Keeps values in memory, for as long as the task runs.
 
     Args:
-        below: Store to read those values from that have not been written here; nothing is written to it.
+        below: Store from which values are read that have not been written here; nothing is written to it.
     """
 
     def __init__(self, below: Store | None = None) -> None:
@@ -141,7 +141,7 @@ class ObjectStore:
         path = self._path(key)
         content: bytes | None
         try:
-            content = read_file(path, MAX_FILE_SIZE) if _is_local(path) else path.read_bytes()
+            content = read_file(path, MAX_FILE_SIZE) if is_local(path) else path.read_bytes()
         except FileNotFoundError:
             content = None
         except NotReadable as error:
@@ -149,7 +149,7 @@ class ObjectStore:
             content = b""
         except Exception as error:
             raise self._unavailable("read", path, error) from error
-        if _is_local(path):
+        if is_local(path):
             self._seen.digests[key] = _digest(content)
         return None if content is None else _decode(content)
 
@@ -158,7 +158,7 @@ class ObjectStore:
         path = self._path(key)
         content = msgspec.json.encode(value)
         try:
-            if _is_local(path):
+            if is_local(path):
                 self._replace(key, path, content)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ class ObjectStore:
         except FileNotFoundError:
             return
         except Exception as error:
-            if _is_local(path) and path.is_dir():
+            if is_local(path) and path.is_dir():
                 log.warning("%s is a directory, and was not deleted", path)
                 return
             raise self._unavailable("deleted", path, error) from error
@@ -206,7 +206,7 @@ class ObjectStore:
         )
 
 
-def _is_local(path: Any) -> bool:
+def is_local(path: Any) -> bool:
     """Return whether a path is pathlib's own; in Airflow 3.0, an `ObjectStoragePath` is a subclass of it."""
     return type(path) is type(Path())
 

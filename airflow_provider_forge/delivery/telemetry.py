@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Iterator, Mapping
 
-    from airflow_provider_forge.gateway.ratelimit import Usage
+    from airflow_provider_forge.gateway.ratelimit import LimitUsage
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.windows import Window
 
@@ -234,7 +234,7 @@ class TaskStats:
         number: int = getattr(self.delivery, outcome)
         return max(number, 0)
 
-    def measurements(self, usage: Usage, now: dt.datetime) -> Iterator[Measurement]:
+    def measurements(self, usage: LimitUsage, now: dt.datetime) -> Iterator[Measurement]:
         """Yield the measurements of the task.
 
         Args:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.budget import Budget, Decision, Standing
     from airflow_provider_forge.gateway.ratelimit_stores import FileStateStore, RedisStateStore
 
-__all__ = ["LimitStore", "RateLimiter", "Reservation", "Usage"]
+__all__ = ["LimitStore", "LimitUsage", "RateLimiter", "Reservation"]
 
 log = get_logger(__name__)
 
@@ -53,7 +53,7 @@ class LimitStore(Protocol):
 
 
 @dataclass
-class Usage:
+class LimitUsage:
     """The part of the budget that one process has used.
 
     Attributes:
@@ -87,7 +87,7 @@ class RateLimiter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
-        self.usage = Usage()
+        self.usage = LimitUsage()
         self.clock = clock
         self._sleep = sleep
 

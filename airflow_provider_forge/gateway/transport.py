@@ -19,7 +19,7 @@ from airflow_provider_forge.text import sanitize
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_forge.gateway.ratelimit import Reservation, Usage
+    from airflow_provider_forge.gateway.ratelimit import LimitUsage, Reservation
 
 __all__ = ["Transport"]
 
@@ -56,7 +56,7 @@ class _Trace:
         has_left: Whether the request has left for the gateway.
     """
 
-    def __init__(self, wire: Wire, reservation: Reservation, usage: Usage) -> None:
+    def __init__(self, wire: Wire, reservation: Reservation, usage: LimitUsage) -> None:
         self._wire = wire
         self._reservation = reservation
         self._usage = usage
@@ -85,7 +85,7 @@ class Transport:
     """
 
     def __init__(
-        self, url: str, auth: httpx.Auth, secrets: tuple[str, ...], *, usage: Usage, timeout: float
+        self, url: str, auth: httpx.Auth, secrets: tuple[str, ...], *, usage: LimitUsage, timeout: float
     ) -> None:
         self._url = url
         self._host = httpx.URL(url).host

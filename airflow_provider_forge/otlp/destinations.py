@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from airflow_provider_forge.exceptions import ConfigurationError
 
-__all__ = ["DESTINATIONS", "Destination", "age_remedy", "default_max_age", "parse_max_age"]
+__all__ = ["DESTINATIONS", "KnownDestination", "age_remedy", "default_max_age", "parse_max_age"]
 
 # The formats people write (90m, 1d12h) and ISO 8601 (PT90M, P1DT12H), in which an M before the T is a month.
 _AGE = re.compile(r"(p)?(?:([0-9]+)d)?(?(1)(?:t|$))(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
-class Destination(NamedTuple):
+class KnownDestination(NamedTuple):
     """A destination with a documented age limit.
 
     Attributes:
@@ -35,26 +35,26 @@ class Destination(NamedTuple):
 
 DESTINATIONS = (
     # https://docs.datadoghq.com/metrics/custom_metrics/historical_metrics/
-    Destination(
+    KnownDestination(
         ("datadoghq.com", "datadoghq.eu"),
         dt.timedelta(hours=1),
         "Enable Historical Metrics for these metrics in Datadog (Metrics Summary, Configure Metrics), and set"
         " the OTLP Connection's extra max_age to 'none'",
     ),
     # The same page: not available on the government sites.
-    Destination(
+    KnownDestination(
         ("ddog-gov.com",),
         dt.timedelta(hours=1),
         "Datadog's government sites do not support Historical Metrics: these points cannot be stored there",
     ),
     # https://docs.newrelic.com/docs/data-apis/ingest-apis/metric-api/metric-api-limits-restricted-attributes/
-    Destination(
+    KnownDestination(
         ("nr-data.net",),
         dt.timedelta(hours=48),
         "New Relic drops older points after answering 200, and has no setting to change that",
     ),
     # https://docs.dynatrace.com/docs/discover-dynatrace/platform/openpipeline/reference/limits
-    Destination(
+    KnownDestination(
         ("dynatrace.com",),
         dt.timedelta(hours=1),
         "Dynatrace rejects older points, and has no setting to change that",
@@ -76,7 +76,7 @@ def age_remedy(url: str, max_age: dt.timedelta | None) -> str:
     return known.remedy if known and known.max_age == max_age else _DEFAULT_REMEDY
 
 
-def _find(url: str) -> Destination | None:
+def _find(url: str) -> KnownDestination | None:
     host = urllib.parse.urlsplit(url).hostname or ""
     for destination in DESTINATIONS:
         if any(f".{host}".endswith(f".{domain}") for domain in destination.domains):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow_provider_forge.delivery.telemetry import TaskStats
-    from airflow_provider_forge.gateway.ratelimit import Usage
+    from airflow_provider_forge.gateway.ratelimit import LimitUsage
     from airflow_provider_forge.otlp.client import OtlpClient
 
 __all__ = ["Report", "report_task"]
@@ -35,7 +35,7 @@ class MetricsSource(Protocol):
     def app_id(self) -> str: ...
 
     @property
-    def usage(self) -> Usage: ...
+    def usage(self) -> LimitUsage: ...
 
 
 class Report(NamedTuple):
@@ -107,7 +107,7 @@ def _report(reports: Sequence[Report], source: MetricsSource, dag_id: str, *, to
         send_measurements(receiver.endpoint, measurements, reporter, start=stats.started)
 
 
-def _report_to_airflow(report: Report, usage: Usage | None, dag_id: str, now: dt.datetime) -> None:
+def _report_to_airflow(report: Report, usage: LimitUsage | None, dag_id: str, now: dt.datetime) -> None:
     """Report to Airflow's own metrics; the rate limit's, which all destinations share, only with `usage`."""
     from airflow.providers.common.compat.sdk import Stats
 

@@ -33,7 +33,7 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.gateway import transport
 from airflow_provider_forge.gateway.environments import Environment
-from airflow_provider_forge.gateway.ratelimit import Usage
+from airflow_provider_forge.gateway.ratelimit import LimitUsage
 from airflow_provider_forge.http import USER_AGENT
 from airflow_provider_forge.sandbox import Fault, Scenario
 from airflow_provider_forge.sandbox import environments as sandbox_environments
@@ -599,7 +599,7 @@ class CountingLimiter:
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.usage = Usage()
+        self.usage = LimitUsage()
 
     def acquire(self, *, priority: Priority, patience: float | None) -> SimpleNamespace:
         self.events.append("acquired")

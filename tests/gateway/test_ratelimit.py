@@ -17,7 +17,7 @@ from airflow_provider_forge.gateway.budget import (
     distance_of,
     period_of,
 )
-from airflow_provider_forge.gateway.ratelimit import Usage
+from airflow_provider_forge.gateway.ratelimit import LimitUsage
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (
     LIVE,
@@ -554,11 +554,11 @@ def test_the_usage_has_the_time_slept_and_the_throttled_calls(new_limiter):
     limiter = new_limiter(calls=1)
     limiter.acquire()
     limiter.acquire()
-    assert limiter.usage == Usage(calls=0, throttles=0, waited=PERIOD)
+    assert limiter.usage == LimitUsage(calls=0, throttles=0, waited=PERIOD)
     limiter.pause(600)
     with pytest.raises(RateLimited):
         limiter.acquire(patience=15)
-    assert limiter.usage == Usage(calls=0, throttles=1, waited=PERIOD)
+    assert limiter.usage == LimitUsage(calls=0, throttles=1, waited=PERIOD)
 
 
 def test_it_tells_who_has_used_the_budget_and_who_waits(new_limiter, machine):

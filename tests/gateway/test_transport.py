@@ -18,7 +18,7 @@ from airflow_provider_forge.exceptions import (
     WindowTooLarge,
 )
 from airflow_provider_forge.gateway import transport
-from airflow_provider_forge.gateway.ratelimit import Usage
+from airflow_provider_forge.gateway.ratelimit import LimitUsage
 from airflow_provider_forge.gateway.transport import Transport
 from tests.raw_server import RawRequest, raw_server, response
 
@@ -36,7 +36,7 @@ class Sender:
     """A transport, and what became of its calls."""
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        self.usage = Usage()
+        self.usage = LimitUsage()
         self.used = 0
         auth = httpx.BasicAuth("me@example.com", "s3cr3t-t0ken")
         self.transport = Transport(url, auth, ("s3cr3t-t0ken",), usage=self.usage, timeout=timeout)
