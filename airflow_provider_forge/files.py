@@ -317,7 +317,7 @@ def _has_path(descriptor: int, path: Path) -> bool:
 
 
 def _find_holder(path: Path) -> str:
-    """Return words for the process that holds the lock of a file, as Linux reports it."""
+    """Describe the process that holds the lock of a file, as Linux reports it."""
     try:
         status = path.stat()
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

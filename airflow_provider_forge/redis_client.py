@@ -29,7 +29,7 @@ class RedisClient:
 
     Args:
         url: `redis://` or `rediss://`, as redis-py takes it.
-        content: Words for the data stored in it, for errors.
+        content: Description of the data stored in it, for errors.
         error_type: Type of the error raised if the server fails.
 
     Attributes:

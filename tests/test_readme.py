@@ -126,7 +126,7 @@ def test_the_design_names_every_room_and_every_file_at_the_root():
     assert {path.name for path in package.glob("*.py")} <= named
 
 
-def test_the_way_of_one_window_is_drawn_in_names_of_the_code():
+def test_the_path_of_one_window_is_drawn_in_names_of_the_code():
     drawing = (ROOT / "docs" / "design.md").read_text().split("```")[1]
     # Methods of classes, classes with two words in their names, functions with two.
     drawn = re.findall(r"\b[A-Z]\w+\.\w+|\b[A-Z][a-z]+[A-Z]\w+|\b[a-z]+_\w+\b", drawing)

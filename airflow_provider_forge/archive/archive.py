@@ -142,7 +142,7 @@ class Archive:
         return [name for name, _ in self.storage.names("")]
 
     def days(self, app_id: str) -> list[dt.date]:
-        """Return the days of which there are objects, oldest first.
+        """Return the days that have objects, oldest first.
 
         Raises:
             ArchiveUnavailable: The store cannot be read.

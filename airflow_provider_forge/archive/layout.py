@@ -6,8 +6,8 @@ A response of the gateway is two objects, which differ in their extension only::
     <app>/<YYYY>/<MM>/<DD>/<start>-<end>_<selection>_<content>.about.json   their description
 
 All times are in UTC: `0500-0515`, with seconds only if there are any, and `2400` for the end of a day. The
-selection is a hash of the environments and metrics, and the content is the first letters of the content's
-SHA-256. Both sort by time, and the same content always has the same name.
+selection is a hash of the environments and metrics, and the content is the first 16 hexadecimal digits of the
+content's SHA-256. Names sort by time, and the same content always has the same name.
 
 The metrics are one line of OTLP/JSON, `{"resourceMetrics":[…]}`, in gzip. The description is written after
 them: an object without one is the remainder of an interrupted write.
@@ -39,7 +39,7 @@ DATA = ".json.gz"
 ABOUT = ".about.json"
 
 DIGEST_LETTERS = 16
-"""Letters of the SHA-256 in a name: two responses of a window are two or three, not billions."""
+"""Hexadecimal digits of the SHA-256 in a name: a window has two or three responses, not billions."""
 
 _DAY = dt.timedelta(days=1)
 _NAME = re.compile(
@@ -55,7 +55,7 @@ class Entry:
     Attributes:
         window: Its window.
         selection: Hash of its environments and metrics.
-        content: First letters of the SHA-256 of its content.
+        content: First hexadecimal digits of the SHA-256 of its content.
     """
 
     window: Window

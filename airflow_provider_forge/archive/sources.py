@@ -1,4 +1,4 @@
-"""Where a task takes its windows from: the gateway, keeping each response, the archive, or either by age."""
+"""Sources of a task's windows: the gateway (its responses are archived), the archive, or either by age."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class GatewaySource:
                 if found := self._archived.fetch_since(window, self._since):
                     return found
             except ArchiveUnavailable as error:
-                log.info("The archive was not asked for an earlier try's response: %s", error)
+                log.info("The archive cannot be searched for the response of an earlier try: %s", error)
         metrics = self._fetch(window)
         return Fetched((metrics,), calls=1, unarchived=int(not self._archivist.keep(metrics)))
 

@@ -153,7 +153,7 @@ class ApiStore:
     def _silence(self, reason: str) -> LedgerUnavailable:
         return LedgerUnavailable(
             f"No answer from {httpx.URL(self._base).host} ({reason}). Check --api-url, and whether Airflow's"
-            " API server runs"
+            " API server is running"
         )
 
     def _failure(self, status: int, content: bytes) -> ConfigurationError | LedgerUnavailable:

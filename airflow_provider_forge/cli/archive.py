@@ -38,7 +38,7 @@ def run(options: Namespace, output: Output) -> int:
         return _prune(options, output, archive, app_id)
     interval = _interval(options, archive, app_id)
     if interval is None:
-        output.json([]) if options.json else output.note(f"{archive.name} has nothing of this app.")
+        output.json([]) if options.json else output.note(f"{archive.name} has no windows of this app.")
         return 0
     if options.action == "ls":
         return _list(options, output, list(survey(archive, app_id, interval)))

@@ -181,7 +181,11 @@ COMMANDS = (
         "archive",
         "Show, verify or prune the archive of raw windows",
         (
-            _option("action", choices=("ls", "verify", "prune"), help="ls: what is there, day by day"),
+            _option(
+                "action",
+                choices=("ls", "verify", "prune"),
+                help="list the windows day by day, verify them, or delete old ones",
+            ),
             _option("--from", dest="start", metavar="TIME", help="start, such as 2026-11-23T00:00Z"),
             _option("--to", dest="end", metavar="TIME", help="end, exclusive; default: now"),
             _option("--older-than", metavar="AGE", help="prune: age of the windows to delete, such as 400d"),

@@ -1,4 +1,4 @@
-"""Both ends and the ledger's store of a command, outside of a task."""
+"""The gateway, the receiver and the ledger's store of a command, outside of a task."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Times:
     Args:
         options: Options of the command.
         now: Present, aware.
-        output: Told which times were taken as UTC.
+        output: Gets a note for each time that is taken as UTC.
     """
 
     def __init__(self, options: Namespace, now: dt.datetime, output: Output) -> None:

@@ -1,1 +1,1 @@
-"""What Connections describe: clients, endpoints, stores. None of it imports Airflow."""
+"""The clients, endpoints and stores that Connections describe. Does not import Airflow."""

@@ -40,7 +40,7 @@ class PlainConnection:
 def connection_from_environ(conn_id: str) -> PlainConnection | None:
     """Return the Connection in `AIRFLOW_CONN_<ID>`; None if there is none, or if only Airflow can read it.
 
-    Airflow reads what is malformed or unusual, so that there is one reader for these, and one error.
+    Anything malformed or unusual is left to Airflow, so that it has one reader and one error message.
     """
     text = os.environ.get(variable_of(conn_id), "").strip()
     if not text:

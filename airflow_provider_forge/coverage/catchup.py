@@ -1,4 +1,4 @@
-"""Runs that a run of a catchup starts: the newest window first, and windows that the schedule has skipped.
+"""Runs that a catchup run starts: one for the newest window, and some for windows that were skipped.
 
 Airflow's schedule has one position: its next run follows its newest one. A catchup from 14 days ago therefore
 reaches the present only after hours. A backfill that is created meanwhile moves the position, so that the

@@ -169,7 +169,7 @@ def find_coverage(
         ledger: Ledger of one app and one destination.
         now: Current time, aware.
         keep: Time after its start at which a quarter hour expires.
-        expected_after: Time after its end in which a missing quarter hour counts as pending.
+        expected_after: Time after its end during which a missing quarter hour counts as pending.
 
     Raises:
         LedgerUnavailable: The store cannot be read.

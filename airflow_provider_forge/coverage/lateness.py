@@ -1,4 +1,4 @@
-"""How long after its end each window's last points came, measured from the record of deliveries."""
+"""Lateness: the time from a window's end to its last points, measured from the ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MANY_LATE = 0.05
 
 
 class Lateness(NamedTuple):
-    """The lateness of live windows; those of a catchup or backfill say nothing of when their data arrived.
+    """The lateness of live windows; those of a catchup or backfill say nothing about when their data arrived.
 
     Attributes:
         windows: Number of live windows with points.

@@ -1,9 +1,9 @@
 """Accounts: warns if Connections with different credentials, perhaps of two accounts, share a ledger.
 
 A ledger belongs to a URL. Two Connections to one URL with different credentials may write to two accounts of
-the receiver; each account would then receive only the points that the other has not. Credentials rotate, so
-they cannot be part of the ledger's name. Instead, the head of the ledger has a hash of each Connection's
-credentials: three bytes, salted with the ledger's name, which is too short to recover a key from.
+the receiver; each account would then receive only the points that the other does not have. Credentials
+rotate, so they cannot be part of the ledger's name. Instead, the head of the ledger has a hash of each
+Connection's credentials: three bytes, salted with the ledger's name, which are too few to recover a key from.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def note_account(head: Head, account: Account, *, salt: str, now: int) -> None:
 
 _REMEDY = (
     "which share one ledger. If they belong to two accounts of the receiver, each account receives only the"
-    " points that the other has not: give each account a Connection with its own name in the extra tenant"
+    " points that the other does not have: give each account a Connection with its own name in the extra"
+    " tenant"
 )
 
 

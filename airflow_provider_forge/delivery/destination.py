@@ -95,7 +95,7 @@ def check_all(destinations: Sequence[Destination]) -> None:
     worst.message = " | ".join(f"{name}: {error.message}" for name, error in errors.items())
     if isinstance(worst, RetryableError):
         waits = [error.retry_after for error in errors.values() if isinstance(error, RetryableError)]
-        # The one that is ready first is not to wait for the others.
+        # The one that is ready first must not wait for the others.
         worst.retry_after = min((wait for wait in waits if wait is not None), default=None)
     raise worst
 

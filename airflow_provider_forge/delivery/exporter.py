@@ -108,7 +108,7 @@ class Exporter:
             check_all(self.destinations)
 
     def _takers(self) -> list[Destination]:
-        """Return the destinations that need the next window: the oldest to deliver, at last the late ones."""
+        """Return the destinations that need the next window: the oldest to deliver; late ones come last."""
         active = [each for each in self.destinations if each.failure is None and each.progress.next_window()]
         if not active:
             return []
@@ -116,9 +116,9 @@ class Exporter:
         return [each for each in active if each.upcoming() == turn]
 
     def _is_due(self, window: Window, current_pass: Pass, destination: Destination) -> bool:
-        """Return whether a destination takes a window: not if it is too old for it."""
+        """Return whether to deliver a window: not one that is too old, nor a late one without a record."""
         with self.apart(destination):
-            # A late window that is not on record is left to the run that it belongs to.
+            # Such a window is left to the run that it belongs to.
             if current_pass is Pass.REVISIT and not destination.ledger.has_records(window.start, window.end):
                 return False
             try:
@@ -250,7 +250,7 @@ class _Readings:
 
 
 def _note_source(fetched: Fetched, shares: list[tuple[Destination, DeliveryStats]]) -> None:
-    """Count where a window is from: a call at the first of its destinations, so that their sum is right."""
+    """Count the source of a window; a call only for the first destination, so that the sum is right."""
     for number, (_, stats) in enumerate(shares):
         stats.problems += fetched.problems
         if number == 0:
@@ -296,7 +296,7 @@ def _describe_source(fetched: Fetched) -> str:
 def _malformed(
     metrics: AppMetrics, *, archived: bool, shares: list[tuple[Destination, DeliveryStats]]
 ) -> Iterator[None]:
-    """Report metrics that are not OTLP: the gateway's as a broken response, which is retried."""
+    """Report metrics that are not OTLP: as a retryable error of the gateway, or a problem of the archive."""
     try:
         yield
     except MalformedOtlp as error:

@@ -46,11 +46,11 @@ __all__ = [
 log = get_logger(__name__)
 
 MAX_REQUEST_IDS = 500
-"""Number of request ids, the last ones, that are kept across tries and deferrals."""
+"""Number of request ids kept across tries and deferrals: the last ones."""
 
 
 MAX_PROBLEMS = 20
-"""Number of problems, the first ones, that are kept across tries and deferrals; the log has all."""
+"""Number of problems kept across tries and deferrals: the first ones. The log has all."""
 
 
 @dataclass
@@ -289,7 +289,8 @@ def find_checkpoint(
         context: The task's context.
         ledger: The ledger. Its store is used before Airflow 3.3, which has no task state store.
         interval: The task's interval.
-        options: All else that decides which points are delivered. With other options the task begins again.
+        options: All other arguments that decide which points are delivered. If they change, the task begins
+            from scratch.
         destination: Name of the destination, if the task has several.
     """
     ti, run = context.get("ti"), context.get("dag_run")

@@ -34,7 +34,7 @@ class DeveloperApp:
         ari: The app's ARI: `app.id` in its `manifest.yml`.
         name: Its name.
         space_id: Id of its developer space.
-        space: Name of that; its id if the gateway does not tell the name.
+        space: Name of that; its id if the gateway does not give the name.
     """
 
     ari: str

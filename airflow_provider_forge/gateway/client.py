@@ -65,7 +65,7 @@ UNKNOWN_ATTEMPTS = 3
 
 ATTENDED_PATIENCE = 2.0
 """Seconds until a slot can be reserved, for a call that a person is waiting for: enough if nothing is known
-of the account's calls, because the first one is then possible after 61 s, of which 60 s are reserved time."""
+of the account's calls, because the first one is then possible after 61 s, and can be reserved 60 s before."""
 
 MAX_PAGES = 20
 """Pages of a hundred environments each. Each costs a call, so a list without end would exhaust the budget."""

@@ -99,7 +99,7 @@ class Reply:
         now: The current time, to which times in headers are relative.
         secrets: Secrets to redact in errors, in case the gateway repeats them.
         splittable: Whether the query was for a window, so that half of it can be fetched instead.
-        via: Words for the proxy that may have responded, to follow the status; empty if there is none.
+        via: Description of the proxy that may have responded, to follow the status; empty if there is none.
     """
 
     response: httpx.Response

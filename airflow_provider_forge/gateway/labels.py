@@ -3,7 +3,7 @@
 Atlassian adds labels from time to time, and a gateway of another realm may lag behind. The gateway names the
 labels that it refuses. Only an answer without a label proves that it was the reason: then it is left out for
 a day, and tried again. If the gateway names none, a query for the published labels alone shows whether the
-others are the reason, and a second query for all whether they are it still.
+others are the reason, and a second query for all whether they still are.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class LabelDirectory:
         self._clock = clock
 
     def left_out(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return those of the labels that the gateway is known not to know, for a day; makes no call."""
+        """Return the labels that the gateway did not know within the last day; makes no call."""
         unknown = self._load().unknown
         return tuple(label for label in labels if label in unknown)
 

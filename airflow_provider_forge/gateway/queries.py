@@ -75,7 +75,7 @@ RESOURCES = (
 """The resources of Atlassian's published schema. One that the gateway doesn't know fails its query."""
 
 GROUPINGS = {"environment": "ENVIRONMENT_ID", "site": "CONTEXT_ARI"}
-"""Groupings of usage: the schema's names, by the words of the operator and the command line."""
+"""Groupings of usage: the schema's names, by those of the operator and the command line."""
 
 # As published in Atlassian's "Export app metrics".
 _ECOSYSTEM = """\

@@ -139,8 +139,8 @@ class FileStore:
             )
         return RateLimitUnavailable(
             f"The file of the rate limit, {self.path}, cannot be used now ({error.strerror}). No call is made"
-            " without it. If this persists, end that process, check the file"
-            " system, or set TMPDIR to another directory"
+            " without it. If this persists, end the process that holds its lock, check the file system, or"
+            " set TMPDIR to another directory"
         )
 
 

@@ -227,7 +227,7 @@ def read_response(
         secrets: Secrets to redact in errors, in case the gateway repeats them.
         splittable: Whether the query was for a window, so that a smaller one can be sent.
         tolerated_field: Top-level field of the query whose errors are tolerated if there are data.
-        via: Words for the proxy that may have responded instead of the gateway; empty if there is none.
+        via: Description of the proxy that may have responded instead of the gateway; empty if there is none.
 
     Raises:
         ForgeError: The response reports a failure, or does not match the schema.

@@ -52,7 +52,7 @@ class Site:
     Attributes:
         ari: Its ARI, as in the attribute `contextAri` of metrics.
         id: Its cloud id.
-        host: Its host name; None if the gateway does not tell it.
+        host: Its host name; None if the gateway does not give it.
         edition: Edition of the product, such as `STANDARD`, as the gateway names it; None likewise.
     """
 
@@ -186,9 +186,9 @@ def _read_tenants(response: GatewayResponse[_SitesData]) -> dict[str, _Tenant]:
 
 
 def _parse_site(ari: str) -> tuple[str, str]:
-    """Return the product and the cloud id in the ARI of a site; an empty id if it is that of something else.
+    """Return the product and the cloud id in the ARI of a site; an empty id if it is not a site's.
 
-    Such as `ari:cloud:jira::site/04c5a385-0899-4edc-93a8-ada653b7c534`.
+    A site's ARI looks like `ari:cloud:jira::site/04c5a385-0899-4edc-93a8-ada653b7c534`.
     """
     product, _, site_id = ari.removeprefix("ari:cloud:").partition("::site/")
     return product, site_id if ari.startswith("ari:cloud:") else ""

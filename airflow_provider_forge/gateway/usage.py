@@ -33,7 +33,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 @dataclass(frozen=True)
 class UsageQuery:
-    """A question for usage.
+    """A query for usage.
 
     Attributes:
         app_id: UUID of the app.
@@ -177,7 +177,7 @@ def _periods(
     for node in page.resource_usage or ():
         start = _start(node.period)
         if start is None:
-            raise _broken(f"{node.period!r} as a period, which is no date", request_id)
+            raise _broken(f"{node.period!r} as a period, which is not a date", request_id)
         if node.groups is None:
             amount = _amount(node.tokens_consumed, query.resource, request_id)
             yield UsagePeriod(node.period, start, node.resolution, amount, node.token_unit, environment_id)
@@ -210,7 +210,7 @@ def _amount(text: str | None, resource: str, request_id: str | None) -> Decimal:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite():
-        raise _broken(f"{text!r} as the usage of {resource}, which is no number", request_id)
+        raise _broken(f"{text!r} as the usage of {resource}, which is not a number", request_id)
     return amount
 
 

@@ -185,7 +185,7 @@ def any_value(value: Any) -> Json:
         return {"intValue": str(value)}
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError("no finite number")
+            raise ValueError("not a finite number")
         return {"doubleValue": value}
     if isinstance(value, (list, tuple)):
         return {"arrayValue": {"values": [any_value(entry) for entry in value]}}

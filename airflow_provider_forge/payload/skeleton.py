@@ -105,7 +105,7 @@ def _decode_unusual(text: Raw | bytes, salvager: Salvager) -> tuple[list[Json], 
             raise UnsupportedShape(f"{metric.get('name')} is of an unknown kind")
         texts, metric[kind]["dataPoints"] = metric[kind]["dataPoints"], []
         if not all(type(each) is Raw for each in texts):
-            raise UnsupportedShape("points in an array of another name")
+            raise UnsupportedShape("points in a field of another name")
         points.append(texts)
     return resources, points
 

@@ -28,7 +28,7 @@ DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - valid for the sandbox only
 """The API token that the gateway requires without that variable."""
 
 UNLIMITED = 10_000
-"""Calls per period that stand for no limit."""
+"""Calls per period for a gateway without a limit: more than it ever gets."""
 
 # The scenario's boolean switches, and their help. Each is an option of the same name.
 _SWITCHES = {
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rate-limit-channel",
         choices=get_args(RateLimitChannel),
         default="seconds",
-        help="how a refused call is told when to come back",
+        help="form in which a refused call learns when to retry",
     )
     parser.add_argument(
         "--rate-limit-window", choices=("sliding", "fixed"), default="sliding", help="how calls are counted"

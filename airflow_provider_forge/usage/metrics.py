@@ -139,7 +139,7 @@ def _points_of_app(usage: Usage) -> Iterator[UsagePoint]:
 def encode_points(
     points: Sequence[UsagePoint], identity: Identity, protocol: str, max_bytes: int
 ) -> Iterator[ExportRequest]:
-    """Yield OTLP requests with the points, each of at most so many bytes.
+    """Yield OTLP requests with the points, each of at most `max_bytes`.
 
     Args:
         points: The points.

@@ -27,7 +27,7 @@ CONTEXT_ARI = "contextAri"
 
 
 def points_of_sites(sites: Iterable[Site], observed_at: dt.datetime) -> Iterator[UsagePoint]:
-    """Yield a point for each site; an attribute that the gateway did not tell is left out.
+    """Yield a point for each site; an attribute that the gateway did not give is left out.
 
     Args:
         sites: The sites.

@@ -26,7 +26,7 @@ class DagRuns:
 
     Args:
         dag_id: Id of the DAG.
-        ti: The asking task instance, from the context.
+        ti: The running task instance, from the context.
     """
 
     def __init__(self, dag_id: str, ti: Any) -> None:

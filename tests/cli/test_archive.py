@@ -126,4 +126,4 @@ def test_without_an_archive_the_field_is_named(connect, gateway, sink, capsys):
 
 def test_an_empty_archive_is_no_error(archived, capsys):  # noqa: F811 - pytest's way
     assert main(["archive", "ls"]) == 0
-    assert "has nothing of this app" in capsys.readouterr().err
+    assert "has no windows of this app" in capsys.readouterr().err
