@@ -4,6 +4,7 @@ Runs a real Airflow (LocalExecutor, PostgreSQL) with the shipped DAG, between th
 
     python -m benchmarks.backfill                          # 15 minutes, and 5 more with deferral
     python -m benchmarks.backfill --second-dag             # live windows in a separate DAG
+    python -m benchmarks.backfill --places 2 --slow-start 20   # two tasks at once, which start slowly
     python -m benchmarks.backfill --unlimited              # 14 days without the gateway's limit
 """
 
@@ -11,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import platform
-import statistics
 import sys
 import tempfile
 import threading
@@ -31,6 +29,16 @@ import psycopg2
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
 from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, SETTLE_DELAY, ceil
+from benchmarks.outcome import (
+    CALLS,
+    SECONDS,
+    Execution,
+    Outcome,
+    machine,
+    report,
+    report_unlimited,
+    succeeded,
+)
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID, install_dag
 from demo.waiting import wait_for
@@ -41,27 +49,16 @@ from tests.e2e.postgres import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_forge.sandbox import CallRecord, Point
+    from airflow_provider_forge.sandbox import Point
     from airflow_provider_forge.sandbox.server import Request
 
-CALLS, SECONDS = 5, 60.0
-WINDOWS_OF_ALL_DAYS = RETENTION // MAX_WINDOW
 LIVE_DAG_ID = "forge_metrics_live"
 # The value that the README recommends for the form in the UI.
 MAX_ACTIVE_RUNS = 8
 NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
 MINUTE = timedelta(minutes=1)
-WARM_UP = 60.0
-# Calls per minute of the shipped DAG: four windows an hour, and a second pass over four.
-LIVE_CALLS = 8 / 60
 # The shipped DAG's `max_active_tis_per_dag`.
-AT_ONCE = 3
-PARTS = {
-    "queued": "Airflow's executor: from the queue to a running process",
-    "started": "Airflow's start-up: process, DAG file, context",
-    "executed": "this provider: imports, call, delivery, ledger",
-    "ended": "Airflow's completion: XCom, asset event, state",
-}
+PLACES = 3
 TI_COLUMNS = ("dag_id", "run_id", "state", "try_number", "queued", "began", "ended", "start", "end", "type")
 TASKS = """
 SELECT ti.dag_id, ti.run_id, ti.state, ti.try_number, extract(epoch FROM ti.queued_dttm)::float,
@@ -86,6 +83,8 @@ class Load:
         apps: Number of apps of one account that are backfilled at the same time.
         deferrable: Airflow's `operators.default_deferrable`.
         limited: Whether the gateway has its limit; without it, there are no live windows.
+        places: The DAG's `max_active_tis_per_dag`.
+        slow_start: Seconds that each task sleeps before it executes, like a pod that starts slowly.
     """
 
     minutes: float
@@ -95,6 +94,8 @@ class Load:
     apps: int = 1
     deferrable: bool = False
     limited: bool = True
+    places: int = PLACES
+    slow_start: float = 0.0
 
     @property
     def dag_ids(self) -> list[str]:
@@ -112,7 +113,11 @@ class Load:
         apps = f" of {self.apps} apps" if self.apps > 1 else ""
         which = "a second" if self.second_dag else "the same"
         live = f"live windows of {self.interval // MINUTE} min in {which} DAG"
-        return f"{gateway}, with{'' if self.deferrable else 'out'} deferral: {what}{apps}, {live}"
+        places = f"{self.places} tasks at once" + f", each after {self.slow_start:g} s" * bool(
+            self.slow_start
+        )
+        deferral = f"with{'' if self.deferrable else 'out'} deferral"
+        return f"{gateway}, {deferral}, {places}: {what}{apps}, {live}"
 
     def install(self, dags_folder: Path) -> None:
         """Write the shipped DAG file with the DAGs of this configuration."""
@@ -129,7 +134,11 @@ class Load:
                 f'    "{LIVE_DAG_ID}": {{"schedule": {schedule}, "catchup": False, "revisit_after": None}},'
             )
         source = path.read_text()
-        path.write_text(source.replace("DAGS = {\n", "\n".join(["DAGS = {", *more, ""]), 1))
+        source = source.replace("DAGS = {\n", "\n".join(["DAGS = {", *more, ""]), 1)
+        places = f"max_active_tis_per_dag={self.places}"
+        if self.slow_start:
+            places += f", pre_execute=lambda context: __import__('time').sleep({self.slow_start})"
+        path.write_text(source.replace(f"max_active_tis_per_dag={PLACES}", places))
 
 
 def _app_id(number: int) -> str:
@@ -197,56 +206,6 @@ class Sampler(threading.Thread):
         return seconds
 
 
-@dataclass(frozen=True)
-class Execution:
-    """The time of one task in seconds: in the queue, before `execute`, in it, and after it."""
-
-    queued: float
-    started: float
-    executed: float
-    ended: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The measurements.
-
-    Attributes:
-        begin: Time of the first call, in seconds since the epoch.
-        end: End of the measurement, in seconds since the epoch.
-        calls: All calls to the gateway.
-        violations: Number of calls that the gateway rejected.
-        over_limit: Number of periods with more calls than allowed.
-        freshness: Seconds from the time when a live window had settled to its arrival; None if it never
-            arrived.
-        worker_seconds: Total time of all tasks.
-        tasks: The started tasks, from Airflow's database.
-        sandbox_seconds: CPU time of the gateway and the sink.
-        executions: Of all successful tasks, if there is no limit.
-    """
-
-    begin: float
-    end: float
-    calls: list[CallRecord]
-    violations: int
-    over_limit: int
-    freshness: list[float | None]
-    worker_seconds: float
-    tasks: list[dict[str, Any]]
-    sandbox_seconds: float
-    executions: list[Execution]
-
-    def times(self, since: float = 0.0) -> list[float]:
-        """Return the times of the calls, from `since` seconds after the first one."""
-        begin = self.begin + since
-        return sorted(call.received_at for call in self.calls if begin <= call.received_at < self.end)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the measurements as JSON data."""
-        calls = [call.to_json() for call in self.calls]
-        return {**vars(self), "calls": calls, "executions": [vars(each) for each in self.executions]}
-
-
 @contextmanager
 def running(load: Load, home: Path) -> Iterator[tuple[ComponentAirflow, SandboxGateway, TimedSink, Sampler]]:
     """Start everything, with all DAGs paused."""
@@ -258,7 +217,7 @@ def running(load: Load, home: Path) -> Iterator[tuple[ComponentAirflow, SandboxG
         database = stack.enter_context(postgres())
         settings = connections(gateway, sink.url, forge=limit or NO_LIMIT)
         settings["AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"] = str(load.deferrable)
-        settings["AIRFLOW__CORE__PARALLELISM"] = str(AT_ONCE * (load.apps + load.second_dag) + 1)
+        settings["AIRFLOW__CORE__PARALLELISM"] = str(load.places * (load.apps + load.second_dag) + 1)
         airflow = stack.enter_context(ComponentAirflow(home, database, **settings))
         yield airflow, gateway, sink, stack.enter_context(Sampler(database))
 
@@ -356,11 +315,6 @@ def _arrived(
     return None
 
 
-def succeeded(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tasks that have delivered a window."""
-    return [task for task in tasks if task["state"] == "success"]
-
-
 def _execution(home: Path, task: dict[str, Any]) -> Execution:
     """Read from a task's log when Airflow called the operator, and when it returned."""
     folder = f"dag_id={task['dag_id']}/run_id={task['run_id']}/task_id={TASK_ID}"
@@ -371,62 +325,6 @@ def _execution(home: Path, task: dict[str, Any]) -> Execution:
     called, returned = seen["::endgroup::"], seen["::group::Post Execute"]
     began, ended = task["began"], task["ended"]
     return Execution(began - task["queued"], called - began, returned - called, ended - returned)
-
-
-def report(outcome: Outcome) -> Iterator[str]:
-    """Yield the report of a backfill at the limit."""
-    times = outcome.times(since=WARM_UP)
-    ideal = CALLS * (outcome.end - outcome.begin - WARM_UP) / SECONDS
-    # Calls come in bursts of five: only complete bursts give the rate.
-    whole = (len(times) - 1) // CALLS * CALLS
-    rate = 60 * whole / (times[whole] - times[0])
-    late = [seconds for seconds in outcome.freshness if seconds is not None]
-    never = len(outcome.freshness) - len(late)
-    yield f"  calls           {len(outcome.times())}, {len(times)} of them after the first minute"
-    yield f"  utilization     {len(times) / ideal:.1%} of {ideal:.0f} after it; {rate:.2f} calls a minute"
-    yield f"  violations      {outcome.violations}; periods over the limit: {outcome.over_limit}"
-    if late:
-        p50, p95 = percentile(late, 0.5), percentile(late, 0.95)
-        yield f"  live freshness  p50 {p50:.0f} s, p95 {p95:.0f} s, worst {max(late):.0f} s after settling"
-    yield f"  live windows    {len(outcome.freshness)}, {never} of them never arrived"
-    yield f"  worker seconds  {outcome.worker_seconds / len(outcome.times()):.1f} per window"
-    alone, beside = WINDOWS_OF_ALL_DAYS / rate, WINDOWS_OF_ALL_DAYS / (rate - LIVE_CALLS)
-    floor = WINDOWS_OF_ALL_DAYS * SECONDS / CALLS / 60
-    yield (
-        f"  14 days         {WINDOWS_OF_ALL_DAYS:,} windows in {alone:.0f} minutes, {beside:.0f} with live"
-        f" windows at the same time; the minimum is {floor:.1f}"
-    )
-
-
-def report_unlimited(outcome: Outcome) -> Iterator[str]:
-    """Yield the report of a backfill without a limit."""
-    done = succeeded(outcome.tasks)
-    minutes = (max(task["ended"] for task in done) - min(task["began"] for task in done)) / 60
-    calls = len(outcome.calls)
-    parts = {name: statistics.fmean(vars(each)[name] for each in outcome.executions) for name in PARTS}
-    # Per slot of the concurrency, so that the scheduler's time between two tasks counts, too.
-    whole = AT_ONCE * minutes * 60 / len(done)
-    pace = f"{len(done) / minutes:.0f} a minute, {calls:,} calls"
-    yield f"  windows         {len(done):,} in {minutes:.1f} minutes: {pace}"
-    yield f"  each window     {whole:.2f} s of one of {AT_ONCE} slots, consisting of"
-    for name, meaning in PARTS.items():
-        yield f"    {parts[name]:.2f} s  {meaning}"
-    yield f"    {whole - sum(parts.values()):.2f} s  Airflow's scheduler: from one task to the next"
-    yield f"  overhead        {whole - parts['executed']:.2f} s per window are Airflow's"
-    yield f"  sandbox         {outcome.sandbox_seconds / len(done):.2f} s of CPU time per window"
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that a share of the values does not exceed."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]
-
-
-def machine() -> str:
-    """Describe the machine."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB"
 
 
 def arguments() -> argparse.Namespace:
@@ -453,6 +351,8 @@ def arguments() -> argparse.Namespace:
         help="run live windows in a separate DAG",
     )
     add("--apps", type=int, default=1, help="number of apps of the account to backfill at the same time (1)")
+    add("--places", type=int, default=PLACES, help=f"the DAG's max_active_tis_per_dag ({PLACES})")
+    add("--slow-start", type=float, default=0.0, help="seconds that each task sleeps first (0)")
     add("--unlimited", action="store_true", help="14 days without a limit")
     add("--raw", type=Path, help="file for all measurements, as JSON")
     return parser.parse_args()
@@ -462,7 +362,8 @@ def loads(given: argparse.Namespace) -> Iterator[tuple[str, Load]]:
     """Yield the loads that the command line selects, with headings."""
     interval = timedelta(minutes=given.interval)
     if given.unlimited:
-        yield "Without the gateway's limit", Load(given.minutes, RETENTION.days, interval, limited=False)
+        load = Load(given.minutes, RETENTION.days, interval, limited=False, places=given.places)
+        yield "Without the gateway's limit", load
         return
     for deferrable, minutes in ((False, given.minutes), (True, given.deferred_minutes)):
         if minutes:
@@ -483,7 +384,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="forge-benchmark-") as name:
             outcome = measure(load, Path(name))
         raw[heading] = outcome.to_json()
-        lines = report(outcome) if load.limited else report_unlimited(outcome)
+        lines = report(outcome) if load.limited else report_unlimited(outcome, load.places)
         print("\n".join([heading, *lines]), flush=True)
     if given.raw:
         given.raw.write_text(json.dumps(raw))
