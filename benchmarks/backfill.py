@@ -113,9 +113,9 @@ class Load:
         apps = f" of {self.apps} apps" if self.apps > 1 else ""
         which = "a second" if self.second_dag else "the same"
         live = f"live windows of {self.interval // MINUTE} min in {which} DAG"
-        places = f"{self.places} tasks at once" + f", each after {self.slow_start:g} s" * bool(
-            self.slow_start
-        )
+        places = f"{self.places} tasks at once"
+        if self.slow_start:
+            places += f", each after {self.slow_start:g} s"
         deferral = f"with{'' if self.deferrable else 'out'} deferral"
         return f"{gateway}, {deferral}, {places}: {what}{apps}, {live}"
 
@@ -367,7 +367,16 @@ def loads(given: argparse.Namespace) -> Iterator[tuple[str, Load]]:
         return
     for deferrable, minutes in ((False, given.minutes), (True, given.deferred_minutes)):
         if minutes:
-            load = Load(minutes, given.days, interval, given.second_dag, given.apps, deferrable)
+            load = Load(
+                minutes,
+                given.days,
+                interval,
+                given.second_dag,
+                given.apps,
+                deferrable,
+                places=given.places,
+                slow_start=given.slow_start,
+            )
             yield str(load), load
 
 

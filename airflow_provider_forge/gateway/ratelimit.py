@@ -115,7 +115,7 @@ class RateLimiter:
     def wait(self, reservation: Reservation) -> float:
         """Sleep until the slot counts as used now; return the seconds slept."""
         patience = reservation.patience
-        slept = 0.0
+        slept, logged = 0.0, False
         while not (decision := self._ask(reservation)).granted:
             if not decision.placed and patience is not None and decision.seconds > patience:
                 raise RateLimited(
@@ -123,7 +123,8 @@ class RateLimiter:
                     f" pause. Next call possible in {decision.seconds:.0f} s",
                     retry_after=decision.seconds,
                 )
-            if not slept and decision.seconds >= LOGGED_WAIT:
+            if not logged and decision.seconds >= LOGGED_WAIT:
+                logged = True
                 log.info("Waiting %.0f s or more for the rate limit", decision.seconds)
             self._sleep(decision.seconds)
             slept += decision.seconds

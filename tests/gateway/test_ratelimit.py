@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,6 +157,17 @@ def test_no_slot_is_reserved_beyond_the_maximum_wait(new_limiter, machine):
     early.step()
     assert early.wakes_at == 1000 + PERIOD
     assert len(kept(limiter)["uses"]) == 2
+
+
+def test_a_wait_that_begins_with_a_short_one_is_logged(new_limiter, caplog):
+    """Such as that of an account's first call: a second until a slot can be reserved, and a minute for it."""
+    caplog.set_level(logging.INFO)
+    limiter = new_limiter(calls=1, seconds=MAX_WAIT)
+    limiter.acquire()
+    assert limiter.acquire().waited == period_of(MAX_WAIT)
+    assert [record.getMessage() for record in caplog.records if "Waiting" in record.msg] == [
+        f"Waiting {MAX_WAIT:.0f} s or more for the rate limit"
+    ]
 
 
 def test_the_list_does_not_grow(new_limiter, machine):
