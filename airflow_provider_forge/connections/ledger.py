@@ -29,6 +29,12 @@ API refuses such values."""
 MAX_ASSET_NAME = 1500
 """Maximum number of characters of an asset's name in Airflow. An id may need up to twelve for a character."""
 
+_NO_STORE = (
+    "There is no ledger, so a re-run sends all points again: Airflow before 3.3 has no place for one, and a"
+    " mapped task only if partial() names the asset as inlet and outlet. To have a ledger, set the OTLP"
+    " Connection's extra ledger_url"
+)
+
 
 def ledger_name(forge_conn_id: str, otlp_conn_id: str) -> str:
     """Return the name of the asset that represents the deliveries between two Connections."""
@@ -66,11 +72,7 @@ def open_ledger(
     name = f"{app_id}-{destination_hash}"
     leases = RedisLeases(redis_url, name) if redis_url else FileLeases(shared_directory(), name)
     if store is None:
-        log.warning(
-            "There is no ledger, so a re-run sends all points again: Airflow before 3.3 has no place for one,"
-            " and a mapped task only if partial() names the asset as inlet and outlet. To have a ledger, set"
-            " the OTLP Connection's extra ledger_url"
-        )
+        log.warning(_NO_STORE)
         return Ledger(InMemoryStore(), f"{app_id}/{destination_hash}", leases=leases)
 
     def sentinel(selection: str) -> StateStore:

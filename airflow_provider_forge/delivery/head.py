@@ -268,13 +268,8 @@ def read_head(content: Json | None, *, name: str, oldest: int, latest: int) -> J
     if "spread" in content and not _is_index(content["spread"], latest):
         problems.append("spread")
         head["spread"] = latest
-    selections = content.get("selections")
-    if not isinstance(selections, dict):
-        problems.append("selections")
-        selections = {}
-    read = {key: _read_selection(about) for key, about in selections.items()}
-    problems += [f"selection {key}" for key, about in read.items() if about is None]
-    head["selections"] = {key: about for key, about in read.items() if about is not None}
+    head["selections"], damaged = _read_selections(content.get("selections"))
+    problems += damaged
     if not _are_accounts(content.get("accounts", {})):
         problems.append("accounts")
         head["accounts"] = {}
@@ -291,6 +286,15 @@ def read_head(content: Json | None, *, name: str, oldest: int, latest: int) -> J
             ", ".join(problems)[:500],
         )
     return head
+
+
+def _read_selections(content: Any) -> tuple[dict[str, Json], list[str]]:
+    """Return the stored selections that are valid, and a description of each damaged part."""
+    if not isinstance(content, dict):
+        return {}, ["selections"]
+    read = {key: _read_selection(about) for key, about in content.items()}
+    damaged = [f"selection {key}" for key, about in read.items() if about is None]
+    return {key: about for key, about in read.items() if about is not None}, damaged
 
 
 def _read_selection(content: Any) -> Json | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.destination import Destination
     from airflow_provider_forge.delivery.fetched import Fetched
+    from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.utils.task_metrics import Report
     from airflow_provider_forge.windows import Window
 
@@ -113,18 +114,10 @@ def open_destinations(
     """
     from airflow_provider_forge.connections.ledger import account_of, open_ledger
     from airflow_provider_forge.delivery.destination import Destination
-    from airflow_provider_forge.delivery.stores import InMemoryStore
-    from airflow_provider_forge.utils.ledger import find_store
 
     destinations = []
     for conn_id, asset, (stats, receiver, name) in zip(conn_ids, assets, reports, strict=True):
-        failure: RetryableError | None = None
-        try:
-            store = find_store(context, asset, OtlpHook(conn_id).ledger_url)
-        except RetryableError as error:
-            if not name:
-                raise
-            store, failure = InMemoryStore(), error
+        store, failure = _find_store(conn_id, asset, context, is_only=not name)
         ledger = open_ledger(
             forge.runtime,
             store,
@@ -137,6 +130,21 @@ def open_destinations(
         if failure:
             destination.fail(failure)
     return destinations
+
+
+def _find_store(
+    conn_id: str, asset: Asset, context: Mapping[str, Any], *, is_only: bool
+) -> tuple[Store | None, RetryableError | None]:
+    """Return the store of a ledger; one of several that cannot be opened, in memory and with the error."""
+    from airflow_provider_forge.delivery.stores import InMemoryStore
+    from airflow_provider_forge.utils.ledger import find_store
+
+    try:
+        return find_store(context, asset, OtlpHook(conn_id).ledger_url), None
+    except RetryableError as error:
+        if is_only:
+            raise
+        return InMemoryStore(), error
 
 
 def open_source(
