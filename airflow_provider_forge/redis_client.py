@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisClient", "Script"]
 
 TIMEOUT = 5.0
-"""Seconds; a script takes far less than one, so a server that needs longer is not there."""
+"""Seconds; a script takes far less than one, so a server that needs longer is unavailable."""
 
 ATTEMPTS = 3
 

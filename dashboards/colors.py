@@ -1,4 +1,4 @@
-"""Colours by meaning: the same in every panel, whatever is filtered away."""
+"""Colors by meaning: the same in every panel, whatever is filtered away."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GREEN, YELLOW, RED, GREY, BLUE, ORANGE = "green", "yellow", "red", "#8e8e8e", "b
 DARK_RED = "dark-red"
 
 Levels = dict[float | None, str]
-"""Colours by the value from which on they apply; None for the lowest."""
+"""Colors by the value from which on they apply; None for the lowest."""
 
 NEUTRAL: Levels = {None: BLUE}
 """Of a number that is neither good nor bad."""
@@ -59,7 +59,7 @@ REMOTES = {
     "stargate": "dark-yellow",
     "egress": GREY,
 }
-"""By Grafana's hash of their names, Jira, Confluence and Compass would have the same colour."""
+"""By Grafana's hash of their names, Jira, Confluence and Compass would have the same color."""
 
 TODAY = {"now": BLUE, "the day before": GREY}
 

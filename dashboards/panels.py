@@ -107,7 +107,7 @@ def time_series(
         span: Width in columns of Grafana's grid, 1 to 24.
         step: Minimum interval between its points, such as "1m".
         minimum: Start of the vertical axis; None for automatic.
-        colors: Colours by the name of the series; others have one by their name, too.
+        colors: Colors by the name of the series; others have one by their name, too.
         levels: Levels to mark by dashed lines.
     """
     panel = (
@@ -219,8 +219,8 @@ def stat(
         description: Description.
         span: Width in columns of Grafana's grid, 1 to 24.
         legend_format: Label of each number, if there are several.
-        levels: Colours of the number.
-        more_is: Colours of the change since the time range before; None if it is not shown.
+        levels: Colors of the number.
+        more_is: Colors of the change since the time range before; None if it is not shown.
         mappings: Texts to show in place of certain values.
     """
     query = prometheus.Dataquery().ref_id("A").expr(expression).legend_format(legend_format).range()
@@ -268,7 +268,7 @@ def table(
         description: Description.
         header: Name of the first column; default is the label.
         span: Width in columns of Grafana's grid, 1 to 24.
-        levels: Colours of the numbers of columns, by column name.
+        levels: Colors of the numbers of columns, by column name.
         links: URLs that a row's label links to, by their titles.
     """
     panel = TablePanel().title(title).description(description).datasource(DATASOURCE).span(span)
@@ -290,7 +290,7 @@ def table(
 
 
 def _colored(levels: Levels | None) -> list[DynamicConfigValue]:
-    """Return the configuration of a column whose numbers are coloured."""
+    """Return the configuration of a column whose numbers are colored."""
     if not levels:
         return []
     return [

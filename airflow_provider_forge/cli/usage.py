@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 FORECAST_FROM = dt.timedelta(days=8)
-"""How far back the complete days are that the forecast needs."""
+"""How far back to read, for the complete days that the forecast needs."""
 
 
 def run(options: Namespace, output: Output) -> int:

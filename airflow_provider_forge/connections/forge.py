@@ -358,7 +358,7 @@ class ForgeAccess:
     def _limit_store(self, email: str, budget: str) -> LimitStore:
         from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
-        # The name of the first budget, of metrics, is empty: its key is as old as its records.
+        # The budget of metrics has no name, because its key must stay that of earlier versions.
         parts = [email.lower(), self._gateway(), *([budget] if budget else [])]
         account = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         calls, seconds = self.rate_limit

@@ -138,7 +138,7 @@ class RecordStore:
         """Return the summaries of records, by their indexes."""
 
         def summary(index: int) -> RecordSummary:
-            # By itself, so that its chunks are not kept: it is not written.
+            # By a reader of its own, which does not keep its chunks: the record is not written.
             return RecordSummary.of(self._read(index, ChunkedStore(self.store)))
 
         if not indexes:

@@ -140,7 +140,7 @@ class LedgerSession:
             self._in_flight.difference_update(members)
             self._acknowledged.update(members)
             index = self._points[members[0]].minute // RECORD_MINUTES
-            # A point on a window's edge is in its neighbour's record, and does not make that one late.
+            # A point on a window's edge is in its neighbor's record, and does not make that one late.
             if index in self._window:
                 self._acknowledged_at[index] = self._store.timestamp()
 

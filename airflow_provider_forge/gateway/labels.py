@@ -142,7 +142,7 @@ class LabelDirectory:
         self._store.save(msgspec.to_builtins(known))
         log.warning(
             "The gateway does not know the metrics %s: they are left out, and tried again in a day. All"
-            " others are fetched. If they are misspelt, correct `metrics`%s",
+            " others are fetched. If they are misspelled, correct `metrics`%s",
             ", ".join(proven),
             "" if named else ". The gateway does not say which of them it refuses: list those that it knows",
         )

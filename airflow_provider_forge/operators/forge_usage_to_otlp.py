@@ -144,7 +144,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         )
 
     def _points_of_sites(self, forge: ForgeMetricsHook) -> list[UsagePoint]:
-        """Return the points of `forge.site`; none if it is not wanted, or cannot be had for good."""
+        """Return the points of `forge.site`; none if it is switched off, or refused by the gateway."""
         if not self.export_sites:
             return []
         from airflow_provider_forge.gateway.sites import find_sites

@@ -46,7 +46,7 @@ class SandboxGateway(FaultInjection, LocalServer):
     """A gateway on a local port that enforces the real schema, headers and limits.
 
     Args:
-        scenario: Properties of the data and behaviour of the gateway.
+        scenario: Properties of the data and behavior of the gateway.
         email: Email of the only account.
         api_token: API token of the account.
         rate_limit_calls: Calls admitted per period; 0 or None for no limit.

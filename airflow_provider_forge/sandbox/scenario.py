@@ -1,4 +1,4 @@
-"""The switches of the sandbox: properties of the data and behaviour of the gateway."""
+"""The switches of the sandbox: properties of the data and behavior of the gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RateLimitChannel = Literal["seconds", "http_date", "iso", "reset", "query_error"
 
 @dataclass(frozen=True)
 class Scenario:
-    """Switches for the generated data and for the gateway's behaviour. All anomalies are off by default.
+    """Switches for the generated data and for the gateway's behavior. All anomalies are off by default.
 
     Attributes:
         seed: Everything generated is a pure function of (seed, app, environment, minute).
