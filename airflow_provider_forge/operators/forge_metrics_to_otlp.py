@@ -99,8 +99,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         on_ambiguous: For points that an earlier try sent without a known response: `resend` them with a
             warning, because each may be duplicated once, or `fail` the task likewise.
         resend: Whether to send all points again, whether on record or not. Templated.
-        revisit_after: A live run (one whose interval ended no longer ago than this) also fetches the interval
-            that lies this far back, for points that arrived late. None to switch it off.
+        revisit_after: A run whose interval ended no longer ago than this also fetches the interval that lies
+            this far back, for points that arrived late. None to switch it off.
         live_first: Whether a run of a catchup first starts a run of its DAG for the newest settled interval,
             and a run whose predecessor the schedule has skipped starts runs for the skipped intervals. The
             DAG needs a `ForgeMetricsTimetable`.
@@ -364,7 +364,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _begin(
         self, context: Context, interval: Window, exporter: Exporter, destination: Destination
     ) -> Progress:
-        """Return the windows to deliver, and those that a live run revisits for late points."""
+        """Return the windows to deliver, and those to revisit for late points."""
         from airflow_provider_forge.delivery.progress import Progress, available_windows, describe_age_limit
         from airflow_provider_forge.windows import RETENTION
 

@@ -35,7 +35,7 @@ class DagRuns:
 
     def count_active(self, now: dt.datetime) -> int:
         """Return the number of active runs that are not live: of a catchup, a backfill or healing."""
-        # Live runs are always there. A schedule's dates are whole minutes, however long its intervals.
+        # There are always live ones. Their logical dates are whole minutes, however long the intervals.
         latest = now.replace(second=0, microsecond=0)
         live = [latest - number * _MINUTE for number in range(LIVE_FOR // _MINUTE)]
         return int(self._count() - self._count(live))
