@@ -95,6 +95,7 @@ QUICK = (
 # Tests that need a complete deployment, and tests that do not depend on Airflow.
 LEFT_OUT = (
     "tests/archive/test_formats.py",
+    "tests/benchmarks",
     "tests/cli/test_terminal.py",
     "tests/compose",
     "tests/dashboards",

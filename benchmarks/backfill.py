@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow_provider_forge.sandbox import Point
-    from airflow_provider_forge.sandbox.server import Request
 
 LIVE_DAG_ID = "forge_metrics_live"
 # The value that the README recommends for the form in the UI.
@@ -145,23 +144,6 @@ def _app_id(number: int) -> str:
     return f"ari:cloud:ecosystem::app/00000000-0000-4000-8000-{number:012}"
 
 
-class TimedSink(OtlpSink):
-    """A sink that records the arrival time of each request."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
-
-    def _keep(self, request: Request, body: bytes, *more: Any) -> None:
-        with self._lock:
-            self.times.append(time.time())
-        super()._keep(request, body, *more)
-
-    def arrivals(self) -> list[tuple[float, set[Point]]]:
-        """Return the arrival time and the points of each request."""
-        return [(at, set(each.points)) for at, each in zip(self.times, self.requests, strict=False)]
-
-
 class Sampler(threading.Thread):
     """Counts Airflow's tasks by state once a second, because durations in the database include deferrals."""
 
@@ -207,13 +189,13 @@ class Sampler(threading.Thread):
 
 
 @contextmanager
-def running(load: Load, home: Path) -> Iterator[tuple[ComponentAirflow, SandboxGateway, TimedSink, Sampler]]:
+def running(load: Load, home: Path) -> Iterator[tuple[ComponentAirflow, SandboxGateway, OtlpSink, Sampler]]:
     """Start everything, with all DAGs paused."""
     load.install(home / "dags")
     limit = {"rate_limit_calls": CALLS, "rate_limit_seconds": SECONDS} if load.limited else {}
     with ExitStack() as stack:
         gateway = stack.enter_context(SandboxGateway(**limit or {"rate_limit_calls": None}))
-        sink = stack.enter_context(TimedSink())
+        sink = stack.enter_context(OtlpSink())
         database = stack.enter_context(postgres())
         settings = connections(gateway, sink.url, forge=limit or NO_LIMIT)
         settings["AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"] = str(load.deferrable)
@@ -286,10 +268,10 @@ def watch(gateway: SandboxGateway, airflow: ComponentAirflow, load: Load, until:
 
 
 def freshness(
-    load: Load, gateway: SandboxGateway, sink: TimedSink, begin: float, end: float
+    load: Load, gateway: SandboxGateway, sink: OtlpSink, begin: float, end: float
 ) -> list[float | None]:
     """Return the delay of each live window that had at least a minute to arrive completely."""
-    arrivals = sink.arrivals()
+    arrivals = [(request.received_at, set(request.points)) for request in sink.requests]
     found = []
     start = ceil(_moment(begin) - SETTLE_DELAY, load.interval) - load.interval
     while (due := start + load.interval + SETTLE_DELAY) <= _moment(end) - MINUTE:

@@ -97,6 +97,9 @@ def test_airflow_parses_all_shipped_files_without_an_error_or_a_warning():
     assert len(dags) == len(list(SHIPPED.parent.glob("*.py")))
 
 
+OLD_PLACE = "airflow.sdk.definitions.deadline"
+
+
 def test_the_documented_deadline_is_one(parse):
     page = (SHIPPED.parent.parent / "docs" / "operations.md").read_text()
     snippet = re.search(r"```python\n(from airflow\.sdk import AsyncCallback.+?)```", page, re.DOTALL)[1]
@@ -108,5 +111,8 @@ def test_the_documented_deadline_is_one(parse):
         # There is nothing to import; the page says so.
         assert "On Airflow 3.1 and newer" in page
         return
+    if AIRFLOW < (3, 2):
+        source = source.replace("from airflow.sdk import Async", f"from {OLD_PLACE} import Async")
+        assert f"On Airflow 3.1, import the three from\n`{OLD_PLACE}`" in page
     (dag,) = parse(source).values()
     assert dag.deadline

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Arguments; None for those of the process.
     """
+    # Airflow before 3.2 logs how it starts, and every request, on standard error.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     options = parse(sys.argv[1:] if arguments is None else arguments)
     return execute(options.command, options)
 

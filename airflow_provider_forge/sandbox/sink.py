@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import threading
+import time
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class SinkRequest:
         headers: Names in lower case.
         rejected: Number of points, from the end, that were not kept.
         packed: The body, compressed with zlib so that two weeks of points fit into memory.
+        received_at: Seconds since the epoch.
     """
 
     content_type: str
@@ -57,6 +59,7 @@ class SinkRequest:
     headers: dict[str, str]
     rejected: int
     packed: bytes
+    received_at: float
 
     @property
     def body(self) -> bytes:
@@ -223,6 +226,7 @@ def _kept(request: Request, body: bytes, rejected: int) -> SinkRequest:
         headers={name.lower(): value for name, value in request.headers.items()},
         rejected=rejected,
         packed=zlib.compress(body, 1),
+        received_at=time.time(),
     )
 
 
