@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 
 from airflow_provider_forge.archive.survey import check, survey
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.cli.times import LONGEST, Times, parse_duration
 from airflow_provider_forge.connections.archive import open_archive
 from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.destinations import parse_max_age
-from airflow_provider_forge.windows import Window, format_time, parse_time
+from airflow_provider_forge.windows import Window, format_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.archive.archive import Archive, Archived
     from airflow_provider_forge.archive.survey import Day
     from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.connections.forge import ForgeAccess
     from airflow_provider_forge.delivery.ledger import Ledger
 
 __all__ = ["run"]
@@ -32,11 +32,16 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def run(options: Namespace, output: Output) -> int:
     """Run one of the actions; return 1 if `verify` has found a problem."""
+    _check_options(options)
+    now = pendulum.now("UTC")
     hook = forge_access(options)
-    archive, app_id = open_archive(hook), hook.app_id
     if options.action == "prune":
-        return _prune(options, output, archive, app_id)
-    interval = _interval(options, archive, app_id)
+        return _prune(options, output, hook, now)
+    times = Times(options, now, output, longest=LONGEST)
+    start = times.moment("--from", options.start) if options.start else None
+    end = times.moment("--to", options.end) if options.end else Window.last_settled(now).end
+    archive, app_id = open_archive(hook), hook.app_id
+    interval = _interval(archive, app_id, start, end)
     if interval is None:
         output.json([]) if options.json else output.note(f"{archive.name} has no windows of this app.")
         return 0
@@ -45,12 +50,23 @@ def run(options: Namespace, output: Output) -> int:
     return _verify(options, output, archive, app_id, interval)
 
 
-def _interval(options: Namespace, archive: Archive, app_id: str) -> Window | None:
-    """Return the interval asked for, by default from the first archived day to the last settled window."""
-    now = pendulum.now("UTC")
-    end = parse_time("--to", options.end) if options.end else Window.last_settled(now).end
-    if options.start:
-        return Window(parse_time("--from", options.start), end)
+def _check_options(options: Namespace) -> None:
+    """Check that each option that was given is one of the action's."""
+    if options.action == "prune":
+        others = {"--from": options.start, "--to": options.end}
+    else:
+        others = {"--older-than": options.older_than, "--dry-run": options.dry_run, "--yes": options.yes}
+    for name, value in others.items():
+        if value:
+            raise ConfigurationError(name, f"is not an option of archive {options.action}")
+
+
+def _interval(
+    archive: Archive, app_id: str, start: pendulum.DateTime | None, end: pendulum.DateTime
+) -> Window | None:
+    """Return the interval, by default from the first archived day."""
+    if start:
+        return Window(start, end)
     days = archive.days(app_id)
     first = pendulum.datetime(days[0].year, days[0].month, days[0].day) if days else None
     return Window(first, end) if first and first < end else None
@@ -70,7 +86,7 @@ def _list(options: Namespace, output: Output, days: list[Day]) -> int:
         [(f"{day.day}", day.quarters, day.objects, _size(day.size), _describe(day.gaps)) for day in days],
     )
     total = sum(day.size for day in days)
-    output.note(f"{sum(day.objects for day in days):,} objects, {_size(total)}")
+    output.note(f"{_objects(sum(day.objects for day in days))}, {_size(total)}")
     return 0
 
 
@@ -115,29 +131,45 @@ def _ledger(options: Namespace, app_id: str) -> Ledger | None:
     return open_ledger(otlp.runtime, store, app_id, otlp.endpoint().destination)
 
 
-def _prune(options: Namespace, output: Output, archive: Archive, app_id: str) -> int:
+def _prune(options: Namespace, output: Output, forge: ForgeAccess, now: pendulum.DateTime) -> int:
+    """Delete old windows, once the user has agreed; return 1 if they have not."""
     if not options.older_than:
         raise ConfigurationError("--older-than", "is missing: give the age of the windows to delete, as 400d")
-    age = parse_max_age(options.older_than)
-    if age is None or age <= dt.timedelta(0):
+    horizon = now - parse_duration("--older-than", options.older_than, LONGEST)
+    if not (options.yes or options.dry_run or output.can_ask):
         raise ConfigurationError(
-            "--older-than", f"{options.older_than!r} is not an age above 0, such as 400d"
+            "--yes",
+            "is missing: without a terminal to ask, prune only deletes with --yes. See --dry-run first",
         )
-    horizon = pendulum.now("UTC") - age
-    deleted = freed = 0
+    archive = open_archive(forge)
+    old = list(_ended_before(archive, forge.app_id, horizon))
+    freed = sum(archived.data_size or 0 for archived in old)
+    found = f"{_objects(len(old))}, {_size(freed)}, from before {horizon:%Y-%m-%d %H:%M} UTC"
+    if old and not (options.yes or options.dry_run) and not output.ask(f"Delete {found}?"):
+        output.note("Nothing was deleted.")
+        return 1
+    if not options.dry_run:
+        for archived in old:
+            archive.delete(archived)
+    if options.json:
+        before = format_time(horizon, "seconds")
+        output.json({"dry_run": options.dry_run, "deleted": len(old), "bytes": freed, "before": before})
+    else:
+        output.line(f"{'Would delete' if options.dry_run else 'Deleted'} {found}")
+    return 0
+
+
+def _ended_before(archive: Archive, app_id: str, horizon: pendulum.DateTime) -> Iterator[Archived]:
     for day in archive.days(app_id):
         if day > horizon.date():
             break
         for archived in archive.list_day(app_id, day):
             if archived.entry.window.end <= horizon:
-                archive.delete(archived)
-                deleted += 1
-                freed += archived.data_size or 0
-    if options.json:
-        output.json({"deleted": deleted, "bytes": freed, "before": format_time(horizon, "seconds")})
-    else:
-        output.line(f"{deleted:,} objects deleted, {_size(freed)}, from before {horizon:%Y-%m-%d %H:%M} UTC")
-    return 0
+                yield archived
+
+
+def _objects(number: int) -> str:
+    return "1 object" if number == 1 else f"{number:,} objects"
 
 
 def _describe(gaps: list[Window]) -> str:

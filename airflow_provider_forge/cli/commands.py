@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import math
 from typing import Any, NamedTuple
 
 __all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "FORMATS", "Command", "Option"]
-
-RETENTION_HOURS = 336
-"""Hours for which Atlassian keeps metrics, after which every gap has expired."""
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -49,19 +44,6 @@ class Command(NamedTuple):
         """Return the examples of a program."""
         lines = (f"  {program} {self.name} {line}".rstrip() for line in self.examples)
         return "\n".join(["examples:", *lines])
-
-
-def _hours(text: str) -> float:
-    """Parse a number of hours, above 0 and up to `RETENTION_HOURS`."""
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = math.nan
-    if not 0 < hours <= RETENTION_HOURS:  # nan is neither
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a number of hours above 0 and up to {RETENTION_HOURS}, which is 14 days"
-        )
-    return hours
 
 
 def _option(*flags: str, **settings: Any) -> Option:
@@ -186,9 +168,18 @@ COMMANDS = (
                 choices=("ls", "verify", "prune"),
                 help="list the windows day by day, verify them, or delete old ones",
             ),
-            _option("--from", dest="start", metavar="TIME", help="start, such as 2026-11-23T00:00Z"),
-            _option("--to", dest="end", metavar="TIME", help="end, exclusive; default: now"),
+            _option("--from", dest="start", metavar="TIME", help=f"{_TIME}; default: the first archived day"),
+            _option(
+                "--to",
+                dest="end",
+                metavar="TIME",
+                help="end, exclusive; default: the end of the last settled quarter hour",
+            ),
             _option("--older-than", metavar="AGE", help="prune: age of the windows to delete, such as 400d"),
+            _option(
+                "--dry-run", action="store_true", help="prune: say what would be deleted, and delete nothing"
+            ),
+            _option("--yes", action="store_true", help="prune: do not ask; required without a terminal"),
             _option(
                 "--otlp-conn-id",
                 metavar="ID",
@@ -199,15 +190,13 @@ COMMANDS = (
             *_LEDGER,
             *_OUTPUT,
         ),
-        ("ls", "verify --otlp-conn-id otlp_default", "prune --older-than 400d"),
+        ("ls", "verify --otlp-conn-id otlp_default", "prune --older-than 400d --dry-run"),
     ),
     Command(
         "replay",
         "Deliver an interval from the archive, without a call to Atlassian",
         (
-            _option(
-                "--from", dest="start", metavar="TIME", required=True, help="such as 2026-11-23T00:00:00Z"
-            ),
+            _option("--from", dest="start", metavar="TIME", required=True, help=_TIME),
             _option("--to", dest="end", metavar="TIME", required=True, help="end, exclusive"),
             _option("--dry-run", action="store_true", help="show what would be sent, and send nothing"),
             _FORGE,
@@ -231,10 +220,9 @@ COMMANDS = (
             ),
             _option(
                 "--alert-before",
-                type=_hours,
-                default=48.0,
-                metavar="HOURS",
-                help="report gaps that expire within this time; default: 48",
+                default="48h",
+                metavar="LENGTH",
+                help="report gaps that expire within this time, such as 3d; default: %(default)s",
             ),
             _FORGE,
             _OTLP,
@@ -242,7 +230,7 @@ COMMANDS = (
             *_LEDGER,
             *_OUTPUT,
         ),
-        ("", "--alert-before 72 --json"),
+        ("", "--alert-before 3d --json"),
     ),
     Command(
         "usage",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.cli.times import parse_duration
 from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatus, find_coverage
 from airflow_provider_forge.coverage.document import to_document
@@ -26,6 +27,7 @@ __all__ = ["run"]
 def run(options: Namespace, output: Output) -> int:
     """Print the coverage; return 1 if a window is missing, failed or rejected."""
     now = dt.datetime.now(dt.timezone.utc)
+    alert_before = parse_duration("--alert-before", options.alert_before, RETENTION)
     forge, otlp = forge_access(options), otlp_access(options)
     endpoint = otlp.endpoint()
     store = ledger_store(options, otlp, snapshot=True)
@@ -39,7 +41,6 @@ def run(options: Namespace, output: Output) -> int:
             f"{ledger.store.name} has no ledger of this app and destination: nothing was delivered yet, or"
             " the ledger is elsewhere",
         )
-    alert_before = dt.timedelta(hours=options.alert_before)
     if options.json:
         output.json(to_document(coverage, now, alert_before, options.dag_id))
     else:

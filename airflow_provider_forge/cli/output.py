@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.console import Console
@@ -160,6 +161,16 @@ class Output:
     def note(self, text: str) -> None:
         """Print a note for the user, beside the result."""
         self._errors.print(printable(text), style="yellow", soft_wrap=True)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody sees a question, and can answer it."""
+        return bool(sys.stdin and sys.stdin.isatty() and self._errors.file.isatty())
+
+    def ask(self, question: str) -> bool:
+        """Return whether the answer to a question is yes; by default, it is no."""
+        self._errors.print(printable(f"{question} [y/N]"), end=" ", soft_wrap=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextlib.contextmanager
     def busy(self, text: str) -> Iterator[None]:

@@ -21,6 +21,8 @@ __all__ = ["PROGRAM", "parse"]
 PROGRAM = "forge-metrics"
 
 _NEGATIVE = re.compile(r"-\d\S*")
+_SYNONYMS = {"--start": "--from", "--end": "--to", "--from": "--start", "--to": "--end"}
+"""Options of some commands, and what others call the same."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -35,7 +37,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         (command,) = [each for each in COMMANDS if each.name == options.command]
         flags = [flag for option in command.options for flag in option.flags]
-        suggestion = did_you_mean(unknown[0].partition("=")[0], flags)
+        given = unknown[0].partition("=")[0]
+        suggestion = did_you_mean(_SYNONYMS.get(given, given), flags)
         commands[command.name].error(f"there is no argument {unknown[0]!r}.{suggestion}")
     if options.json and options.format not in (None, "json"):
         commands[options.command].error(f"--json: contradicts --format {options.format}")

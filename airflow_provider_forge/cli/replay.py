@@ -9,6 +9,7 @@ import pendulum
 
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
 from airflow_provider_forge.cli.send import DryClient
+from airflow_provider_forge.cli.times import LONGEST, Times
 from airflow_provider_forge.connections.archive import open_archive_source
 from airflow_provider_forge.connections.ledger import account_of, open_ledger
 from airflow_provider_forge.delivery.destination import Destination
@@ -16,7 +17,7 @@ from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import DeliveryStats, Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore
-from airflow_provider_forge.windows import Window, parse_time
+from airflow_provider_forge.windows import Window
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,13 +35,15 @@ COLUMNS = ("DAY", "WINDOWS", *(field.upper() for field in _FIELDS[1:-1]), "REQUE
 
 def run(options: Namespace, output: Output) -> int:
     """Deliver the interval's windows, oldest first; return 1 if some could not be delivered."""
-    interval = Window(parse_time("--from", options.start), parse_time("--to", options.end))
+    now = pendulum.now("UTC")
+    times = Times(options, now, output, longest=LONGEST)
+    interval = Window(times.moment("--from", options.start), times.moment("--to", options.end))
     forge, otlp = forge_access(options), otlp_access(options)
     days: defaultdict[str, DeliveryStats] = defaultdict(DeliveryStats)
     problems: list[str] = []
     endpoint = otlp.endpoint()
     # Before anything else: windows that are too old for the destination.
-    windows, _ = available_windows(interval, pendulum.now("UTC"), "fail", endpoint, retention=None)
+    windows, _ = available_windows(interval, now, "fail", endpoint, retention=None)
     with DryClient(endpoint) if options.dry_run else otlp.get_conn() as receiver:
         exporter = _exporter(options, forge, otlp, receiver)
         [destination] = exporter.destinations

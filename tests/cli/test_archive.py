@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -12,6 +14,8 @@ from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink
 from tests.archive.conftest import archived, run  # noqa: F401 - a fixture
 from tests.archive.test_replay import HOUR, objects
+
+PRUNE = ("archive", "prune", "--older-than", "1m")
 
 
 @pytest.fixture
@@ -70,18 +74,70 @@ def test_verify_names_what_is_damaged(filled, capsys, tmp_path, damage):
 
 
 def test_prune_deletes_what_is_older_and_nothing_else(filled, capsys, tmp_path):
-    status, result = command(capsys, "archive", "prune", "--older-than", "30d")
+    status, result = command(capsys, "archive", "prune", "--older-than", "30d", "--yes")
     assert (status, result["deleted"], len(objects(tmp_path))) == (0, 0, 4)
-    status, result = command(capsys, "archive", "prune", "--older-than", "1s")
-    assert (status, result["deleted"]) == (0, 4)
+    status, expected = command(capsys, *PRUNE, "--dry-run")
+    assert (status, expected["deleted"], len(objects(tmp_path))) == (0, 4, 4)
+    status, result = command(capsys, *PRUNE, "--yes")
+    assert (status, result["deleted"], result["bytes"]) == (0, 4, expected["bytes"])
     assert objects(tmp_path) == []
     assert command(capsys, "archive", "ls", *bounds())[1][0]["objects"] == 0
 
 
-@pytest.mark.parametrize("arguments", [[], ["--older-than", "none"], ["--older-than", "0s"]])
-def test_prune_needs_an_age(filled, tmp_path, capsys, arguments):
-    assert main(["archive", "prune", *arguments]) == 2
+@pytest.mark.parametrize("age", ["", "none", "0m", "-1d", "400", "1.5", "P1D"])
+def test_prune_needs_an_age_with_its_unit(filled, tmp_path, capsys, age):
+    assert main(["archive", "prune", f"--older-than={age}", "--yes"]) == 2
+    assert "--older-than: " in capsys.readouterr().err
     assert len(objects(tmp_path)) == 4
+
+
+def test_prune_deletes_nothing_unasked(filled, tmp_path, capsys):
+    assert main(list(PRUNE)) == 2
+    assert "--yes: is missing" in capsys.readouterr().err
+    assert len(objects(tmp_path)) == 4
+
+
+class Terminal(io.StringIO):
+    """A terminal, with the answer that is typed or with what it shows."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "left"), [("y\n", 0, 0), ("YES\n", 0, 0), ("\n", 1, 4), ("", 1, 4), ("400d\n", 1, 4)]
+)
+def test_prune_asks_on_a_terminal(filled, tmp_path, monkeypatch, answer, status, left):
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    monkeypatch.setattr("sys.stderr", shown := Terminal())
+    assert main(list(PRUNE)) == status
+    assert re.search(r"Delete 4 objects, [0-9.]+ kB, from before .* UTC\? \[y/N\] ", shown.getvalue())
+    assert len(objects(tmp_path)) == left
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("prune --older-than 1m --yes --from today", "--from"),
+        ("prune --older-than 1m --yes --to today", "--to"),
+        ("verify --older-than 1m", "--older-than"),
+        ("ls --dry-run", "--dry-run"),
+        ("ls --yes", "--yes"),
+    ],
+)
+def test_an_option_of_another_action_is_refused(filled, tmp_path, capsys, line, option):
+    assert main(["archive", *line.split()]) == 2
+    assert f"{option}: is not an option of archive" in capsys.readouterr().err
+    assert len(objects(tmp_path)) == 4
+
+
+def test_times_are_as_those_of_other_commands(filled, capsys):
+    interval = ["--from=-6h", "--to", "now"]
+    status, days = command(capsys, "archive", "ls", *interval)
+    assert (status, sum(day["objects"] for day in days)) == (0, 4)
+    status, result = command(capsys, "replay", *interval, "--dry-run")
+    assert (status, sum(day["replayed"] for day in result["days"])) == (1, 4)
+    assert command(capsys, "archive", "ls", "--from", "yesterday", "--to", "05:00")[0] == 0
 
 
 def test_replay_delivers_an_interval_once_and_a_dry_run_nothing(filled, gateway, capsys):

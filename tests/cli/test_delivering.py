@@ -151,7 +151,7 @@ def test_coverage_shows_missing_windows_and_how_to_heal_them(recorded):
 
 def test_coverage_for_programs(recorded):
     recorded(f"send {INTERVAL}")
-    answer = recorded("coverage --json --dag-id mine --alert-before 0.001").json
+    answer = recorded("coverage --json --dag-id mine --alert-before 0.001h").json
     assert answer["windows"]["delivered"] == 2
     assert answer["environments"] == ["production"]
     assert len(answer["cells"]) in (1343, 1344)
@@ -161,7 +161,7 @@ def test_coverage_for_programs(recorded):
     assert answer["cells"].islower()
     assert "--dag-id mine" in answer["gaps"][0]["backfill"]
     # The first gap begins 14 days ago and expires within a quarter hour, the second in 12 days.
-    answer = recorded("coverage --json --alert-before 1").json
+    answer = recorded("coverage --json --alert-before 1h").json
     assert [gap["expiring_soon"] for gap in answer["gaps"]] == [True, False]
 
 
@@ -203,13 +203,14 @@ def test_a_token_is_needed_for_it(shell, airflow):
         ("coverage --ledger-url bucket", 2, "--ledger-url: 'bucket' is not a URL"),
         (f"send {INTERVAL} --ledger-url s3://a:{JWT}@b", 2, "--ledger-url: contains a password"),
         (f"send {INTERVAL} --ledger-url nosuch://b/c", 2, "ledger_url: this Airflow cannot open nosuch://"),
+        ("coverage --alert-before 48", 2, "--alert-before: '48' has no unit; give 48m, 48h or 48d"),
         *(
             (
-                f"coverage --alert-before={hours}",
+                f"coverage --alert-before={text}",
                 2,
-                f"--alert-before: {hours} is not a number of hours above 0",
+                f"--alert-before: '{text}' is not a length of time up to 14 d",
             )
-            for hours in ("nan", "inf", "-5", "0", "1e300", "soon")
+            for text in ("nan", "-5h", "0h", "soon")
         ),
         ("send --end 2026-11-22T10:00:00Z", 2, "--start: is missing; or give --last"),
         ("send", 2, "--start: is missing; or give --last, such as --last 2h"),

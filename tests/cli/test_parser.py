@@ -21,6 +21,21 @@ def test_a_time_ago_is_no_option(option):
     assert getattr(parse(["fetch", f"{option}=-2h"]), option[2:]) == "-2h"
 
 
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("archive ls --start=today", "--from"),
+        ("archive ls --end today", "--to"),
+        ("fetch --from today", "--start"),
+        ("send --last 2h --to now", "--end"),
+    ],
+)
+def test_the_bounds_of_another_command_lead_to_its_own(line, meant, capsys):
+    with pytest.raises(SystemExit):
+        parse(line.split())
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_has_examples_that_can_be_typed_and_defaults(command, capsys):
     with pytest.raises(SystemExit) as end:

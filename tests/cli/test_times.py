@@ -8,7 +8,7 @@ from datetime import timedelta
 import pendulum
 import pytest
 
-from airflow_provider_forge.cli.times import Times
+from airflow_provider_forge.cli.times import LONGEST, Times, parse_duration
 from airflow_provider_forge.exceptions import ConfigurationError
 
 NOW = pendulum.datetime(2026, 11, 27, 14, 9, 30)
@@ -62,6 +62,14 @@ def test_a_length_back_from_what_has_settled():
     assert interval(last="1d") == "2026-11-26T14:00:00Z/2026-11-27T14:00:00Z"
 
 
+def test_an_archive_has_times_of_any_age():
+    times = Times(Namespace(), NOW, Notes(), longest=LONGEST)
+    assert times.moment("--from", "-400d") == pendulum.datetime(2025, 10, 23, 14)
+    assert parse_duration("--older-than", "400d", LONGEST) == timedelta(days=400)
+    with pytest.raises(ConfigurationError, match=r"^--older-than: .36501d. is not a length"):
+        parse_duration("--older-than", "36501d", LONGEST)
+
+
 def test_a_default_length():
     quarter = timedelta(minutes=15)
     assert interval(quarter) == "2026-11-27T13:45:00Z/2026-11-27T14:00:00Z"
@@ -85,7 +93,9 @@ def test_what_is_taken_as_utc_is_said_and_nothing_else():
             {"start": "-2x"},
             "^--start: '2x' is not a length of time up to 14 days; give one such as 90m, 2h or 1d",
         ),
-        ({"last": "2"}, "^--last: '2' is not a length of time"),
+        ({"last": "2"}, "^--last: '2' has no unit; give 2m, 2h or 2d"),
+        ({"start": "-1.5"}, "^--start: '1.5' has no unit; give 1.5m, 1.5h or 1.5d"),
+        ({"last": "٢h"}, "^--last: '٢h' is not a length of time"),
         ({"last": "0h"}, "^--last: '0h' is not a length of time"),
         ({"last": "-2h"}, "^--last: '-2h' is not a length of time"),
         ({"last": "99999999999d"}, "^--last: '99999999999d' is not a length of time"),
