@@ -49,7 +49,8 @@ class Quarter:
     Attributes:
         start: Start, inclusive; aware, in UTC.
         status: Its status.
-        points: Number of its points that the receiver has acknowledged.
+        points: Number of points with a time in it that the receiver has acknowledged; 0 if it is empty,
+            missing or pending.
         attempts: Number of deliveries that have recorded something of it; 0 if unknown.
         first: Time at which it was first fetched, aware; None if it was not, or if that is unknown.
         latest: Time at which the receiver acknowledged its latest new points, aware; None likewise.
@@ -229,10 +230,13 @@ def _main_selection(
 def _quarter(start: dt.datetime, records: Mapping[int, RecordSummary], selection: str) -> Quarter:
     spans = spans_between(start, start + QUARTER)
     its_records = [records[index] for index in spans]
+    status = _status([(records[index], span) for index, span in spans.items()], selection)
+    # A point on a window's edge is in its neighbour's record, even if that window has no points of its own.
+    has_points = status not in (WindowStatus.EMPTY, WindowStatus.MISSING)
     return Quarter(
         start,
-        _status([(records[index], span) for index, span in spans.items()], selection),
-        points=sum(record.points for record in its_records),
+        status,
+        points=sum(record.points for record in its_records) if has_points else 0,
         attempts=max(record.attempts for record in its_records),
         first=_time(max(record.first for record in its_records)),
         latest=_time(max(record.latest for record in its_records)),

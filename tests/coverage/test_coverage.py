@@ -135,9 +135,16 @@ def test_a_window_that_was_never_fetched_is_missing(deliver, outcome):
     assert outcome(START + QUARTER) is WindowStatus.MISSING
 
 
-def test_a_point_on_the_edge_does_not_cover_the_next_window(deliver, outcome):
+def test_a_point_on_the_edge_does_not_cover_the_next_window(ledger, deliver, outcome):
     deliver(START, points=(0, 15))
     assert outcome(START + QUARTER) is WindowStatus.MISSING
+    following = START + QUARTER
+    [found] = [quarter for quarter in find(ledger).quarters if quarter.start == following]
+    assert found.points == 0, "nor does it look as if that had been fetched"
+    deliver(following, points=())
+    assert outcome(following) is WindowStatus.EMPTY
+    [found] = [quarter for quarter in find(ledger).quarters if quarter.start == following]
+    assert found.points == 0
 
 
 def test_smaller_windows_make_a_whole_one(deliver, outcome):

@@ -1,25 +1,27 @@
-"""The page *Forge* in a real Airflow: its entry, a gap that its button heals, and who sees what."""
+"""The page *Forge* in a real Airflow: its entry, each state of a cell, a gap that heals, who sees what."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from playwright.sync_api import FrameLocator, Page, expect
 
-from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway
-from airflow_provider_forge.windows import MAX_WINDOW, ceil
+from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import MINUTE
 from demo.airflow import PASSWORDS, StandaloneAirflow
 from demo.api import AirflowApi
-from demo.dagfile import DAG_ID, SHIPPED, install_dag
+from demo.dagfile import DAG_ID
 from demo.waiting import wait_for
 from tests.airflow_version import AIRFLOW
 from tests.e2e.browser import browser_page, find_chromium
 from tests.e2e.dag_runs import connections
+from tests.e2e.page_states import CELLS, GAP, KEEP, Cell, States, install_dags
 from tests.e2e.postgres import postgres
 
 if TYPE_CHECKING:
@@ -27,12 +29,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-COVERAGE = "forge_metrics_coverage"
-# The destination keeps points for so short that the map has no more than a few hours.
-KEEP, RETENTION = "4h", timedelta(hours=3, minutes=30)
 PATIENCE_MS = 180_000
-# More windows than are missing because they are older than catchup, of which there are two or three.
-GAP = 4
+
+COLOURS = """items => Object.fromEntries(items.map(
+    item => [getComputedStyle(item.querySelector(".square")).background, item.innerText.trim()]))"""
+"""The texts of the legend by their colours."""
 
 HAS_PAGES = AIRFLOW >= (3, 1)
 needs_pages = pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plugins as of 3.1")
@@ -40,10 +41,11 @@ needs_pages = pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plu
 
 @dataclass
 class Paged:
-    """An Airflow whose catchup has left a gap, and a browser."""
+    """An Airflow whose catchup has left a gap and a window of each state, and a browser."""
 
     airflow: StandaloneAirflow
     page: Page
+    states: States
 
     def log_in(self, user: str) -> None:
         passwords = json.loads((self.airflow.home / PASSWORDS).read_text())
@@ -64,43 +66,21 @@ class Paged:
 @pytest.fixture(scope="module")
 def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paged]:
     chromium, home = find_chromium(), tmp_path_factory.mktemp("page")
-    install_dag(home / "dags", operator={"revisit_after": None}, retention=RETENTION)
-    source = SHIPPED.with_name(f"{COVERAGE}.py").read_text()
-    (home / "dags" / f"{COVERAGE}.py").write_text(source.replace('schedule="12 * * * *"', "schedule=None"))
-    first = ceil(datetime.now(timezone.utc) - RETENTION, MAX_WINDOW) + 5 * MAX_WINDOW
-    gap = Fault(
-        "query_error", status_code=400, operation="appMetrics", start=first, end=first + GAP * MAX_WINDOW
-    )
+    install_dags(home / "dags")
     with SandboxGateway(rate_limit_calls=None) as gateway, OtlpSink() as sink, postgres() as database:
         limit = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
         # Every Airflow has this store.
         ledger = f"file://{home}/ledger"
         env = connections(gateway, sink.url, forge=limit, max_age=KEEP, ledger_url=ledger)
         env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = "admin:admin,viewer:viewer"
-        gateway.add_fault(gap)
+        states = States(gateway, sink)
+        states.prepare()
         with (
             StandaloneAirflow(home, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database, **env) as airflow,
             browser_page(chromium, airflow.url) as page,
         ):
-            deliver_and_check(airflow)
-            gateway.clear_faults()
-            yield Paged(airflow, page)
-
-
-def deliver_and_check(airflow: StandaloneAirflow) -> None:
-    """Let the schedule reach the present, and run the coverage DAG."""
-    api = airflow.api
-    for dag_id in (DAG_ID, COVERAGE):
-        airflow.wait_for_dag(dag_id)
-        api.pause(dag_id, paused=False)
-
-    def is_done() -> bool:
-        runs = api.runs(DAG_ID)
-        return len(runs) >= RETENTION / MAX_WINDOW - 1 and all(run["end_date"] for run in runs)
-
-    wait_for(is_done, timeout=300, what="the end of catchup", every=1.0)
-    run_id = api.trigger(COVERAGE)
-    wait_for(lambda: api.run(COVERAGE, run_id)["end_date"], timeout=180, what="the check")
+            states.produce(airflow)
+            yield Paged(airflow, page, states)
 
 
 def test_the_entry_is_there_where_airflow_has_pages(paged: Paged) -> None:
@@ -133,6 +113,36 @@ def test_a_viewer_sees_the_gap_and_no_button(paged: Paged) -> None:
 
 
 @needs_pages
+def test_each_state_is_seen_with_its_figures(paged: Paged) -> None:
+    paged.log_in("admin")
+    frame = paged.open()
+    legend = frame.locator("#legend li").evaluate_all(COLOURS)
+    for cell in CELLS:
+        square = frame.locator(f"[data-at='{int(paged.states.window(cell).start.timestamp() * 1000)}']")
+        expect(square).to_have_class(f"square {cell.in_class}")
+        assert legend[square.evaluate("square => getComputedStyle(square).background")] == cell.in_legend
+        square.hover()
+        expect(frame.locator("#tip")).to_contain_text(cell.state)
+        check_tip(frame.locator("#tip p").all_inner_texts(), cell, paged.states)
+
+
+def check_tip(lines: list[str], cell: Cell, states: States) -> None:
+    """Check a tooltip: window, state, points, time of its delivery, deliveries."""
+    window = states.window(cell)
+    expected = [f"{window.start:%Y-%m-%d %H:%M} UTC to {window.end:%H:%M}", cell.state]
+    if cell.has_points:
+        expected.append(f"{states.points(cell):,} points")
+    if cell.time:
+        [minutes] = re.findall(f"^{cell.time} ([0-9,]+) min after its end$", lines[-2])
+        moment = window.end + int(minutes.replace(",", "")) * MINUTE
+        assert states.began - MINUTE < moment < datetime.now(timezone.utc) + MINUTE
+        expected.append(lines[-2])
+    if cell.deliveries:
+        expected.append("1 delivery" if cell.deliveries == 1 else f"{cell.deliveries} deliveries")
+    assert lines == expected
+
+
+@needs_pages
 def test_the_button_heals_the_gap_and_the_map_turns_green(paged: Paged) -> None:
     paged.log_in("admin")
     frame = paged.open()
@@ -140,6 +150,8 @@ def test_the_button_heals_the_gap_and_the_map_turns_green(paged: Paged) -> None:
     before = green.count()
     frame.get_by_role("button", name=f"Heal the gap of {GAP} windows").click()
     frame.get_by_role("button", name=f"Start {GAP} runs").click()
+    for meanwhile in ("is-h", "is-s"):
+        expect(frame.locator(f".grid .{meanwhile}")).not_to_have_count(0, timeout=PATIENCE_MS)
     expect(frame.get_by_role("heading", name="Done")).to_be_visible(timeout=PATIENCE_MS)
     frame.get_by_role("button", name="Close").click()
     expect(frame.locator("#gaps li", has_text=f"{GAP} windows")).to_have_count(0)

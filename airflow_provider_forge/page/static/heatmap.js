@@ -93,8 +93,10 @@ function describe(cells, letter) {
     cells.length > 1 ? countsOf(cells) : STATUSES[letter].name,
   ];
   if (points) lines.push(plural(points, "point"));
-  const minutes = cells.map((cell) => cell.minutes).filter((each) => each != null);
-  if (minutes.length) lines.push(`Last points ${number(Math.max(...minutes))} min after its end`);
+  // An empty window has no last points: its time is that of its fetch.
+  const told = points ? cells.filter((cell) => cell.points) : cells;
+  const minutes = told.map((cell) => cell.minutes).filter((each) => each != null);
+  if (minutes.length) lines.push(`${points ? "Last points" : "Fetched"} ${number(Math.max(...minutes))} min after its end`);
   if (attempts) lines.push(plural(attempts, "delivery").replace("deliverys", "deliveries"));
   return lines;
 }
