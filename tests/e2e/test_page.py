@@ -31,9 +31,13 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PATIENCE_MS = 180_000
 
-COLOURS = """items => Object.fromEntries(items.map(
-    item => [getComputedStyle(item.querySelector(".square")).background, item.innerText.trim()]))"""
-"""The texts of the legend by their colours."""
+# The map is drawn anew while the page is open, so one step finds a cell and its colour.
+IN_LEGEND = """(body, cell) => {
+    const colour = element => getComputedStyle(element).background;
+    return [...body.querySelectorAll("#legend li")]
+        .filter(item => colour(item.querySelector(".square")) === colour(body.querySelector(cell)))
+        .map(item => item.innerText.trim());
+}"""
 
 HAS_PAGES = AIRFLOW >= (3, 1)
 needs_pages = pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plugins as of 3.1")
@@ -116,12 +120,11 @@ def test_a_viewer_sees_the_gap_and_no_button(paged: Paged) -> None:
 def test_each_state_is_seen_with_its_figures(paged: Paged) -> None:
     paged.log_in("admin")
     frame = paged.open()
-    legend = frame.locator("#legend li").evaluate_all(COLOURS)
     for cell in CELLS:
-        square = frame.locator(f"[data-at='{int(paged.states.window(cell).start.timestamp() * 1000)}']")
-        expect(square).to_have_class(f"square {cell.in_class}")
-        assert legend[square.evaluate("square => getComputedStyle(square).background")] == cell.in_legend
-        square.hover()
+        at = f"[data-at='{int(paged.states.window(cell).start.timestamp() * 1000)}']"
+        expect(frame.locator(at)).to_have_class(f"square {cell.in_class}")
+        assert frame.locator("body").evaluate(IN_LEGEND, at) == [cell.in_legend]
+        frame.locator(at).hover()
         expect(frame.locator("#tip")).to_contain_text(cell.state)
         check_tip(frame.locator("#tip p").all_inner_texts(), cell, paged.states)
 

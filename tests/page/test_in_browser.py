@@ -256,6 +256,8 @@ def test_nothing_moves_while_it_loads(page: Page, airflow: FakeAirflow, width: i
     )
     open_page(page, airflow)
     expect(page.get_by_role("button", name="Heal all gaps")).to_be_visible()
+    # An hour each where it is narrow, else a quarter hour, below those of the days.
+    expect(page.get_by_role("row")).to_have_count(1 + (24 if width == NARROW else 96))
     # Above 0.1, people notice (web.dev).
     assert page.evaluate("window.shift") < 0.1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
