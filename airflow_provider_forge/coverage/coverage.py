@@ -231,7 +231,7 @@ def _quarter(start: dt.datetime, records: Mapping[int, RecordSummary], selection
     spans = spans_between(start, start + QUARTER)
     its_records = [records[index] for index in spans]
     status = _status([(records[index], span) for index, span in spans.items()], selection)
-    # A point on a window's edge is in its neighbour's record, even if that window has no points of its own.
+    # A point on a window's edge is in its neighbor's record, even if that window has no points of its own.
     has_points = status not in (WindowStatus.EMPTY, WindowStatus.MISSING)
     return Quarter(
         start,

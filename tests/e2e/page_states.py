@@ -31,7 +31,7 @@ class Cell(NamedTuple):
         number: Of the window, from the oldest that catchup delivers.
         state: The state's name.
         in_class: The class of the cell.
-        in_legend: The text in the legend beside the cell's colour.
+        in_legend: The text in the legend beside the cell's color.
         deliveries: Number of deliveries that have recorded something of the window.
         time: What the tooltip says of the time of the delivery; empty if it has none.
         has_points: Whether some of its points have been delivered.

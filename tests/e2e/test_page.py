@@ -31,11 +31,11 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PATIENCE_MS = 180_000
 
-# The map is drawn anew while the page is open, so one step finds a cell and its colour.
+# The map is drawn anew while the page is open, so one step finds a cell and its color.
 IN_LEGEND = """(body, cell) => {
-    const colour = element => getComputedStyle(element).background;
+    const color = element => getComputedStyle(element).background;
     return [...body.querySelectorAll("#legend li")]
-        .filter(item => colour(item.querySelector(".square")) === colour(body.querySelector(cell)))
+        .filter(item => color(item.querySelector(".square")) === color(body.querySelector(cell)))
         .map(item => item.innerText.trim());
 }"""
 

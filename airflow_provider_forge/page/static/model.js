@@ -4,7 +4,7 @@ export const QUARTER = 15 * 60_000;
 export const HOUR = 4 * QUARTER;
 export const DAY = 24 * HOUR;
 
-/** The status of a cell by its letter, from best to worst, with its name and the sign of people who see no colours. */
+/** The status of a cell by its letter, from best to worst, with its name and the sign of people who see no colors. */
 export const STATUSES = {
   d: { name: "Delivered", sign: "" },
   l: { name: "Delivered, with late points", sign: "" },
@@ -65,7 +65,7 @@ export class Export {
     return `${this.check.dag_id}/${this.check.task_id}`;
   }
 
-  /** Neighbouring cells that have yet to be delivered. */
+  /** Neighboring cells that have yet to be delivered. */
   gaps() {
     const gaps = [];
     for (const cell of this.cells) {
