@@ -8,6 +8,8 @@ knows; but a task knows the time, and can count and start runs of its DAG.
 - A scheduled run whose interval is not the newest settled one starts a run for that one, once.
 - A run without a run for the interval before it starts healing runs for the skipped intervals. They form a
   chain, each of at most twelve hours, so that few are active at a time.
+- The first run of a catchup whose windows are too old for the destination starts a healing run for the oldest
+  ones that are not: the catchup would skip the others one by one, and reach these when they are too old.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 from airflow_provider_forge.utils.dag_runs import DagRuns
-from airflow_provider_forge.windows import MAX_WINDOW, Window, format_time, parse_time
+from airflow_provider_forge.windows import MAX_WINDOW, Window, ceil, format_time, parse_time
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["start_other_runs"]
+__all__ = ["start_accepted", "start_other_runs"]
 
 log = get_logger(__name__)
 
 PER_QUERY = 96
 """Intervals whose runs are counted by one request: their times are part of its URL."""
+
+MAX_HEALED = MAX_WINDOWS * MAX_WINDOW
+"""Maximum length of a healing run's interval."""
 
 _UNTIL = "until"
 """Key in a healing run's conf: end of the range whose first part the run delivers."""
@@ -61,9 +66,20 @@ class CatchupRun:
     first: dt.datetime
     now: dt.datetime
 
+    @property
+    def newest(self) -> Window:
+        """The newest settled interval."""
+        return Window.last_settled(self.now, length=self.timetable.interval, settle=self.timetable.settle)
+
+    def accepted(self, max_age: dt.timedelta) -> Window | None:
+        """Return the oldest twelve hours younger than `max_age`, before the newest interval."""
+        start = ceil(max(self.now - max_age, self.first), self.timetable.interval)
+        end = min(self.newest.start, start + MAX_HEALED)
+        return Window(start, end) if start < end else None
+
     def start_newest(self) -> None:
         """Start a run for the newest settled interval, unless there is one or this is it."""
-        newest = Window.last_settled(self.now, length=self.timetable.interval, settle=self.timetable.settle)
+        newest = self.newest
         run_id = f"live__{_run_suffix(newest)}"
         if newest.start < self.interval.end or self.runs.count_at([newest.start]) or self.runs.has(run_id):
             return
@@ -108,21 +124,47 @@ def start_other_runs(context: Context, interval: Window, now: dt.datetime) -> No
         interval: The interval that the run delivers.
         now: Current time, aware.
     """
-    dag, run = context["dag"], context["dag_run"]
-    timetable: Any = dag.timetable
-    if not isinstance(timetable, ForgeMetricsTimetable) or not _takes_conf():
+    run = context["dag_run"]
+    if (this := _catchup_run(context, interval, now)) is None:
         return
-    first = max(now - timetable.retention, dag.start_date or now)
-    this = CatchupRun(DagRuns(dag.dag_id, context["ti"]), timetable, interval, first, now)
     try:
         if until := (run.conf or {}).get(_UNTIL):
             _continue_healing(this, parse_time(_UNTIL, until))
         elif run.run_type == "scheduled":
             this.start_newest()
-        if dag.catchup and run.run_type in ("scheduled", "backfill"):
+        if context["dag"].catchup and run.run_type in ("scheduled", "backfill"):
             this.heal_skipped()
     except (AirflowRuntimeError, ConfigurationError, RetryableError) as error:
         log.warning("No other run was started: %s", error)
+
+
+def start_accepted(context: Context, interval: Window, now: dt.datetime, max_age: dt.timedelta) -> None:
+    """Start a healing run for windows that a destination will soon not accept. Failures are logged.
+
+    Args:
+        context: The task's context.
+        interval: The interval that the run delivers.
+        now: Current time, aware.
+        max_age: Maximum age of a window's start.
+    """
+    this = _catchup_run(context, interval, now)
+    if this is None or context["dag_run"].run_type != "scheduled":
+        return
+    try:
+        if (accepted := this.accepted(max_age)) is not None and _start_healing(this.runs, accepted):
+            log.info("Started a healing run for %s, before it is too old", accepted.humanize())
+    except (AirflowRuntimeError, ConfigurationError, RetryableError) as error:
+        log.warning("No other run was started: %s", error)
+
+
+def _catchup_run(context: Context, interval: Window, now: dt.datetime) -> CatchupRun | None:
+    """Return the run of this task; None if its DAG has another schedule, or takes no runs."""
+    dag = context["dag"]
+    timetable: Any = dag.timetable
+    if not isinstance(timetable, ForgeMetricsTimetable) or not _takes_conf():
+        return None
+    first = max(now - timetable.retention, dag.start_date or now)
+    return CatchupRun(DagRuns(dag.dag_id, context["ti"]), timetable, interval, first, now)
 
 
 def _continue_healing(run: CatchupRun, until: pendulum.DateTime) -> None:
@@ -132,7 +174,7 @@ def _continue_healing(run: CatchupRun, until: pendulum.DateTime) -> None:
 
 def _start_healing(runs: DagRuns, skipped: Window) -> bool:
     """Start the run for the first part of a range; return whether there was none."""
-    part = Window(skipped.start, min(skipped.end, skipped.start + MAX_WINDOWS * MAX_WINDOW))
+    part = Window(skipped.start, min(skipped.end, skipped.start + MAX_HEALED))
     run_id = f"heal__{_run_suffix(part)}"
     if runs.has(run_id):
         return False

@@ -40,6 +40,7 @@ __all__ = [
     "available_windows",
     "check_age",
     "describe_age_limit",
+    "describe_skipped",
     "find_checkpoint",
 ]
 
@@ -357,18 +358,27 @@ def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
         )
 
 
-def describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> str:
-    """Return which windows are too old to be delivered, their number, and how to deliver them."""
+def describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> list[str]:
+    """Return lines for the log: which windows are too old, their number, and how to deliver them."""
     max_age = endpoint.limits.max_age
     if max_age is None or max_age >= RETENTION:
-        return "Windows older than Atlassian's 14 days are skipped: their metrics no longer exist"
+        return ["Windows older than Atlassian's 14 days are skipped: their metrics no longer exist"]
     first = ceil(now - max_age, MAX_WINDOW)
     windows = (RETENTION - max_age) // MAX_WINDOW
-    return (
-        f"{windows:,} of the windows of Atlassian's 14 days are skipped, those before {first.day}"
-        f" {first:%b %H:%M} UTC: the destination discards points older than {humanize_duration(max_age)}."
-        f" {endpoint.age_remedy}"
-    )
+    skipped = f"{windows:,} of the windows of Atlassian's 14 days are skipped"
+    return [
+        f"{skipped}, those before {first.day} {first:%b %H:%M} UTC",
+        f"The destination discards points older than {humanize_duration(max_age)}. {endpoint.age_remedy}",
+    ]
+
+
+def describe_skipped(window: Window, endpoint: Endpoint) -> str:
+    """Return why a window is too old to be delivered."""
+    max_age = endpoint.limits.max_age
+    if max_age is None or max_age >= RETENTION:
+        return f"{window.humanize()} is skipped: Atlassian keeps metrics for 14 days"
+    age = humanize_duration(max_age)
+    return f"{window.humanize()} is skipped: the destination discards points older than {age} (max_age)"
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:

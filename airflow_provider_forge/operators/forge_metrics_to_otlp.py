@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators.expired import report_expired
 from airflow_provider_forge.operators.help import EXPORT_TASK_HELP
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.operators.openings import (
@@ -25,7 +26,7 @@ from airflow_provider_forge.operators.openings import (
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
-from airflow_provider_forge.utils.run_interval import find_interval, is_oldest, settled_at
+from airflow_provider_forge.utils.run_interval import find_interval, settled_at
 from airflow_provider_forge.utils.task_metrics import report_task
 
 if TYPE_CHECKING:
@@ -365,16 +366,15 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self, context: Context, interval: Window, exporter: Exporter, destination: Destination
     ) -> Progress:
         """Return the windows to deliver, and those to revisit for late points."""
-        from airflow_provider_forge.delivery.progress import Progress, available_windows, describe_age_limit
+        from airflow_provider_forge.delivery.progress import Progress, available_windows
         from airflow_provider_forge.windows import RETENTION
 
         now, endpoint = pendulum.now("UTC"), destination.receiver.endpoint
         retention = RETENTION if self.source == "gateway" else None
         windows, expired = available_windows(interval, now, self.on_expired, endpoint, retention)
         destination.stats.windows["expired"] += expired
-        # A catchup has a run for each of 1,344 windows: only the first says why most of them are skipped.
-        if expired and (windows or is_oldest(interval, context, now)):
-            log.warning("%s", destination.label(describe_age_limit(endpoint, now)))
+        if expired:
+            report_expired(context, interval, destination, now, partly=bool(windows), ahead=self.live_first)
         late: list[Window] = []
         offset = self.revisit_after if self.source != "archive" else None
         if offset is not None and now - interval.end <= offset and not exporter.policy.resend:

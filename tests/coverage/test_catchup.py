@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pendulum
 import pytest
 
-from airflow_provider_forge.coverage.catchup import start_other_runs
+from airflow_provider_forge.coverage.catchup import start_accepted, start_other_runs
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 from airflow_provider_forge.utils.dag_runs import DagRuns
@@ -46,9 +46,11 @@ class Dag:
     def run(self, interval, run_type="scheduled", conf=None, now=NOW):
         """Do as the task of a run; return the runs that it starts."""
         before = len(self.started)
-        context = {"dag": self, "dag_run": SimpleNamespace(run_type=run_type, conf=conf), "ti": self}
-        start_other_runs(context, interval, now)
+        start_other_runs(self.context(run_type, conf), interval, now)
         return self.started[before:]
+
+    def context(self, run_type="scheduled", conf=None):
+        return {"dag": self, "dag_run": SimpleNamespace(run_type=run_type, conf=conf), "ti": self}
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +86,41 @@ def test_a_schedule_that_keeps_up_starts_nothing():
     assert dag.run(NEWEST) == []
     # A retry, when the next window has a run of its own.
     assert dag.run(at(NEWEST.start - MAX_WINDOW)) == []
+
+
+@pytest.mark.parametrize(
+    ("max_age", "start", "end"),
+    [
+        (timedelta(hours=1), "13:30", "14:00"),
+        (timedelta(minutes=53), "13:30", "14:00"),
+        (timedelta(minutes=52), "13:30", "14:00"),
+        (timedelta(minutes=51), "13:45", "14:00"),
+        (timedelta(hours=48), "14:30", "02:30"),
+        (timedelta(days=20), "15:00", "03:00"),
+    ],
+)
+def test_windows_that_a_catchup_would_reach_too_late_are_delivered_first(max_age, start, end):
+    """The newest one has a run of its own, and those after twelve hours are not in a hurry."""
+    dag = Dag(OLDEST)
+    for _ in range(2):
+        start_accepted(dag.context(), at(OLDEST), NOW, max_age)
+    [(run_id, conf)] = dag.started
+    assert run_id.startswith("heal__")
+    assert (conf["from"][11:16], conf["to"][11:16], conf["until"]) == (start, end, conf["to"])
+    assert dag.run(Window(*map(pendulum.parse, (conf["from"], conf["to"]))), "manual", conf) == []
+
+
+@pytest.mark.parametrize("run_type", ["manual", "backfill", "operator_triggered", "asset_triggered"])
+def test_only_a_catchup_delivers_windows_ahead_of_itself(run_type):
+    dag = Dag(OLDEST)
+    start_accepted(dag.context(run_type), at(OLDEST), NOW, timedelta(hours=1))
+    assert dag.started == []
+
+
+def test_without_windows_between_the_age_limit_and_the_newest_none_is_ahead():
+    dag = Dag(OLDEST)
+    start_accepted(dag.context(), at(OLDEST), NOW, timedelta(minutes=20))
+    assert dag.started == []
 
 
 @pytest.mark.parametrize("run_type", ["manual", "backfill", "operator_triggered", "asset_triggered"])
@@ -142,7 +179,8 @@ def test_a_dag_that_takes_no_runs_delivers_its_own_window(monkeypatch, caplog):
 
     monkeypatch.setattr(DagRuns, "start", refuse)
     assert Dag(OLDEST).run(at(OLDEST)) == []
-    assert "No other run was started: export_dag_id: Airflow did not" in caplog.text
+    start_accepted(Dag(OLDEST).context(), at(OLDEST), NOW, timedelta(hours=1))
+    assert caplog.text.count("No other run was started: export_dag_id: Airflow did not") == 2
 
 
 def test_an_airflow_that_ignores_a_runs_conf_is_asked_for_none(monkeypatch):

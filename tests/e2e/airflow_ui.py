@@ -160,14 +160,25 @@ def form_time(dialog: Dialog, label: str) -> Locator:
     return dialog.field(label).get_by_test_id("datetime-input")
 
 
-def grid_cells(page: Page, run_type: str) -> Locator:
-    """Return the squares of the grid that runs of this type have."""
-    return page.locator(f"[data-testid^='grid-{run_type}__'] [data-testid=task-state-badge]")
+def grid_cells(page: Page, run_type: str = "") -> Locator:
+    """Return the squares of the grid of runs whose ids begin with this."""
+    return page.locator(f"[data-testid^='grid-{run_type}'] [data-testid=task-state-badge]")
 
 
 def is_green(square: Locator) -> bool:
     red, green, blue, _ = square.evaluate(COLOUR)
     return green > 2 * max(red, blue)
+
+
+def colors(squares: Locator) -> list[list[int]]:
+    """Return the colors of all squares that there are now: red, green, blue and alpha, from 0 to 255."""
+    return squares.evaluate_all(f"squares => squares.map({COLOUR})")
+
+
+def is_red(color: list[int]) -> bool:
+    red, green, blue, _ = color
+    # Skipped squares are pink: (229, 0, 122).
+    return red > 3 * max(green, blue)
 
 
 def drag_border(page: Page, to: int) -> None:

@@ -186,7 +186,7 @@ def test_a_window_too_old_for_the_destination_costs_no_call(recorded, gateway, c
     with pytest.raises(AirflowSkipException):
         run()
     assert "1,340 of the windows of Atlassian's 14 days are skipped" in caplog.text
-    assert "max_age" in caplog.text
+    assert "raise the OTLP Connection's extra max_age" in caplog.text
     assert gateway.calls == []
 
 
