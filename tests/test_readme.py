@@ -93,11 +93,13 @@ def test_its_json_is_valid(page):
         json.loads(block)
 
 
+@pytest.mark.parametrize("port", ["", '"port": "0",'])
 @pytest.mark.parametrize(("name", "hook"), [("FORGE", ForgeMetricsHook), ("OTLP", OtlpHook)])
-def test_the_hooks_take_the_connections_of_the_readme(name, hook, monkeypatch):
+def test_the_hooks_take_the_connections_of_the_readme(name, hook, port, monkeypatch):
     [connection] = re.findall(rf"export AIRFLOW_CONN_{name}_DEFAULT='(.+?)'", README, re.DOTALL)
     app = "12345678-1234-4234-8234-123456789abc"
-    monkeypatch.setenv(f"AIRFLOW_CONN_{name}_DEFAULT", connection.replace("<uuid>", app))
+    connection = connection.replace("<uuid>", app).replace("{", f"{{{port}", 1)
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name}_DEFAULT", connection)
     if hook is ForgeMetricsHook:
         assert hook().app_id.endswith(app)
     else:

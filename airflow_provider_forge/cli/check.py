@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.cli.context import forge_access, otlp_access
+from airflow_provider_forge.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,6 +17,10 @@ __all__ = ["run"]
 
 def run(options: Namespace, output: Output) -> int:
     """Test both Connections; return 1 if one of them does not work."""
+    if options.forge_conn_id == options.otlp_conn_id:
+        raise ConfigurationError(
+            "--otlp-conn-id", "is --forge-conn-id, too: each Connection has a type of its own"
+        )
     with output.busy("Asking Atlassian and the receiver…"):
         results = {
             options.forge_conn_id: forge_access(options).test_connection(),

@@ -59,6 +59,7 @@ def ledger_store(options: Namespace, otlp: OtlpAccess, *, snapshot: bool = False
     token = os.environ.get("AIRFLOW_API_TOKEN")
     if not token:
         raise ConfigurationError(
-            "AIRFLOW_API_TOKEN", f"is not set: POST {url}/auth/token returns a token for {url}"
+            "AIRFLOW_API_TOKEN",
+            f"is not set: POST {url}/auth/token returns one for a JSON body with username and password",
         )
     return ApiStore(url, token, ledger_name(options.forge_conn_id, options.otlp_conn_id), snapshot=snapshot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -14,12 +14,13 @@ from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatu
 from airflow_provider_forge.coverage.document import to_document
 from airflow_provider_forge.coverage.report import render
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import RETENTION
+from airflow_provider_forge.windows import RETENTION, Window, format_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from airflow_provider_forge.cli.output import Output
+    from airflow_provider_forge.coverage.coverage import Coverage
 
 __all__ = ["run"]
 
@@ -43,6 +44,8 @@ def run(options: Namespace, output: Output) -> int:
         )
     if options.json:
         output.json(to_document(coverage, now, alert_before, options.dag_id))
+    elif not output.is_text:
+        output.table(*_table(coverage))
     else:
         for number, section in enumerate(render(coverage, now, alert_before, options.dag_id)):
             if number:
@@ -53,3 +56,19 @@ def run(options: Namespace, output: Output) -> int:
                 output.line(text)
     bad = (WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.REJECTED)
     return 1 if any(coverage.count(status) for status in bad) else 0
+
+
+def _table(coverage: Coverage) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the columns and a row for each quarter hour; one that is not open does not expire."""
+    rows = [
+        (
+            Window(quarter.start, quarter.end),
+            quarter.status.value,
+            quarter.points,
+            quarter.attempts,
+            format_time(quarter.delivered_at, "seconds") if quarter.delivered_at else "",
+            format_time(quarter.start + coverage.keep) if quarter.is_open else "",
+        )
+        for quarter in coverage.quarters
+    ]
+    return ("WINDOW", "STATUS", "POINTS", "ATTEMPTS", "DELIVERED", "EXPIRES"), rows

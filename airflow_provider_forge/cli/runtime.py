@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.connections.environ import connection_from_environ
 from airflow_provider_forge.connections.runtime import variable_of
+from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.state_store import NullStateStore
 
 if TYPE_CHECKING:
@@ -57,8 +58,24 @@ def _of_airflow(argument: str, conn_id: str, kind: str) -> Connection:
 
     with contextlib.suppress(AirflowNotFoundException):
         return AirflowConnection.get_connection_from_secrets(conn_id)
-    # Distinguishes one that does not exist from one that cannot be read.
-    return AirflowRuntime(BaseHook).connection(argument, conn_id, kind)
+    try:
+        # Distinguishes one that does not exist from one that cannot be read.
+        return AirflowRuntime(BaseHook).connection(argument, conn_id, kind)
+    except ConfigurationError as error:
+        if variable_of(conn_id) in os.environ:  # malformed, as the error says
+            raise
+        raise ConfigurationError(argument, f"{error.problem}. {_describe_search()}") from None
+
+
+def _describe_search() -> str:
+    """Say which Airflow was searched: a shell may have another one than the UI."""
+    from airflow.configuration import AIRFLOW_HOME
+
+    default = "" if os.environ.get("AIRFLOW_HOME") else ", the default, because the variable is not set"
+    return (
+        "This command looked for that variable, and in the secrets backends and the database of the Airflow"
+        f" whose AIRFLOW_HOME is {AIRFLOW_HOME}{default}"
+    )
 
 
 def _publish(conn_id: str) -> None:

@@ -70,6 +70,12 @@ class Times:
             raise ConfigurationError("--start", f"{begin:%Y-%m-%d %H:%M} UTC is in the future")
         if end:
             return Window(begin, self.moment("--end", end))
+        if length is None and begin >= settled.end:
+            raise ConfigurationError(
+                "--start",
+                f"{begin:%Y-%m-%d %H:%M} UTC is not before the end of the last settled quarter hour,"
+                f" {settled.end:%H:%M}; give an earlier time",
+            )
         return Window(begin, begin + length if length else settled.end)
 
     def moment(self, option: str, text: str) -> pendulum.DateTime:

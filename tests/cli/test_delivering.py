@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 
@@ -163,6 +164,23 @@ def test_coverage_for_programs(recorded):
     # The first gap begins 14 days ago and expires within a quarter hour, the second in 12 days.
     answer = recorded("coverage --json --alert-before 1h").json
     assert [gap["expiring_soon"] for gap in answer["gaps"]] == [True, False]
+
+
+def test_coverage_as_a_table(recorded):
+    recorded(f"send {INTERVAL}")
+    done = recorded("coverage --format csv")
+    header, *rows = csv.reader(done.out.splitlines())
+    assert done.status == 1
+    assert header == ["WINDOW", "STATUS", "POINTS", "ATTEMPTS", "DELIVERED", "EXPIRES"]
+    assert len(rows) in (1343, 1344)
+    delivered = [row for row in rows if row[1] == "delivered"]
+    assert [row[0] for row in delivered] == [str(quarter) for quarter in HALF_HOUR.split()]
+    assert all(
+        int(points) > 0 and attempts == "1" and at and not expires
+        for _, _, points, attempts, at, expires in delivered
+    )
+    assert rows[0][1:5] == ["missing", "0", "0", ""]
+    assert pendulum.parse(rows[0][5]) == pendulum.parse(rows[0][0].split("/")[0]).add(days=14)
 
 
 def test_coverage_on_a_terminal_is_coloured(recorded):

@@ -143,6 +143,7 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
 @pytest.mark.parametrize(
     ("line", "status", "said"),
     [
+        ("check --otlp-conn-id forge_default", 2, "--otlp-conn-id: is --forge-conn-id, too"),
         ("fetch --start soon", 2, "--start: 'soon' is not a time"),
         ("fetch --end 2026-11-22T10:00:00Z", 2, "--start: is missing; or give --last"),
         ("fetch --start 2020-01-01T00:00:00Z", 3, "Atlassian keeps metrics for 14 days"),

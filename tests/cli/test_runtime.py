@@ -66,6 +66,16 @@ def test_one_that_is_nowhere_is_an_error_that_says_what_to_do(kept):
         otlp_access(Namespace(otlp_conn_id="nowhere")).endpoint()
 
 
+@pytest.mark.parametrize("home", ["/srv/airflow", ""])
+def test_it_says_in_which_airflow_it_has_looked(kept, monkeypatch, home):
+    monkeypatch.setitem(os.environ, "AIRFLOW_HOME", home)
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://me:s3cret@db/airflow")
+    with pytest.raises(ConfigurationError, match="whose AIRFLOW_HOME is /") as caught:
+        otlp_access(Namespace(otlp_conn_id="nowhere")).endpoint()
+    assert ("the default" in str(caught.value)) == (not home)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("owner", ["bucket_owner", "bucket%5Fowner"])
 def test_the_owner_of_a_bucket_is_put_where_airflows_storage_looks(kept, opened, owner):
     kept |= {"bucket_owner": NAMED, "other": NAMED}

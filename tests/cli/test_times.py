@@ -104,6 +104,10 @@ def test_what_is_taken_as_utc_is_said_and_nothing_else():
         ({"end": "today"}, "^--start: is missing"),
         ({}, "^--start: is missing"),
         ({"start": "2026-11-27T15:00:00Z"}, r"^--start: 2026-11-27 15:00 UTC is in the future"),
+        (
+            {"start": "now"},
+            "^--start: 2026-11-27 14:00 UTC is not before the end of the last settled quarter hour",
+        ),
         ({"start": "today", "end": "yesterday"}, "^end: .* is not after"),
         ({"start": "2026-11-31"}, "is not a time"),
     ],
