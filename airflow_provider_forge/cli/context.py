@@ -23,7 +23,15 @@ __all__ = ["forge_access", "ledger_store", "otlp_access"]
 
 
 def forge_access(options: Namespace) -> ForgeAccess:
-    """Return the access to the gateway."""
+    """Return the access to the gateway.
+
+    Raises:
+        ConfigurationError: An option that selects something is empty, like a variable that is not set.
+    """
+    for name in ("app_id", "environments", "metrics"):
+        if getattr(options, name, None) == "":
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(flag, "is empty; leave it out for the Connection's value")
     return ForgeAccess(options.forge_conn_id, ShellRuntime(), app_id=options.app_id)
 
 

@@ -14,7 +14,7 @@ from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, WindowStatu
 from airflow_provider_forge.coverage.document import to_document
 from airflow_provider_forge.coverage.report import render
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import RETENTION, Window, format_time
+from airflow_provider_forge.windows import RETENTION, format_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -62,7 +62,7 @@ def _table(coverage: Coverage) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Return the columns and a row for each quarter hour; one that is not open does not expire."""
     rows = [
         (
-            Window(quarter.start, quarter.end),
+            f"{format_time(quarter.start)}/{format_time(quarter.end)}",
             quarter.status.value,
             quarter.points,
             quarter.attempts,

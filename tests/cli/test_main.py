@@ -21,7 +21,8 @@ def test_an_error_that_is_a_bug_is_one_line_and_a_status_of_its_own(monkeypatch,
         raise KeyError("surprise\nand more")
 
     monkeypatch.setattr(check, "forge_access", fail)
-    options = argparse.Namespace(json=as_json, format=None, forge_conn_id="forge_default")
+    ids = {"forge_conn_id": "forge_default", "otlp_conn_id": "otlp_default"}
+    options = argparse.Namespace(json=as_json, format=None, **ids)
     assert execute("check", options) == INTERNAL_ERROR == 70
     said = capsys.readouterr()
     (line,) = said.err.splitlines()

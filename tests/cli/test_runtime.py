@@ -76,6 +76,13 @@ def test_it_says_in_which_airflow_it_has_looked(kept, monkeypatch, home):
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["app_id", "environments", "metrics"])
+def test_an_empty_selection_is_not_the_connections(name):
+    options = Namespace(forge_conn_id="forge_default", **{"app_id": None, name: ""})
+    with pytest.raises(ConfigurationError, match=f"^--{name.replace('_', '-')}: is empty"):
+        forge_access(options)
+
+
 @pytest.mark.parametrize("owner", ["bucket_owner", "bucket%5Fowner"])
 def test_the_owner_of_a_bucket_is_put_where_airflows_storage_looks(kept, opened, owner):
     kept |= {"bucket_owner": NAMED, "other": NAMED}
