@@ -73,8 +73,7 @@ def _describe_search() -> str:
 
     default = "" if os.environ.get("AIRFLOW_HOME") else ", the default, because the variable is not set"
     return (
-        "This command looked for that variable, and in the secrets backends and the database of the Airflow"
-        f" whose AIRFLOW_HOME is {AIRFLOW_HOME}{default}"
+        f"This command searched that variable, and the Airflow whose AIRFLOW_HOME is {AIRFLOW_HOME}{default}"
     )
 
 

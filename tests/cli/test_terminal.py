@@ -42,6 +42,9 @@ LINES = {
 
 QUICK = {"check", f"send --resend {INTERVAL}", "environments --forge-conn-id nowhere"}
 
+WIDE = 400
+"""Columns in which the longest message fits, with the path of a temporary directory."""
+
 AIRFLOW_HAS_COMMANDS = "forge" in cli_parser.ALL_COMMANDS_DICT
 
 
@@ -117,11 +120,11 @@ def test_a_pipe_and_a_terminal_print_the_same(request, line):
     piped = shell(line)
     assert piped.status == LINES[line]
     assert "\x1b" not in piped.out + piped.err
-    wide = shell.on_a_terminal(line, columns=250)
+    wide = shell.on_a_terminal(line, columns=WIDE)
     assert wide.status == piped.status
     # Tabs in the one are spaces in the other; results and remarks come in this order in both.
     said = words([*piped.out.splitlines(), *piped.err.splitlines()])
-    assert words(screen(wide.out, 250)) == said
+    assert words(screen(wide.out, WIDE)) == said
 
 
 @pytest.mark.skipif(not AIRFLOW_HAS_COMMANDS, reason="Airflow before 3.2 has no commands of providers")
