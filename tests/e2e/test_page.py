@@ -90,7 +90,8 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paged]:
 def test_the_entry_is_there_where_airflow_has_pages(paged: Paged) -> None:
     paged.log_in("admin")
     paged.page.goto("/")
-    expect(paged.page.get_by_role("link", name="Dags", exact=True).first).to_be_visible()
+    # A link, and as of 3.4 a button.
+    expect(paged.page.get_by_text("Dags", exact=True).first).to_be_visible()
     expect(paged.page.get_by_role("link", name="Forge", exact=True)).to_have_count(int(HAS_PAGES))
     api = paged.airflow.api
     assert [each["name"] for each in api.get("plugins")["plugins"] if each["name"] == "forge"] == ["forge"]
