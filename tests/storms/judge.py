@@ -37,6 +37,23 @@ class _Opening:
         return self.who.partition("/")[0]
 
     @property
+    def records(self) -> tuple[int, int]:
+        """The first and the last record of its window, five minutes each; all, where none is told."""
+        window = self.events[0].details.get("window") if self.events else None
+        if window is None:
+            return 0, 24 * 12
+        start, end = map(_seconds, window.split("-"))
+        if end <= start:  # past midnight
+            end += 24 * 3600
+        return start // 300, (end - 1) // 300
+
+    def meets(self, other: _Opening) -> bool:
+        """Whether both were open at once, with a record in common."""
+        (first, last), (others_first, others_last) = self.records, other.records
+        at_once = self.opened < other.ended and other.opened < self.ended
+        return at_once and first <= others_last and others_first <= last
+
+    @property
     def ended(self) -> float:
         return next((event.at for event in self.events if event.what in ("closed", *DEATHS)), float("inf"))
 
@@ -94,6 +111,7 @@ def judge(plan: Plan, events: list[Event]) -> Verdict:
     verdict.missing = _missing(plan, events)
     # Where leases keep the others away, nobody writes what another one is about to write.
     erased = _erased(events) if len({*machines.values()}) > 1 else set()
+    openings = list(_openings(events))
     for point, expected in plan.generated.items():
         came = arrivals[point]
         if len(came) + rejected[point] < expected:
@@ -101,7 +119,7 @@ def judge(plan: Plan, events: list[Event]) -> Verdict:
         # Copies that cannot be told apart: any that nothing explains may be one that was still to come.
         copies = expected - 1
         for number in range(1, len(came)):
-            found = _Double(point, came[:number], came[number], machines, erased)
+            found = _Double(point, came[:number], came[number], machines, erased, openings)
             if expected == 1:
                 found.use_name(point)
             if found.is_right or not copies:
@@ -157,6 +175,11 @@ def _arrivals(events: list[Event]) -> tuple[defaultdict[str, list[_Arrival]], Co
     return arrivals, rejected
 
 
+def _seconds(time: str) -> int:
+    hours, minutes, seconds = map(int, time.split(":"))
+    return hours * 3600 + minutes * 60 + seconds
+
+
 def _openings(events: list[Event]) -> Iterable[_Opening]:
     current: dict[str, _Opening] = {}
     openings = []
@@ -187,7 +210,13 @@ class _Double:
     """
 
     def __init__(
-        self, point: str, earlier: list[_Arrival], later: _Arrival, machines: dict[str, int], erased: set[str]
+        self,
+        point: str,
+        earlier: list[_Arrival],
+        later: _Arrival,
+        machines: dict[str, int],
+        erased: set[str],
+        openings: list[_Opening],
     ) -> None:
         self._is_counted = False
         if erased & {each.opening.who for each in earlier}:
@@ -195,7 +224,7 @@ class _Double:
             self.cause: str | None = "erased unseen by one that shares no lease"
             self.is_named = True
             return
-        causes = (_cause(each, later, machines) for each in reversed(earlier))
+        causes = (_cause(each, later, machines, openings) for each in reversed(earlier))
         self.cause = next(filter(None, causes), None)
         # A name is one of a point, however often its window sends it.
         self.is_named = point in later.opening.named or any(
@@ -217,7 +246,9 @@ class _Double:
         return self.is_named and self.cause is not None
 
 
-def _cause(earlier: _Arrival, later: _Arrival, machines: dict[str, int]) -> str | None:
+def _cause(
+    earlier: _Arrival, later: _Arrival, machines: dict[str, int], openings: list[_Opening]
+) -> str | None:
     """Return what made it possible that a point came again; None where nothing did."""
     first, second = earlier.opening, later.opening
     answer = earlier.event["answer"]
@@ -238,4 +269,7 @@ def _cause(earlier: _Arrival, later: _Arrival, machines: dict[str, int]) -> str 
             return "the record failed"
         if event.what in ("posts", "closed"):
             break
+    # Its write may bring back the marks of points in flight that the first one has just replaced.
+    if any(first.meets(each) and machines.get(each.run) != machines.get(first.run) for each in openings):
+        return "a third one at once that shares no lease"
     return None

@@ -122,6 +122,21 @@ def test_concurrent_tasks_are_a_reason_only_without_a_shared_lease():
     assert verdict(interleaved("c/1")).is_good
 
 
+def test_a_third_task_with_the_same_record_open_is_a_reason_only_without_a_shared_lease():
+    """It may write the record as it was, with the points in flight, though it sends none of them."""
+
+    def third(who: str, window: str) -> str:
+        opens = DELIVERED.replace("opened", "opened | window=10:00:00-10:15:00", 1).strip("\n").split("\n")
+        opens.insert(2, f"{who} | opened | window={window}")
+        return "\n".join([*opens, f"{who} | closed"]) + NAMED
+
+    assert verdict(third("b/1", "10:14:00-10:20:00")).causeless == ["p"]
+    assert verdict(third("c/1", "10:15:00-10:30:00")).causeless == ["p"]
+    found = verdict(third("c/1", "10:14:00-10:20:00"))
+    assert found.is_good
+    assert found.doubled == {"a third one at once that shares no lease": 1}
+
+
 def test_a_contended_record_may_be_lost():
     assert verdict(CONTESTED.replace("a/2", "c/1") + NAMED).is_good
 
