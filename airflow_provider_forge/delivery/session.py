@@ -256,7 +256,6 @@ class LedgerSession:
     def _check_duration(self, index: int, seconds: float) -> None:
         """Report a slow write: if the store cannot detect it, it may have erased another task's write."""
         if seconds > SLOW and self._store.store.lasting:
-            self.contended = True
             log.warning(
                 "It took %.1f s to write the ledger's record %d. A task on a machine that shares no lease"
                 " with this one may have written it in the meantime; its points may be sent again",

@@ -19,8 +19,9 @@ Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
 five minutes after the window's end. `live__…` runs deliver the newest window while catchup fills the last 14
 days, and `heal__…` runs deliver windows that have no run of their own.
 
-**To fill a gap**, choose *Trigger*, *Backfill* with *Missing and Errored Runs*. Delivery is idempotent:
-points that were delivered are not sent again.
+**To fill a gap**, switch the DAG off, and choose *Trigger*, *Backfill* with *Missing and Errored Runs* and 8
+as *Max Active Runs*, without *Unpause*. Then switch it on again. Delivery is idempotent: points that were
+delivered are not sent again.
 
 **To test the Connections** on a worker, choose *Trigger*, *Single Run*, *Check only*.
 
