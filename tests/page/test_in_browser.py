@@ -12,7 +12,7 @@ from tests.page.fake_airflow import COVERAGE_DAG, FakeAirflow, coverage, dag, do
 # Other releases of Airflow are tested without a browser.
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from airflow_provider_forge.coverage.coverage import QUARTER
 from airflow_provider_forge.windows import floor
@@ -130,6 +130,20 @@ def test_now_and_lateness_are_told(page: Page, airflow: FakeAirflow) -> None:
     expect(now).to_contain_text("At the check: 4 of 5 in 60 s; waiting: 1 live, 7 backfill")
     expect(page.locator("#lateness")).to_contain_text("7 min")
     expect(page.locator("#lateness")).to_contain_text("and revisit_after found them")
+
+
+def test_nothing_is_said_of_runs_before_airflow_has_answered(page: Page, airflow: FakeAirflow) -> None:
+    held: list[Route] = []
+    page.route("**/dags/forge_metrics/dagRuns?*", lambda route: held.append(route))
+    page.goto(f"{airflow.url}/forge/")
+    expect(page.locator("#export:not(.loading)")).to_be_visible()
+    now = page.locator("#now")
+    expect(now).to_contain_text("… of 300")
+    expect(now).not_to_contain_text("running")
+    for route in held:
+        route.continue_()
+    expect(now).to_contain_text("0 running, 0 waiting")
+    expect(now).to_contain_text("0 or more of 300")
 
 
 def test_metrics_that_the_gateway_does_not_know_are_named(page: Page, airflow: FakeAirflow) -> None:

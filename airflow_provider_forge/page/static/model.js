@@ -33,7 +33,8 @@ export class Export {
     this.dagId = document.dag_id;
     this.dag = dags.find((dag) => dag.dag_id === document.dag_id) ?? null;
     this.checkedAt = new Date(document.checked_at);
-    this.runs = { active: [], activeCount: 0, ended: [] };
+    /** What runs have done since the check; null until Airflow has answered. */
+    this.runs = null;
     const first = document.start ? Date.parse(document.start) : 0;
     this.cells = [...document.cells].map((letter, number) => ({
       start: new Date(first + number * QUARTER),

@@ -83,7 +83,9 @@ function fact([name, value, more]) {
   );
 }
 
-function runsNow({ active, activeCount }) {
+function runsNow(runs) {
+  if (!runs) return ["…"];
+  const { active, activeCount } = runs;
   const running = active.filter((run) => run.state === "running").length;
   const backfill = active.filter((run) => run.run_type === "backfill").length;
   const waiting = activeCount - running;
@@ -92,9 +94,9 @@ function runsNow({ active, activeCount }) {
 
 function callsNow({ document: found, runs }, now) {
   const hour = 3_600_000;
-  const used = runs.ended.filter((run) => now - Date.parse(run.end_date) < hour).length;
+  const used = runs && runs.ended.filter((run) => now - Date.parse(run.end_date) < hour).length;
   const [calls, seconds] = found.calls;
-  return [`${number(used)} or more of ${number((calls * 3600) / seconds)}`, budgetThen(found)];
+  return [`${runs ? `${number(used)} or more` : "…"} of ${number((calls * 3600) / seconds)}`, budgetThen(found)];
 }
 
 /** How much of the account's budget was used, and who waited for it, when the export was checked. */
