@@ -28,7 +28,7 @@
         ├── LedgerUnavailable      the ledger of deliveries cannot be read or written
         ├── ArchiveUnavailable     the archive of raw windows cannot be read or written
         ├── SecretsUnavailable     Airflow cannot read a Connection or a Variable at present
-        └── DeliveryBusy           another task is delivering the same window
+        └── DeliveryBusy           another task holds a lease on the window
 
 A message states the failure and the remedy, and ends with the request id if there is one. It never contains
 a credential, a header or a body.
@@ -288,4 +288,4 @@ class SecretsUnavailable(RetryableError):
 
 
 class DeliveryBusy(RetryableError):
-    """Another task is delivering the same window."""
+    """Another task is delivering the same window, or one that shares a lease with it."""

@@ -55,7 +55,7 @@ def deliver(
         reread: Returns the payload's fingerprints as if these environments had been requested.
 
     Raises:
-        DeliveryBusy: Another task is delivering the same minutes.
+        DeliveryBusy: Another task holds a lease on one of the records.
         LedgerUnavailable: The ledger cannot be read or written.
         ReceiverUnavailable: The receiver is busy or did not answer, even after retries.
         ExportRefused: The receiver refuses every request.

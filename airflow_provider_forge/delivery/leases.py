@@ -217,7 +217,7 @@ class RedisLeases:
 def _busy(patience: float) -> DeliveryBusy:
     """Return the error for a task that has waited for this number of seconds."""
     return DeliveryBusy(
-        f"Another task has been delivering the same minutes for more than {patience:g} s: wait until"
-        " it has ended",
+        f"Another task has held the ledger for these minutes for more than {patience:g} s: it delivers them,"
+        " or minutes beside them or a multiple of four hours away. Wait until it has ended",
         retry_after=patience,
     )

@@ -29,7 +29,7 @@ MAX_TRIES = 10
 
 SLOW = 10.0
 """Seconds from reading a record to having written it that are reported: usually 25 ms, a few seconds on a
-busy machine. A writer that took longer was suspended, and may have missed the writes of others."""
+busy machine. A writer that took longer may have missed the writes of others, or the store was slow."""
 
 
 class LedgerSession:
@@ -47,7 +47,7 @@ class LedgerSession:
             have been delivered according to a ledger that was lost.
 
     Attributes:
-        contended: Whether another task has written the same records in the meantime.
+        contended: Whether another task was seen to have written the same records in the meantime.
     """
 
     def __init__(
@@ -254,11 +254,12 @@ class LedgerSession:
         return [group for group in self._groups if group[1] // RECORD_MINUTES == index]
 
     def _check_duration(self, index: int, seconds: float) -> None:
-        """Report a slow write: if the store cannot detect it, it may have erased another task's write."""
+        """Report a slow write: the store cannot detect whether it has replaced another task's write."""
         if seconds > SLOW and self._store.store.lasting:
             log.warning(
-                "It took %.1f s to write the ledger's record %d. A task on a machine that shares no lease"
-                " with this one may have written it in the meantime; its points may be sent again",
+                "It took %.1f s to write the ledger's record %d. No other task was seen. If one on a machine"
+                " that shares no lease with this one wrote the record in that time, its points may be sent"
+                " again",
                 seconds,
                 index,
             )
