@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 import tempfile
 import threading
@@ -40,7 +41,7 @@ from benchmarks.outcome import (
     succeeded,
 )
 from demo.api import parse_time
-from demo.dagfile import DAG_ID, TASK_ID, install_dag
+from demo.dagfile import DAG_ID, SHIPPED, TASK_ID, install_dag
 from demo.waiting import wait_for
 from tests.e2e.components import ComponentAirflow
 from tests.e2e.dag_runs import connections
@@ -57,7 +58,7 @@ MAX_ACTIVE_RUNS = 8
 NO_LIMIT = {"rate_limit_calls": 1000, "rate_limit_seconds": 1}
 MINUTE = timedelta(minutes=1)
 # The shipped DAG's `max_active_tis_per_dag`.
-PLACES = 3
+PLACES = int(re.search(r"max_active_tis_per_dag=(\d+)", SHIPPED.read_text())[1])
 TI_COLUMNS = ("dag_id", "run_id", "state", "try_number", "queued", "began", "ended", "start", "end", "type")
 TASKS = """
 SELECT ti.dag_id, ti.run_id, ti.state, ti.try_number, extract(epoch FROM ti.queued_dttm)::float,
@@ -343,22 +344,14 @@ def arguments() -> argparse.Namespace:
 def loads(given: argparse.Namespace) -> Iterator[tuple[str, Load]]:
     """Yield the loads that the command line selects, with headings."""
     interval = timedelta(minutes=given.interval)
+    tasks = {"places": given.places, "slow_start": given.slow_start}
     if given.unlimited:
-        load = Load(given.minutes, RETENTION.days, interval, limited=False, places=given.places)
+        load = Load(given.minutes, RETENTION.days, interval, limited=False, **tasks)
         yield "Without the gateway's limit", load
         return
     for deferrable, minutes in ((False, given.minutes), (True, given.deferred_minutes)):
         if minutes:
-            load = Load(
-                minutes,
-                given.days,
-                interval,
-                given.second_dag,
-                given.apps,
-                deferrable,
-                places=given.places,
-                slow_start=given.slow_start,
-            )
+            load = Load(minutes, given.days, interval, given.second_dag, given.apps, deferrable, **tasks)
             yield str(load), load
 
 

@@ -42,14 +42,14 @@ def install_dag(
     source = SHIPPED.read_text()
     if timetable:
         arguments = ", ".join(f"{name}={_code(value)}" for name, value in timetable.items())
-        source = _replace(_TIMETABLE, f"ForgeMetricsTimetable({arguments})", source)
+        source = replace_once(_TIMETABLE, f"ForgeMetricsTimetable({arguments})", source)
     if operator:
         more = "".join(f", {name!r}: {value!r}" for name, value in operator.items())
-        source = _replace(_END_OF_APP, more, source)
+        source = replace_once(_END_OF_APP, more, source)
     if start is not None:
-        source = _replace(_START, f"datetime.fromisoformat({start.isoformat()!r})", source)
+        source = replace_once(_START, f"datetime.fromisoformat({start.isoformat()!r})", source)
     if retry_delay is not None:
-        source = _replace(_RETRY_DELAY, _code(retry_delay), source)
+        source = replace_once(_RETRY_DELAY, _code(retry_delay), source)
     dags_folder.mkdir(parents=True, exist_ok=True)
     target = dags_folder / SHIPPED.name
     target.write_text(source)
@@ -60,9 +60,10 @@ def _code(duration: timedelta) -> str:
     return f"timedelta(seconds={duration.total_seconds():g})"
 
 
-def _replace(pattern: re.Pattern[str], replacement: str, source: str) -> str:
+def replace_once(pattern: re.Pattern[str], replacement: str, source: str) -> str:
+    """Return a DAG file's source with the only match of a pattern replaced."""
     source, count = pattern.subn(replacement, source)
     # Without the replacement, the DAG would start to run 14 days of windows.
     if count != 1:
-        raise ValueError(f"{SHIPPED} has {count} matches of {pattern.pattern!r}, not one")
+        raise ValueError(f"the DAG file has {count} matches of {pattern.pattern!r}, not one")
     return source

@@ -360,8 +360,8 @@ def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
 
 def describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> list[str]:
     """Return lines for the log: which windows are too old, their number, and how to deliver them."""
-    max_age = endpoint.limits.max_age
-    if max_age is None or max_age >= RETENTION:
+    max_age = _age_limit(endpoint)
+    if max_age is None:
         return ["Windows older than Atlassian's 14 days are skipped: their metrics no longer exist"]
     first = ceil(now - max_age, MAX_WINDOW)
     windows = (RETENTION - max_age) // MAX_WINDOW
@@ -374,11 +374,17 @@ def describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> list[str]:
 
 def describe_skipped(window: Window, endpoint: Endpoint) -> str:
     """Return why a window is too old to be delivered."""
-    max_age = endpoint.limits.max_age
-    if max_age is None or max_age >= RETENTION:
+    max_age = _age_limit(endpoint)
+    if max_age is None:
         return f"{window.humanize()} is skipped: Atlassian keeps metrics for 14 days"
     age = humanize_duration(max_age)
     return f"{window.humanize()} is skipped: the destination discards points older than {age} (max_age)"
+
+
+def _age_limit(endpoint: Endpoint) -> dt.timedelta | None:
+    """Return the destination's age limit; None if Atlassian's retention ends first."""
+    max_age = endpoint.limits.max_age
+    return max_age if max_age is not None and max_age < RETENTION else None
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:

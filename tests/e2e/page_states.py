@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway
 from airflow_provider_forge.windows import MAX_WINDOW, MINUTE, Window, ceil
-from demo.dagfile import COVERAGE_DAG_ID, DAG_ID, SHIPPED, install_dag
+from demo.dagfile import COVERAGE_DAG_ID, DAG_ID, SHIPPED, install_dag, replace_once
 from demo.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -132,9 +132,8 @@ def install_dags(folder: Path) -> None:
     install_dag(folder, operator={"revisit_after": None}, retention=RETENTION)
     source = SHIPPED.with_name(f"{COVERAGE_DAG_ID}.py").read_text()
     soon = f'"otlp_default", "alert_before": timedelta(seconds={SOON.total_seconds():g})}}'
-    for pattern, new in ((r'schedule="12 \* \* \* \*"', "schedule=None"), (r'"otlp_default"\}', soon)):
-        source, count = re.subn(pattern, new, source)
-        assert count == 1, pattern
+    source = replace_once(re.compile(r'schedule="12 \* \* \* \*"'), "schedule=None", source)
+    source = replace_once(re.compile(r'"otlp_default"\}'), soon, source)
     (folder / f"{COVERAGE_DAG_ID}.py").write_text(source)
 
 

@@ -70,6 +70,11 @@ class Started:
     at: datetime
     newest: Window
 
+    @property
+    def accepted_since(self) -> datetime:
+        """Start of the windows that are accepted; older ones may be too old when their task starts."""
+        return ceil(self.at + timedelta(minutes=3) - MAX_AGE, MAX_WINDOW)
+
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
@@ -185,9 +190,8 @@ def test_windows_that_are_too_old_are_skipped_and_the_first_log_says_how_many_an
 
 
 def test_each_point_that_the_destination_accepts_arrives_once(connected: Newcomer, started: Started) -> None:
-    # The oldest of them may have become too old before its task started.
-    first = ceil(started.at + timedelta(minutes=3) - MAX_AGE, MAX_WINDOW)
-    received, accepted = connected.received(), connected.generated(first, started.newest.end)
+    received = connected.received()
+    accepted = connected.generated(started.accepted_since, started.newest.end)
     assert {point: received[point] for point in accepted} == accepted
     assert set(received.values()) == {1}
     assert not [call for call in connected.gateway.calls if call.status == 429]
@@ -197,8 +201,7 @@ def test_they_do_not_wait_for_the_catchup(connected: Newcomer, started: Started)
     """Which would reach them too late if it skipped 14 days before."""
     [healing] = [run for run in connected.airflow.api.runs(DAG_ID) if run["dag_run_id"].startswith("heal__")]
     assert healing["state"] == "success"
-    first = ceil(started.at + timedelta(minutes=3) - MAX_AGE, MAX_WINDOW)
-    assert parse_time(healing["conf"]["from"]) <= first
+    assert parse_time(healing["conf"]["from"]) <= started.accepted_since
     assert parse_time(healing["conf"]["to"]) <= started.newest.start
 
 

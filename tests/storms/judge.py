@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tests.storms.journal import Event
     from tests.storms.plans import Plan
 
@@ -47,11 +45,12 @@ class _Opening:
             end += 24 * 3600
         return start // 300, (end - 1) // 300
 
-    def meets(self, other: _Opening) -> bool:
-        """Whether both were open at once, with a record in common."""
+    def is_at_once_with(self, other: _Opening) -> bool:
+        return self.opened < other.ended and other.opened < self.ended
+
+    def shares_record_with(self, other: _Opening) -> bool:
         (first, last), (others_first, others_last) = self.records, other.records
-        at_once = self.opened < other.ended and other.opened < self.ended
-        return at_once and first <= others_last and others_first <= last
+        return first <= others_last and others_first <= last
 
     @property
     def ended(self) -> float:
@@ -103,15 +102,15 @@ class Verdict:
 
 def judge(plan: Plan, events: list[Event]) -> Verdict:
     """Compare what arrived with what there was."""
-    arrivals, rejected = _arrivals(events)
+    openings = _openings(events)
+    arrivals, rejected = _arrivals(openings)
     machines = {run.name: run.machine for run in plan.runs}
     verdict = Verdict()
     if len({*machines.values()}) == 1:
-        verdict.unfounded = [opening.who for opening in _openings(events) if opening.contended]
+        verdict.unfounded = [opening.who for opening in openings if opening.contended]
     verdict.missing = _missing(plan, events)
     # Where leases keep the others away, nobody writes what another one is about to write.
     erased = _erased(events) if len({*machines.values()}) > 1 else set()
-    openings = list(_openings(events))
     for point, expected in plan.generated.items():
         came = arrivals[point]
         if len(came) + rejected[point] < expected:
@@ -149,18 +148,18 @@ def _erased(events: list[Event]) -> set[str]:
 
 def story_of(point: str, events: list[Event]) -> list[str]:
     """Return what each try did that sent a point, from the moment it opened the record."""
-    arrivals, _ = _arrivals(events)
+    arrivals, _ = _arrivals(_openings(events))
     openings = {id(arrival.opening): arrival.opening for arrival in arrivals[point]}
     told = sorted({event.at: event for each in openings.values() for event in each.events}.items())
     kept = {arrival.event.at for arrival in arrivals[point]}
     return [f"{event}{'  <- ' + point if at in kept else ''}" for at, event in told]
 
 
-def _arrivals(events: list[Event]) -> tuple[defaultdict[str, list[_Arrival]], Counter[str]]:
+def _arrivals(openings: list[_Opening]) -> tuple[defaultdict[str, list[_Arrival]], Counter[str]]:
     """Return who sent each point, in the order of sending, and how many were rejected."""
     arrivals: defaultdict[str, list[_Arrival]] = defaultdict(list)
     rejected: Counter[str] = Counter()
-    for opening in _openings(events):
+    for opening in openings:
         sent = opening.opened
         for event in opening.events:
             if event.what == "posts":
@@ -180,7 +179,7 @@ def _seconds(time: str) -> int:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _openings(events: list[Event]) -> Iterable[_Opening]:
+def _openings(events: list[Event]) -> list[_Opening]:
     current: dict[str, _Opening] = {}
     openings = []
     for event in events:
@@ -254,14 +253,27 @@ def _cause(
     answer = earlier.event["answer"]
     if not answer.startswith("200"):
         return f"no acknowledgement: {answer}"
-    at_once = first.opened < second.ended and second.opened < first.ended
-    if at_once and machines.get(first.run) != machines.get(second.run):
+
+    def is_apart(each: _Opening) -> bool:
+        return machines.get(each.run) != machines.get(first.run) and each.is_at_once_with(first)
+
+    if is_apart(second):
         return "two at once that share no lease"
     if first.contended and len(set(machines.values())) > 1:
         return "its record was contended by one that shares no lease"
+    if mishap := _mishap(earlier):
+        return mishap
+    # Its write may bring back the marks of points in flight that the first one has just replaced.
+    if any(is_apart(each) and each.shares_record_with(first) for each in openings):
+        return "a third one at once that shares no lease"
+    return None
+
+
+def _mishap(arrival: _Arrival) -> str | None:
+    """Return what kept the acknowledgement of a point from being recorded; None where nothing did."""
     # Until its next request or its end: by then, what was acknowledged is on record.
-    for event in first.events:
-        if event.at <= earlier.sent or event.what in ("kept", "refused"):
+    for event in arrival.opening.events:
+        if event.at <= arrival.sent or event.what in ("kept", "refused"):
             continue
         if event.what in DEATHS:
             return "killed before the record"
@@ -269,7 +281,4 @@ def _cause(
             return "the record failed"
         if event.what in ("posts", "closed"):
             break
-    # Its write may bring back the marks of points in flight that the first one has just replaced.
-    if any(first.meets(each) and machines.get(each.run) != machines.get(first.run) for each in openings):
-        return "a third one at once that shares no lease"
     return None
