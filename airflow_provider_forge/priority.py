@@ -1,4 +1,4 @@
-"""The weight rule for waiting tasks: live windows go before those of a catchup or a backfill."""
+"""The weight rule for waiting tasks: live windows first, then healing runs, then catchup and backfills."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ __all__ = ["LiveFirst"]
 HEAD_START = 1_000
 """More than any weight that people set by hand."""
 
-_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", "heal__", "live__")
+HEALING_START = HEAD_START // 2
+"""Head start of healing runs. Among equal weights, PostgreSQL puts runs without a logical date last, so that
+they would wait for all runs of a catchup."""
+
+_HEALING = "heal__"
+
+_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", _HEALING, "live__")
 """Prefixes of the ids of runs that nobody waits for. Manual runs can have any id."""
 
 _DATE = re.compile(r"__(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d)")
 
 
 class LiveFirst(PriorityWeightStrategy):
-    """A weight rule: live and manual runs go before older ones; otherwise it works as `absolute`.
+    """A weight rule: live and manual runs first, then healing runs; otherwise it works as `absolute`.
 
     Airflow queues waiting tasks by weight and then by logical date, oldest first. If the number of active
     tasks is limited, a backfill of days would therefore delay the live window until the backfill is done. The
@@ -34,9 +40,11 @@ class LiveFirst(PriorityWeightStrategy):
     """
 
     def get_weight(self, ti: TaskInstance) -> int:
-        """Return the task's own weight, plus a head start if its run is live."""
+        """Return the task's own weight, plus a head start if its run is live or heals."""
         weight = int(ti.task.priority_weight) if ti.task is not None else 1
-        return weight + HEAD_START if self._is_live(ti.run_id) else weight
+        if self._is_live(ti.run_id):
+            return weight + HEAD_START
+        return weight + HEALING_START if ti.run_id.startswith(_HEALING) else weight
 
     def _is_live(self, run_id: str) -> bool:
         if not run_id.startswith(_PROGRAMS):

@@ -42,10 +42,12 @@ def test_a_manual_run_with_any_id_goes_first(name):
     assert weight(name, 5) == 5 + HEAD_START
 
 
-def test_a_healing_run_does_not_go_first():
+def test_a_healing_run_goes_before_catchup_and_backfills_but_not_before_live_windows():
     start = datetime.now(timezone.utc) - timedelta(days=3)
     piece = HealRun(start, start + timedelta(hours=12), tried=datetime.now(timezone.utc))
-    assert weight(piece.run_id) == 1
+    chain = f"heal__{start.isoformat()}_to_05:15"
+    older, live = run_id("scheduled", timedelta(days=3)), run_id("scheduled", timedelta(minutes=25))
+    assert weight(older) < weight(piece.run_id) == weight(chain) < weight(live)
 
 
 @pytest.mark.parametrize("name", ["scheduled__", "scheduled__now", "backfill__2026-13-45T99:00:00+00:00"])
