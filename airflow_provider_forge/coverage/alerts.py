@@ -36,6 +36,7 @@ class AlertState:
         ledger: Name of the store in which the last run found one; None if it found none.
         observed_at: Time of `observed`; None if there was no observation yet.
         observed: The gaps at that time.
+        catchup: Time to which a catchup had come then; None without a catchup.
         reported: Gaps of earlier alerts that are still there.
         tried: Runs that were started to heal gaps that are still there.
     """
@@ -43,6 +44,7 @@ class AlertState:
     ledger: str | None = None
     observed_at: dt.datetime | None = None
     observed: list[Span] = field(default_factory=list)
+    catchup: dt.datetime | None = None
     reported: list[Span] = field(default_factory=list)
     tried: list[HealRun] = field(default_factory=list)
 
@@ -54,11 +56,12 @@ class AlertState:
             ValueError: It is malformed.
         """
         try:
-            observed_at = content.get("seen_at")
+            observed_at, catchup = content.get("seen_at"), content.get("catchup")
             return cls(
                 ledger=content.get("record"),
                 observed_at=_moment(observed_at) if observed_at else None,
                 observed=[(_moment(start), _moment(end)) for start, end in content.get("seen", ())],
+                catchup=_moment(catchup) if catchup else None,
                 reported=[(_moment(start), _moment(end)) for start, end in content.get("told", ())],
                 tried=[HealRun(*map(_moment, each)) for each in content.get("tried", ())],
             )
@@ -71,17 +74,28 @@ class AlertState:
             "record": self.ledger,
             "seen_at": self.observed_at.isoformat() if self.observed_at else None,
             "seen": [[moment.isoformat() for moment in span] for span in self.observed],
+            "catchup": self.catchup.isoformat() if self.catchup else None,
             "told": [[moment.isoformat() for moment in span] for span in self.reported],
             "tried": [
                 [moment.isoformat() for moment in (run.start, run.end, run.tried)] for run in self.tried
             ],
         }
 
-    def update(self, coverage: Coverage, now: dt.datetime) -> None:
-        """Record the current gaps, and drop runs whose gaps are healed or have expired."""
+    def trusts(self, catchup: dt.datetime, now: dt.datetime) -> bool:
+        """Return whether a catchup that has come to this time will come to the others before they expire.
+
+        It is trusted at first. From then on, it has to advance by more than the time that passes.
+        """
+        if self.catchup is None or self.observed_at is None or now - self.observed_at < CONFIRMED_AFTER:
+            return True
+        return (catchup - self.catchup) - (now - self.observed_at) > CONFIRMED_AFTER
+
+    def update(self, coverage: Coverage, now: dt.datetime, catchup: dt.datetime | None) -> None:
+        """Record the current gaps and catchup, and drop runs whose gaps are healed or have expired."""
         gaps = coverage.gaps()
         if self.observed_at is None or now - self.observed_at >= CONFIRMED_AFTER:
             self.observed_at, self.observed = now, [(gap.start, gap.end) for gap in gaps]
+            self.catchup = catchup
         undelivered = [quarter for gap in gaps for quarter in gap.quarters]
         self.tried = [run for run in self.tried if any(map(run.has, undelivered))]
 

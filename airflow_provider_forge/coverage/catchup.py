@@ -25,7 +25,16 @@ from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 from airflow_provider_forge.utils.dag_runs import DagRuns
-from airflow_provider_forge.windows import MAX_WINDOW, Window, ceil, format_time, parse_time
+from airflow_provider_forge.windows import (
+    LIVE_FOR,
+    MAX_WINDOW,
+    RETENTION,
+    Window,
+    ceil,
+    floor,
+    format_time,
+    parse_time,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -34,12 +43,9 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["start_accepted", "start_other_runs"]
+__all__ = ["find_catchup", "start_accepted", "start_other_runs"]
 
 log = get_logger(__name__)
-
-PER_QUERY = 96
-"""Intervals whose runs are counted by one request: their times are part of its URL."""
 
 MAX_HEALED = MAX_WINDOWS * MAX_WINDOW
 """Maximum length of a healing run's interval."""
@@ -94,18 +100,8 @@ class CatchupRun:
         starts = [self.interval.start - step * number for number in range(1, count + 1)]
         if not starts or self.runs.count_at(starts[:1]):
             return None
-        empty = 1
-        while empty < count and not self.runs.count_at(starts[empty : empty + PER_QUERY]):
-            empty = min(empty + PER_QUERY, count)
-        # The last query has found runs: search for the newest of them.
-        limit = min(empty + PER_QUERY, count)
-        while empty < limit:
-            middle = (empty + limit + 1) // 2
-            if self.runs.count_at(starts[empty:middle]):
-                limit = middle - 1
-            else:
-                empty = middle
-        return Window(starts[empty - 1], self.interval.start)
+        newest = self.runs.newest_at(starts[1:])
+        return Window(starts[-1] if newest is None else newest + step, self.interval.start)
 
     def heal_skipped(self) -> None:
         """Start a run for the first intervals that the schedule has skipped; it starts the next one."""
@@ -114,6 +110,20 @@ class CatchupRun:
                 "The schedule has no run for %s: it continued after a backfill. Started healing runs for it",
                 skipped.humanize(),
             )
+
+
+def find_catchup(runs: DagRuns, now: dt.datetime) -> pendulum.DateTime | None:
+    """Return the end of the newest interval that has a run; None if that is recent, or if none has one.
+
+    Airflow's schedule continues there, oldest first.
+
+    Args:
+        runs: The runs of the exporting DAG.
+        now: Current time, aware.
+    """
+    latest = floor(now, MAX_WINDOW)
+    newest = runs.newest_at([latest - number * MAX_WINDOW for number in range(RETENTION // MAX_WINDOW)])
+    return None if newest is None or newest > now - LIVE_FOR else newest + MAX_WINDOW
 
 
 def start_other_runs(context: Context, interval: Window, now: dt.datetime) -> None:

@@ -30,7 +30,7 @@ class WindowStatus(str, Enum):
     """The status of a quarter hour, from best to worst."""
 
     PENDING = "pending"
-    """Not expected yet."""
+    """Not expected yet: it is recent, or a catchup has yet to come to it."""
     EMPTY = "empty"
     """The gateway had no points."""
     DELIVERED = "delivered"
@@ -122,12 +122,24 @@ class Coverage:
         environments: Names of the selected environments; a UUID if the ledger has no name for it.
         metrics: Selected metric labels.
         keep: Time after its start at which a quarter hour expires.
+        catchup: Start of the first quarter hour to which a catchup has yet to come; None without a catchup.
     """
 
     quarters: tuple[Quarter, ...]
     environments: tuple[str, ...]
     metrics: tuple[str, ...]
     keep: dt.timedelta
+    catchup: dt.datetime | None = None
+
+    def with_catchup(self, start: dt.datetime) -> Coverage:
+        """Return it with missing quarter hours from `start` on as pending: a catchup will deliver them."""
+        quarters = (
+            replace(quarter, status=WindowStatus.PENDING)
+            if quarter.status is WindowStatus.MISSING and quarter.start >= start
+            else quarter
+            for quarter in self.quarters
+        )
+        return replace(self, quarters=tuple(quarters), catchup=start)
 
     def count(self, status: WindowStatus) -> int:
         """Return the number of quarter hours with this status."""

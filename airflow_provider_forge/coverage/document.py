@@ -64,6 +64,7 @@ def to_document(
         "metrics": list(coverage.metrics),
         "start": format_time(quarters[0].start) if quarters else None,
         "expire_after": int(coverage.keep.total_seconds()),
+        "catchup": format_time(coverage.catchup) if coverage.catchup else None,
         "cells": "".join(_letter(quarter, coverage, now, alert_before) for quarter in quarters),
         "points": [quarter.points for quarter in quarters],
         "minutes": [_minutes(quarter) for quarter in quarters],

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.coverage.alerts import AlertState, due_threshold, gaps_to_report, unattended_gaps
-from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, find_coverage
+from airflow_provider_forge.coverage.catchup import find_catchup
+from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, QUARTER, find_coverage
 from airflow_provider_forge.coverage.healing import heal, plan
 from airflow_provider_forge.coverage.report import (
     backfill_command,
@@ -105,12 +106,17 @@ class CoverageMonitor:
             findings = Findings(None, alerts=self._report_lost_ledger(state))
         else:
             active = self.runs.count_active(now)
+            reached = find_catchup(self.runs, now) if active else None
+            if reached and state.trusts(reached, now):
+                # Its active runs are about to deliver the windows before.
+                coverage = coverage.with_catchup(reached - active * QUARTER)
             healing = self._heal(coverage, state, now, active)
             if healing:
                 # At once: a started run must not be started again, even if this task fails.
                 store.save(state.to_json())
             findings = self._evaluate(coverage, state, now, is_active=bool(active))
             findings.healing = healing
+            state.update(coverage, now, reached)
         if state != before:
             findings.pending.append(PendingState(store, state.to_json()))
         return findings
@@ -144,10 +150,10 @@ class CoverageMonitor:
         for gap in coverage.expiring(now, self.alert_before):
             if gap not in reported:
                 log.warning(
-                    "Missing, already reported or being healed: %s", describe_gap(gap, now, soon=True)
+                    "Missing, and already reported or about to be delivered: %s",
+                    describe_gap(gap, now, soon=True),
                 )
         state.ledger = self.ledger.store.name
-        state.update(coverage, now)
         return Findings(
             coverage,
             alerts=[self._describe_gaps(reported, state, now)] if reported else [],

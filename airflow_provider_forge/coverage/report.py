@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
 from airflow_provider_forge.coverage.lateness import measure_lateness
-from airflow_provider_forge.windows import format_time
+from airflow_provider_forge.windows import LIVE_FOR, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,11 @@ __all__ = [
     "render",
     "render_text",
 ]
+
+MINUTE = dt.timedelta(minutes=1)
+
+RECENTLY = 10 * MINUTE
+"""Time after the fetch of an older window for which its catchup or backfill may still be under way."""
 
 MAX_LINE = 78
 """Characters of a line that names the selection."""
@@ -93,7 +98,8 @@ def render(
         dag_id: The DAG that exports, and whose backfill heals a gap.
     """
     yield [[Segment(HEADING)], *_days(coverage, now, alert_before), [Segment(LEGEND)]]
-    yield [*([Segment(line)] for line in (_counts(coverage), *_lateness(coverage), *_selection(coverage)))]
+    facts = (_counts(coverage), *_catchup(coverage, now), *_lateness(coverage), *_selection(coverage))
+    yield [[Segment(fact)] for fact in facts]
     gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
     if gaps:
         yield [[Segment(backfill_note(dag_id))]]
@@ -165,6 +171,23 @@ def _hour(status: WindowStatus | None, *, expiring: bool) -> Segment:
 def _counts(coverage: Coverage) -> str:
     counts = ", ".join(f"{coverage.count(status)} {status.value}" for status in WindowStatus)
     return f"{len(coverage.quarters)} windows of 15 minutes: {counts}"
+
+
+def _catchup(coverage: Coverage, now: dt.datetime) -> list[str]:
+    """Return where a catchup is as a line; none without one. The command sees no runs, only deliveries."""
+    if coverage.catchup is not None:
+        return [f"Catchup has come to {format_time(coverage.catchup)}: the windows after it are pending"]
+    older = [
+        quarter
+        for quarter in coverage.quarters
+        if quarter.first and now - quarter.first <= RECENTLY and quarter.first - quarter.end > LIVE_FOR
+    ]
+    if not older or not any(gap.start >= older[-1].end for gap in coverage.gaps()):
+        return []
+    return [
+        f"{format_time(older[-1].start)} was fetched less than {RECENTLY // MINUTE} minutes ago:",
+        "its catchup or backfill may still come to the gaps after it",
+    ]
 
 
 def _lateness(coverage: Coverage) -> list[str]:

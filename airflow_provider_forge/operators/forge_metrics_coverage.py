@@ -225,5 +225,11 @@ class ForgeMetricsCoverageOperator(BaseOperator):
                 "gaps": len(coverage.gaps()),
                 "expiring": len(coverage.expiring(now, self.alert_before)),
             }
-        self.log.info("Summary: %s", summary)
+        facts = [
+            f"{summary['gaps']} gaps, {summary['expiring']} of them expiring soon" if coverage else "",
+            f"healing runs started: {', '.join(findings.healing)}" if findings.healing else "",
+            f"days until the API token expires: {token_days}" if token_days is not None else "",
+        ]
+        if told := "; ".join(filter(None, facts)):
+            self.log.info("Summary: %s", told)
         return summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
@@ -11,14 +11,19 @@ from airflow_provider_forge.exceptions import ConfigurationError, RetryableError
 from airflow_provider_forge.windows import LIVE_FOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["DagRuns"]
+
+Moment = TypeVar("Moment", bound=dt.datetime)
 
 _ACTIVE = ["queued", "running"]
 
 _MINUTE = dt.timedelta(minutes=1)
 _SERVER_ERROR = 500
+
+_PER_QUERY = 96
+"""Logical dates of one request: they are part of its URL."""
 
 
 class DagRuns:
@@ -43,6 +48,22 @@ class DagRuns:
     def count_at(self, logical_dates: Iterable[dt.datetime]) -> int:
         """Return the number of runs with these logical dates, in any state."""
         return int(self._ti.get_dr_count(self.dag_id, logical_dates=list(logical_dates)))
+
+    def newest_at(self, logical_dates: Sequence[Moment]) -> Moment | None:
+        """Return the newest of these logical dates that has a run, in any state; None if none has one.
+
+        Args:
+            logical_dates: Newest first.
+        """
+        for first in range(0, len(logical_dates), _PER_QUERY):
+            dates = logical_dates[first : first + _PER_QUERY]
+            if not self.count_at(dates):
+                continue
+            while len(dates) > 1:
+                half = len(dates) // 2
+                dates = dates[:half] if self.count_at(dates[:half]) else dates[half:]
+            return dates[0]
+        return None
 
     def has(self, run_id: str) -> bool:
         """Return whether there is a run of this id, in any state."""

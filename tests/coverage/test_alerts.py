@@ -32,7 +32,7 @@ def look():
         notes.tried += tried
         found = coverage(*gaps, now=now, keep=keep)
         told = gaps_to_report(found, now, ALERT_BEFORE, notes, is_active=is_active)
-        notes.update(found, now)
+        notes.update(found, now, None)
         look.notes = notes
         return [(gap.start, gap.end) for gap in told]
 
@@ -142,6 +142,34 @@ class TestWhileOthersAreAtWork:
         assert look((ago(13.9 * 24), ago(0.75)))
 
 
+@pytest.mark.parametrize(
+    ("hours", "came_to", "trusted"),
+    [
+        # Five windows a minute.
+        (1, ago(330) + 75 * HOURS, True),
+        (1, ago(330) + 2 * HOURS, True),
+        # It is only pushed on by windows that expire.
+        (1, ago(330) + 1.5 * HOURS, False),
+        (1, ago(330), False),
+        (24, ago(330) + 24 * HOURS, False),
+        # Too early to say.
+        (0.25, ago(330), True),
+    ],
+)
+def test_a_catchup_is_trusted_while_it_is_faster_than_time(hours, came_to, trusted):
+    notes = AlertState()
+    assert notes.trusts(ago(330), NOW)
+    notes.update(coverage(), NOW, ago(330))
+    assert notes.trusts(came_to, NOW + hours * HOURS) is trusted
+
+
+def test_a_catchup_that_ended_leaves_no_trace_in_the_next_one():
+    notes = AlertState()
+    notes.update(coverage(), NOW, ago(330))
+    notes.update(coverage(), NOW + HOURS, None)
+    assert notes.trusts(ago(330), NOW + 2 * HOURS)
+
+
 def test_a_gap_is_unattended_whether_or_not_it_was_reported(look):
     for now in hourly(3):
         look(EXPIRES_IN_A_DAY, now=now)
@@ -191,7 +219,12 @@ def test_a_skipped_threshold_is_not_reported_later():
 
 def test_the_alert_state_survives_json():
     notes = AlertState(
-        "bucket", NOW, [EXPIRES_IN_A_DAY], [EXPIRES_IN_A_DAY], [HealRun(*EXPIRES_IN_A_DAY, NOW)]
+        "bucket",
+        NOW,
+        [EXPIRES_IN_A_DAY],
+        ago(300),
+        [EXPIRES_IN_A_DAY],
+        [HealRun(*EXPIRES_IN_A_DAY, NOW)],
     )
     assert AlertState.from_json(notes.to_json()) == notes
     assert AlertState.from_json({}) == AlertState()
@@ -203,6 +236,7 @@ def test_the_alert_state_survives_json():
         {"seen_at": "yesterday"},
         {"seen_at": 5},
         {"seen": 5},
+        {"catchup": "2026-11-23T05:00:00"},
         {"seen": [["2026-11-23T05:00:00", "2026-11-23T06:00:00"]]},
         {"told": [["2026-11-23T05:00:00+00:00"]]},
         {"tried": [["2026-11-23T05:00:00+00:00", "2026-11-23T06:00:00+00:00"]]},

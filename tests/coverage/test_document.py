@@ -42,7 +42,7 @@ def test_each_quarter_hour_is_a_letter_with_its_figures():
     assert found["minutes"][:3] == [66, 6, None]
     assert found["attempts"][:3] == [2, 1, 0]
     assert (found["start"], found["expire_after"]) == ("2026-11-22T22:00:00Z", 5 * 3600)
-    assert (found["windows"]["delivered"], found["late"]) == (2, 1)
+    assert (found["windows"]["delivered"], found["late"], found["catchup"]) == (2, 1, None)
     assert found["lateness"] == {
         "windows": 1,
         "late": 1,
@@ -53,6 +53,14 @@ def test_each_quarter_hour_is_a_letter_with_its_figures():
     assert [gap["expiring_soon"] for gap in found["gaps"]] == [True, False]
     assert found["gaps"][0]["windows"] == {"failed": 1, "missing": 1}
     assert "--dag-id mine" in found["gaps"][0]["backfill"]
+
+
+def test_windows_that_a_catchup_has_yet_to_come_to_are_pending():
+    statuses = (WindowStatus.MISSING, WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.DELIVERED)
+    quarters = [Quarter(START + number * QUARTER, each) for number, each in enumerate(statuses)]
+    coverage = Coverage(tuple(quarters), ("production",), ("COUNT",), KEEP).with_catchup(START + QUARTER)
+    found = to_document(coverage, NOW, HOUR, "mine")
+    assert (found["cells"], found["catchup"], found["gap_count"]) == ("Mpfd", "2026-11-22T22:15:00Z", 2)
 
 
 def test_the_largest_fits_into_a_value():

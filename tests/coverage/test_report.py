@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+import pytest
+
 from airflow_provider_forge.coverage.coverage import QUARTER, Coverage, Quarter, WindowStatus
 from airflow_provider_forge.coverage.report import LEGEND, SYMBOLS, backfill_command, render_text
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
@@ -49,6 +51,49 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
     assert text[4] == f"16 windows of 15 minutes: {counts}"
     assert text[5] == "Environments: production. Metrics: COUNT"
     assert len(text) == 6
+
+
+MANY = 60
+
+
+def caught_up(*, minutes_ago: float, delivered: int = 40) -> Coverage:
+    """Return a coverage whose first windows were delivered so long ago, all at once, and no others."""
+    first = NOW - MANY * QUARTER
+    at = NOW - dt.timedelta(minutes=minutes_ago)
+    quarters = [
+        Quarter(start, WindowStatus.DELIVERED, 1, 1, at, at)
+        if number < delivered
+        else Quarter(start, WindowStatus.MISSING)
+        for number, start in enumerate(first + number * QUARTER for number in range(MANY))
+    ]
+    return Coverage(tuple(quarters), ("production",), ("COUNT",), 30 * HOUR)
+
+
+def test_a_catchup_is_named_with_where_it_is():
+    coverage = caught_up(minutes_ago=1)
+    text = render_text(coverage.with_catchup(NOW - 20 * QUARTER), NOW, HOUR, "mine")
+    assert "Catchup has come to 2026-11-22T21:20:00Z: the windows after it are pending" in text
+    assert not [line for line in text if "backfill" in line]
+
+
+def test_a_catchup_that_is_known_by_its_deliveries_only_is_a_hint():
+    text = render_text(caught_up(minutes_ago=9), NOW, HOUR, "mine")
+    at = text.index("2026-11-22T21:05:00Z was fetched less than 10 minutes ago:")
+    assert text[at + 1] == "its catchup or backfill may still come to the gaps after it"
+    assert "20 missing" in text[at - 1]
+
+
+@pytest.mark.parametrize(
+    "coverage",
+    [
+        caught_up(minutes_ago=11),
+        caught_up(minutes_ago=1, delivered=MANY),
+        caught_up(minutes_ago=1, delivered=0),
+    ],
+    ids=["long ago", "no gap after it", "nothing"],
+)
+def test_without_a_sign_of_a_catchup_there_is_no_hint(coverage):
+    assert "may still come" not in " ".join(render_text(coverage, NOW, HOUR, "mine"))
 
 
 def test_the_names_of_all_metrics_stand_in_lines_that_fit_a_terminal():

@@ -72,8 +72,9 @@ def deliver(connect, tmp_path):
 @pytest.fixture
 def runs(monkeypatch):
     """The runs of the DAG that delivers: how many are under way, and which were started."""
-    state = SimpleNamespace(active=0, started=[])
+    state = SimpleNamespace(active=0, started=[], newest=NOW)
     monkeypatch.setattr(DagRuns, "count_active", lambda self, now: state.active)
+    monkeypatch.setattr(DagRuns, "newest_at", lambda self, dates: state.newest)
     monkeypatch.setattr(
         DagRuns, "start", lambda self, run_id, conf: state.started.append((self.dag_id, run_id, conf))
     )
@@ -129,7 +130,7 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
         summary = look(hours)
         assert (summary["gaps"], summary["expiring"]) == (1, 1)
         assert (
-            "Missing, already reported or being healed: "
+            "Missing, and already reported or about to be delivered: "
             "2026-11-23T09:15:00Z to 2026-11-23T10:00:00Z: 3 missing" in caplog.text
         )
 
@@ -191,6 +192,37 @@ def test_a_gap_that_a_catchup_is_about_to_fill_is_not_a_failure(deliver, look, r
     deliver(GAP)
     runs.active = 8
     assert look()["expiring"] == 1
+
+
+CATCHUP = (FIRST.add(hours=3), floor(NOW, MAX_WINDOW))
+"""Windows that a catchup has yet to deliver; its eight active runs are those of the first two hours."""
+
+
+def test_windows_that_a_catchup_has_yet_to_come_to_are_pending(deliver, look, runs, pushed, capsys):
+    deliver(CATCHUP)
+    runs.active, runs.newest = 8, FIRST.add(hours=4, minutes=45)
+    summary = look()
+    assert (summary["gaps"], summary["expiring"], summary["windows"]["missing"]) == (0, 0, 0)
+    assert pushed["forge_coverage"]["catchup"] == f"{CATCHUP[0]:%Y-%m-%dT%H:%M:%SZ}"
+    log = capsys.readouterr().out
+    assert f"Catchup has come to {CATCHUP[0]:%Y-%m-%dT%H:%M:%SZ}: the windows after it are pending" in log
+    assert "backfill" not in log
+
+
+def test_a_catchup_that_stands_still_is_not_waited_for(deliver, look, runs):
+    """It is trusted at first, then noticed, then reported: windows are lost behind it."""
+    deliver(CATCHUP)
+    runs.active, runs.newest = 8, FIRST.add(hours=4, minutes=45)
+    assert [look(hours)["gaps"] for hours in (0, 1)] == [0, 1]
+    with pytest.raises(AirflowFailException, match="not delivered, in 1 gap"):
+        look(2)
+
+
+def test_a_catchup_with_a_recent_run_has_come_to_all(deliver, look, runs):
+    """Its active runs are those of a backfill."""
+    deliver(CATCHUP)
+    runs.active, runs.newest = 8, floor(NOW, MAX_WINDOW).subtract(hours=1)
+    assert look()["gaps"] == 1
 
 
 def test_nothing_is_healed_by_default(deliver, look, runs):

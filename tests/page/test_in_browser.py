@@ -146,6 +146,18 @@ def test_nothing_is_said_of_runs_before_airflow_has_answered(page: Page, airflow
     expect(now).to_contain_text("0 or more of 300")
 
 
+def test_a_catchup_is_shown_with_where_it_is_and_leaves_no_gaps(page: Page, airflow: FakeAirflow) -> None:
+    start = NOW - dt.timedelta(hours=100)
+    found = coverage(NOW, missing=(90, 300)).with_catchup(start)
+    airflow.documents["forge_metrics"] = document(NOW, found)
+    open_page(page, airflow)
+    gaps = page.locator("#gaps")
+    expect(gaps).to_contain_text("None. Every window that is due was delivered.")
+    expect(gaps).to_contain_text(f"Catchup has come to {start:%Y-%m-%d %H:%M} UTC")
+    assert squares(page, "m") == squares(page, "mm") == 0
+    assert squares(page, "p") > 300
+
+
 def test_metrics_that_the_gateway_does_not_know_are_named(page: Page, airflow: FakeAirflow) -> None:
     airflow.documents["forge_metrics"] = {**GOOD, "left_out": ["FORGE_API_MADE_UP"]}
     open_page(page, airflow)

@@ -21,11 +21,14 @@ class TaskInstance:
 
     def __init__(self, *runs: tuple[dt.datetime | None, str]) -> None:
         self.runs = runs
+        self.queries: list[int] = []
 
     def get_dr_count(self, dag_id, logical_dates=None, run_ids=None, states=None):
         assert (dag_id, run_ids) == ("forge_metrics", None)
+        self.queries.append(len(logical_dates or ()))
         return sum(
-            state in states and (logical_dates is None or date in logical_dates) for date, state in self.runs
+            (states is None or state in states) and (logical_dates is None or date in logical_dates)
+            for date, state in self.runs
         )
 
 
@@ -56,6 +59,22 @@ def test_runs_under_way_are_those_that_are_not_live(date, state, counted):
 def test_all_of_them_are_counted():
     runs = [(ago(hours=hours), "running") for hours in range(10)]
     assert DagRuns("forge_metrics", TaskInstance(*runs)).count_active(NOW) == 8
+
+
+DATES = [ago(hours=number) for number in range(300)]
+
+
+@pytest.mark.parametrize("newest", [0, 1, 47, 95, 96, 97, 191, 192, 298, 299])
+def test_the_newest_run_is_found_in_few_short_queries(newest):
+    ti = TaskInstance((DATES[newest], "failed"), (DATES[-1], "success"), (None, "running"))
+    assert DagRuns("forge_metrics", ti).newest_at(DATES) == DATES[newest]
+    assert len(ti.queries) <= newest // 96 + 8
+    assert max(ti.queries) <= 96, "they are part of a URL"
+
+
+def test_without_a_run_there_is_no_newest_one():
+    assert DagRuns("forge_metrics", TaskInstance((None, "running"))).newest_at(DATES) is None
+    assert DagRuns("forge_metrics", TaskInstance()).newest_at([]) is None
 
 
 @pytest.fixture

@@ -128,8 +128,12 @@ function token(days) {
 /** Draw the gaps; `heal` is called with some gaps, and null for users who may not start a backfill. */
 export function drawGaps(section, exported, now, heal) {
   const gaps = exported.gaps();
+  const { catchup } = exported.document;
+  const ahead = catchup
+    ? element("p", {}, `Catchup has come to ${time(new Date(catchup))}, and delivers the windows after it, oldest first.`)
+    : "";
   if (!gaps.length) {
-    fill(section, element("p", {}, "None. Every window that is due was delivered."));
+    fill(section, element("p", {}, "None. Every window that is due was delivered."), ahead);
     return;
   }
   const healable = gaps.filter((gap) => !exported.isAhead(gap) && gap.expires > now);
@@ -139,7 +143,8 @@ export function drawGaps(section, exported, now, heal) {
       : null;
   const list = gaps.slice(0, 50).map((gap) => drawGap(gap, exported, now, heal && healable.includes(gap) ? heal : null));
   const more = gaps.length > 50 ? element("p", { class: "quiet" }, `and ${gaps.length - 50} more`) : null;
-  fill(section, element("ul", { class: "gaps" }, ...list), more ?? "", element("p", { class: "actions" }, all));
+  const actions = element("p", { class: "actions" }, all);
+  fill(section, ahead, element("ul", { class: "gaps" }, ...list), more ?? "", actions);
 }
 
 function drawGap(gap, exported, now, heal) {
