@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.coverage.healing import MIN_TIME_LEFT, HealRun, is_being_healed
+from airflow_provider_forge.coverage.healing import HealRun, can_be_filled, is_being_healed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +153,7 @@ def due_threshold(days: int, reported: int | None) -> int | None:
 
 def _gaps_in_time(coverage: Coverage, now: dt.datetime) -> list[Gap]:
     """Return the gaps that can still be filled at least in part."""
-    return [gap for gap in coverage.gaps() if gap.quarters[-1].start + coverage.keep > now + MIN_TIME_LEFT]
+    return [gap for gap in coverage.gaps() if can_be_filled(gap, coverage.keep, now)]
 
 
 def _lasts(gap: Gap, state: AlertState, now: dt.datetime) -> bool:

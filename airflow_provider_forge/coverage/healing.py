@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.coverage.coverage import Coverage, Gap, Quarter
     from airflow_provider_forge.utils.dag_runs import DagRuns
 
-__all__ = ["MIN_TIME_LEFT", "HealRun", "heal", "is_being_healed", "plan"]
+__all__ = ["HealRun", "can_be_filled", "heal", "is_being_healed", "plan"]
 
 MAX_RUNS = 2
 """Runs started at a time. The shipped DAG runs three tasks at once, so one is left for live windows."""
@@ -93,6 +93,17 @@ def is_being_healed(gap: Gap, tried: Iterable[HealRun], now: dt.datetime) -> boo
     """Return whether a gap is being healed, and no run has failed to heal it in time."""
     concerned = [run for run in tried if any(map(run.has, gap.quarters))]
     return bool(concerned) and all(now - run.tried < TIME_TO_HEAL for run in concerned)
+
+
+def can_be_filled(gap: Gap, keep: dt.timedelta, now: dt.datetime) -> bool:
+    """Return whether there is time to deliver at least the last window of a gap.
+
+    Args:
+        gap: The gap.
+        keep: Time after its start at which a quarter hour expires.
+        now: Current time, aware.
+    """
+    return gap.quarters[-1].start + keep > now + MIN_TIME_LEFT
 
 
 def _can_be_healed(quarter: Quarter, coverage: Coverage, now: dt.datetime) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.coverage.alerts import AlertState, due_threshold, gaps_to_report, unattended_gaps
 from airflow_provider_forge.coverage.catchup import find_catchup
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, QUARTER, find_coverage
-from airflow_provider_forge.coverage.healing import heal, plan
+from airflow_provider_forge.coverage.healing import can_be_filled, heal, plan
 from airflow_provider_forge.coverage.report import (
     backfill_command,
     backfill_dialog,
@@ -148,7 +148,7 @@ class CoverageMonitor:
         unattended = unattended_gaps(coverage, now, state, is_active=is_active)
         reported = gaps_to_report(coverage, now, self.alert_before, state, is_active=is_active)
         for gap in coverage.expiring(now, self.alert_before):
-            if gap not in reported:
+            if gap not in reported and can_be_filled(gap, coverage.keep, now):
                 log.warning(
                     "Missing, and already reported or about to be delivered: %s",
                     describe_gap(gap, now, soon=True),

@@ -10,6 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
+from airflow_provider_forge.coverage.healing import can_be_filled
 from airflow_provider_forge.coverage.lateness import measure_lateness
 from airflow_provider_forge.windows import LIVE_FOR, format_time
 
@@ -101,9 +102,13 @@ def render(
     facts = (_counts(coverage), *_catchup(coverage, now), *_lateness(coverage), *_selection(coverage))
     yield [[Segment(fact)] for fact in facts]
     gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
-    if gaps:
-        yield [[Segment(backfill_note(dag_id))]]
+    in_time = [gap for gap in gaps if can_be_filled(gap, coverage.keep, now)]
     for gap in gaps:
+        if gap not in in_time:
+            yield [[Segment(f"{describe_gap(gap, now, soon=False)}: too late to deliver")]]
+    if in_time:
+        yield [[Segment(backfill_note(dag_id))]]
+    for gap in in_time:
         soon = gap in expiring
         yield [
             [Segment(describe_gap(gap, now, soon=soon), "red" if soon else "")],

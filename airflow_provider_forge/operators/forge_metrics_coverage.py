@@ -226,7 +226,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
                 "expiring": len(coverage.expiring(now, self.alert_before)),
             }
         facts = [
-            f"{summary['gaps']} gaps, {summary['expiring']} of them expiring soon" if coverage else "",
+            f"gaps: {summary['gaps']}, expiring soon: {summary['expiring']}" if coverage else "",
             f"healing runs started: {', '.join(findings.healing)}" if findings.healing else "",
             f"days until the API token expires: {token_days}" if token_days is not None else "",
         ]
