@@ -8,7 +8,7 @@
     │   ├── CredentialsRefused     Atlassian: invalid or expired API token (401)
     │   ├── AccessForbidden        Atlassian: the account has no access to the app (403)
     │   ├── QueryRefused           Atlassian: the query is invalid
-    │   ├── WindowExpired          the window is older than Atlassian's retention of 14 days
+    │   ├── WindowExpired          the window is too old for Atlassian or the destination
     │   │   └── WindowNotArchived  the archive does not have the window
     │   ├── ArchiveDamaged         an archived window is damaged, or from a later version
     │   ├── ExportRefused          receiver: the request is refused, and would be again
@@ -28,7 +28,7 @@
         ├── LedgerUnavailable      the ledger of deliveries cannot be read or written
         ├── ArchiveUnavailable     the archive of raw windows cannot be read or written
         ├── SecretsUnavailable     Airflow cannot read a Connection or a Variable at present
-        └── DeliveryBusy           another task holds a lease on the window
+        └── DeliveryBusy           another task holds a lease on the ledger's records
 
 A message states the failure and the remedy, and ends with the request id if there is one. It never contains
 a credential, a header or a body.
@@ -156,7 +156,7 @@ class QueryRefused(FinalError):
 
 
 class WindowExpired(FinalError):
-    """The window is older than the 14 days for which Atlassian keeps metrics."""
+    """The window is older than Atlassian's 14 days, or than the destination's `max_age`."""
 
 
 class WindowNotArchived(WindowExpired):

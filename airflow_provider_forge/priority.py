@@ -18,7 +18,7 @@ __all__ = ["LiveFirst"]
 HEAD_START = 1_000
 """More than any weight that people set by hand."""
 
-HEALING_START = HEAD_START // 2
+HEALING_HEAD_START = HEAD_START // 2
 """Head start of healing runs. Among equal weights, PostgreSQL puts runs without a logical date last, so that
 they would wait for all runs of a catchup."""
 
@@ -44,7 +44,7 @@ class LiveFirst(PriorityWeightStrategy):
         weight = int(ti.task.priority_weight) if ti.task is not None else 1
         if self._is_live(ti.run_id):
             return weight + HEAD_START
-        return weight + HEALING_START if ti.run_id.startswith(_HEALING) else weight
+        return weight + HEALING_HEAD_START if ti.run_id.startswith(_HEALING) else weight
 
     def _is_live(self, run_id: str) -> bool:
         if not run_id.startswith(_PROGRAMS):

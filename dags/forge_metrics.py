@@ -51,7 +51,7 @@ for dag_id, options in DAGS.items():
             # settled quarter hour.
             interval_start="{{ data_interval_start | default('', true) }}",
             interval_end="{{ data_interval_end | default('', true) }}",
-            # For all runs: 2 to heal, and seconds to start, run and end a task, divided by 12 and rounded up.
+            # At a time: 2 to heal, and seconds to start, run and end a task, divided by 12 and rounded up.
             max_active_tis_per_dag=3,
             # Airflow starts waiting tasks oldest first, so a backfill would delay live windows without this.
             weight_rule="airflow_provider_forge.priority.LiveFirst",

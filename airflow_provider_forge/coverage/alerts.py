@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["AlertState", "due_threshold", "gaps_to_report", "unattended_gaps"]
 
 CONFIRMED_AFTER = dt.timedelta(minutes=30)
-"""A gap counts as lasting if it is still there this much later; catchup always has gaps ahead."""
+"""A gap counts as lasting if it is still there this much later; catchup always has gaps ahead. A catchup is
+trusted if it gains this much on the clock between two checks."""
 
 ONE_ALERT = dt.timedelta(days=1)
 """Gaps that would raise an alert within this time of each other share one: the gaps of one bad night begin to
@@ -37,6 +38,7 @@ class AlertState:
         observed_at: Time of `observed`; None if there was no observation yet.
         observed: The gaps at that time.
         catchup: Time to which a catchup had come then; None without a catchup.
+        trusted: Whether that catchup was expected to deliver the windows after it.
         reported: Gaps of earlier alerts that are still there.
         tried: Runs that were started to heal gaps that are still there.
     """
@@ -45,6 +47,7 @@ class AlertState:
     observed_at: dt.datetime | None = None
     observed: list[Span] = field(default_factory=list)
     catchup: dt.datetime | None = None
+    trusted: bool = True
     reported: list[Span] = field(default_factory=list)
     tried: list[HealRun] = field(default_factory=list)
 
@@ -62,6 +65,7 @@ class AlertState:
                 observed_at=_moment(observed_at) if observed_at else None,
                 observed=[(_moment(start), _moment(end)) for start, end in content.get("seen", ())],
                 catchup=_moment(catchup) if catchup else None,
+                trusted=bool(content.get("trusted", True)),
                 reported=[(_moment(start), _moment(end)) for start, end in content.get("told", ())],
                 tried=[HealRun(*map(_moment, each)) for each in content.get("tried", ())],
             )
@@ -75,6 +79,7 @@ class AlertState:
             "seen_at": self.observed_at.isoformat() if self.observed_at else None,
             "seen": [[moment.isoformat() for moment in span] for span in self.observed],
             "catchup": self.catchup.isoformat() if self.catchup else None,
+            "trusted": self.trusted,
             "told": [[moment.isoformat() for moment in span] for span in self.reported],
             "tried": [
                 [moment.isoformat() for moment in (run.start, run.end, run.tried)] for run in self.tried
@@ -82,13 +87,16 @@ class AlertState:
         }
 
     def trusts(self, catchup: dt.datetime, now: dt.datetime) -> bool:
-        """Return whether a catchup that has come to this time will come to the others before they expire.
+        """Return whether a catchup that has come to this time is expected to deliver the windows after it.
 
-        It is trusted at first. From then on, it has to advance by more than the time that passes.
+        It is trusted at first. From then on, it has to gain more than `CONFIRMED_AFTER` on the clock from one
+        observation to the next. In between, the last answer holds.
         """
-        if self.catchup is None or self.observed_at is None or now - self.observed_at < CONFIRMED_AFTER:
-            return True
-        return (catchup - self.catchup) - (now - self.observed_at) > CONFIRMED_AFTER
+        if self.catchup is None or self.observed_at is None:
+            self.trusted = True
+        elif now - self.observed_at >= CONFIRMED_AFTER:
+            self.trusted = (catchup - self.catchup) - (now - self.observed_at) > CONFIRMED_AFTER
+        return self.trusted
 
     def update(self, coverage: Coverage, now: dt.datetime, catchup: dt.datetime | None) -> None:
         """Record the current gaps and catchup, and drop runs whose gaps are healed or have expired."""

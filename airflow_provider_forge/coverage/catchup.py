@@ -7,13 +7,14 @@ knows; but a task knows the time, and can count and start runs of its DAG.
 
 - A scheduled run whose interval is not the newest settled one starts a run for that one, once.
 - A run without a run for the interval before it starts healing runs for the skipped intervals. They form a
-  chain, each of at most twelve hours, so that few are active at a time.
+  chain, each of at most twelve hours. Each starts the next one in the end, so that one is active at a time.
 - The first run of a catchup whose windows are too old for the destination starts a healing run for the oldest
   ones that are not: the catchup would skip the others one by one, and reach these when they are too old.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,12 @@ from airflow_provider_forge.windows import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["find_catchup", "start_accepted", "start_other_runs"]
+__all__ = ["continue_healing", "find_catchup", "start_accepted", "start_other_runs"]
 
 log = get_logger(__name__)
 
@@ -113,16 +114,20 @@ class CatchupRun:
 
 
 def find_catchup(runs: DagRuns, now: dt.datetime) -> pendulum.DateTime | None:
-    """Return the end of the newest interval that has a run; None if that is recent, or if none has one.
+    """Return the end of the newest quarter hour that starts at a run's logical date; None if it is recent.
 
-    Airflow's schedule continues there, oldest first.
+    Airflow's schedule continues there, oldest first. None also without a run.
 
     Args:
         runs: The runs of the exporting DAG.
         now: Current time, aware.
     """
     latest = floor(now, MAX_WINDOW)
-    newest = runs.newest_at([latest - number * MAX_WINDOW for number in range(RETENTION // MAX_WINDOW)])
+    starts = [latest - number * MAX_WINDOW for number in range(RETENTION // MAX_WINDOW)]
+    newest = runs.newest_at(starts)
+    if newest is not None and newest > now - LIVE_FOR and not runs.count_at([newest - MAX_WINDOW]):
+        # A manual run can have an aligned logical date, but has no neighbor.
+        newest = runs.newest_at([start for start in starts if start < newest])
     return None if newest is None or newest > now - LIVE_FOR else newest + MAX_WINDOW
 
 
@@ -134,18 +139,30 @@ def start_other_runs(context: Context, interval: Window, now: dt.datetime) -> No
         interval: The interval that the run delivers.
         now: Current time, aware.
     """
-    run = context["dag_run"]
+    run_type = context["dag_run"].run_type
     if (this := _catchup_run(context, interval, now)) is None:
         return
-    try:
-        if until := (run.conf or {}).get(_UNTIL):
-            _continue_healing(this, parse_time(_UNTIL, until))
-        elif run.run_type == "scheduled":
+    with _failures_logged():
+        if run_type == "scheduled":
             this.start_newest()
-        if context["dag"].catchup and run.run_type in ("scheduled", "backfill"):
+        if context["dag"].catchup and run_type in ("scheduled", "backfill"):
             this.heal_skipped()
-    except (AirflowRuntimeError, ConfigurationError, RetryableError) as error:
-        log.warning("No other run was started: %s", error)
+
+
+def continue_healing(context: Context, interval: Window, now: dt.datetime) -> None:
+    """Start the healing run that follows this one in its chain. Failures are logged.
+
+    Args:
+        context: The task's context.
+        interval: The interval that the run has delivered.
+        now: Current time, aware.
+    """
+    until = (context["dag_run"].conf or {}).get(_UNTIL)
+    if not until or (this := _catchup_run(context, interval, now)) is None:
+        return
+    with _failures_logged():
+        if interval.end < (end := parse_time(_UNTIL, until)):
+            _start_healing(this.runs, Window(interval.end, end))
 
 
 def start_accepted(context: Context, interval: Window, now: dt.datetime, max_age: dt.timedelta) -> None:
@@ -160,9 +177,15 @@ def start_accepted(context: Context, interval: Window, now: dt.datetime, max_age
     this = _catchup_run(context, interval, now)
     if this is None or context["dag_run"].run_type != "scheduled":
         return
-    try:
+    with _failures_logged():
         if (accepted := this.accepted(max_age)) is not None and _start_healing(this.runs, accepted):
             log.info("Started a healing run for %s, before it is too old", accepted.humanize())
+
+
+@contextlib.contextmanager
+def _failures_logged() -> Iterator[None]:
+    try:
+        yield
     except (AirflowRuntimeError, ConfigurationError, RetryableError) as error:
         log.warning("No other run was started: %s", error)
 
@@ -175,11 +198,6 @@ def _catchup_run(context: Context, interval: Window, now: dt.datetime) -> Catchu
         return None
     first = max(now - timetable.retention, dag.start_date or now)
     return CatchupRun(DagRuns(dag.dag_id, context["ti"]), timetable, interval, first, now)
-
-
-def _continue_healing(run: CatchupRun, until: pendulum.DateTime) -> None:
-    if run.interval.end < until:
-        _start_healing(run.runs, Window(run.interval.end, until))
 
 
 def _start_healing(runs: DagRuns, skipped: Window) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.coverage.coverage import WindowStatus
+from airflow_provider_forge.coverage.healing import can_be_filled
 from airflow_provider_forge.coverage.lateness import measure_lateness
 from airflow_provider_forge.coverage.report import backfill_command
 from airflow_provider_forge.windows import format_time
@@ -73,7 +74,10 @@ def to_document(
         "late": sum(quarter.is_late for quarter in quarters),
         "lateness": _lateness(coverage),
         "gap_count": len(gaps),
-        "gaps": [_gap(gap, dag_id, soon=gap in expiring) for gap in gaps[:MAX_GAPS]],
+        "gaps": [
+            _gap(gap, dag_id, soon=gap in expiring, in_time=can_be_filled(gap, coverage.keep, now))
+            for gap in gaps[:MAX_GAPS]
+        ],
     }
 
 
@@ -102,7 +106,7 @@ def _lateness(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def _gap(gap: Gap, dag_id: str, *, soon: bool) -> dict[str, Any]:
+def _gap(gap: Gap, dag_id: str, *, soon: bool, in_time: bool) -> dict[str, Any]:
     return {
         "start": format_time(gap.start),
         "end": format_time(gap.end),
@@ -113,5 +117,5 @@ def _gap(gap: Gap, dag_id: str, *, soon: bool) -> dict[str, Any]:
         },
         "expires": format_time(gap.expires),
         "expiring_soon": soon,
-        "backfill": backfill_command(gap, dag_id),
+        "backfill": backfill_command(gap, dag_id) if in_time else None,
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.coverage.coverage import Coverage, Gap, Quarter
     from airflow_provider_forge.utils.dag_runs import DagRuns
 
-__all__ = ["HealRun", "can_be_filled", "heal", "is_being_healed", "plan"]
+__all__ = ["MIN_TIME_LEFT", "HealRun", "can_be_filled", "heal", "is_being_healed", "plan"]
 
 MAX_RUNS = 2
 """Runs started at a time. The shipped DAG runs three tasks at once, so one is left for live windows."""

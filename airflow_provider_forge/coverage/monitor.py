@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.coverage.alerts import AlertState, due_threshold, gaps_to_report, unattended_gaps
 from airflow_provider_forge.coverage.catchup import find_catchup
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, QUARTER, find_coverage
-from airflow_provider_forge.coverage.healing import can_be_filled, heal, plan
+from airflow_provider_forge.coverage.healing import MIN_TIME_LEFT, can_be_filled, heal, plan
 from airflow_provider_forge.coverage.report import (
     backfill_command,
     backfill_dialog,
@@ -21,6 +21,7 @@ from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterable
 
     from airflow_provider_forge.coverage.coverage import Coverage, Gap
     from airflow_provider_forge.delivery.ledger import Ledger
@@ -62,7 +63,8 @@ class Findings:
         healing: Intervals for which runs were started, as ISO 8601 text.
         alerts: Messages of alerts that were not raised before.
         pending: State to save just before the alerts are raised, or when there are none.
-        first_expiry: Time at which the first unattended gap begins to expire; None without one.
+        first_expiry: Time at which the first unattended window expires that can still be delivered; None
+            without one.
     """
 
     coverage: Coverage | None
@@ -108,7 +110,7 @@ class CoverageMonitor:
             active = self.runs.count_active(now)
             reached = find_catchup(self.runs, now) if active else None
             if reached and state.trusts(reached, now):
-                # Its active runs are about to deliver the windows before.
+                # Its active runs are about to deliver the windows before, each a quarter hour.
                 coverage = coverage.with_catchup(reached - active * QUARTER)
             healing = self._heal(coverage, state, now, active)
             if healing:
@@ -157,7 +159,7 @@ class CoverageMonitor:
         return Findings(
             coverage,
             alerts=[self._describe_gaps(reported, state, now)] if reported else [],
-            first_expiry=min((gap.expires for gap in unattended), default=None),
+            first_expiry=_first_expiry(unattended, coverage.keep, now),
         )
 
     def _describe_gaps(self, gaps: list[Gap], state: AlertState, now: dt.datetime) -> str:
@@ -204,6 +206,15 @@ def report_token_expiry(last: dt.date, today: dt.date, conn_id: str) -> tuple[st
     if reported is not None:
         log.warning("Already reported: %s", message)
     return None
+
+
+def _first_expiry(gaps: Iterable[Gap], keep: dt.timedelta, now: dt.datetime) -> dt.datetime | None:
+    """Return the time at which the first window expires that can still be delivered; None without one.
+
+    The windows before it are lost, and must not hide it.
+    """
+    expiries = (quarter.start + keep for gap in gaps for quarter in gap.quarters)
+    return min((expires for expires in expiries if expires > now + MIN_TIME_LEFT), default=None)
 
 
 def _count(number: int, noun: str) -> str:

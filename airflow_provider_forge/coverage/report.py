@@ -105,7 +105,7 @@ def render(
     in_time = [gap for gap in gaps if can_be_filled(gap, coverage.keep, now)]
     for gap in gaps:
         if gap not in in_time:
-            yield [[Segment(f"{describe_gap(gap, now, soon=False)}: too late to deliver")]]
+            yield [[Segment(f"{describe_gap(gap, now, soon=False)}, too late to deliver")]]
     if in_time:
         yield [[Segment(backfill_note(dag_id))]]
     for gap in in_time:

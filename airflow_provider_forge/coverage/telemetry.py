@@ -34,7 +34,8 @@ def report_coverage(
 
     Args:
         coverage: Coverage of the retention period; None if the ledger is empty.
-        first_expiry: Time at which the first unattended gap begins to expire; None without one.
+        first_expiry: Time at which the first unattended window expires that can still be delivered; None
+            without one.
         token_expires_on: The API token's last day, in UTC; None if unknown.
         now: Current time, aware.
         endpoint: The receiver.

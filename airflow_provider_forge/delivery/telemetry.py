@@ -114,7 +114,9 @@ LATE = Instrument(
     "forge.exporter.late", "1", "Share of live windows that got points after they had been delivered."
 )
 GAP_EXPIRY = Instrument(
-    "forge.exporter.gap.expiry", "s", "Time until the first unattended gap begins to expire."
+    "forge.exporter.gap.expiry",
+    "s",
+    "Time until the first unattended window expires that can still be delivered.",
 )
 TOKEN_EXPIRY = Instrument("forge.exporter.token.expiry", "s", "Time until the API token expires.")
 

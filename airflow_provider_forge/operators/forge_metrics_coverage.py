@@ -63,10 +63,11 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         app_id: ARI or UUID of the app, the same as in that DAG; default is the Forge Connection's. Templated.
         alert_before: Time before a gap begins to expire at which the task fails.
         heal: Whether to start runs of `export_dag_id` for missing windows: at most 2 at a time, of at most 12
-            hours each. They set the interval in that DAG's trigger form, which it must have. No run is
-            started for windows that ended less than two hours ago, for windows tried less than six hours ago,
-            or while runs of that DAG other than live ones are queued or running.
-        telemetry: Whether to send `forge.exporter.coverage`, `gap.expiry` and `token.expiry` to the receiver.
+            hours each. They set the interval in the run's conf, for which that DAG needs no trigger form. No
+            run is started for windows that ended less than two hours ago, for windows tried less than six
+            hours ago, or while runs of that DAG other than live ones are queued or running.
+        telemetry: Whether to send `forge.exporter.coverage`, `late`, `gap.expiry` and `token.expiry` to the
+            receiver.
 
     Raises:
         ConfigurationError: `alert_before` is not above 0.

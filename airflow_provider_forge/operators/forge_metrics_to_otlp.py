@@ -262,10 +262,17 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _report(
         self, context: Context, interval: Window, destinations: Sequence[Destination]
     ) -> dict[str, Any]:
-        """Log the summary, put it into the assets' events, and return it; fail or skip the task."""
+        """Log the summary, put it into the assets' events, and return it; fail or skip the task.
+
+        A healing run starts the next one of its chain, also if it fails.
+        """
         from airflow_provider_forge.delivery.destination import check_all, summarize
 
         summary = summarize(interval, destinations)
+        if self.live_first:
+            from airflow_provider_forge.coverage.catchup import continue_healing
+
+            continue_healing(context, interval, pendulum.now("UTC"))
         check_all(destinations)
         if summary["expired"] and not (summary["points"] or summary["empty"]):
             reason = "" if self.source == "gateway" else ", or not in the archive"

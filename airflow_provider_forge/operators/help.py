@@ -17,7 +17,7 @@ Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
 
 **Names.** A run is named by the window that it delivers, in UTC: `scheduled__<start>_to_<end>`. It starts
 five minutes after the window's end. `live__…` runs deliver the newest window while catchup fills the last 14
-days, and `heal__…` runs deliver windows that have no run of their own.
+days, and `heal__…` runs deliver windows whose own run has failed, or that the schedule has skipped.
 
 **To fill a gap**, switch the DAG off, and choose *Trigger*, *Backfill* with *Missing and Errored Runs* and 8
 as *Max Active Runs*, without *Unpause*. Then switch it on again. Delivery is idempotent: points that were

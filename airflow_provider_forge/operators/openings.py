@@ -65,7 +65,7 @@ def check_connections(forge_conn_id: str, app_id: str | None, conn_ids: Sequence
     if failed := report_results(results):
         raise AirflowFailException(f"Check only: {' and '.join(failed)} must be corrected, see above")
     # A success would mean a delivery, also to DAGs that are scheduled on the asset.
-    raise AirflowSkipException("Check only: both Connections work; nothing was delivered")
+    raise AirflowSkipException("Check only: all Connections work; nothing was delivered")
 
 
 def open_receivers(conn_ids: Sequence[str], stack: ExitStack) -> list[Report]:

@@ -75,11 +75,11 @@ class Truth:
         if not (self._scenario.inclusive_ends or self._scenario.points_outside_window):
             return samples
         for minute in (_minute(start) - 1, _minute(end)):
-            neighbours = self._samples(app, environments, labels, (minute,))
-            samples += self._of_neighbour([n for n in neighbours if n.is_visible(at)], start)
+            neighbors = self._samples(app, environments, labels, (minute,))
+            samples += self._of_neighbor([n for n in neighbors if n.is_visible(at)], start)
         return samples
 
-    def _of_neighbour(self, samples: list[Sample], start: datetime) -> list[Sample]:
+    def _of_neighbor(self, samples: list[Sample], start: datetime) -> list[Sample]:
         edge = _minute(start) * MINUTE_NS
         if self._scenario.inclusive_ends:
             on_edge = [sample for sample in samples if sample.time == edge]

@@ -39,8 +39,9 @@ class DagRuns:
         self._ti = ti
 
     def count_active(self, now: dt.datetime) -> int:
-        """Return the number of active runs that are not live: of a catchup, a backfill or healing."""
-        # There are always live ones. Their logical dates are whole minutes, however long the intervals.
+        """Return the number of active runs of catchup, backfills or healing, or started by hand."""
+        # Scheduled live runs are always there. Their logical dates are whole minutes, however long the
+        # intervals.
         latest = now.replace(second=0, microsecond=0)
         live = [latest - number * _MINUTE for number in range(LIVE_FOR // _MINUTE)]
         return int(self._count() - self._count(live))

@@ -163,6 +163,17 @@ def test_a_catchup_is_trusted_while_it_is_faster_than_time(hours, came_to, trust
     assert notes.trusts(came_to, NOW + hours * HOURS) is trusted
 
 
+def test_a_catchup_that_is_not_trusted_is_so_until_the_next_observation():
+    """A check by hand, soon after an alert, must not make its gap vanish: it would be reported again."""
+    notes = AlertState()
+    notes.update(coverage(), NOW, ago(330))
+    assert not notes.trusts(ago(330), NOW + HOURS)
+    notes.update(coverage(), NOW + HOURS, ago(330))
+    notes = AlertState.from_json(notes.to_json())
+    assert not notes.trusts(ago(330), NOW + 1.2 * HOURS)
+    assert notes.trusts(ago(200), NOW + 2 * HOURS)
+
+
 def test_a_catchup_that_ended_leaves_no_trace_in_the_next_one():
     notes = AlertState()
     notes.update(coverage(), NOW, ago(330))
@@ -223,6 +234,7 @@ def test_the_alert_state_survives_json():
         NOW,
         [EXPIRES_IN_A_DAY],
         ago(300),
+        False,
         [EXPIRES_IN_A_DAY],
         [HealRun(*EXPIRES_IN_A_DAY, NOW)],
     )

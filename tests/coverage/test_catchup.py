@@ -8,7 +8,12 @@ from types import SimpleNamespace
 import pendulum
 import pytest
 
-from airflow_provider_forge.coverage.catchup import start_accepted, start_other_runs
+from airflow_provider_forge.coverage.catchup import (
+    continue_healing,
+    find_catchup,
+    start_accepted,
+    start_other_runs,
+)
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.timetables import ForgeMetricsTimetable
 from airflow_provider_forge.utils.dag_runs import DagRuns
@@ -47,6 +52,12 @@ class Dag:
         """Do as the task of a run; return the runs that it starts."""
         before = len(self.started)
         start_other_runs(self.context(run_type, conf), interval, now)
+        return self.started[before:]
+
+    def end(self, interval, conf, now=NOW):
+        """Do as a healing run's task in the end; return the runs that it starts."""
+        before = len(self.started)
+        continue_healing(self.context("manual", conf), interval, now)
         return self.started[before:]
 
     def context(self, run_type="scheduled", conf=None):
@@ -107,7 +118,7 @@ def test_windows_that_a_catchup_would_reach_too_late_are_delivered_first(max_age
     [(run_id, conf)] = dag.started
     assert run_id.startswith("heal__")
     assert (conf["from"][11:16], conf["to"][11:16], conf["until"]) == (start, end, conf["to"])
-    assert dag.run(Window(*map(pendulum.parse, (conf["from"], conf["to"]))), "manual", conf) == []
+    assert dag.end(Window(*map(pendulum.parse, (conf["from"], conf["to"]))), conf) == []
 
 
 @pytest.mark.parametrize("run_type", ["manual", "backfill", "operator_triggered", "asset_triggered"])
@@ -142,8 +153,10 @@ def test_a_backfill_that_makes_a_catchup_jump_is_noticed_and_mended(caplog):
         part = Window(pendulum.parse(conf["from"]), pendulum.parse(conf["to"]))
         assert (part.start, part.end - part.start <= timedelta(hours=12)) == (reached, True)
         reached, chain = part.end, chain + 1
-        if not (runs := dag.run(part, "manual", conf)):
+        assert dag.run(part, "manual", conf) == [], "one at a time"
+        if not (runs := dag.end(part, conf)):
             break
+        assert dag.end(part, conf) == [], "its retry"
         [(_, conf)] = runs
     assert (reached, chain) == (jump, 10)
     assert dag.longest <= 96, "they are part of a URL"
@@ -165,6 +178,23 @@ def test_what_no_schedule_had_is_not_skipped(start_date):
     first = ceil(start_date, MAX_WINDOW) if start_date and start_date > OLDEST else OLDEST
     dag.ids.add(LIVE)
     assert dag.run(at(first)) == []
+
+
+@pytest.mark.parametrize("conf", [None, {}, {"from": "2026-11-14T00:00:00Z"}])
+def test_a_run_that_is_part_of_no_chain_starts_none(conf):
+    assert Dag(OLDEST).end(at(OLDEST), conf) == []
+
+
+def test_where_a_catchup_is():
+    dag = Dag(OLDEST, OLDEST + MAX_WINDOW)
+    runs = DagRuns(dag.dag_id, dag)
+    assert find_catchup(runs, NOW) == OLDEST + 2 * MAX_WINDOW
+    # By hand, with a date that happens to be aligned.
+    dag.starts.add(NEWEST.start - 2 * MAX_WINDOW)
+    assert find_catchup(runs, NOW) == OLDEST + 2 * MAX_WINDOW
+    dag.starts.add(NEWEST.start - 3 * MAX_WINDOW)
+    assert find_catchup(runs, NOW) is None, "the schedule is live"
+    assert find_catchup(DagRuns(dag.dag_id, Dag()), NOW) is None
 
 
 def test_without_catchup_nothing_was_skipped():

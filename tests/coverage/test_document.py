@@ -55,6 +55,11 @@ def test_each_quarter_hour_is_a_letter_with_its_figures():
     assert "--dag-id mine" in found["gaps"][0]["backfill"]
 
 
+def test_a_gap_that_can_no_longer_be_delivered_has_no_backfill():
+    found = document(Quarter(START, WindowStatus.MISSING), keep=4.8 * HOUR)
+    assert [gap["backfill"] for gap in found["gaps"]] == [None]
+
+
 def test_windows_that_a_catchup_has_yet_to_come_to_are_pending():
     statuses = (WindowStatus.MISSING, WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.DELIVERED)
     quarters = [Quarter(START + number * QUARTER, each) for number, each in enumerate(statuses)]

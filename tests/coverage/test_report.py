@@ -56,7 +56,7 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
 def test_a_gap_that_can_no_longer_be_delivered_has_no_backfill():
     coverage = Coverage((Quarter(START, WindowStatus.MISSING),), (), (), 4.8 * HOUR)
     text = render_text(coverage, NOW, HOUR, "mine")
-    assert "2026-11-22T22:00:00Z to 2026-11-22T22:15:00Z: 1 missing, 0 h left: too late to deliver" in text
+    assert "2026-11-22T22:00:00Z to 2026-11-22T22:15:00Z: 1 missing, 0 h left, too late to deliver" in text
     assert not [line for line in text if "backfill" in line]
 
 
@@ -155,6 +155,6 @@ def test_a_gap_that_has_time_is_not_called_expiring_soon():
 def test_an_expired_gap_has_no_time_left():
     quarters = (Quarter(START - HOUR, WindowStatus.MISSING),)
     coverage = Coverage(quarters, (), (), KEEP)
-    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-1].endswith("0 h left: too late to deliver")
+    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-1].endswith("0 h left, too late to deliver")
     [gap] = coverage.gaps()
     assert "--dag-id other " in backfill_command(gap, "other")

@@ -75,6 +75,7 @@ def runs(monkeypatch):
     state = SimpleNamespace(active=0, started=[], newest=NOW)
     monkeypatch.setattr(DagRuns, "count_active", lambda self, now: state.active)
     monkeypatch.setattr(DagRuns, "newest_at", lambda self, dates: state.newest)
+    monkeypatch.setattr(DagRuns, "count_at", lambda self, dates: len(dates))
     monkeypatch.setattr(
         DagRuns, "start", lambda self, run_id, conf: state.started.append((self.dag_id, run_id, conf))
     )
@@ -513,6 +514,17 @@ def test_the_receiver_hears_nothing_of_a_gap_that_is_about_to_be_filled(
         look(telemetry=True, export_dag_id="mine", heal=heal)
     assert {name for name, _ in told(sink)} == {"coverage"}
     assert told(sink)["coverage", "missing"] == 3
+
+
+def test_windows_that_are_lost_hide_no_window_that_can_be_saved(connect, deliver, look):
+    """Otherwise the alert would end as soon as the loss begins."""
+    with OtlpSink() as sink:
+        connect(receiver=sink.url)
+        deliver((FIRST, FIRST.add(hours=2)), GAP)
+        with pytest.raises(AirflowFailException):
+            look(telemetry=True, export_dag_id="mine")
+    savable = FIRST.add(minutes=30)
+    assert told(sink)["gap.expiry", ""] == (savable + KEEP - NOW).total_seconds() > 1800
 
 
 def test_telemetry_excludes_a_gap_that_can_no_longer_be_filled(connect, deliver, look):

@@ -237,7 +237,7 @@ PAUSED = dag("forge_metrics", NOW, paused=True)
         ((), (PAUSED, CHECKING), "forge_metrics is paused"),
         ((), (EXPORTING,), "Nobody checks the deliveries yet"),
         ((), (EXPORTING, dag(COVERAGE_DAG, NOW, paused=True)), f"{COVERAGE_DAG} is paused"),
-        ((), (EXPORTING, CHECKING), "No check has found a record"),
+        ((), (EXPORTING, CHECKING), "No check has found a ledger"),
     ],
 )
 def test_without_figures_the_page_says_what_to_do(page, airflow, connections, dags, title) -> None:

@@ -36,9 +36,9 @@ export async function emptyState(dags) {
       ["Unpause ", dagLink(coverage), ". It checks the deliveries once an hour, and this page shows its latest check."],
     ]);
   }
-  return state("No check has found a record of deliveries yet", [
+  return state("No check has found a ledger of deliveries yet", [
     ["Wait until ", dagLink(exporting[0]), " has delivered a window, then trigger ", dagLink(coverage), "."],
-    ["If its task is skipped, its log says why: Airflow before 3.3 keeps a record only if the OTLP Connection has a Ledger URL."],
+    ["If its task is skipped, its log says why: Airflow before 3.3 keeps a ledger only if the OTLP Connection has a Ledger URL."],
   ]);
 }
 

@@ -2,7 +2,7 @@
 
 import { airflowLink, duration, element, fill, isUtc, local, number, plural, time, utcRange } from "./dom.js";
 import { classOf } from "./heatmap.js";
-import { STATUSES, worst } from "./model.js";
+import { QUARTER, STATUSES, worst } from "./model.js";
 
 const LEGEND = ["d", "l", "e", "r", "f", "m", "M", "p"];
 
@@ -136,7 +136,9 @@ export function drawGaps(section, exported, now, heal) {
     fill(section, element("p", {}, "None. Every window that is due was delivered."), ahead);
     return;
   }
-  const healable = gaps.filter((gap) => !exported.isAhead(gap) && gap.expires > now);
+  // As in coverage/healing.py: while its last window has half an hour left.
+  const lastExpires = (gap) => +gap.expires + (gap.end - gap.start) - QUARTER;
+  const healable = gaps.filter((gap) => !exported.isAhead(gap) && lastExpires(gap) > now + 2 * QUARTER);
   const all =
     heal && healable.length > 1
       ? element("button", { type: "button", onclick: () => heal(healable) }, "Heal all gaps")
