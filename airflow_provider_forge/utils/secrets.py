@@ -29,8 +29,8 @@ __all__ = ["VariableStateStore", "read_connection", "read_variable"]
 log = get_logger(__name__)
 
 WAITS = (0.5, 1.5, 4.0)
-"""Seconds between a task's attempts to read a Connection. The API server, too, suppresses the errors of its
-database and answers "not found", and a database is locked only for a moment."""
+"""Seconds between a task's attempts to read a Connection, or a Variable that is unavailable. The API server,
+too, hides the errors of its database and answers "not found", and a database is locked only for a moment."""
 
 MAX_KEY_LENGTH = 250
 """Maximum number of characters of a Variable's key in Airflow's database."""
@@ -69,20 +69,37 @@ def read_connection(
     return None
 
 
-def read_variable(key: str) -> str | None:
+def read_variable(key: str, *, sleep: Callable[[float], None] = time.sleep) -> str | None:
     """Return the text of a Variable; None if it does not exist.
+
+    Args:
+        key: Key of the Variable.
+        sleep: Called with seconds, between a task's attempts.
 
     Raises:
         SecretsUnavailable: A secrets backend or the API server is unavailable.
         ImportError: This process is not a task, so it has no supervisor (Airflow 3.0).
     """
+    failures: list[str] = []
+    for wait in (*(WAITS if _is_task() else ()), None):
+        value, failures = _try_variable(key)
+        if not failures:
+            return value
+        # Another task may also have made it between two looks, and then it is there.
+        if wait is not None:
+            sleep(wait)
+    raise _unavailable(f"Variable {key!r}", failures)
+
+
+def _try_variable(key: str) -> tuple[str | None, list[str]]:
+    """Return the text of a Variable, None if it was not found, and the failures that may be the reason."""
     from airflow.sdk.execution_time.comms import GetVariable
 
     failures_of_backends = functools.partial(_failures, "get_variable", GetVariable(key=key), key=key)
     try:
         value: str | None = Variable.get(key, default=None)
         if value is not None:
-            return value
+            return value, []
         failures = [*failures_of_backends()]
         if not failures and _is_listed(key):
             failures = ["the API server lists it but does not find it"]
@@ -92,9 +109,7 @@ def read_variable(key: str) -> str | None:
             raise
     except (AirflowRuntimeError, OSError) as error:
         failures = [_name(error)]
-    if failures:
-        raise _unavailable(f"Variable {key!r}", failures)
-    return None
+    return None, failures
 
 
 class VariableStateStore:

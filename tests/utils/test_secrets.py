@@ -130,7 +130,8 @@ def test_an_unavailable_api_server_is_not_mistaken_for_an_empty_one(supervise, w
     with pytest.raises(SecretsUnavailable, match="'my_forge' at this moment"):
         read_connection(BaseHook, "my_forge", sleep=waits.append)
     with pytest.raises(SecretsUnavailable, match="'forge_a' at this moment"):
-        read_variable("forge_a")
+        read_variable("forge_a", sleep=waits.append)
+    assert waits == [*WAITS, *WAITS]
 
 
 @through_the_api
@@ -164,14 +165,25 @@ def test_a_variable_that_is_not_there_is_none(supervise):
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow lists Variables as of 3.3")
-def test_a_variable_that_the_database_lists_is_not_mistaken_for_none(supervise):
+def test_a_variable_that_the_database_lists_is_not_mistaken_for_none(supervise, waits):
     supervise(NO_VARIABLE, keys=("forge_a",))
     with pytest.raises(SecretsUnavailable, match="lists it but does not find it"):
-        read_variable("forge_a")
+        read_variable("forge_a", sleep=waits.append)
+    assert waits == list(WAITS)
 
 
 @through_the_api
-def test_a_variable_found_at_the_second_attempt_was_not_absent(supervise):
-    supervise(NO_VARIABLE, VariableResult(key="forge_a", value="{}"))
+@pytest.mark.parametrize("blip", [NO_VARIABLE, AWAY])
+def test_a_variable_found_at_the_second_attempt_is_read(supervise, waits, blip):
+    """The API server was away for a moment, or another task has made it in between."""
+    supervise(blip, VariableResult(key="forge_a", value="{}"))
+    assert read_variable("forge_a", sleep=waits.append) == "{}"
+    assert waits == [WAITS[0]]
+
+
+@through_the_api
+def test_a_variable_that_is_found_at_every_second_attempt_is_not_absent(supervise, waits):
+    found = VariableResult(key="forge_a", value="{}")
+    supervise(*[NO_VARIABLE, found] * (len(WAITS) + 1))
     with pytest.raises(SecretsUnavailable, match="found only at the second attempt"):
-        read_variable("forge_a")
+        read_variable("forge_a", sleep=waits.append)
