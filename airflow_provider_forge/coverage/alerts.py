@@ -161,7 +161,7 @@ def due_threshold(days: int, reported: int | None) -> int | None:
 
 def _gaps_in_time(coverage: Coverage, now: dt.datetime) -> list[Gap]:
     """Return the gaps that can still be filled at least in part."""
-    return [gap for gap in coverage.gaps() if can_be_filled(gap, coverage.keep, now)]
+    return [gap for gap in coverage.gaps() if can_be_filled(gap, now)]
 
 
 def _lasts(gap: Gap, state: AlertState, now: dt.datetime) -> bool:

@@ -112,6 +112,11 @@ class Gap:
         """End, exclusive."""
         return self.quarters[-1].end
 
+    @property
+    def last_expires(self) -> dt.datetime:
+        """Time at which the last of them expires."""
+        return self.expires + (self.quarters[-1].start - self.start)
+
 
 @dataclass(frozen=True)
 class Coverage:

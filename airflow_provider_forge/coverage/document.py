@@ -75,7 +75,7 @@ def to_document(
         "lateness": _lateness(coverage),
         "gap_count": len(gaps),
         "gaps": [
-            _gap(gap, dag_id, soon=gap in expiring, in_time=can_be_filled(gap, coverage.keep, now))
+            _gap(gap, dag_id, soon=gap in expiring, in_time=can_be_filled(gap, now))
             for gap in gaps[:MAX_GAPS]
         ],
     }

@@ -95,15 +95,9 @@ def is_being_healed(gap: Gap, tried: Iterable[HealRun], now: dt.datetime) -> boo
     return bool(concerned) and all(now - run.tried < TIME_TO_HEAL for run in concerned)
 
 
-def can_be_filled(gap: Gap, keep: dt.timedelta, now: dt.datetime) -> bool:
-    """Return whether there is time to deliver at least the last window of a gap.
-
-    Args:
-        gap: The gap.
-        keep: Time after its start at which a quarter hour expires.
-        now: Current time, aware.
-    """
-    return gap.quarters[-1].start + keep > now + MIN_TIME_LEFT
+def can_be_filled(gap: Gap, now: dt.datetime) -> bool:
+    """Return whether there is time to deliver at least the last window of a gap."""
+    return gap.last_expires > now + MIN_TIME_LEFT
 
 
 def _can_be_healed(quarter: Quarter, coverage: Coverage, now: dt.datetime) -> bool:

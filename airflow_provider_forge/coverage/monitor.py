@@ -150,7 +150,7 @@ class CoverageMonitor:
         unattended = unattended_gaps(coverage, now, state, is_active=is_active)
         reported = gaps_to_report(coverage, now, self.alert_before, state, is_active=is_active)
         for gap in coverage.expiring(now, self.alert_before):
-            if gap not in reported and can_be_filled(gap, coverage.keep, now):
+            if gap not in reported and can_be_filled(gap, now):
                 log.warning(
                     "Missing, and already reported or about to be delivered: %s",
                     describe_gap(gap, now, soon=True),

@@ -102,7 +102,7 @@ def render(
     facts = (_counts(coverage), *_catchup(coverage, now), *_lateness(coverage), *_selection(coverage))
     yield [[Segment(fact)] for fact in facts]
     gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
-    in_time = [gap for gap in gaps if can_be_filled(gap, coverage.keep, now)]
+    in_time = [gap for gap in gaps if can_be_filled(gap, now)]
     for gap in gaps:
         if gap not in in_time:
             yield [[Segment(f"{describe_gap(gap, now, soon=False)}, too late to deliver")]]

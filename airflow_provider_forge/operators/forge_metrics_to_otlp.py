@@ -264,7 +264,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     ) -> dict[str, Any]:
         """Log the summary, put it into the assets' events, and return it; fail or skip the task.
 
-        A healing run starts the next one of its chain, also if it fails.
+        A healing run starts the next one of its chain, also if windows of it have failed.
         """
         from airflow_provider_forge.delivery.destination import check_all, summarize
 

@@ -55,15 +55,13 @@ def read_connection(
     from airflow.sdk.execution_time.comms import GetConnection
 
     failures: list[str] = []
-    for wait in (*(WAITS if _is_task() else ()), None):
+    for _ in _attempts(sleep):
         try:
             return hook.get_connection(conn_id)
         except AirflowNotFoundException:
             failures = list(_failures("get_connection", GetConnection(conn_id=conn_id), conn_id=conn_id))
         except (AirflowRuntimeError, OSError) as error:
             failures = [_name(error)]
-        if wait is not None:
-            sleep(wait)
     if failures:
         raise _unavailable(f"Connection {conn_id!r}", failures)
     return None
@@ -81,13 +79,11 @@ def read_variable(key: str, *, sleep: Callable[[float], None] = time.sleep) -> s
         ImportError: This process is not a task, so it has no supervisor (Airflow 3.0).
     """
     failures: list[str] = []
-    for wait in (*(WAITS if _is_task() else ()), None):
+    # Another task may also have made it between two looks, and then it is there.
+    for _ in _attempts(sleep):
         value, failures = _try_variable(key)
         if not failures:
             return value
-        # Another task may also have made it between two looks, and then it is there.
-        if wait is not None:
-            sleep(wait)
     raise _unavailable(f"Variable {key!r}", failures)
 
 
@@ -172,6 +168,14 @@ def _unavailable(name: str, failures: list[str]) -> SecretsUnavailable:
         f"Airflow cannot read the {name} at this moment ({', '.join(failures)}). If"
         " this persists, check the secrets backend and the API server's log"
     )
+
+
+def _attempts(sleep: Callable[[float], None]) -> Iterator[None]:
+    """Yield once, and in a task again after each of `WAITS`."""
+    yield
+    for wait in WAITS if _is_task() else ():
+        sleep(wait)
+        yield
 
 
 def _is_task() -> bool:
