@@ -39,8 +39,6 @@ __all__ = [
     "Progress",
     "available_windows",
     "check_age",
-    "describe_age_limit",
-    "describe_skipped",
     "find_checkpoint",
 ]
 
@@ -356,35 +354,6 @@ def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
             f"The destination discards points older than {humanize_duration(max_age)}, so {window.humanize()}"
             f" is not fetched. {endpoint.age_remedy}"
         )
-
-
-def describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> list[str]:
-    """Return lines for the log: which windows are too old, their number, and how to deliver them."""
-    max_age = _age_limit(endpoint)
-    if max_age is None:
-        return ["Windows older than Atlassian's 14 days are skipped: their metrics no longer exist"]
-    first = ceil(now - max_age, MAX_WINDOW)
-    windows = (RETENTION - max_age) // MAX_WINDOW
-    skipped = f"{windows:,} of the windows of Atlassian's 14 days are skipped"
-    return [
-        f"{skipped}, those before {first.day} {first:%b %H:%M} UTC",
-        f"The destination discards points older than {humanize_duration(max_age)}. {endpoint.age_remedy}",
-    ]
-
-
-def describe_skipped(window: Window, endpoint: Endpoint) -> str:
-    """Return why a window is too old to be delivered."""
-    max_age = _age_limit(endpoint)
-    if max_age is None:
-        return f"{window.humanize()} is skipped: Atlassian keeps metrics for 14 days"
-    age = humanize_duration(max_age)
-    return f"{window.humanize()} is skipped: the destination discards points older than {age} (max_age)"
-
-
-def _age_limit(endpoint: Endpoint) -> dt.timedelta | None:
-    """Return the destination's age limit; None if Atlassian's retention ends first."""
-    max_age = endpoint.limits.max_age
-    return max_age if max_age is not None and max_age < RETENTION else None
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:

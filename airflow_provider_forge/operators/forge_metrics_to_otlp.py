@@ -10,6 +10,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, RateLimited, RetryableError
+from airflow_provider_forge.gateway.queries import parse_choice
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.expired import report_expired
@@ -152,10 +153,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy({"doc_md": EXPORT_TASK_HELP, **kwargs}))
-        _check_choice("source", source, *SOURCES)
-        _check_choice("on_expired", on_expired, "fail", "skip")
-        _check_choice("on_changed", on_changed, "skip", "send", "fail")
-        _check_choice("on_ambiguous", on_ambiguous, "resend", "fail")
+        parse_choice("source", source, SOURCES)
+        parse_choice("on_expired", on_expired, ("fail", "skip"))
+        parse_choice("on_changed", on_changed, ("skip", "send", "fail"))
+        parse_choice("on_ambiguous", on_ambiguous, ("resend", "fail"))
         if resource_attributes and not conform:
             raise ConfigurationError(
                 "resource_attributes", "need conform=True: without it metrics are passed through unchanged"
@@ -262,14 +263,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _report(
         self, context: Context, interval: Window, destinations: Sequence[Destination]
     ) -> dict[str, Any]:
-        """Log the summary, put it into the assets' events, and return it; fail or skip the task.
-
-        A healing run starts the next one of its chain, also if windows of it have failed.
-        """
+        """Log the summary, put it into the assets' events, and return it; fail or skip the task."""
         from airflow_provider_forge.delivery.destination import check_all, summarize
 
         summary = summarize(interval, destinations)
-        if self.live_first:
+        if self.live_first:  # also if windows have failed
             from airflow_provider_forge.coverage.catchup import continue_healing
 
             continue_healing(context, interval, pendulum.now("UTC"))
@@ -325,7 +323,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
         # A template renders as text.
         resend = str(self.resend or False).strip().lower()
-        _check_choice("resend", resend, "true", "false")
+        parse_choice("resend", resend, ("true", "false"))
         run = context.get("dag_run")
         started = getattr(run, "start_date", None)
         return Policy(
@@ -393,11 +391,6 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
 def _with(assets: list[Any], ours: list[Asset]) -> list[Any]:
     return [*assets, *(asset for asset in ours if asset not in assets)]
-
-
-def _check_choice(field: str, value: str, *choices: str) -> None:
-    if value not in choices:
-        raise ConfigurationError(field, f"{value!r} is not one of {', '.join(choices)}")
 
 
 def _wake_at(moment: dt.datetime) -> BaseTrigger:
