@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import msgspec
 
 from airflow_provider_forge.exceptions import QueryRefused
-from airflow_provider_forge.gateway.queries import PUBLISHED_METRICS
+from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, PUBLISHED_METRICS
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class LabelDirectory:
                 # Another task may have found out more in the meantime.
                 left = self._without_refused([label for label in chosen if label not in refused])
                 if not left:
-                    raise
+                    raise _naming_known_labels(error, chosen) from None
                 chosen = left
             else:
                 self._prove([label for label in labels if label not in chosen])
@@ -108,7 +108,7 @@ class LabelDirectory:
         published = tuple(label for label in chosen if label in PUBLISHED_METRICS)
         # The refusal of a part of the query, such as an environment, is not about labels.
         if not error.reasons or len(published) in (0, len(chosen)):
-            raise error
+            raise _naming_known_labels(error, chosen) from None
         answer = fetch(published)
         try:
             return fetch(tuple(chosen))
@@ -161,6 +161,14 @@ class LabelDirectory:
     def _recent(self, times: Times, age: dt.timedelta) -> Times:
         now = self._clock()
         return {label: time for label, time in times.items() if now - time < age}
+
+
+def _naming_known_labels(error: QueryRefused, labels: Sequence[str]) -> QueryRefused:
+    """Return the refusal of a query, which lists Atlassian's labels if none of the query's is among them."""
+    if not error.reasons or not set(labels).isdisjoint(DEFAULT_METRICS):
+        return error
+    message = f"{error.message}. Atlassian's metrics are {', '.join(DEFAULT_METRICS)}"
+    return QueryRefused(message, request_id=error.request_id, reasons=error.reasons)
 
 
 def _named_labels(error: QueryRefused, labels: Sequence[str]) -> set[str]:

@@ -112,6 +112,15 @@ def test_one_that_names_the_first_costs_a_call_for_each(directory):
     assert directory.left_out(LABELS) == LABELS[2:]
 
 
+@pytest.mark.parametrize(
+    ("labels", "lists"), [(("FOO",), True), (("FOO", "BAR"), True), (("FORGE_API_REQUEST_COUNT",), False)]
+)
+def test_a_refusal_of_labels_that_are_all_unknown_lists_those_of_atlassian(directory, labels, lists):
+    with pytest.raises(QueryRefused, match="refused") as caught:
+        directory.fetch(labels, Gateway(*labels))
+    assert ("Atlassian's metrics are FORGE_API_REQUEST_COUNT, " in str(caught.value)) is lists
+
+
 def test_a_label_that_the_server_suggests_is_kept(directory):
     words = "Value '{}' does not exist. Did you mean 'OTHER_METRIC' or 'FORGE_API_REQUEST_COUNT'?"
     assert "OTHER_METRIC" in directory.fetch(LABELS, Gateway("NEW_METRIC", words=words))
