@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_forge.archive.archive import fetched_text, unavailable_for
 from airflow_provider_forge.archive.storage import within
-from airflow_provider_forge.delivery.fetched import Fetched
 from airflow_provider_forge.exceptions import (
     ArchiveDamaged,
     ArchiveUnavailable,
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow_provider_forge.archive.archive import Archive, Response
+    from airflow_provider_forge.delivery.exporter import Source
+    from airflow_provider_forge.delivery.progress import DeliveryStats
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.windows import Window
 
@@ -102,8 +103,12 @@ class ArchiveSource:
         self._environments = {parse_uuid(entry.rsplit("/", 1)[-1]) or entry for entry in environments}
         self._metrics = set(metrics)
 
-    def fetch(self, window: Window) -> Fetched:
-        """Return all responses of a window.
+    def fetch(self, window: Window, stats: DeliveryStats) -> list[AppMetrics]:
+        """Return all responses of a window: its versions, the latest first, and those of its parts.
+
+        Args:
+            window: The window.
+            stats: Counts the window as replayed, and gets the errors of responses that cannot be used.
 
         Raises:
             WindowNotArchived: There is none, not even a damaged one.
@@ -122,9 +127,11 @@ class ArchiveSource:
                 fetched_text(response.fetched),
                 response.metrics.request_id,
             )
-        return Fetched(tuple(response.metrics for response in responses), problems=tuple(problems))
+        stats.replayed += 1
+        stats.problems += problems
+        return [response.metrics for response in responses]
 
-    def fetch_since(self, window: Window, since: dt.datetime) -> Fetched | None:
+    def fetch_since(self, window: Window, since: dt.datetime) -> AppMetrics | None:
         """Return the latest response for exactly this window and selection; None without one since a time.
 
         Args:
@@ -141,7 +148,7 @@ class ArchiveSource:
             same = metrics.window == window and labels == self._metrics
             if same and response.fetched >= since and self._has_all(metrics):
                 log.info("Taken from the archive, fetched at %s", fetched_text(response.fetched))
-                return Fetched((metrics,))
+                return metrics
         return None
 
     def _has_all(self, metrics: AppMetrics) -> bool:
@@ -189,23 +196,26 @@ class GatewaySource:
         self._archived = archived
         self._since = since
 
-    def fetch(self, window: Window) -> Fetched:
+    def fetch(self, window: Window, stats: DeliveryStats) -> list[AppMetrics]:
         """Return the gateway's response, or the one that an earlier try of this run has archived."""
         if self._archived and self._since:
             try:
                 if found := self._archived.fetch_since(window, self._since):
-                    return found
+                    stats.replayed += 1
+                    return [found]
             except ArchiveUnavailable as error:
                 log.info("The archive cannot be searched for the response of an earlier try: %s", error)
         metrics = self._fetch(window)
-        return Fetched((metrics,), calls=1, unarchived=int(not self._archivist.keep(metrics)))
+        stats.calls += 1
+        stats.unarchived += not self._archivist.keep(metrics)
+        return [metrics]
 
 
 def either_by_age(
-    gateway: Callable[[Window], Fetched],
-    archive: Callable[[Window], Fetched],
+    gateway: Source,
+    archive: Source,
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc),
-) -> Callable[[Window], Fetched]:
+) -> Source:
     """Return a source that asks the gateway while it still has a window, and the archive after that.
 
     Args:
@@ -214,12 +224,12 @@ def either_by_age(
         now: Returns the current time, aware.
     """
 
-    def fetch(window: Window) -> Fetched:
+    def fetch(window: Window, stats: DeliveryStats) -> Sequence[AppMetrics]:
         if not window.expired(now()):
             try:
-                return gateway(window)
+                return gateway(window, stats)
             except WindowExpired as error:  # during a wait for the rate limit
                 log.info("%s. Reading the archive instead", error)
-        return archive(window)
+        return archive(window, stats)
 
     return fetch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_forge.delivery.fetched import from_gateway
 from airflow_provider_forge.exceptions import (
     ArchiveUnavailable,
     ConfigurationError,
@@ -15,12 +14,13 @@ from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_forge.archive.archive import Archive
     from airflow_provider_forge.archive.sources import ArchiveSource, Archivist
     from airflow_provider_forge.connections.runtime import Runtime
-    from airflow_provider_forge.delivery.fetched import Fetched
+    from airflow_provider_forge.delivery.exporter import Source
+    from airflow_provider_forge.delivery.progress import DeliveryStats
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.windows import Window
 
@@ -99,7 +99,7 @@ def open_gateway_source(
     *,
     keep: bool = True,
     since: dt.datetime | None = None,
-) -> Callable[[Window], Fetched]:
+) -> Source:
     """Return the gateway as the source of windows; its responses are archived if the Connection says so.
 
     Args:
@@ -116,8 +116,13 @@ def open_gateway_source(
     def fetch(window: Window) -> AppMetrics:
         return forge.fetch(window.start, window.end, environments, metrics)
 
+    def fetch_and_count(window: Window, stats: DeliveryStats) -> list[AppMetrics]:
+        metrics = fetch(window)
+        stats.calls += 1
+        return [metrics]
+
     if not keep or not forge.archive_url:
-        return from_gateway(fetch)
+        return fetch_and_count
     from airflow_provider_forge.archive.sources import GatewaySource
 
     archivist = _open_archivist(forge)
@@ -131,7 +136,7 @@ def open_archive_source(
     forge: ForgeConnection,
     environments: str | Sequence[str] | None,
     metrics: str | Sequence[str] | None,
-) -> Callable[[Window], Fetched]:
+) -> Source:
     """Return the archive as the source of windows.
 
     Args:

@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_forge.delivery.destination import Destination
-    from airflow_provider_forge.delivery.fetched import Fetched
     from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.payload.fingerprints import Fingerprint
     from airflow_provider_forge.payload.source import Payload
     from airflow_provider_forge.windows import Window
 
-__all__ = ["Exporter", "Resource"]
+    Source = Callable[[Window, DeliveryStats], Sequence[AppMetrics]]
+    """Returns the responses of a window, and counts them: one from the gateway, or all in the archive."""
+
+__all__ = ["Exporter", "Resource", "Source"]
 
 log = get_logger(__name__)
 
@@ -72,7 +74,7 @@ class Exporter:
         now: Returns the current time, aware.
     """
 
-    fetch: Callable[[Window], Fetched]
+    fetch: Source
     destinations: Sequence[Destination]
     policy: Policy
     resource: Resource | None
@@ -161,15 +163,15 @@ class Exporter:
             with log_group(title) as group:
                 for destination, _ in shares:
                     destination.stats.begin_window(current_pass)
-                fetched = self.fetch(window)
-                _note_source(fetched, shares)
-                for metrics in fetched.responses:
-                    with _malformed(metrics, archived=not fetched.calls, shares=shares):
+                responses = self.fetch(window, found := DeliveryStats())
+                _note_source(found, responses, shares)
+                for metrics in responses:
+                    with _malformed(metrics, archived=bool(found.replayed), shares=shares):
                         self._deliver_response(metrics, shares)
         finally:
             for destination, stats in shares:
                 destination.stats.delivery.include(stats)
-        _hand_on(shares)
+        _hand_on(found, shares)
         for destination, stats in shares:
             name = f"{title}, {destination.name}" if destination.name else title
             if destination.failure:
@@ -177,7 +179,7 @@ class Exporter:
                 continue
             stats.empty = int(not stats.points)
             destination.stats.count_window(window, current_pass, stats)
-            group.summarize(f"{name}: {stats.describe()}", _describe_source(fetched))
+            group.summarize(f"{name}: {stats.describe()}", _describe_source(found, responses))
             destination.progress.add(stats)
 
     def _deliver_response(self, metrics: AppMetrics, shares: list[tuple[Destination, DeliveryStats]]) -> None:
@@ -249,46 +251,39 @@ class _Readings:
         )
 
 
-def _note_source(fetched: Fetched, shares: list[tuple[Destination, DeliveryStats]]) -> None:
-    """Count the source of a window; a call only for the first destination, so that the sum is right."""
-    for number, (_, stats) in enumerate(shares):
-        stats.problems += fetched.problems
-        if number == 0:
-            stats.calls = fetched.calls
-            stats.replayed = int(not fetched.calls)
-            stats.unarchived = fetched.unarchived
-            stats.request_ids += [metrics.request_id for metrics in fetched.responses]
-    for problem in fetched.problems:
+def _note_source(
+    found: DeliveryStats, responses: Sequence[AppMetrics], shares: list[tuple[Destination, DeliveryStats]]
+) -> None:
+    """Log the source of a window; count it for the first destination only, so that the sum is right."""
+    for problem in found.problems:
         log.warning("%s", problem)
-    for metrics in fetched.responses:
+    for _, stats in shares:
+        stats.problems += found.problems
+    found.problems = []
+    found.request_ids = [metrics.request_id for metrics in responses]
+    shares[0][1].include(found)
+    for metrics in responses:
         log.info(
             "%s %s bytes: %s of %s",
-            "Atlassian answered with" if fetched.calls else "The archive has",
+            "The archive has" if found.replayed else "Atlassian answered with",
             f"{len(metrics.text):,}",
             ", ".join(metrics.metrics),
             ", ".join(environment.name or environment.id for environment in metrics.environments),
         )
 
 
-def _hand_on(shares: list[tuple[Destination, DeliveryStats]]) -> None:
-    """Let a destination that has not failed count the call: the statistics of a failed one are dropped."""
-    counted = shares[0][1]
-    for destination, stats in shares:
-        if destination.failure is None:
-            stats.calls, stats.replayed, stats.unarchived, stats.request_ids = (
-                counted.calls,
-                counted.replayed,
-                counted.unarchived,
-                counted.request_ids,
-            )
-            return
+def _hand_on(found: DeliveryStats, shares: list[tuple[Destination, DeliveryStats]]) -> None:
+    """Count the source for another destination if the first has failed, whose statistics are dropped."""
+    if shares[0][0].failure:
+        for stats in [stats for destination, stats in shares if destination.failure is None][:1]:
+            stats.include(found)
 
 
-def _describe_source(fetched: Fetched) -> str:
-    ids = ", ".join(str(metrics.request_id) for metrics in fetched.responses)
-    if not fetched.calls:
+def _describe_source(found: DeliveryStats, responses: Sequence[AppMetrics]) -> str:
+    ids = ", ".join(str(metrics.request_id) for metrics in responses)
+    if found.replayed:
         return f"from the archive, request id {ids}"
-    [metrics] = fetched.responses
+    [metrics] = responses
     return f"call {metrics.elapsed:.2f} s, waited {metrics.waited:.1f} s for the limit, request id {ids}"
 
 

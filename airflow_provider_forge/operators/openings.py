@@ -12,16 +12,15 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
     from airflow.providers.common.compat.sdk import Asset
 
     from airflow_provider_forge.delivery.destination import Destination
-    from airflow_provider_forge.delivery.fetched import Fetched
+    from airflow_provider_forge.delivery.exporter import Source
     from airflow_provider_forge.delivery.stores import Store
     from airflow_provider_forge.utils.task_metrics import Report
-    from airflow_provider_forge.windows import Window
 
 __all__ = [
     "SOURCES",
@@ -153,7 +152,7 @@ def open_source(
     environments: str | Sequence[str] | None,
     metrics: str | Sequence[str] | None,
     context: Mapping[str, Any],
-) -> Callable[[Window], Fetched]:
+) -> Source:
     """Return the source of a task's windows.
 
     Args:
@@ -185,4 +184,4 @@ def open_source(
     check_archive_url(forge)
     # Opened when it is needed: live windows do not wait for the archive.
     archive = functools.cache(lambda: open_archive_source(forge, environments, metrics))
-    return either_by_age(gateway, lambda window: archive()(window))
+    return either_by_age(gateway, lambda window, stats: archive()(window, stats))

@@ -220,5 +220,5 @@ def test_a_retry_takes_a_response_that_lacks_only_labels_unknown_to_the_gateway(
     archive.write(a_response(metrics=LABELS[:1]))
     assert source.fetch_since(WINDOW, since) is None
     archive.write(dataclasses.replace(a_response([{}], metrics=LABELS[:1]), left_out=LABELS[1:]))
-    [found] = source.fetch_since(WINDOW, since).responses
+    found = source.fetch_since(WINDOW, since)
     assert (found.metrics, found.left_out) == (LABELS[:1], LABELS[1:])

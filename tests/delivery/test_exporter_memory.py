@@ -14,7 +14,6 @@ import pytest
 
 from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
-from airflow_provider_forge.delivery.fetched import from_gateway
 from airflow_provider_forge.delivery.ledger import Ledger
 from airflow_provider_forge.delivery.progress import Progress
 from airflow_provider_forge.delivery.sender import Policy
@@ -36,7 +35,7 @@ class Forge:
         self.in_use: list[int] = []
         self.answer_bytes = 0
 
-    def fetch(self, window):
+    def fetch(self, window, stats):
         self.in_use.append(tracemalloc.get_traced_memory()[0])
         time = int(window.start.timestamp()) * 10**9
         points = [point(asInt=number, timeUnixNano=str(time)) for number in range(POINTS)]
@@ -44,7 +43,8 @@ class Forge:
             each["attributes"].append(text("contextAri", f"ari:cloud:jira::site/{number}"))
         body = json.dumps([entry(metric("forge_api_request_count", *points))]).encode()
         self.answer_bytes = len(body)
-        return AppMetrics(APP, window, (), (), msgspec.Raw(body), None, 0.0, 0.0)
+        stats.calls += 1
+        return [AppMetrics(APP, window, (), (), msgspec.Raw(body), None, 0.0, 0.0)]
 
 
 @pytest.mark.parametrize("conform", [True, False])
@@ -62,7 +62,7 @@ def test_a_delivered_window_is_released_from_memory(tmp_path, protocol, conform,
     store = ObjectStore(tmp_path) if recorded else InMemoryStore()
     ledger = Ledger(store, "app", leases=NoLeases())
     destination = Destination(receiver, ledger)
-    exporter = Exporter(from_gateway(forge.fetch), [destination], Policy(), Resource() if conform else None)
+    exporter = Exporter(forge.fetch, [destination], Policy(), Resource() if conform else None)
     first = pendulum.instance(dt.datetime(2026, 11, 23, 5, tzinfo=dt.timezone.utc))
     windows = [
         Window(first.add(minutes=15 * number), first.add(minutes=15 * (number + 1))) for number in range(6)
