@@ -29,8 +29,8 @@ from airflow_provider_forge.otlp.client import compress
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF
 from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.payload.dict_payload import DictPayload
+from airflow_provider_forge.payload.payload import ReadOptions
 from airflow_provider_forge.payload.reader import read
-from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.windows import Window
 from benchmarks import response
 
@@ -44,15 +44,14 @@ if TYPE_CHECKING:
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.timezone.utc)
 IDENTITY = Identity(response.APP, environments=dict.fromkeys(response.ENVIRONMENTS))
 
+Source = tuple["bytes | msgspec.Raw", ReadOptions]
 Steps = list[tuple[str, "Callable[[], Any]"]]
 
 
-def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> GatewayPayload:
-    """Return the payload that the gateway's client reads from a response."""
+def source(body: bytes, protocol: str, *, conform: bool = True, recorded: bool = True) -> Source:
+    """Return the payload that the gateway's client reads from a response, and how to read it."""
     identity = IDENTITY if conform else None
-    return GatewayPayload(
-        metrics_of(body), response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded
-    )
+    return metrics_of(body), ReadOptions(response.ENVIRONMENTS, response.MINUTE, identity, protocol, recorded)
 
 
 def metrics_of(body: bytes) -> msgspec.Raw:
@@ -63,14 +62,14 @@ def metrics_of(body: bytes) -> msgspec.Raw:
     return read_resource_metrics(answer)
 
 
-def request(given: GatewayPayload) -> ExportRequest:
+def request(given: Source) -> ExportRequest:
     """Return one request with all points, including fingerprints and the check for anomalies."""
-    payload = read(given)
+    payload = read(*given)
     _ = payload.fingerprints, payload.anomalies
     return payload.build_request(range(payload.count))
 
 
-def compressed(given: GatewayPayload) -> bytes:
+def compressed(given: Source) -> bytes:
     """Return the compressed request body."""
     return compress(request(given).chunks)
 
@@ -79,7 +78,7 @@ def ours(body: bytes) -> Steps:
     """Return the steps of this package; those named in `TARGETS` are complete paths."""
 
     def passed_through() -> bytes:
-        payload = read(source(body, HTTP_JSON, conform=False, recorded=False))
+        payload = read(*source(body, HTTP_JSON, conform=False, recorded=False))
         return payload.build_request(range(payload.count)).body
 
     return [
@@ -112,8 +111,9 @@ def archived(body: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         if not Archivist(Archive(Storage(Path(directory)))).keep(metrics):
             raise RuntimeError("nothing was archived")
-    payload = GatewayPayload(
-        metrics.text, response.ENVIRONMENTS, response.MINUTE, IDENTITY, HTTP_PROTOBUF, recorded=True
+    payload = (
+        metrics.text,
+        ReadOptions(response.ENVIRONMENTS, response.MINUTE, IDENTITY, HTTP_PROTOBUF, recorded=True),
     )
     return request(payload).body
 
@@ -148,7 +148,7 @@ def others(body: bytes) -> Steps:
     """Return alternatives: this package's fallback, protobuf's own JSON reader, and the SDK's encoder."""
 
     def complete() -> bytes:
-        payload = DictPayload(source(body, HTTP_PROTOBUF))
+        payload = DictPayload(*source(body, HTTP_PROTOBUF))
         _ = payload.anomalies
         return payload.build_request(range(payload.count)).body
 

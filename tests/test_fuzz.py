@@ -21,8 +21,8 @@ from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
 from airflow_provider_forge.payload.dict_payload import DictPayload
 from airflow_provider_forge.payload.passthrough_payload import PassthroughPayload
+from airflow_provider_forge.payload.payload import ReadOptions
 from airflow_provider_forge.payload.reader import read
-from airflow_provider_forge.payload.source import GatewayPayload
 from tests.delivery.requests import said
 from tests.otlp.building import APP, PRODUCTION, almost_otlp, any_json, otlp_json, usual
 
@@ -136,13 +136,13 @@ def test_any_bytes_end_in_a_typed_error_or_in_requests(protocol, conform, record
         answer = read_response(
             httpx.Response(200, content=body), MetricsData, now=NOW, secrets=(), splittable=True
         )
-        source = GatewayPayload(read_resource_metrics(answer), [PRODUCTION], 0, identity, protocol, recorded)
-        content = read(source)
+        source = read_resource_metrics(answer), ReadOptions([PRODUCTION], 0, identity, protocol, recorded)
+        content = read(*source)
         is_unread = isinstance(content, PassthroughPayload)
         found = passed(content) if is_unread else outcome(content)
     except (ForgeError, MalformedOtlp):
         return
     if is_unread:
-        assert found == b'{"resourceMetrics":%b}' % bytes(source.text)
+        assert found == b'{"resourceMetrics":%b}' % bytes(source[0])
     else:
-        assert found == outcome(DictPayload(source))
+        assert found == outcome(DictPayload(*source))

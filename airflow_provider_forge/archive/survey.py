@@ -11,8 +11,8 @@ from airflow_provider_forge.delivery.records import RECORD_MINUTES, Digest
 from airflow_provider_forge.exceptions import ArchiveDamaged
 from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 from airflow_provider_forge.otlp.messages import MalformedOtlp
+from airflow_provider_forge.payload.payload import ReadOptions
 from airflow_provider_forge.payload.reader import read
-from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.windows import Window
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def check(archive: Archive, archived: Archived, ledger: Ledger | None) -> Check:
 def _fingerprints(metrics: AppMetrics) -> Sequence[Fingerprint]:
     ids = [environment.id for environment in metrics.environments]
     minute = int(metrics.window.start.timestamp() // 60)
-    return read(GatewayPayload(metrics.text, ids, minute, None, HTTP_JSON)).fingerprints
+    return read(metrics.text, ReadOptions(ids, minute, None, HTTP_JSON)).fingerprints
 
 
 def _undelivered(points: Counter[tuple[str, int]], ledger: Ledger) -> int | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.fingerprints import Fingerprint
-    from airflow_provider_forge.payload.source import Payload
+    from airflow_provider_forge.payload.payload import Payload
 
 __all__ = ["deliver", "selection_of"]
 

@@ -22,8 +22,8 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.otlp.messages import MalformedOtlp
 from airflow_provider_forge.payload.conform import Identity
+from airflow_provider_forge.payload.payload import ReadOptions
 from airflow_provider_forge.payload.reader import read
-from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.text import get_logger, sanitize
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.gateway.client import AppMetrics
     from airflow_provider_forge.payload.fingerprints import Fingerprint
-    from airflow_provider_forge.payload.source import Payload
+    from airflow_provider_forge.payload.payload import Payload
     from airflow_provider_forge.windows import Window
 
     Source = Callable[[Window, DeliveryStats], Sequence[AppMetrics]]
@@ -240,14 +240,14 @@ class _Readings:
             identity = Identity(metrics.app_id, self._resource.service_name, names, self._resource.attributes)
         protocol, recorded = form
         return read(
-            GatewayPayload(
-                metrics.text,
+            metrics.text,
+            ReadOptions(
                 environments,
                 int(metrics.window.start.timestamp() // 60),
                 identity,
                 protocol,
                 recorded=recorded,
-            )
+            ),
         )
 
 

@@ -16,7 +16,7 @@ from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
     from airflow_provider_forge.delivery.sender import Sender
-    from airflow_provider_forge.payload.source import Payload
+    from airflow_provider_forge.payload.payload import Payload
 
 __all__ = ["Isolation", "halves"]
 

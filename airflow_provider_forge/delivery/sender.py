@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.session import LedgerSession
     from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.requests import ExportRequest
-    from airflow_provider_forge.payload.source import Payload
+    from airflow_provider_forge.payload.payload import Payload
 
 __all__ = ["Policy", "Sender"]
 

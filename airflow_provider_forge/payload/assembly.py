@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from airflow_provider_forge.payload.conform import PointSource
-    from airflow_provider_forge.payload.source import GatewayPayload
+    from airflow_provider_forge.payload.payload import ReadOptions
 
 __all__ = ["EncodedPoints", "Slots", "assemble", "encode_message", "encode_point", "template"]
 
@@ -199,7 +199,8 @@ class EncodedPoints:
     """The encoded points of a payload, from which requests are assembled without decoding a point.
 
     Attributes:
-        source: The gateway's payload.
+        text: JSON text of the payload, an array of `ResourceMetrics`.
+        options: The options that decide how it is read.
         resources: The payload without its points.
         verbatim: Whether the payload's text is a request with all points.
         points: The encoded points, in the order of the payload.
@@ -208,7 +209,8 @@ class EncodedPoints:
         slot_of: The slot of each point.
     """
 
-    source: GatewayPayload
+    text: bytes | Raw
+    options: ReadOptions
     resources: list[Json]
     verbatim: bool = True
     points: list[bytes | Raw] = field(default_factory=list)
@@ -230,20 +232,20 @@ class EncodedPoints:
 
     def build_request(self, numbers: Collection[int]) -> ExportRequest:
         """Return one request with these points, in the order of the payload."""
-        source, everything = self.source, len(numbers) == len(self.points)
+        options, everything = self.options, len(numbers) == len(self.points)
         chosen = range(len(self.points)) if everything else sorted(numbers)
         points: Slots = defaultdict(list)
         for number in chosen:
             points[self.slot_of[number]].append(self.points[number])
         slots = {slot: self.slots[slot] for slot in points}
         resource_metrics = template(self.resources, slots, everything=everything)
-        if source.identity:
-            resource_metrics = conform(resource_metrics, source.identity)
+        if options.identity:
+            resource_metrics = conform(resource_metrics, options.identity)
         names = dict.fromkeys(str(metric.get("name")) for metric in metrics_of(resource_metrics))
-        if everything and self.verbatim and not source.identity and source.protocol == HTTP_JSON:
-            chunks = json_chunks(source.text)
+        if everything and self.verbatim and not options.identity and options.protocol == HTTP_JSON:
+            chunks = json_chunks(self.text)
         else:
-            chunks = assemble(resource_metrics, points, source.protocol)
+            chunks = assemble(resource_metrics, points, options.protocol)
         times = [self.times[number] for number in chosen]
         start, end = min(times, default=0), max(times, default=0)
-        return ExportRequest(chunks, source.protocol, len(chosen), tuple(names), start, end)
+        return ExportRequest(chunks, options.protocol, len(chosen), tuple(names), start, end)

@@ -17,7 +17,9 @@ from airflow_provider_forge.text import get_logger
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from airflow_provider_forge.payload.source import GatewayPayload
+    from msgspec import Raw
+
+    from airflow_provider_forge.payload.payload import ReadOptions
 
 __all__ = ["DictPayload"]
 
@@ -28,7 +30,8 @@ class DictPayload:
     """A payload as dictionaries, which support unknown fields and kinds of metrics.
 
     Args:
-        source: The gateway's payload.
+        text: JSON text of an array of `ResourceMetrics`.
+        options: The options that decide how it is read.
 
     Attributes:
         fingerprints: Fingerprints of the points, in the order of the payload.
@@ -39,14 +42,14 @@ class DictPayload:
         MalformedOtlp: The payload is not OTLP/JSON.
     """
 
-    def __init__(self, source: GatewayPayload) -> None:
-        self._source = source
-        salvaged = salvage(source.text, protobuf=source.protocol != HTTP_JSON)
+    def __init__(self, text: bytes | Raw, options: ReadOptions) -> None:
+        self._options = options
+        salvaged = salvage(text, protobuf=options.protocol != HTTP_JSON)
         self._resource_metrics = salvaged.resource_metrics
         self.left_out = salvaged.left_out
-        self._verbatim = None if salvaged.repairs or salvaged.left_out else source.text
+        self._verbatim = None if salvaged.repairs or salvaged.left_out else text
         self.fingerprints = fingerprint_points(
-            self._resource_metrics, environments=source.environments, minute=source.minute
+            self._resource_metrics, environments=options.environments, minute=options.minute
         )
         self.count = len(self.fingerprints)
         log_repairs(salvaged.repairs)
@@ -68,10 +71,10 @@ class DictPayload:
         Raises:
             MalformedOtlp: The points are not OTLP.
         """
-        source, chosen = self._source, self._resource_metrics
+        options, chosen = self._options, self._resource_metrics
         everything = len(numbers) == len(self.fingerprints)
         if not everything:
             chosen = select(chosen, set(numbers))
-        if source.identity:
-            return encode_request(conform(chosen, source.identity), source.protocol)
-        return encode_request(chosen, source.protocol, verbatim=self._verbatim if everything else None)
+        if options.identity:
+            return encode_request(conform(chosen, options.identity), options.protocol)
+        return encode_request(chosen, options.protocol, verbatim=self._verbatim if everything else None)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.messages import Json
     from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.conform import PointSource
-    from airflow_provider_forge.payload.source import GatewayPayload
+    from airflow_provider_forge.payload.payload import ReadOptions
     from airflow_provider_forge.payload.unusual import UnusualPoint
 
 __all__ = ["FastPayload"]
@@ -51,7 +51,8 @@ class FastPayload:
     """A payload whose points are read one by one, most of them in the usual shape of OTLP/JSON.
 
     Args:
-        source: The gateway's payload.
+        text: JSON text of an array of `ResourceMetrics`.
+        options: The options that decide how it is read.
 
     Attributes:
         fingerprints: Fingerprints of the points, in the order of the payload.
@@ -61,11 +62,12 @@ class FastPayload:
         Exception: Only the payload as a whole can be salvaged; one of `structs.REFUSALS`.
     """
 
-    def __init__(self, source: GatewayPayload) -> None:
-        self._source = source
-        salvager = Salvager(protobuf=source.protocol != HTTP_JSON)
-        skeleton = decode(source.text, salvager)
-        self._encoded_points = EncodedPoints(source, skeleton.resources)
+    def __init__(self, text: bytes | Raw, options: ReadOptions) -> None:
+        self._text = text
+        self._options = options
+        salvager = Salvager(protobuf=options.protocol != HTTP_JSON)
+        skeleton = decode(text, salvager)
+        self._encoded_points = EncodedPoints(text, options, skeleton.resources)
         reader = _Reader(self._encoded_points, salvager)
         number, emptied = 0, []
         for metric, texts in skeleton.metrics():
@@ -79,7 +81,7 @@ class FastPayload:
         self._suspects = {name for name, precheck in reader.prechecks.items() if not precheck.is_clean}
         self._encoded_points.verbatim = not (salvager.repairer.repairs or self.left_out)
         log_repairs(salvager.repairer.repairs)
-        if source.protocol != HTTP_JSON:
+        if options.protocol != HTTP_JSON:
             warn_of_unknown(skeleton.unknown | reader.unusual_points.unknown)
 
     @property
@@ -92,9 +94,9 @@ class FastPayload:
         """Anomalies of the points. Metrics that fail the precheck are decoded again for it."""
         if not self._suspects:
             return Anomalies()
-        salvager = Salvager(protobuf=self._source.protocol != HTTP_JSON)
-        reader = UnusualPoints(self._source, salvager)
-        skeleton, place, suspects = decode(self._source.text, salvager), 0, []
+        salvager = Salvager(protobuf=self._options.protocol != HTTP_JSON)
+        reader = UnusualPoints(self._options, salvager)
+        skeleton, place, suspects = decode(self._text, salvager), 0, []
         for metric, texts in skeleton.metrics():
             if str(metric.get("name")) in self._suspects:
                 kind = str(kind_of(metric))
@@ -153,11 +155,11 @@ _EncodedValue = tuple[bytes, bytes]
 class _AttributesCache(dict[bytes, _EncodedAttributes]):
     """Attributes by their text, for all kinds of metrics."""
 
-    def __init__(self, source: GatewayPayload) -> None:
+    def __init__(self, options: ReadOptions) -> None:
         super().__init__()
-        self._environments = ",".join(sorted(source.environments)).encode()
-        self._conform = source.identity is not None
-        self._protobuf = source.protocol != HTTP_JSON
+        self._environments = ",".join(sorted(options.environments)).encode()
+        self._conform = options.identity is not None
+        self._protobuf = options.protocol != HTTP_JSON
 
     def __missing__(self, text: bytes) -> _EncodedAttributes:
         attributes = structs.decode_attributes(text)
@@ -239,12 +241,12 @@ class _Reader:
 
     def __init__(self, encoded: EncodedPoints, salvager: Salvager) -> None:
         self._encoded_points = encoded
-        self._minute = encoded.source.minute
-        self._protobuf = encoded.source.protocol != HTTP_JSON
-        attributes = _AttributesCache(encoded.source)
+        self._minute = encoded.options.minute
+        self._protobuf = encoded.options.protocol != HTTP_JSON
+        attributes = _AttributesCache(encoded.options)
         self._attributes = {kind: _AttributesCacheOfKind(kind, attributes) for kind in KINDS}
         self._values: defaultdict[str, dict[bytes, _EncodedValue]] = defaultdict(dict)
-        self.unusual_points = UnusualPoints(encoded.source, salvager)
+        self.unusual_points = UnusualPoints(encoded.options, salvager)
         self._texts = 0
         self.fingerprints: list[Fingerprint] = []
         self.prechecks: defaultdict[str, AnomalyPrecheck] = defaultdict(AnomalyPrecheck)

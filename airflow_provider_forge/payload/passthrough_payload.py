@@ -18,7 +18,9 @@ from airflow_provider_forge.payload.structs import metric_structs, scan_times
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from airflow_provider_forge.payload.source import GatewayPayload
+    from msgspec import Raw
+
+    from airflow_provider_forge.payload.payload import ReadOptions
 
 __all__ = ["PassthroughPayload"]
 
@@ -29,7 +31,8 @@ class PassthroughPayload:
     Without a ledger, points need not be recognized again, so each gets a unique fingerprint.
 
     Args:
-        source: The gateway's payload.
+        text: JSON text of an array of `ResourceMetrics`.
+        options: The options that decide how it is read.
 
     Attributes:
         anomalies: Always empty, because points are not compared.
@@ -43,10 +46,11 @@ class PassthroughPayload:
     anomalies = Anomalies()
     left_out: LeftOut = LeftOut()
 
-    def __init__(self, source: GatewayPayload) -> None:
-        self._source = source
+    def __init__(self, text: bytes | Raw, options: ReadOptions) -> None:
+        self._text = text
+        self._options = options
         self._metrics = [
-            (metric.name, metric.data.data_points) for metric in metric_structs(scan_times(source.text))
+            (metric.name, metric.data.data_points) for metric in metric_structs(scan_times(text))
         ]
         for start in {point.start_time_unix_nano for _, points in self._metrics for point in points}:
             parse_nanoseconds(start, "startTimeUnixNano")
@@ -57,8 +61,8 @@ class PassthroughPayload:
     @cached_property
     def fingerprints(self) -> list[Fingerprint]:
         """Placeholders for fingerprints, unique within a task."""
-        window = self._source.minute.to_bytes(KEY_BYTES // 2, "big") + bytes(VALUE_BYTES)
-        minutes = {text: minute_of(time, self._source.minute) for text, time in self._nanoseconds.items()}
+        window = self._options.minute.to_bytes(KEY_BYTES // 2, "big") + bytes(VALUE_BYTES)
+        minutes = {text: minute_of(time, self._options.minute) for text, time in self._nanoseconds.items()}
         named = ((name, point.time_unix_nano) for name, points in self._metrics for point in points)
         return [
             Fingerprint(name, minutes[time], number.to_bytes(KEY_BYTES // 2, "big") + window)
@@ -72,13 +76,13 @@ class PassthroughPayload:
         names = tuple(dict.fromkeys(name for name, _ in self._metrics))
         times = self._nanoseconds.values()
         start, end = min(times, default=0), max(times, default=0)
-        return ExportRequest(json_chunks(self._source.text), HTTP_JSON, self.count, names, start, end)
+        return ExportRequest(json_chunks(self._text), HTTP_JSON, self.count, names, start, end)
 
     @cached_property
     def _encoded_points(self) -> EncodedPoints:
         # Whole, the text is sent as it is; in parts, the points of the first of two fields would be lost.
-        usual = decode_usual(self._source.text)
-        encoded = EncodedPoints(self._source, usual.resources)
+        usual = decode_usual(self._text)
+        encoded = EncodedPoints(self._text, self._options, usual.resources)
         for number, texts in enumerate(usual.points):
             encoded.points += texts
             encoded.slot_of += [encoded.new_slot(number, (None, None))] * len(texts)

@@ -16,22 +16,28 @@ from airflow_provider_forge.payload.structs import REFUSALS
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from airflow_provider_forge.payload.source import GatewayPayload, Payload
+    from msgspec import Raw
+
+    from airflow_provider_forge.payload.payload import Payload, ReadOptions
 
 __all__ = ["read"]
 
 log = get_logger(__name__)
 
 
-def read(source: GatewayPayload) -> Payload:
+def read(text: bytes | Raw, options: ReadOptions) -> Payload:
     """Read a payload of the gateway.
+
+    Args:
+        text: JSON text of an array of `ResourceMetrics`.
+        options: The options that decide how it is read.
 
     Raises:
         MalformedOtlp: The payload is not OTLP/JSON.
     """
-    for reader in (PassthroughPayload, FastPayload) if source.passes_through else (FastPayload,):
+    for reader in (PassthroughPayload, FastPayload) if options.passes_through else (FastPayload,):
         try:
-            return reader(source)
+            return reader(text, options)
         except REFUSALS as refusal:
             log.info("Unusual OTLP/JSON, read by the slower fallback: %.200s", refusal)
-    return DictPayload(source)
+    return DictPayload(text, options)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from airflow_provider_forge.payload.conform import PointSource
+    from airflow_provider_forge.payload.payload import ReadOptions
     from airflow_provider_forge.payload.salvage import Salvager
-    from airflow_provider_forge.payload.source import GatewayPayload
 
 __all__ = ["UnusualPoint", "UnusualPoints"]
 
@@ -55,19 +55,19 @@ class UnusualPoints:
     """Reads the unusual points of one payload.
 
     Args:
-        source: The gateway's payload.
+        options: The options that decide how the payload is read.
         salvager: Repairs points, and counts those that are left out.
 
     Attributes:
         unknown: Names of the points' fields that protobuf does not have.
     """
 
-    def __init__(self, source: GatewayPayload, salvager: Salvager) -> None:
+    def __init__(self, options: ReadOptions, salvager: Salvager) -> None:
         self.unknown: set[str] = set()
-        self._environments = ",".join(sorted(source.environments)).encode()
-        self._minute = source.minute
-        self._conform = source.identity is not None
-        self._protobuf = source.protocol != HTTP_JSON
+        self._environments = ",".join(sorted(options.environments)).encode()
+        self._minute = options.minute
+        self._conform = options.identity is not None
+        self._protobuf = options.protocol != HTTP_JSON
         self._salvager = salvager
 
     def content(self, metric: Json, kind: str, text: Raw) -> Json | None:

@@ -22,15 +22,15 @@ from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.gateway.client import AppMetrics
 from airflow_provider_forge.gateway.environments import Environment
 from airflow_provider_forge.otlp.endpoint import Endpoint, Limits
+from airflow_provider_forge.payload.payload import ReadOptions
 from airflow_provider_forge.payload.reader import read
-from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from airflow_provider_forge.delivery.accounts import Account
-    from airflow_provider_forge.payload.source import Payload
+    from airflow_provider_forge.payload.payload import Payload
 
 EPOCH = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.timezone.utc)
 NOW = EPOCH + dt.timedelta(hours=2)
@@ -233,7 +233,7 @@ class Line:
         text = json.dumps(resource_metrics(served)).encode()
 
         def content(environments: Collection[str]) -> Payload:
-            return read(GatewayPayload(text, environments, 0, None, "http/json"))
+            return read(text, ReadOptions(environments, 0, None, "http/json"))
 
         metrics = AppMetrics(
             "app",

@@ -16,8 +16,8 @@ from airflow_provider_forge.payload.dict_payload import DictPayload
 from airflow_provider_forge.payload.fast_payload import FastPayload
 from airflow_provider_forge.payload.fingerprints import HASH_BYTES, KEY_BYTES
 from airflow_provider_forge.payload.passthrough_payload import PassthroughPayload
+from airflow_provider_forge.payload.payload import ReadOptions
 from airflow_provider_forge.payload.reader import read
-from airflow_provider_forge.payload.source import GatewayPayload
 from airflow_provider_forge.payload.structs import REFUSALS
 from tests.delivery.recorded import ENVIRONMENTS, MINUTE, RECORDED, in_words
 from tests.delivery.requests import said
@@ -40,9 +40,9 @@ from tests.otlp.building import (
 IDENTITY = Identity(APP, environments={PRODUCTION: "production"}, attributes={"team": "a"})
 
 
-def source(content, protocol=HTTP_PROTOBUF, identity=IDENTITY) -> GatewayPayload:
+def source(content, protocol=HTTP_PROTOBUF, identity=IDENTITY) -> tuple[bytes, ReadOptions]:
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return GatewayPayload(raw, [PRODUCTION, STAGING], 29_923_500, identity, protocol)
+    return raw, ReadOptions([PRODUCTION, STAGING], 29_923_500, identity, protocol)
 
 
 def outcome(make, part):
@@ -66,26 +66,26 @@ parts = st.sampled_from([slice(0, None, 2), slice(None, None, -3), slice(1, None
 @given(content=st.one_of(otlp_json.map(usual), otlp_json, almost_otlp()), part=parts)
 def test_both_ways_have_one_outcome(protocol, identity, content, part):
     given = source(content, protocol, identity)
-    complete = outcome(lambda: DictPayload(given), part)
-    assert outcome(lambda: read(given), part) == complete
+    complete = outcome(lambda: DictPayload(*given), part)
+    assert outcome(lambda: read(*given), part) == complete
     try:
-        FastPayload(given)
+        FastPayload(*given)
     except REFUSALS:
         return
-    assert outcome(lambda: FastPayload(given), part) == complete
+    assert outcome(lambda: FastPayload(*given), part) == complete
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_fingerprints_are_those_of_the_first_version(protocol, sample):
     ways = set()
     for answer in RECORDED["answers"]:
-        given = GatewayPayload(answer["resourceMetrics"].encode(), ENVIRONMENTS, MINUTE, IDENTITY, protocol)
-        content = read(given)
+        given = answer["resourceMetrics"].encode(), ReadOptions(ENVIRONMENTS, MINUTE, IDENTITY, protocol)
+        content = read(*given)
         recorded = answer["points"]
         if recorded is None:  # one bad value made the first version find all of it malformed
             assert content.left_out
             continue
-        assert content.fingerprints == DictPayload(given).fingerprints
+        assert content.fingerprints == DictPayload(*given).fingerprints
         if content.left_out:  # points of which the first version took fingerprints, and could not send them
             assert all(each in recorded for each in in_words(content.fingerprints))
             continue
@@ -98,7 +98,7 @@ def test_fingerprints_are_those_of_the_first_version(protocol, sample):
 
 def test_the_sample_is_read_by_the_fast_payload(sample):
     text = json.loads(sample)["data"]["ecosystem"]["forgeMetrics"]["appMetrics"]["resourceMetrics"]
-    content = read(GatewayPayload(json.dumps(text).encode(), ENVIRONMENTS, MINUTE, IDENTITY, HTTP_PROTOBUF))
+    content = read(json.dumps(text).encode(), ReadOptions(ENVIRONMENTS, MINUTE, IDENTITY, HTTP_PROTOBUF))
     assert isinstance(content, FastPayload)
     assert in_words(content.fingerprints) == RECORDED["sample"]
 
@@ -125,7 +125,7 @@ _few_points = st.lists(
 @given(points=_few_points)
 def test_no_oddity_escapes_a_glance(points):
     content = source([entry(*(form(name, each) for name, form, each in points))])
-    assert FastPayload(content).anomalies == DictPayload(content).anomalies
+    assert FastPayload(*content).anomalies == DictPayload(*content).anomalies
 
 
 EDGES = {
@@ -172,8 +172,8 @@ def test_the_fast_payload_supports_every_kind_of_metric_and_edge_values(kind, pr
     content = with_point(kind)
     content[0]["scopeMetrics"][0]["metrics"][0][kind]["dataPoints"][0]["attributes"] += ATTRIBUTES
     given = source(content, protocol, identity)
-    assert isinstance(read(given), FastPayload)
-    assert outcome(lambda: FastPayload(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))
+    assert isinstance(read(*given), FastPayload)
+    assert outcome(lambda: FastPayload(*given), slice(1)) == outcome(lambda: DictPayload(*given), slice(1))
 
 
 @pytest.mark.parametrize(
@@ -205,10 +205,10 @@ def test_the_fast_payload_supports_every_kind_of_metric_and_edge_values(kind, pr
 )
 def test_an_unusual_shape_makes_only_its_point_or_its_surroundings_slow(content):
     given = source(content)
-    assert isinstance(read(given), FastPayload)
-    assert outcome(lambda: read(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))
+    assert isinstance(read(*given), FastPayload)
+    assert outcome(lambda: read(*given), slice(1)) == outcome(lambda: DictPayload(*given), slice(1))
     as_json = source(content, HTTP_JSON)
-    assert outcome(lambda: read(as_json), slice(1)) == outcome(lambda: DictPayload(as_json), slice(1))
+    assert outcome(lambda: read(*as_json), slice(1)) == outcome(lambda: DictPayload(*as_json), slice(1))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +228,9 @@ def test_an_unusual_shape_makes_only_its_point_or_its_surroundings_slow(content)
 def test_a_shape_that_cannot_be_taken_apart_is_read_by_the_fallback(content, protocol, caplog):
     given = source(content, protocol)
     with caplog.at_level(logging.INFO):
-        assert isinstance(read(given), DictPayload)
+        assert isinstance(read(*given), DictPayload)
     assert "slower fallback" in caplog.text
-    assert outcome(lambda: read(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))
+    assert outcome(lambda: read(*given), slice(1)) == outcome(lambda: DictPayload(*given), slice(1))
 
 
 UNUSUAL_POINTS = {
@@ -264,16 +264,18 @@ def test_an_unusual_point_among_others_has_one_outcome_in_both_ways(fields, kind
     content.append(entry({"name": "alone", kind: {"dataPoints": [points[1]]}}))
     content.append(entry({"name": "twice", "unit": None, kind: {"dataPoints": [points[1], points[1]]}}))
     given = source(content, protocol, identity)
-    assert isinstance(read(given), FastPayload)
-    assert outcome(lambda: read(given), slice(1, None)) == outcome(lambda: DictPayload(given), slice(1, None))
+    assert isinstance(read(*given), FastPayload)
+    assert outcome(lambda: read(*given), slice(1, None)) == outcome(
+        lambda: DictPayload(*given), slice(1, None)
+    )
 
 
 def test_a_field_that_protobuf_does_not_have_is_named(caplog):
     content = [{**entry(metric("n", point(asInt="1", future=1), point())), "later": 1}]
-    assert read(source(content)).count == 2
+    assert read(*source(content)).count == 2
     assert "Protobuf has no field for NumberDataPoint.future, ResourceMetrics.later" in caplog.text
     caplog.clear()
-    assert read(source(content, HTTP_JSON)).count == 2
+    assert read(*source(content, HTTP_JSON)).count == 2
     assert not caplog.text
 
 
@@ -314,7 +316,7 @@ REPEATED = {
 @pytest.mark.parametrize("text", REPEATED.values(), ids=REPEATED)
 def test_no_points_of_a_field_that_is_there_twice_are_lost(text, protocol, caplog):
     """JSON allows it, and a decoder keeps the last."""
-    content = read(source(text, protocol, None))
+    content = read(*source(text, protocol, None))
     assert content.count == 3
     assert {each.minute for each in content.fingerprints} == {29_923_500, 29_923_501, 29_923_502}
     assert not content.left_out
@@ -324,8 +326,8 @@ def test_no_points_of_a_field_that_is_there_twice_are_lost(text, protocol, caplo
 
 def test_a_value_that_is_there_twice_is_the_last_as_json_has_it():
     text = b'[{"scopeMetrics":[{"metrics":[{"name":"m","name":"n","gauge":{"dataPoints":[%b]}}]}]}]' % ONE
-    assert [each.metric for each in DictPayload(source(text)).fingerprints] == ["n"]
-    assert [each.metric for each in read(source(text)).fingerprints] == ["n"]
+    assert [each.metric for each in DictPayload(*source(text)).fingerprints] == ["n"]
+    assert [each.metric for each in read(*source(text)).fingerprints] == ["n"]
 
 
 @pytest.mark.parametrize("spelled", ["compact", "with white space"])
@@ -333,12 +335,12 @@ def test_a_text_without_repeats_is_read_in_the_fast_way(spelled):
     separators = (",", ":") if spelled == "compact" else (" , ", " : ")
     metrics = [metric("n", point(), point()), metric("m", point())]
     text = json.dumps([entry(*metrics)], separators=separators).encode()
-    assert isinstance(read(source(text)), FastPayload)
+    assert isinstance(read(*source(text)), FastPayload)
 
 
 def test_parts_of_a_passed_through_payload_lose_nothing_either():
     for raw in REPEATED.values():
-        content = read(passed_through(raw))
+        content = read(*passed_through(raw))
         if isinstance(content, PassthroughPayload):
             assert content.build_request(range(content.count)).body == b'{"resourceMetrics":%b}' % raw
             content.count += 1
@@ -353,27 +355,27 @@ def test_bucket_counts_in_any_spelling(counts):
     raw = json.dumps(with_point("histogram", bucketCounts="X")).encode().replace(b'"X"', counts)
     for protocol in PROTOCOLS:
         given = source(raw, protocol)
-        assert outcome(lambda: read(given), slice(1)) == outcome(lambda: DictPayload(given), slice(1))  # noqa: B023
+        assert outcome(lambda: read(*given), slice(1)) == outcome(lambda: DictPayload(*given), slice(1))  # noqa: B023
 
 
-def passed_through(raw: bytes, minute: int = 0) -> GatewayPayload:
-    return GatewayPayload(raw, [PRODUCTION], minute, None, HTTP_JSON, recorded=False)
+def passed_through(raw: bytes, minute: int = 0) -> tuple[bytes, ReadOptions]:
+    return raw, ReadOptions([PRODUCTION], minute, None, HTTP_JSON, recorded=False)
 
 
 def test_an_unchanged_and_unrecorded_text_is_passed_through():
     raw = (
         b' [ {"scopeMetrics":[{"metrics":[{"name":"\\u00fc","sum":{"dataPoints":[{"asInt":1.0,"x":1}]}}]}]}]'
     )
-    content = read(passed_through(raw))
+    content = read(*passed_through(raw))
     assert isinstance(content, PassthroughPayload)
     assert content.build_request([0]).body == b'{"resourceMetrics":%b}' % raw
-    assert said(content.build_request([0])) == said(DictPayload(passed_through(raw)).build_request([0]))
+    assert said(content.build_request([0])) == said(DictPayload(*passed_through(raw)).build_request([0]))
 
 
 def test_points_of_a_passthrough_payload_are_slices_of_its_bytes():
     points = [b'{ "asInt":1.0,"future":[%d] }' % number for number in range(3)]
     raw = b'[{"scopeMetrics":[{"metrics":[{"name":"n","sum":{"dataPoints":[%b]}}]}]}]' % b" , ".join(points)
-    part = read(passed_through(raw)).build_request([2, 0])
+    part = read(*passed_through(raw)).build_request([2, 0])
     assert part.body == b'{"resourceMetrics":%b}' % raw.replace(b" , ".join(points), b",".join(points[::2]))
     assert part.points == 2
 
@@ -382,7 +384,7 @@ def test_points_of_a_passthrough_payload_are_slices_of_its_bytes():
 @given(content=otlp_json.map(usual), part=parts)
 def test_a_passed_through_payload_is_unchanged(content, part):
     given = passed_through(json.dumps(content).encode())
-    through, complete = read(given), DictPayload(given)
+    through, complete = read(*given), DictPayload(*given)
     assert through.count == complete.count
     assert [each[:2] for each in through.fingerprints] == [each[:2] for each in complete.fingerprints]
     numbers = range(len(complete.fingerprints))
@@ -392,7 +394,7 @@ def test_a_passed_through_payload_is_unchanged(content, part):
 
 def test_fingerprints_of_a_passthrough_payload_are_unique():
     raw = json.dumps([entry(metric("n", point(), point()))]).encode()
-    marks = [each.point_hash for minute in (1, 2) for each in read(passed_through(raw, minute)).fingerprints]
+    marks = [each.point_hash for minute in (1, 2) for each in read(*passed_through(raw, minute)).fingerprints]
     assert len(set(marks)) == len({mark[:KEY_BYTES] for mark in marks}) == 4
     assert {len(mark) for mark in marks} == {HASH_BYTES}
 
@@ -410,7 +412,7 @@ def around(*points: bytes) -> bytes:
 )
 def test_a_passthrough_payload_must_be_json(broken):
     with pytest.raises(MalformedOtlp):
-        read(passed_through(around(broken))).build_request([0])
+        read(*passed_through(around(broken))).build_request([0])
 
 
 @pytest.mark.parametrize(
@@ -424,7 +426,7 @@ def test_a_passthrough_payload_must_be_json(broken):
     ],
 )
 def test_an_invalid_point_is_cut_out_of_a_passthrough_payload(broken):
-    content = read(passed_through(around(GOOD_POINT, broken, GOOD_POINT)))
+    content = read(*passed_through(around(GOOD_POINT, broken, GOOD_POINT)))
     assert content.left_out.total() == 1
     assert content.count == 2
     body = content.build_request(range(2)).body
@@ -432,7 +434,7 @@ def test_an_invalid_point_is_cut_out_of_a_passthrough_payload(broken):
 
 
 def test_an_invalid_character_is_repaired_in_a_passthrough_payload():
-    content = read(passed_through(around(b'{"asInt":1,"note":"\xff"}')))
+    content = read(*passed_through(around(b'{"asInt":1,"note":"\xff"}')))
     assert not content.left_out
     assert json.loads(content.build_request([0]).body)["resourceMetrics"] == json.loads(
         around('{"asInt":1,"note":"\ufffd"}'.encode())

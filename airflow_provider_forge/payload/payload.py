@@ -1,4 +1,4 @@
-"""The gateway's payload of one window, before and after it is read."""
+"""The payload of one window: the options that decide how it is read, and the points that it has."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from airflow_provider_forge.otlp.endpoint import HTTP_JSON
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from msgspec import Raw
-
     from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.anomalies import Anomalies
     from airflow_provider_forge.payload.conform import Identity
     from airflow_provider_forge.payload.fingerprints import Fingerprint
     from airflow_provider_forge.payload.salvage import LeftOut
 
-__all__ = ["GatewayPayload", "Payload"]
+__all__ = ["Payload", "ReadOptions"]
 
 
 @dataclass(frozen=True)
-class GatewayPayload:
-    """The metrics of one window from the gateway, and the options that decide how they are read.
+class ReadOptions:
+    """The options that decide how the gateway's payload of one window is read.
 
     Attributes:
-        text: JSON text of an array of `ResourceMetrics`.
         environments: UUIDs of the queried environments.
         minute: Start of the window, in minutes since the epoch.
         identity: The configured identity for `conform`; None to send the metrics unchanged.
@@ -34,7 +31,6 @@ class GatewayPayload:
         recorded: Whether deliveries are recorded in a ledger.
     """
 
-    text: bytes | Raw
     environments: Collection[str]
     minute: int
     identity: Identity | None
@@ -43,7 +39,7 @@ class GatewayPayload:
 
     @property
     def passes_through(self) -> bool:
-        """Whether the text is sent unchanged, and fingerprints are not needed."""
+        """Whether the payload is sent unchanged, and fingerprints are not needed."""
         return not self.recorded and self.identity is None and self.protocol == HTTP_JSON
 
 
