@@ -59,6 +59,9 @@ MAX_PAUSE = 60 * 60.0
 TOLERANCE = 1e-3
 """Seconds of rounding error in times that were serialized."""
 
+MAX_TIME = float(1 << 40)
+"""Seconds, 35,000 years. Up to it, a float has a resolution of a quarter of a millisecond: no two calls merge."""
+
 MAX_SIZE = 1 << 20
 """Bytes of a record: enough for the slots of thousands of waiting tasks. A larger record is not read."""
 
@@ -238,15 +241,17 @@ class Budget:
         """Drop everything that has expired."""
         if now < self.as_of:
             # The clock restarted or was set back: nothing is more recent than it was at that time.
-            self._shift(now - self.as_of)
+            self._shift(now - self.as_of, now)
         self.as_of = now
         while self.slots and self.slots[0].at + self.period <= now:
             del self.slots[0]
         self.blocked_until = {name: until for name, until in self.blocked_until.items() if until > now}
 
-    def _shift(self, seconds: float) -> None:
+    def _shift(self, seconds: float, now: float) -> None:
         for slot in self.slots:
-            slot.at += seconds
+            # A call that was made stays in the past, however the sum is rounded.
+            latest = now if slot.at <= self.as_of else math.inf
+            slot.at = min(slot.at + seconds, latest)
         self.paused_until += seconds
         self.blocked_until = {name: until + seconds for name, until in self.blocked_until.items()}
 
@@ -344,6 +349,7 @@ class Budget:
 
 
 def _parse_seconds(value: Any) -> float:
-    if not math.isfinite(moment := float(value)):
-        raise ValueError(f"{value} is not a time")
+    moment = float(value)
+    if not abs(moment) <= MAX_TIME:  # or not a number
+        raise ValueError(f"{moment:g} is not a time")
     return moment

@@ -114,6 +114,11 @@ def test_a_wait_for_lack_of_a_record_is_logged(new_limiter, caplog):
         b'{"as_of": 1000, "uses": [], "paused_until": 4601, "refusals": {}}',
         b'{"as_of": 1000, "uses": [], "paused_until": 0, "refusals": {"a1b2c3": 1901}}',
         b'{"as_of": -1e300, "uses": [], "paused_until": 0, "refusals": {}}',
+        # A difference to such a time is rounded to seconds, or to nothing.
+        *(
+            b'{"as_of": %s, "uses": [[%s, "x", true]], "paused_until": 0, "refusals": {}}' % (at, at)
+            for at in (b"1e300", b"1e20", b"1e15", b"-1e15", b"NaN", b"Infinity", b'"1e15"')
+        ),
     ],
 )
 def test_a_poisoned_file_costs_a_period_and_nothing_else(new_limiter, content, caplog):

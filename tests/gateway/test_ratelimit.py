@@ -543,6 +543,15 @@ def test_after_a_restart_of_the_machine_the_whole_budget_counts_as_used_now(new_
     assert [after.acquire(priority=LIVE).waited for _ in range(3)] == pytest.approx([70, 0, PERIOD])
 
 
+@pytest.mark.parametrize("now", [0.2, 0.7, 2.4])
+def test_no_rounding_makes_a_call_before_a_restart_one_that_is_yet_to_be_made(new_limiter, now):
+    """A live window would go before it."""
+    assert now < 5_000_000.1 + (now - 5_000_000.1)
+    new_limiter(calls=1, machine=Machine(now=5_000_000.1)).acquire()
+    after = new_limiter(calls=1, machine=Machine(now=now))
+    assert after.acquire(priority=LIVE).waited == pytest.approx(PERIOD)
+
+
 def test_a_clock_that_is_put_back_a_little_costs_as_little(new_limiter, machine):
     limiter = new_limiter(calls=1)
     limiter.acquire()
