@@ -60,7 +60,7 @@ TOLERANCE = 1e-3
 """Seconds of rounding error in times that were serialized."""
 
 MAX_TIME = float(1 << 40)
-"""Seconds, 35,000 years. Up to it, a float has a resolution of a quarter of a millisecond: no two calls merge."""
+"""Seconds, 35,000 years. Up to it, a float resolves a quarter of a millisecond, so that no time is lost."""
 
 MAX_SIZE = 1 << 20
 """Bytes of a record: enough for the slots of thousands of waiting tasks. A larger record is not read."""
