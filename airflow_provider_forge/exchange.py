@@ -8,6 +8,7 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import httpcore
 import httpx
 
 if TYPE_CHECKING:
@@ -225,7 +226,13 @@ class Wire:
         def write_in_time(buffer: bytes, timeout: float | None = None) -> None:
             # In pieces, because the timeout is per system call, each of which may send only a few bytes.
             for start in range(0, len(buffer), _PIECE):
-                write(buffer[start : start + _PIECE], timeout=self._remaining(timeout))
+                try:
+                    write(buffer[start : start + _PIECE], timeout=self._remaining(timeout))
+                except httpcore.WriteTimeout as error:
+                    if not stream.get_extra_info("is_readable"):
+                        raise
+                    # The server has answered, and reads no more. After this error, httpcore reads the answer.
+                    raise httpcore.WriteError(str(error)) from error
 
         stream.read, stream.write = read_in_time, write_in_time
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import datetime as dt
 import email.utils
 import ipaddress
@@ -28,13 +31,16 @@ __all__ = [
     "explain_transport_error",
     "is_credential",
     "is_loopback",
+    "is_page",
     "is_tls_failure",
     "retry_after",
+    "secrets_of_header",
 ]
 
 USER_AGENT = f"airflow-provider-forge/{__version__}"
 
 _RETRY_HEADERS = ("retry-after", "x-ratelimit-reset")
+_READ = 1000
 _MIN_EPOCH = 1e9
 _MAX_WAIT = 24 * 60 * 60.0
 _CREDENTIAL_NAME = re.compile("auth|cookie|credential|key|pass|secret|session|sig|token", re.IGNORECASE)
@@ -44,17 +50,19 @@ def retry_after(headers: Mapping[str, str], now: dt.datetime) -> float | None:
     """Return the time to wait before a retry, in seconds, 0 to a day; None if no header gives it.
 
     `Retry-After` takes precedence over `X-RateLimit-Reset`. Each may be a number of seconds, an HTTP-date
-    (RFC 9110), or, on Atlassian's gateway, an ISO 8601 time with or without seconds: `2021-05-10T11:00Z`.
+    (RFC 9110), or, on Atlassian's gateway, an ISO 8601 time with or without seconds: `2021-05-10T11:00Z`. Of
+    several, the longest wait counts.
 
     Args:
         headers: The response's headers, looked up in lower case.
         now: The current time, timezone-aware.
     """
     for name in _RETRY_HEADERS:
-        value = headers.get(name, "").strip()
-        seconds = _seconds(value, now) if value else None
-        if seconds is not None:
-            return min(max(0.0, seconds), _MAX_WAIT)
+        value = headers.get(name, "")
+        # An HTTP-date has a comma, too, and is one without the day of the week before it.
+        waits = [_seconds(each, now) for part in value.split(",") if (each := part.strip())]
+        if found := [seconds for seconds in waits if seconds is not None]:
+            return min(max(0.0, *found), _MAX_WAIT)
     return None
 
 
@@ -223,3 +231,24 @@ def is_loopback(host: str) -> bool:
 def is_credential(name: str) -> bool:
     """Return whether a header of this name carries a secret."""
     return bool(_CREDENTIAL_NAME.search(name))
+
+
+def secrets_of_header(value: str) -> list[str]:
+    """Return the parts of a header's value that a server may quote: all of it, the token, the password."""
+    scheme, _, token = value.partition(" ")
+    parts = [value, token]
+    if scheme.lower() == "basic":
+        with contextlib.suppress(binascii.Error):
+            login = base64.b64decode(token + "==").decode(errors="replace")
+            parts += [login, login.partition(":")[2]]
+    return list(filter(None, parts))
+
+
+def is_page(kind: str, content: bytes) -> bool:
+    """Return whether a response is a page of HTML or XML, which no API of JSON or protobuf sends.
+
+    Args:
+        kind: Value of its `Content-Type`.
+        content: Its body, or the beginning of it.
+    """
+    return "html" in kind.lower() or content[:_READ].lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"<")

@@ -31,6 +31,7 @@ def test_the_user_agent_is_ours_with_the_version():
     assert f"airflow-provider-forge/{__version__}" == USER_AGENT
 
 
+HTTP_DATE = "Mon, 10 May 2021 11:00:00 GMT"
 WHEN = [
     ("30", 30),
     ("0", 0),
@@ -78,6 +79,14 @@ def test_a_malformed_header_is_ignored(nonsense):
 def test_with_any_header_the_wait_is_a_finite_number():
     seconds = retry_after({"retry-after": "9" * 400}, NOW)
     assert seconds is None or math.isfinite(seconds)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("3, 9", 9), ("9, 3", 9), ("3, soon", 3), (f"5, {HTTP_DATE}", 30), (f"{HTTP_DATE}, {HTTP_DATE}", 30)],
+)
+def test_of_several_waits_the_longest_counts(value, seconds):
+    assert retry_after({"retry-after": value}, NOW) == seconds
 
 
 def test_retry_after_wins_over_the_reset():

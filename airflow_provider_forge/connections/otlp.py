@@ -15,7 +15,7 @@ from airflow_provider_forge.connections.extras import (
     secret_of,
 )
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
-from airflow_provider_forge.http import check_cleartext, is_credential
+from airflow_provider_forge.http import check_cleartext, is_credential, secrets_of_header
 
 if TYPE_CHECKING:
     from airflow_provider_forge.connections.runtime import Connection, Runtime
@@ -108,9 +108,8 @@ class OtlpAccess:
         for name, value in endpoint.headers.items():
             # Only credentials: masking a value such as "production" would make every log unreadable.
             if is_credential(name):
-                self.runtime.mask(value)
-                # Receivers may quote the token without the scheme before it.
-                self.runtime.mask(value.partition(" ")[2] or value)
+                for secret in secrets_of_header(value):
+                    self.runtime.mask(secret)
         return endpoint
 
     @property

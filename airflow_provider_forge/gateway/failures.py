@@ -23,7 +23,7 @@ from airflow_provider_forge.exceptions import (
     UnknownFailure,
     WindowTooLarge,
 )
-from airflow_provider_forge.http import retry_after
+from airflow_provider_forge.http import is_page, retry_after
 from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
@@ -116,9 +116,8 @@ class Reply:
 
     @property
     def is_page(self) -> bool:
-        """Whether the response is a page of HTML."""
-        kind = self.response.headers.get("content-type", "").lower()
-        return "html" in kind or self.response.content[:_READ].lstrip().startswith(b"<")
+        """Whether the response is a page of HTML or XML."""
+        return is_page(self.response.headers.get("content-type", ""), self.response.content)
 
 
 def error_of(failures: list[Any], reply: Reply) -> ForgeError:

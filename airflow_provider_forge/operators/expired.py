@@ -1,4 +1,4 @@
-"""Windows that are too old for a destination: reported once, and those that soon will be are delivered first."""
+"""Windows too old for a destination: reported once, and those that soon will be are delivered first."""
 
 from __future__ import annotations
 

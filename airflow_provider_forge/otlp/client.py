@@ -107,19 +107,19 @@ class OtlpClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._secrets = tuple(
-            part for value in endpoint.headers.values() for part in (value, value.partition(" ")[2])
-        )
         self._wire = Wire()
         if endpoint.tls != TlsFiles():
             _ = endpoint.tls.ssl_context  # also for http, so that an invalid file is always an error
         self._route = Route(endpoint.url, lambda: endpoint.tls.ssl_context)
-        self._secrets += self._route.secrets
-        self._client = self._route.client(
+        self._secrets = (*endpoint.secrets, *self._route.secrets)
+        self._client = self._new_client()
+
+    def _new_client(self) -> httpx.Client:
+        return self._route.client(
             # In lower case, so that a user's User-Agent replaces ours instead of being sent in addition.
             headers={"user-agent": USER_AGENT, "accept-encoding": ACCEPT_ENCODING}
-            | {key.lower(): value for key, value in endpoint.headers.items()},
-            timeout=endpoint.limits.timeout,
+            | {key.lower(): value for key, value in self.endpoint.headers.items()},
+            timeout=self.endpoint.limits.timeout,
         )
 
     def __enter__(self) -> OtlpClient:
@@ -195,14 +195,37 @@ class OtlpClient:
             with self._client.stream(
                 "POST", self.endpoint.url, content=body, headers=headers, extensions={"trace": wire.trace}
             ) as response:
-                return Reply.read(response)
+                reply = Reply.read(response)
         except httpx.RequestError as error:
-            if wire.status is not None:
-                # The status line has arrived, so the receiver has answered, even if the rest is invalid.
-                return Reply(
-                    wire.status, wire.headers, wire.rest, f"the connection broke ({type(error).__name__})"
-                )
-            raise self._no_answer(error, seconds) from error
+            if wire.status is None:
+                raise self._no_answer(error, seconds) from error
+            # The status line has arrived, so the receiver has answered, even if the rest is invalid.
+            reply = Reply(
+                wire.status, wire.headers, wire.rest, f"the connection broke ({type(error).__name__})"
+            )
+        self._check_order(reply)
+        return reply
+
+    def _check_order(self, reply: Reply) -> None:
+        """Check that a reply is the one to this request, and that all of the request was sent before it.
+
+        Raises:
+            ReceiverUnavailable: Otherwise the reply does not say whether the points were stored.
+        """
+        if self._wire.status != reply.status:
+            # Bytes that followed an earlier reply on the connection, such as a second reply to its request.
+            self._client.close()
+            self._client = self._new_client()
+            problem = f"{reply.status} to an earlier request, and not to this one"
+        elif reply.is_success and not self._wire.sent:
+            problem = f"{reply.status} before it had received the whole request"
+        else:
+            return
+        raise ReceiverUnavailable(
+            f"{self._host()}{self._route.via} answered {problem}, so the points may not have been stored."
+            " If this persists, check the receiver and the proxies before it",
+            maybe_stored=True,
+        )
 
     def _no_answer(self, error: httpx.RequestError, seconds: float) -> ReceiverUnavailable:
         reason, transient = "", not self._wire.sent
@@ -225,9 +248,9 @@ class OtlpClient:
         """Return a warning about a success, if there is one; raise an error for everything else."""
         if not reply.is_success:
             raise self._failure(reply, request)
-        if reply.is_html:
+        if reply.is_page:
             raise ExportRefused(
-                f"{self._host()} answered {reply.status} with an HTML page, which is not an OTLP response,"
+                f"{self._host()} answered {reply.status} with a page of HTML or XML, not an OTLP response,"
                 " so the points may not have been stored: check the OTLP Connection's host",
                 maybe_stored=True,
             )
@@ -238,8 +261,8 @@ class OtlpClient:
         accepted = f"{self._host()} accepted the request of {request.points} points"
         if message:
             warning = f"{accepted}, reported no number of rejected points, and added: {message}"
-        elif reply.unread or not partial.readable:
-            reason = reply.unread or "it is not valid protobuf, though its content type says so"
+        elif reason := reply.unread or partial.problem:
+            reason = sanitize(reason, self._secrets)
             warning = (
                 f"{accepted} ({reply.status}), but the body of its response cannot be read: {reason}."
                 " It is not known whether it rejected points"

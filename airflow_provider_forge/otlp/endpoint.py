@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.http import check_url
+from airflow_provider_forge.http import check_url, secrets_of_header
 from airflow_provider_forge.otlp.destinations import age_remedy
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED_HEADERS = ("content-type", "content-encoding", "content-length", "host", "transfer-encoding")
 _TENANT_HEADERS = ("thanos-tenant", "x-scope-orgid")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_TOKEN = re.compile("(?=.*[0-9A-Z]).{12,}")
+"""A segment of a path that may be a secret: it is long, and not a word."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,14 @@ class Endpoint:
                 raise ConfigurationError(
                     "headers", f"the value of {name!r} has characters that a header cannot contain"
                 )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The parts of the headers and of the path that may be secret, as a receiver may quote them."""
+        parts = [part for value in self.headers.values() for part in secrets_of_header(value)]
+        path = urllib.parse.urlsplit(self.url).path
+        segments = [*path.split("/"), *urllib.parse.unquote(path).split("/")]
+        return (*parts, *(segment for segment in segments if _TOKEN.fullmatch(segment)))
 
     @property
     def destination(self) -> str:

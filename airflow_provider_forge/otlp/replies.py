@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_forge.exchange import BodyUnreadable, read_body
+from airflow_provider_forge.http import is_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,8 +35,26 @@ _BYTE_ORDER_MARKS = (
 _INTEGER = re.compile(r"([+-]?[0-9]{1,30})(?:\.0*)?")
 _FLOAT = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?[eE][+-]?[0-9]{1,3}")
 _SIGN_BIT = 1 << 63
+_ACKNOWLEDGEMENT = re.compile(r'\[\]|null|"?(?:ok|accepted|success)?[.!]?"?', re.IGNORECASE)
+"""Bodies without a format that mean nothing but success."""
+
+
+def _merge_repeated(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, in which a field that is present twice is merged, as protobuf does."""
+    merged: dict[str, Any] = {}
+    for name, value in fields:
+        merged[name] = _merge(merged.get(name), value)
+    return merged
+
+
+def _merge(earlier: Any, later: Any) -> Any:
+    if isinstance(earlier, dict) and isinstance(later, dict):
+        return {**earlier, **later}
+    return earlier if later is None else later
+
+
 # Numbers stay text, because Python refuses to parse integers of thousands of digits.
-_JSON = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
+_JSON = json.JSONDecoder(strict=False, parse_int=str, parse_float=str, object_pairs_hook=_merge_repeated)
 
 
 @dataclass(frozen=True)
@@ -73,9 +92,9 @@ class Reply:
         return 200 <= self.status < 300
 
     @property
-    def is_html(self) -> bool:
-        """Whether it is an HTML page, with which no OTLP receiver responds."""
-        return "html" in self.kind
+    def is_page(self) -> bool:
+        """Whether it is a page of HTML or XML, with which no OTLP receiver responds."""
+        return is_page(self.kind, self.content)
 
     @property
     def redirects(self) -> bool:
@@ -89,37 +108,37 @@ class PartialSuccess(NamedTuple):
     Attributes:
         rejected: Number of rejected points; None if the response reports an impossible number.
         message: The receiver's message; empty if there is none.
-        readable: Whether the body has the format of its content type.
+        problem: Why the body is not an OTLP response, as a clause; None if it is one, or empty.
     """
 
     rejected: int | None = 0
     message: str = ""
-    readable: bool = True
+    problem: str | None = None
 
 
 def partial_success(reply: Reply) -> PartialSuccess:
     """Parse the partial success of a 2xx response; all points are accepted if there is none."""
     content = _json(reply.content)
     if isinstance(content, dict):
-        found = _named(content, "partialSuccess", "partial_success")
-        found = found if isinstance(found, dict) else {}
-        message = _named(found, "errorMessage", "error_message")
-        return PartialSuccess(
-            _count(_named(found, "rejectedDataPoints", "rejected_data_points")), str(message or "")
-        )
+        return _partial_success_in_json(reply, content)
+    cut_off = reply.unread is not None
     try:
-        cut_off = reply.unread is not None
-        for number, value in _protobuf(reply.content, cut_off=cut_off):
-            if number == 1 and isinstance(value, bytes):
-                return _partial_success_in_protobuf(value, cut_off=cut_off)
+        fields = list(_protobuf(reply.content, cut_off=cut_off))
     except ValueError:
-        return PartialSuccess(readable="protobuf" not in reply.kind)
-    return PartialSuccess()
+        if "protobuf" in reply.kind:
+            return PartialSuccess(problem="it is not valid protobuf, though its content type says so")
+        is_said = _ACKNOWLEDGEMENT.fullmatch(_text(reply.content).strip())
+        return PartialSuccess(problem=None if is_said else _not_otlp(reply))
+    found = [value for number, value in fields if number == 1 and isinstance(value, bytes)]
+    if fields and not found:
+        return PartialSuccess(problem=_not_otlp(reply))
+    # A field that is present several times is one message, in several parts.
+    return _partial_success_in_protobuf(b"".join(found), cut_off=cut_off)
 
 
 def status_message(reply: Reply) -> str:
     """Return the message of an error response: a `google.rpc.Status` in JSON or protobuf, or plain text."""
-    if reply.is_html:
+    if reply.is_page:
         return ""
     content = _json(reply.content)
     if isinstance(content, dict):
@@ -145,9 +164,20 @@ def _json(content: bytes) -> Any:
         return None
 
 
-def _named(message: dict[str, Any], *names: str) -> Any:
-    """Return a field of protobuf's JSON, whose parsers must accept both spellings of its name."""
-    return next((message[name] for name in names if message.get(name) is not None), None)
+def _partial_success_in_json(reply: Reply, content: dict[str, Any]) -> PartialSuccess:
+    """Parse protobuf's JSON, whose parsers must accept both spellings of a field's name."""
+    names = ("partialSuccess", "partial_success")
+    if content and not any(name in content for name in names):
+        return PartialSuccess(problem=_not_otlp(reply))
+    found = _merge(*(each if isinstance(each := content.get(name), dict) else None for name in names)) or {}
+    counts = [_count(found.get(name)) for name in ("rejectedDataPoints", "rejected_data_points")]
+    message = found.get("errorMessage") or found.get("error_message") or ""
+    return PartialSuccess(None if None in counts else max(filter(None, counts), default=0), str(message))
+
+
+def _not_otlp(reply: Reply) -> str:
+    message = status_message(reply)
+    return f"it is not OTLP, but {message!r}" if message else "it is not OTLP"
 
 
 def _count(value: Any) -> int | None:

@@ -220,7 +220,7 @@ def test_a_field_that_is_wrong_is_named(press_otlp, extra, fields, said):
         (Fault("status", status=400), "answered 400 .*Some receivers refuse a request without points"),
         (Fault("status", status=503), "answered 503"),
         (Fault("redirect", status=301), "answered 301.*new URL"),
-        (Fault("html", status=200), "HTML page"),
+        (Fault("html", status=200), "page of HTML or XML"),
         (Fault("reset"), "^No answer from 127.0.0.1:[0-9]+: it closed the connection"),
     ],
 )

@@ -88,7 +88,7 @@ ROWS = {
     "200 with HTML": Row(
         Fault("html", status=200),
         AirflowFailException,
-        "HTML page, which is not an OTLP response, so the points may not have been stored: check",
+        "page of HTML or XML, not an OTLP response, so the points may not have been stored: check",
         unknown=True,
     ),
 }

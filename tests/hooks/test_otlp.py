@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 import traceback
@@ -395,6 +396,12 @@ def test_those_of_the_standard_variables_too(connect, otel, masked):
     connect(None).get_conn().close()
     # The token is a secret without the word in front of it, too.
     assert {CANARY, f"Bearer {CANARY}2", f"{CANARY}2"} <= set(masked)
+
+
+def test_the_login_in_a_header_is_masked_as_the_receiver_reads_it(connect, masked):
+    token = base64.b64encode(f"123:{CANARY}".encode()).decode()
+    connect(headers={"Authorization": f"Basic {token}"}).get_conn().close()
+    assert {f"Basic {token}", token, f"123:{CANARY}", CANARY} <= set(masked)
 
 
 @pytest.mark.parametrize(

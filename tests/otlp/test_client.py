@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime as dt
 import email.utils
@@ -9,6 +10,7 @@ import random
 import socket
 import ssl
 import struct
+import threading
 import traceback
 
 import pytest
@@ -24,7 +26,13 @@ from airflow_provider_forge.exceptions import (
     RequestTooLarge,
 )
 from airflow_provider_forge.otlp.client import SUSPICIOUS_BYTES, OtlpClient
-from airflow_provider_forge.otlp.endpoint import HTTP_JSON, HTTP_PROTOBUF, PROTOCOLS, Endpoint, metrics_url
+from airflow_provider_forge.otlp.endpoint import (
+    HTTP_JSON,
+    HTTP_PROTOBUF,
+    PROTOCOLS,
+    Endpoint,
+    metrics_url,
+)
 from airflow_provider_forge.otlp.replies import MAX_REPLY
 from airflow_provider_forge.otlp.requests import ExportRequest, encode_request
 from airflow_provider_forge.sandbox import Fault, OtlpSink
@@ -34,6 +42,7 @@ from tests.otlp.endpoints import endpoint_of
 from tests.raw_server import RawRequest, raw_server, response
 
 CANARY = "hunter2-canary"
+BASIC = f"Basic {base64.b64encode(f'123:{CANARY}'.encode()).decode()}"
 JSON = {"Content-Type": "application/json"}
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
@@ -52,6 +61,9 @@ def an_export_of(size: int) -> ExportRequest:
     """Return a request of so many bytes, which compress well."""
     frame = encode_request([entry(metric("x", point()), schemaUrl="")], HTTP_JSON).body
     return encode_request([entry(metric("x", point()), schemaUrl="x" * (size - len(frame)))], HTTP_JSON)
+
+
+LARGE = an_export_of(16 * 1024 * 1024)
 
 
 def send(url: str, protocol: str = HTTP_PROTOBUF, export: ExportRequest | None = None, **settings) -> None:
@@ -170,9 +182,10 @@ def test_a_success_with_invalid_protobuf_is_a_warning(start_receiver, caplog):
     assert "protobuf" in record.getMessage()
 
 
-@pytest.mark.parametrize("content_type", ["text/html", "text/html; charset=utf-8", "Text/HTML"])
-def test_an_html_page_is_not_a_success(start_receiver, content_type):
-    page = f"<html>Log in, {CANARY}</html>".encode()
+@pytest.mark.parametrize("content_type", ["text/html", "text/html; charset=utf-8", "Text/HTML", "text/plain"])
+@pytest.mark.parametrize("start", ["<html>", "\ufeff <!DOCTYPE html>", "<?xml version='1.0'?><Error>"])
+def test_a_page_is_not_a_success(start_receiver, content_type, start):
+    page = f"{start}Log in, {CANARY}".encode()
     error = failure(start_receiver(200, page, {"Content-Type": content_type}).url, ExportRefused)
     assert "HTML" in str(error)
     assert "host" in str(error)
@@ -246,6 +259,98 @@ def test_a_rejection_is_read_in_a_body_that_is_not_whole():
     assert raised.value.rejected == 2
 
 
+@contextlib.contextmanager
+def impatient_receiver(answer: bytes, ending: str):
+    """Answers as soon as it has read the beginning of a request, and reads no more of it."""
+    released = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.recv(1000)
+            connection.sendall(answer)
+            if ending == "silent":
+                released.wait(30)
+            elif ending == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                connection.shutdown(socket.SHUT_WR)
+                released.wait(1)
+
+    with socket.socket() as listener:
+        # What fits into the sockets' buffers counts as sent.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            released.set()
+
+
+@pytest.mark.parametrize("ending", ["closed", "silent", "reset"])
+@pytest.mark.parametrize("status", [200, 204])
+def test_a_success_before_the_whole_request_was_sent_is_none(status, ending):
+    with impatient_receiver(response(status), ending) as url:
+        error = failure(url, ReceiverUnavailable, HTTP_JSON, export=LARGE, compression="none", timeout=0.5)
+    assert error.maybe_stored
+    if ending != "reset":  # which may discard the answer
+        assert f"answered {status} before it had received the whole request" in str(error)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(413, RequestTooLarge), (503, ReceiverUnavailable)])
+@pytest.mark.parametrize("ending", ["closed", "silent"])
+def test_an_early_refusal_is_read(status, kind, ending):
+    with impatient_receiver(response(status), ending) as url:
+        error = failure(url, kind, HTTP_JSON, export=LARGE, compression="none", timeout=0.5)
+    assert f"answered {status}" in str(error)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        response(200) + response(200),
+        response(200, b"{}") + response(200)[:20],
+        b"HTTP/1.1 204 X\r\n\r\n" + response(200),
+        b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + response(200),
+    ],
+)
+def test_a_second_reply_to_one_request_is_not_the_reply_to_the_next(first):
+    answers = [first, response(503), response(200)]
+    with (
+        raw_server(lambda request: answers[request.number - 1]) as receiver,
+        OtlpClient(endpoint_of(metrics_url(receiver.url))) as client,
+    ):
+        client.export(an_export())
+        with pytest.raises(ReceiverUnavailable) as raised:
+            client.export(an_export())
+        assert client.export(an_export()) is None
+    assert raised.value.maybe_stored or "503" in str(raised.value)
+    assert len(receiver.requests) == 3
+
+
+NOT_OTLP = {
+    "text": ({"Content-Type": "text/plain"}, b"Access denied by policy", "Access denied"),
+    "an error in JSON": (JSON, b'{"error":"invalid api key"}', "invalid api key"),
+    "a status in JSON": (JSON, b'{"code":16,"message":"not for hunter2-canary"}', "not for ***"),
+    "GraphQL": (JSON, b'{"errors":[{"message":"no"}]}', "it is not OTLP"),
+    "an array": (JSON, b'[{"partialSuccess":{}}]', "it is not OTLP"),
+    "a string": (JSON, b'"denied"', "denied"),
+    "a status in protobuf": (PROTOBUF, b"\x08\x10\x12\x04nope", "nope"),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "says"), NOT_OTLP.values(), ids=NOT_OTLP)
+def test_a_success_whose_body_is_not_otlp_is_a_success_with_a_warning(
+    start_receiver, caplog, headers, body, says
+):
+    send(start_receiver(200, body, headers).url)
+    warning = warning_in(caplog)
+    assert says in warning
+    assert "It is not known whether it rejected points" in warning
+    assert CANARY not in caplog.text
+
+
 # ---- partial success
 
 
@@ -259,6 +364,18 @@ def test_a_rejection_is_read_in_a_body_that_is_not_whole():
         (JSON, b'{"partialSuccess":{"rejectedDataPoints":2.0,"errorMessage":"too old"}}'),
         ({}, b'{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"too old"}}'),
         (PROTOBUF, partial_success(2, "too old")),
+        # A message in several parts.
+        (PROTOBUF, b"\n\x00" + partial_success(2) + partial_success(0, "too old")),
+        (PROTOBUF, b"\x12\x00" + partial_success(2, "too old")),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":2},"partialSuccess":{"errorMessage":"too old"}}'),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":2,"errorMessage":"too old"},"partialSuccess":null}'),
+        (
+            JSON,
+            (
+                b'{"partialSuccess":{"rejectedDataPoints":0},"partial_success":'
+                b'{"rejected_data_points":2,"error_message":"too old"}}'
+            ),
+        ),
         ({"Content-Type": "application/x-protobuf; proto=x"}, partial_success(2, "too old")),
     ],
 )
@@ -808,3 +925,33 @@ def test_a_client_certificate_that_is_missing_or_wrong(start_receiver, server_tl
         cert_file=certificates.get(shown),
     )
     assert receiver.requests == []
+
+
+# ---- secrets
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "said"),
+    [
+        ({"headers": {"Authorization": BASIC}}, "", f"bad token {CANARY} for user 123"),
+        ({"headers": {"authorization": BASIC.replace("Basic", "basic")}}, "", f"123:{CANARY}"),
+        ({"headers": {"X-Api-Key": BASIC}}, "", BASIC.partition(" ")[2]),
+        ({"headers": {}}, f"/ingest/{CANARY}-0123", f"no route for POST /ingest/{CANARY}-0123/v1/metrics"),
+        ({"headers": {}}, f"/{CANARY}%2F0123", f"no route for {CANARY}/0123"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_secret_that_the_receiver_quotes_is_masked(start_receiver, caplog, settings, path, said, status):
+    body = b'{"partialSuccess":{"rejectedDataPoints":1,"errorMessage":"%b"},"message":"%b"}' % (
+        2 * (said.encode(),)
+    )
+    kind = PointsRejected if status == 200 else ExportRefused
+    error = failure(start_receiver(status, body, JSON).url + path, kind, **settings)
+    assert "***" in str(error)
+    assert CANARY not in caplog.text
+
+
+def test_words_of_the_path_are_not_masked(start_receiver):
+    body = b'{"message":"no route for /opentelemetry-collector/otlp/v1/metrics"}'
+    error = failure(start_receiver(404, body, JSON).url + "/opentelemetry-collector/otlp", ExportRefused)
+    assert "no route for /opentelemetry-collector/otlp/v1/metrics" in str(error)
