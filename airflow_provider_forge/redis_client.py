@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.text import sanitize
@@ -22,6 +22,8 @@ ATTEMPTS = 3
 
 Script = Any
 """redis-py's script; its type differs between versions."""
+
+Result = TypeVar("Result")
 
 
 class RedisClient:
@@ -53,7 +55,6 @@ class RedisClient:
             self.name = f"{parts.hostname}:{parts.port or 6379}"
             self._redis = redis.Redis.from_url(
                 url,
-                decode_responses=True,
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
                 # Every script is idempotent.
@@ -71,24 +72,36 @@ class RedisClient:
         self._secrets = tuple(secret for secret in secrets if secret)
         self._content = content
         self._error_type = error_type
-        self._redis_error = redis.RedisError
 
     def script(self, text: str) -> Script:
         """Return a script for `run`; sends nothing."""
         return self._redis.register_script(text)
 
-    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[str | bytes | float],
+        read: Callable[[Any], Result],
+    ) -> Result:
         """Run a script and return its result.
+
+        Args:
+            script: The script.
+            keys: Its keys.
+            arguments: Its arguments.
+            read: Converts its reply, and raises an error if it is not the script's. Texts are bytes, because
+                another program may have put anything into a key.
 
         Raises:
             RetryableError: The server did not answer, refused or failed; of the type given to the client.
         """
         try:
-            return script(keys=keys, args=arguments)
-        except self._redis_error as error:
+            return read(script(keys=keys, args=arguments))
+        except Exception as error:  # noqa: BLE001 - redis-py raises any on a reply that is not a Redis's
             # Not chained: some versions of redis-py include the whole command, or the URL.
             raise self._error_type(
-                f"The Redis at {self.name}, which stores {self._content}, did not answer"
+                f"The Redis at {self.name}, which stores {self._content}, cannot be used now"
                 f" ({type(error).__name__}: {sanitize(str(error), self._secrets)})."
                 " If this persists, check that server, and rate_limit_store of the Forge Connection"
             ) from None

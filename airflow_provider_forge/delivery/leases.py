@@ -37,11 +37,12 @@ RENEWALS = 4
 
 _POLL = 0.2
 
-# All keys or none, so that no task waits while it holds some.
+# All keys or none, so that no task waits while it holds some. A lease is a text that expires: a key of
+# another type, or that never expires, is another program's, or was damaged, and is replaced.
 _ACQUIRE = """
 for _, key in ipairs(KEYS) do
-    local holder = redis.call('GET', key)
-    if holder and holder ~= ARGV[1] then
+    local holder = redis.pcall('GET', key)
+    if type(holder) == 'string' and holder ~= ARGV[1] and redis.call('PTTL', key) ~= -1 then
         return 0
     end
 end
@@ -53,10 +54,11 @@ return 1
 
 _RELEASE = """
 for _, key in ipairs(KEYS) do
-    if redis.call('GET', key) == ARGV[1] then
+    if redis.pcall('GET', key) == ARGV[1] then
         redis.call('DEL', key)
     end
 end
+return 1
 """
 
 
@@ -189,7 +191,7 @@ class RedisLeases:
             done.set()
             renewer.join()
             try:
-                self._server.run(self._release, keys, [token])
+                self._server.run(self._release, keys, [token], int)
             except LedgerUnavailable as error:  # the points are delivered all the same
                 log.warning("%s. The lease expires by itself in %g s", error, self._duration)
 
@@ -202,7 +204,7 @@ class RedisLeases:
 
     def _is_acquired(self, keys: Sequence[str], token: str) -> bool:
         """Acquire or renew the leases, if no other task holds one of them."""
-        return bool(self._server.run(self._acquire, keys, [token, int(self._duration * 1000)]))
+        return bool(self._server.run(self._acquire, keys, [token, int(self._duration * 1000)], int))
 
     def _keep_renewed(self, keys: Sequence[str], token: str, done: threading.Event) -> None:
         while not done.wait(self._duration / RENEWALS):

@@ -37,6 +37,7 @@ __all__ = [
     "distance_of",
     "margin_of",
     "max_size_of",
+    "parse_seconds",
     "period_of",
 ]
 
@@ -317,13 +318,13 @@ class Budget:
             budget = cls(
                 calls,
                 period,
-                _parse_seconds(record["as_of"]),
+                parse_seconds(record["as_of"]),
                 [
-                    Slot(_parse_seconds(at), str(owner), Priority.LIVE if live else Priority.BACKFILL)
+                    Slot(parse_seconds(at), str(owner), Priority.LIVE if live else Priority.BACKFILL)
                     for at, owner, live in record["uses"]
                 ],
-                _parse_seconds(record["paused_until"]),
-                {str(name): _parse_seconds(until) for name, until in record["refusals"].items()},
+                parse_seconds(record["paused_until"]),
+                {str(name): parse_seconds(until) for name, until in record["refusals"].items()},
             )
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             raise ValueError(f"is not a budget ({type(error).__name__})") from error
@@ -348,7 +349,13 @@ class Budget:
         return any(moment - self.as_of > limit + TOLERANCE for moment, limit in limits)
 
 
-def _parse_seconds(value: Any) -> float:
+def parse_seconds(value: Any) -> float:
+    """Return a stored time.
+
+    Raises:
+        TypeError: It is no text and no number.
+        ValueError: It is too large to calculate with, or not a number.
+    """
     moment = float(value)
     if not abs(moment) <= MAX_TIME:  # or not a number
         raise ValueError(f"{moment:g} is not a time")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable
 from airflow_provider_forge.files import is_permanent, missing_for, open_locked, read_at_most, write_all
-from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, period_of
+from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, parse_seconds, period_of
 from airflow_provider_forge.redis_client import RedisClient
 from airflow_provider_forge.text import get_logger
 
@@ -211,11 +211,10 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
         deadline = time.monotonic() + _limit_timeout(patience, CONFLICT_TIMEOUT)
         pause, longest = BACKOFF
         while True:
-            present, run, text = self._run(self._get)
-            now = float(present)
+            now, run, text = self._run(_read_record, self._get)
             budget = self._read(text, run, now)
             result = action(budget, now)
-            if self._run(self._compare_and_set, text, budget.to_json(run=run)):
+            if self._run(int, self._compare_and_set, text, budget.to_json(run=run)):
                 return result
             if time.monotonic() >= deadline:
                 raise RateLimitUnavailable(
@@ -230,7 +229,7 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
         """Return a store in another key of the same server."""
         return RedisStateStore(self._server, name)
 
-    def _read(self, text: str, run: str, now: float) -> Budget:
+    def _read(self, text: bytes, run: str, now: float) -> Budget:
         if not text:
             log.info(
                 "There is no record of the account's calls in the Redis at %s, so its whole budget counts as"
@@ -251,8 +250,16 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
             )
             return Budget.exhausted(self.calls, self.period, now)
 
-    def _run(self, script: Script, *arguments: str) -> Any:
-        return self._server.run(script, [self.key], [max_size_of(self.calls), *arguments])
+    def _run(self, read: Callable[[Any], Result], script: Script, *arguments: str | bytes) -> Result:
+        return self._server.run(script, [self.key], [max_size_of(self.calls), *arguments], read)
+
+
+def _read_record(reply: list[bytes]) -> tuple[float, str, bytes]:
+    """Return the current time, the id of the server's run, and the text of the record."""
+    present, run, text = reply
+    if not isinstance(text, bytes):
+        raise TypeError("the record is not a text")
+    return parse_seconds(present), str(run, "ascii"), text
 
 
 class FileStateStore:
@@ -320,16 +327,15 @@ class RedisStateStore:
     def load(self) -> dict[str, Any]:
         """Return the object; an empty one if nothing is stored."""
         try:
-            text = self._server.run(self._get, [self._key], [])
+            return self._server.run(self._get, [self._key], [], lambda text: _parse_object(text or b""))
         except RateLimitUnavailable as error:
             log.warning("%s. Nothing is stored there", error)
             return {}
-        return _parse_object(text or "")
 
     def save(self, content: dict[str, Any]) -> None:
         """Store the object."""
         try:
-            self._server.run(self._set, [self._key], [json.dumps(content)])
+            self._server.run(self._set, [self._key], [json.dumps(content)], lambda _reply: None)
         except RateLimitUnavailable as error:
             log.warning("%s. Nothing is stored there", error)
 
@@ -338,7 +344,7 @@ class RedisStateStore:
         return contextlib.nullcontext()
 
 
-def _parse_object(text: bytes | str) -> dict[str, Any]:
+def _parse_object(text: bytes) -> dict[str, Any]:
     """Return the JSON object of a text; an empty one if the text is anything else."""
     with contextlib.suppress(ValueError, RecursionError):
         content = json.loads(text)

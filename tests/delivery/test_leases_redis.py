@@ -180,10 +180,36 @@ def test_a_task_that_lost_its_lease_does_not_release_anothers(redis_server, new_
     with new_leases(duration=0.4).hold([5]):
         # As if it had stood still for longer than that.
         (key,) = redis_server.client.keys()
-        redis_server.client.set(key, "another task's")
+        redis_server.client.set(key, "another task's", px=60_000)
         wait_for(lambda: "Another task has taken the lease" in caplog.text, timeout=20, what="a warning")
     assert redis_server.client.get(key) == "another task's"
     assert not free([5])
+
+
+# What is no lease
+
+
+@pytest.mark.parametrize("made", ["a list", "a list that expires", "a text that never expires", "no UTF-8"])
+def test_a_key_that_is_no_lease_is_replaced(new_leases, redis_server, free, made):
+    """Nothing else would remove it, and these minutes would never be delivered."""
+    key, client = f"airflow-provider-forge:lease:{{{NAME}}}:5", redis_server.client
+    if made.startswith("a list"):
+        client.rpush(key, "x")
+        if made.endswith("expires"):
+            client.pexpire(key, 60_000)
+    else:
+        client.set(key, b"\xff" if made == "no UTF-8" else "x")
+    with new_leases().hold([4, 5]):
+        assert not free([5])
+    assert client.keys() == []
+
+
+def test_a_lease_that_becomes_something_else_is_left_alone(new_leases, redis_server):
+    with new_leases().hold([5]):
+        (key,) = redis_server.client.keys()
+        redis_server.client.delete(key)
+        redis_server.client.rpush(key, "x")
+    assert redis_server.client.type(key) == "list"
 
 
 # A server that is not there

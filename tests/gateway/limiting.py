@@ -54,9 +54,9 @@ class ClockedRedisStore(RedisStore):
         self.client = server.client
         self.machine = machine
 
-    def _run(self, script: Any, *arguments: str) -> Any:
+    def _run(self, *arguments: Any) -> Any:
         self.client.set("clock", repr(self.machine.now))
-        return super()._run(script, *arguments)
+        return super()._run(*arguments)
 
 
 class Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -34,7 +35,7 @@ from tests.gateway.limiting import (
 from tests.redis_program import Redis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PASSWORD = "c4n4ry/p4ss word"
 
@@ -132,7 +133,11 @@ def test_a_key_that_is_gone_counts_as_the_whole_budget_used_now(redis_server):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, "x" * 3_000_000, '{"run": "this", "as_of": 1e999}', "[]", "5"]
+    "text",
+    [
+        *("[" * 100_000, "x" * 3_000_000, '{"run": "this", "as_of": 1e999}', "[]", "5"),
+        *(b"\xff\xfe\x00", "{}".encode("utf-16"), b'"\xed\xa0\x80"'),
+    ],
 )
 def test_a_poisoned_record_costs_a_period_and_nothing_else(redis_server, text):
     store = ClockedRedisStore(redis_server, Machine(), calls=1)
@@ -179,6 +184,19 @@ def test_a_record_of_another_type_counts_as_the_whole_budget_used_now(redis_serv
     redis_server.client.lpush(store.key, "x")
     assert ask(store, "a").seconds == pytest.approx(1)
     assert redis_server.client.type(store.key) == "string"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "{}".encode("utf-16"), "5", ["a list"]])
+def test_a_cache_that_cannot_be_read_counts_as_empty(redis_server, content):
+    cache = RedisStore(redis_server.url, "account").state_store("environments")
+    key = "airflow-provider-forge:environments"
+    if isinstance(content, list):
+        redis_server.client.lpush(key, *content)
+    else:
+        redis_server.client.set(key, content)
+    assert cache.load() == {}
+    cache.save({"a": "\u00e9"})
+    assert cache.load() == {"a": "\u00e9"}
 
 
 # A server that was started again, or replaced
@@ -238,6 +256,55 @@ def test_a_server_that_does_not_answer(quick):
         with pytest.raises(RateLimitUnavailable, match="TimeoutError"):
             ask(store, "a")
         assert time.monotonic() - began < 10
+
+
+@pytest.fixture
+def new_impostor() -> Iterator[Callable[[bytes], str]]:
+    """Start servers that answer everything with the same reply, and return their URLs."""
+    with contextlib.ExitStack() as running:
+
+        def new_impostor(reply: bytes) -> str:
+            server = running.enter_context(socket.create_server(("127.0.0.1", 0)))
+            threading.Thread(target=answer, args=(server, reply), daemon=True).start()
+            return f"redis://127.0.0.1:{server.getsockname()[1]}"
+
+        yield new_impostor
+
+
+def answer(server: socket.socket, reply: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                while connection.recv(65536):
+                    connection.sendall(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(
+            b"+OK\r\n",
+            b":1\r\n",
+            b":abc\r\n",
+            b"*0\r\n",
+            b"*2\r\n+1\r\n+ff\r\n",
+            b"#t\r\n",
+            b"_\r\n",
+            b">0\r\n",
+        ),
+        b"*1\r\n" * 3000,
+        # The current time, the server's run, and the record.
+        *(b"*3\r\n%s\r\n+ff\r\n+\r\n" % now for now in (b"+soon", b"+nan", b"+inf", b"+1e15", b"*0")),
+        *(b"*3\r\n+5\r\n%s\r\n" % rest for rest in (b"+\xff\r\n+", b":5\r\n+", b"+ff\r\n:5")),
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    ],
+)
+def test_a_server_that_is_no_redis_does_not_lift_the_limit(new_impostor, quick, reply):
+    store = RedisStore(new_impostor(reply), "account")
+    with pytest.raises(RateLimitUnavailable, match="rate limit"):
+        ask(store, "a", LIVE)
+    assert store.state_store("environments").load() == {}
 
 
 def test_a_server_that_goes_away_while_a_caller_sleeps(tmp_path, quick):
