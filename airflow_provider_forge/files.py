@@ -156,15 +156,26 @@ def read_at_most(descriptor: int, size: int) -> bytes | None:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Replace the content of a file.
+    """Replace the content of a file; if there is no space for more, the old content remains.
 
     Raises:
         OSError: The content could not be written completely.
     """
-    written = 0
-    while written < len(content):
-        written += os.pwrite(descriptor, content[written:], written)
+    size = os.fstat(descriptor).st_size
+    try:
+        # The part beyond the old content first, because only that needs space.
+        _write_at(descriptor, content, size)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+    _write_at(descriptor, content[:size], 0)
     os.ftruncate(descriptor, len(content))
+
+
+def _write_at(descriptor: int, content: bytes, position: int) -> None:
+    """Write the content from this position on, at the same position."""
+    while position < len(content):
+        position += os.pwrite(descriptor, content[position:], position)
 
 
 def shared_directory() -> Path:

@@ -22,7 +22,9 @@ from airflow_provider_forge.files import (
     open_locked,
     open_shared,
     read_at_most,
+    write_all,
 )
+from tests.conftest import limited_file_size
 
 
 @contextmanager
@@ -261,6 +263,22 @@ def test_no_more_is_read_than_is_expected(path, size, content):
     with opened(path) as descriptor:
         os.write(descriptor, b"123456")
         assert read_at_most(descriptor, size) == content
+
+
+@pytest.mark.parametrize("content", [b"much more than there was before", b"less", b"as many", b""])
+def test_the_content_is_replaced(path, content):
+    with opened(path) as descriptor:
+        write_all(descriptor, b"content")
+        write_all(descriptor, content)
+    assert path.read_bytes() == content
+
+
+def test_content_for_which_there_is_no_space_replaces_nothing(path):
+    with opened(path) as descriptor, limited_file_size(10):
+        write_all(descriptor, b"content")
+        with pytest.raises(OSError, match="large"):
+            write_all(descriptor, b"much more than there was before")
+        assert path.read_bytes() == b"content"
 
 
 def test_a_sparse_file_uses_no_memory(path):

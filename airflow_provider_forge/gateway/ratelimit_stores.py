@@ -6,6 +6,7 @@ Small JSON objects are stored next to the budget, where every process that makes
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -276,36 +277,34 @@ class FileStateStore:
 
     def load(self) -> dict[str, Any]:
         """Return the object; an empty one if nothing is stored."""
-        content = b""
-        with self._locked(self._path, STATE_LOCK_TIMEOUT) as descriptor:
-            if descriptor is not None:
-                content = read_at_most(descriptor, MAX_STATE_SIZE) or b""
-        return _parse_object(content)
+        return _parse_object(self._use(functools.partial(read_at_most, size=MAX_STATE_SIZE)) or b"")
 
     def save(self, content: dict[str, Any]) -> None:
         """Store the object."""
-        with self._locked(self._path, STATE_LOCK_TIMEOUT) as descriptor:
-            if descriptor is not None:
-                write_all(descriptor, json.dumps(content).encode())
+        self._use(functools.partial(write_all, content=json.dumps(content).encode()))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Exclude other processes that look up the same, for a minute at most."""
-        with self._locked(self._path.with_suffix(".lock"), LOOK_UP_TIMEOUT):
+        path = self._path.with_suffix(".lock")
+        with contextlib.ExitStack() as held:
+            try:
+                held.callback(os.close, open_locked(path, patience=LOOK_UP_TIMEOUT))
+            except OSError as error:
+                log.warning("%s cannot be locked (%s)", path, error.strerror)
             yield
 
-    @contextlib.contextmanager
-    def _locked(self, path: Path, patience: float) -> Iterator[int | None]:
+    def _use(self, action: Callable[[int], bytes | None]) -> bytes | None:
+        """Return the result of an action on the locked file; None if the file cannot be used."""
         try:
-            descriptor = open_locked(path, patience=patience)
+            descriptor = open_locked(self._path, patience=STATE_LOCK_TIMEOUT)
+            try:
+                return action(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            log.warning("%s cannot be used (%s); nothing is stored there", path, error.strerror)
-            yield None
-            return
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+            log.warning("%s cannot be used (%s); nothing is stored there", self._path, error.strerror)
+            return None
 
 
 class RedisStateStore:

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import resource
 import shutil
 import stat
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from airflow_provider_forge.files import open_shared
 from airflow_provider_forge.gateway import ratelimit_stores as ratelimit_stores_module
 from airflow_provider_forge.gateway.ratelimit import RateLimiter
 from airflow_provider_forge.gateway.ratelimit_stores import LOCK_TIMEOUT, MIN_TIMEOUT, FileStore
-from tests.conftest import make_old
+from tests.conftest import limited_file_size, make_old
 from tests.gateway.limiting import LIVE, PERIOD, new_file_limiter
 
 
@@ -92,6 +91,27 @@ def test_a_cache_that_cannot_be_used_counts_as_empty(new_limiter, caplog):
     memory.save({"a": 1})
     assert memory.load() == {}
     assert "nothing is stored there" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [{}, {"a": 1}])
+def test_a_cache_on_a_full_disk_keeps_what_it_has(new_limiter, caplog, kept):
+    memory = new_limiter().store.state_store("environments")
+    if kept:
+        memory.save(kept)
+    with limited_file_size(10):
+        memory.save({"a": "more than there is space for"})
+    assert memory.load() == kept
+    assert "nothing is stored there" in caplog.text
+
+
+def test_a_full_disk_damages_no_record(new_limiter):
+    limiter = new_limiter(calls=2)
+    assert limiter.acquire().waited == PERIOD
+    size = limiter.store.path.stat().st_size
+    with limited_file_size(size), pytest.raises(RateLimitUnavailable):
+        limiter.block_credentials("a1b2c3")
+    assert limiter.blocked_for("a1b2c3") == 0
+    assert [limiter.acquire(priority=LIVE).waited for _ in range(2)] == [0, PERIOD]
 
 
 def test_a_wait_for_lack_of_a_record_is_logged(new_limiter, caplog):
@@ -307,13 +327,8 @@ def test_a_path_that_cannot_be_opened_is_a_configuration_error(new_limiter, obst
 def test_a_file_that_cannot_be_written_may_be_written_later(new_limiter):
     """As on a full disk: the file can be opened, but takes no byte."""
     limiter = new_limiter()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        with pytest.raises(RateLimitUnavailable) as caught:
-            limiter.acquire()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limited_file_size(0), pytest.raises(RateLimitUnavailable) as caught:
+        limiter.acquire()
     assert str(limiter.store.path) in str(caught.value)
     assert "TMPDIR" in str(caught.value)
     limiter.acquire()
