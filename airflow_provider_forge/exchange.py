@@ -168,6 +168,10 @@ class Wire:
         self._deadline = self._clock() + seconds
         self._in_tunnel, self.sent, self.head = False, False, b""
 
+    def extend(self, seconds: float) -> None:
+        """Extend the call's maximum duration, by time that was not spent on it."""
+        self._deadline += seconds
+
     @property
     def expired(self) -> bool:
         """Whether the call has reached its maximum duration."""

@@ -238,6 +238,16 @@ def test_a_proxy_that_refuses_a_tunnel_is_distinguished_from_the_server():
     assert (wire.status, wire.proxy_status, wire.sent) == (None, 407, False)
 
 
+def test_time_that_is_not_spent_on_a_call_does_not_count():
+    now = [0.0]
+    wire = Wire(lambda: now[0])
+    wire.begin(10.0)
+    now[0] = 60.0
+    assert wire.expired
+    wire.extend(55.0)
+    assert not wire.expired
+
+
 def test_a_connection_that_is_never_accepted_has_sent_nothing():
     wire = Wire()
     wire.begin(30)

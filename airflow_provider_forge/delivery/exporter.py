@@ -89,9 +89,10 @@ class Exporter:
         """
         while takers := self._takers():
             window, current_pass = takers[0].upcoming()
+            due = [each for each in takers if self._is_due(window, current_pass, each)]
             halves: tuple[Window, ...] = ()
             try:
-                if due := [each for each in takers if self._is_due(window, current_pass, each)]:
+                if due:
                     self._export_window(window, current_pass, due)
             except WindowTooLarge as error:
                 halves = window.halves()
@@ -99,12 +100,13 @@ class Exporter:
                     raise
                 log.warning("%s; requesting its two halves instead", error)
             except WindowExpired as error:  # while other windows were delivered, or during a rate-limit wait
-                for destination in takers:
-                    self._expire(current_pass, destination, error)
+                for destination in due:
+                    with self.apart(destination):
+                        self._expire(current_pass, destination, error)
             for destination in takers:
                 if destination.failure is None:
                     destination.stats.in_window = False
-                    destination.progress.finish_window(*halves)
+                    destination.progress.finish_window(*(halves if destination in due else ()))
                     destination.save(destination.progress)
         if any(destination.failure for destination in self.destinations):
             check_all(self.destinations)
@@ -166,7 +168,7 @@ class Exporter:
                 responses = self.fetch(window, found := DeliveryStats())
                 _note_source(found, responses, shares)
                 for metrics in responses:
-                    with _malformed(metrics, archived=bool(found.replayed), shares=shares):
+                    with _reporting_malformed(metrics, archived=bool(found.replayed), shares=shares):
                         self._deliver_response(metrics, shares)
         finally:
             for destination, stats in shares:
@@ -177,7 +179,8 @@ class Exporter:
             if destination.failure:
                 log.info("%s: not delivered, %s", name, type(destination.failure).__name__)
                 continue
-            stats.empty = int(not stats.points)
+            # An archived response that cannot be used may have points.
+            stats.empty = int(not stats.points and not stats.problems)
             destination.stats.count_window(window, current_pass, stats)
             group.summarize(f"{name}: {stats.describe()}", _describe_source(found, responses))
             destination.progress.add(stats)
@@ -275,12 +278,14 @@ def _note_source(
 def _hand_on(found: DeliveryStats, shares: list[tuple[Destination, DeliveryStats]]) -> None:
     """Count the source for another destination if the first has failed, whose statistics are dropped."""
     if shares[0][0].failure:
-        for stats in [stats for destination, stats in shares if destination.failure is None][:1]:
-            stats.include(found)
+        for destination, stats in shares:
+            if destination.failure is None:
+                stats.include(found)
+                return
 
 
 def _describe_source(found: DeliveryStats, responses: Sequence[AppMetrics]) -> str:
-    ids = ", ".join(str(metrics.request_id) for metrics in responses)
+    ids = ", ".join(str(metrics.request_id) for metrics in responses) or "none"
     if found.replayed:
         return f"from the archive, request id {ids}"
     [metrics] = responses
@@ -288,7 +293,7 @@ def _describe_source(found: DeliveryStats, responses: Sequence[AppMetrics]) -> s
 
 
 @contextlib.contextmanager
-def _malformed(
+def _reporting_malformed(
     metrics: AppMetrics, *, archived: bool, shares: list[tuple[Destination, DeliveryStats]]
 ) -> Iterator[None]:
     """Report metrics that are not OTLP: as a retryable error of the gateway, or a problem of the archive."""

@@ -104,7 +104,7 @@ class Sender:
             numbers = session.points_with(*PointStatus)
         else:
             statuses = [PointStatus.NEW]
-            if stats.changed and self._may_send_changed():
+            if self._may_send_changed(stats.changed):
                 statuses.append(PointStatus.CHANGED)
             if not self._withhold_ambiguous(self.ambiguous):
                 statuses.append(PointStatus.AMBIGUOUS)
@@ -168,6 +168,12 @@ class Sender:
                 retries.wait(error, before=self._session.save)
             else:
                 self._stats.warnings += warning is not None
+                log.info(
+                    "The receiver accepted a request of %s bytes: %d points, %s",
+                    f"{request.size:,}",
+                    request.points,
+                    ", ".join(request.metrics),
+                )
                 break
         self._note_success(batch, request)
 
@@ -212,10 +218,13 @@ class Sender:
             return set()
         statuses = {number: self._session.status(number) for number in batch}
         delivered = {number for number in batch if statuses[number] is PointStatus.UNCHANGED}
-        self._stats.unchanged += len(delivered)
+        # A batch that is sent again in parts has these points again.
+        self._stats.unchanged += len(delivered & self.pending)
         if self._policy.on_changed != "send":
             changed = {number for number in batch if statuses[number] is PointStatus.CHANGED}
-            self._stats.changed += len(changed)
+            news = len(changed & self.pending)
+            self._stats.changed += news
+            self._may_send_changed(news)
             delivered |= changed
         self.pending.difference_update(delivered)
         unknown = {
@@ -227,9 +236,11 @@ class Sender:
         self._stats.ambiguous += len(unknown)
         return delivered | self._withhold_ambiguous(unknown)
 
-    def _may_send_changed(self) -> bool:
+    def _may_send_changed(self, count: int) -> bool:
         """Log or report points that have other values than those delivered; return whether to send them."""
-        message = f"{self._stats.changed} points now have values other than those delivered"
+        if not count:
+            return False
+        message = f"{count} points now have values other than those delivered"
         if self._policy.on_changed == "send":
             log.warning("%s: sent again (on_changed='send')", message)
             return True
@@ -297,9 +308,3 @@ class Sender:
         self.has_accepted = True
         self._stats.sent += request.points
         self._stats.batches += 1
-        log.info(
-            "The receiver accepted a request of %s bytes: %d points, %s",
-            f"{request.size:,}",
-            request.points,
-            ", ".join(request.metrics),
-        )

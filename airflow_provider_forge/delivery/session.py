@@ -213,9 +213,9 @@ class LedgerSession:
     def _save_record(self, index: int) -> None:
         """Write a record that has changed."""
         for _ in range(MAX_TRIES):
+            began = self._store.clock()
             self._catch_up(index)
             record = self._updated(index)
-            began = self._store.clock()
             try:
                 self._store.save(index, record)
             except ValueReplaced:

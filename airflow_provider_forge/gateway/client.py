@@ -246,7 +246,7 @@ class GatewayClient:
         ]
 
     def call(self, query: Query[Data], read: Callable[[GatewayResponse[Data]], Content]) -> Content:
-        """Make one call for a person who is waiting and can repeat it: it waits for a minute at most.
+        """Make one call for a person who is waiting and can repeat it: it waits for about a minute at most.
 
         Args:
             query: The query; errors of its tolerated field are left to `read`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from airflow_provider_forge.gateway.budget import Priority
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_forge.gateway.budget import Budget, Decision, Standing
     from airflow_provider_forge.gateway.ratelimit_stores import FileStateStore, RedisStateStore
@@ -101,7 +102,7 @@ class RateLimiter:
 
         Args:
             priority: Live calls go before those of a backfill.
-            patience: Seconds, 0 or more, to wait until a slot can be reserved; None for any time.
+            patience: Seconds, 0 or more, to wait in total until a slot can be reserved; None for any time.
 
         Raises:
             RateLimited: The wait would be longer. `retry_after` says by when, and nothing is reserved.
@@ -115,9 +116,10 @@ class RateLimiter:
     def wait(self, reservation: Reservation) -> float:
         """Sleep until the slot counts as used now; return the seconds slept."""
         patience = reservation.patience
-        slept, logged = 0.0, False
+        slept, unplaced, logged = 0.0, 0.0, False
         while not (decision := self._ask(reservation)).granted:
-            if not decision.placed and patience is not None and decision.seconds > patience:
+            unplaced += 0.0 if decision.placed else decision.seconds
+            if not decision.placed and patience is not None and unplaced > patience:
                 raise RateLimited(
                     "Rate limit: other tasks have reserved this account's calls, or the gateway asked for a"
                     f" pause. Next call possible in {decision.seconds:.0f} s",
@@ -142,15 +144,17 @@ class RateLimiter:
         margin = self.store.margin
         if self.clock() - reservation.confirmed_at <= margin:
             return
-        try:
+        with _unshared("The time at which a call arrived"):
             self.store.transact(lambda budget, now: budget.settle(reservation.owner, now - margin, now))
-        except (ConfigurationError, RateLimitUnavailable) as error:
-            log.warning("The time at which a call arrived is not shared with other processes: %s", error)
 
     def pause(self, seconds: float | None) -> None:
-        """Block all calls for this many seconds, because the gateway counted too many; None is one period."""
+        """Block all calls for these seconds, because the gateway counted too many; None is one period.
+
+        Never raises.
+        """
         self.usage.throttles += 1
-        self.store.transact(lambda budget, now: budget.pause(seconds, now))
+        with _unshared("A pause that the gateway asked for"):
+            self.store.transact(lambda budget, now: budget.pause(seconds, now))
 
     def standing(self) -> Standing:
         """Return how much of the account's budget is used now, and who waits for it; makes no call.
@@ -162,12 +166,22 @@ class RateLimiter:
         return self.store.transact(lambda budget, now: budget.standing(now))
 
     def block_credentials(self, credentials: str) -> None:
-        """Block these credentials for a quarter of an hour."""
-        self.store.transact(lambda budget, now: budget.block_credentials(credentials, now))
+        """Block these credentials for a quarter of an hour. Never raises."""
+        with _unshared("The refusal of the credentials"):
+            self.store.transact(lambda budget, now: budget.block_credentials(credentials, now))
 
     def blocked_for(self, credentials: str) -> float:
         """Return the seconds for which these credentials stay blocked; 0 if they are not."""
         return self.store.transact(lambda budget, now: budget.blocked_for(credentials, now))
+
+
+@contextlib.contextmanager
+def _unshared(news: str) -> Iterator[None]:
+    """Log an error of the store, which must not hide the gateway's answer."""
+    try:
+        yield
+    except (ConfigurationError, RateLimitUnavailable) as error:
+        log.warning("%s is not shared with other processes: %s", news, error)
 
 
 @dataclass
@@ -189,14 +203,16 @@ class Reservation:
     waited: float = 0.0
     confirmed_at: float = 0.0
 
-    def confirm(self) -> None:
-        """Use the slot now; call it right before the request leaves.
+    def confirm(self) -> float:
+        """Use the slot now; call it right before the request leaves. Return the seconds waited for it.
 
         The gateway counts a call when it arrives, and connecting can take seconds, so the slot counts as used
         only from here. If connecting took so long that the slot has expired, this waits again.
         """
         self.confirmed_at = self.limiter.clock()
-        self.waited += self.limiter.wait(self)
+        waited = self.limiter.wait(self)
+        self.waited += waited
+        return waited
 
     def settle(self) -> None:
         """Record that the request has arrived; call it when the response begins, or when there will be none.

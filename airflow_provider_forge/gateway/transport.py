@@ -54,6 +54,7 @@ class _Trace:
 
     Attributes:
         has_left: Whether the request has left for the gateway.
+        waited: Seconds for which it has waited for its slot after connecting.
     """
 
     def __init__(self, wire: Wire, reservation: Reservation, usage: LimitUsage) -> None:
@@ -61,12 +62,14 @@ class _Trace:
         self._reservation = reservation
         self._usage = usage
         self.has_left = False
+        self.waited = 0.0
 
     def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         self._wire.trace(event, info)
         # A CONNECT goes to a proxy; the gateway does not count it.
         if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-            self._reservation.confirm()
+            self.waited = self._reservation.confirm()
+            self._wire.extend(self.waited)
             self._usage.calls += 1
             self.has_left = True
         elif event.endswith("receive_response_headers.complete") and self.has_left:
@@ -143,7 +146,7 @@ class Transport:
             if trace.has_left and response is None:
                 reservation.settle()  # the request may have arrived as late as now
             raise self._no_answer(error, wire, splittable=splittable) from error
-        return whole, time.monotonic() - started
+        return whole, time.monotonic() - started - trace.waited
 
     def _read(self, response: httpx.Response, wire: Wire, *, splittable: bool) -> httpx.Response:
         """Return the response with its body decompressed, without the headers of the transfer."""

@@ -204,10 +204,6 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         if settled > now:
             log.info("%s settles at %s: deferred until then", interval, settled)
             self.defer(trigger=_wake_at(settled), method_name="execute_complete")
-        if self.live_first:
-            from airflow_provider_forge.coverage.catchup import start_other_runs
-
-            start_other_runs(context, interval, now)
         return self._export(context, interval)
 
     def execute_complete(
@@ -238,6 +234,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         limited_since: float | None = None,
     ) -> dict[str, Any]:
         """Export the interval's windows, and report the task's statistics however it ends."""
+        if self.live_first and so_far is None:
+            from airflow_provider_forge.coverage.catchup import start_other_runs
+
+            start_other_runs(context, interval, pendulum.now("UTC"))
         patience = MIN_DEFERRAL if self.deferrable else None
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
         with final_errors(), contextlib.ExitStack() as stack:

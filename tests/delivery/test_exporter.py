@@ -1,139 +1,78 @@
-"""The log of a task, as people read it: sections that are folded up, and one line for each window."""
+"""The exporter with several destinations, and the outcomes of a fetch, without a gateway or a receiver."""
 
 from __future__ import annotations
 
-import re
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_forge.delivery.exporter import log_group
-from airflow_provider_forge.exceptions import GatewayUnavailable
-from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
-from airflow_provider_forge.sandbox import Fault
+from airflow_provider_forge.delivery.destination import Destination
+from airflow_provider_forge.delivery.exporter import Exporter, Resource
+from airflow_provider_forge.delivery.ledger import Ledger
+from airflow_provider_forge.delivery.progress import Progress
+from airflow_provider_forge.delivery.sender import Policy
+from airflow_provider_forge.delivery.stores import InMemoryStore
+from airflow_provider_forge.exceptions import ArchiveDamaged, WindowExpired, WindowTooLarge
+from airflow_provider_forge.otlp.endpoint import Endpoint, Limits
 from airflow_provider_forge.windows import Window
+from tests.delivery.lines import NoLeases
 
-QUARTER = Window.last_settled(pendulum.now("UTC").subtract(hours=3))
-HALF_HOUR = Window(QUARTER.start.subtract(minutes=15), QUARTER.end)
+NOW = pendulum.datetime(2026, 11, 23, 12)
+WINDOW = Window(NOW.subtract(hours=3), NOW.subtract(hours=2, minutes=45))
+
+
+def a_destination(name, max_age=None):
+    endpoint = Endpoint(f"http://{name}:4318/v1/metrics", limits=Limits(max_age=max_age))
+    ledger = Ledger(InMemoryStore(), "app", leases=NoLeases())
+    progress = Progress.begin([WINDOW], [], expired=0)
+    return Destination(SimpleNamespace(endpoint=endpoint), ledger, name, progress=progress)
 
 
 @pytest.fixture
-def lines(caplog):
-    """Return a function that gives the log until now: what is in sections, by title, and what is outside."""
-    caplog.set_level("INFO")
-
-    def lines():
-        sections, outside, title = {}, [], None
-        for record in caplog.records:
-            if record.name == "httpx":  # Airflow from 3.1 on keeps it quiet
-                continue
-            message = record.getMessage()
-            if message.startswith("::group::"):
-                assert title is None, "the UI of Airflow 3.0 knows no section in a section"
-                title = message.removeprefix("::group::")
-                assert title not in sections
-                sections[title] = []
-            elif message == "::endgroup::":
-                assert title is not None
-                title = None
-            elif title is None:
-                outside.append((record.levelname, message))
-            else:
-                sections[title].append(message)
-        assert title is None
-        return sections, outside
-
-    return lines
+def destinations():
+    """One that keeps an hour, and one that keeps all."""
+    return [a_destination("short", timedelta(hours=1)), a_destination("long")]
 
 
-def run(window=QUARTER, **arguments):
-    context = {"dag_run": SimpleNamespace(run_after=pendulum.now("UTC"))}
-    context.update(data_interval_start=window.start, data_interval_end=window.end)
-    return ForgeMetricsToOtlpOperator(task_id="export", **arguments).execute(context)
+@pytest.mark.parametrize(
+    ("error", "calls", "expired"),
+    [(WindowExpired("too old"), 1, [1, 1]), (WindowTooLarge("too large"), 3, [1, 0])],
+)
+def test_a_window_is_expired_once_for_each_destination(destinations, error, calls, expired):
+    fetched = []
+
+    def fetch(window, stats):
+        fetched.append(window)
+        if window == WINDOW:
+            raise error
+        stats.replayed += 1
+        return []
+
+    Exporter(fetch, destinations, Policy(on_expired="skip"), Resource(), lambda: NOW).export()
+    assert len(fetched) == calls
+    assert [each.progress.stats.expired for each in destinations] == expired
+    assert [each.progress.next_window() for each in destinations] == [None, None]
 
 
-def test_each_window_is_one_line_outside_of_its_log_group(gateway, sink, connect, lines):
-    connect(gateway, sink)
-    summary = run(HALF_HOUR)
-    sections, outside = lines()
-    windows = [window.humanize() for window in HALF_HOUR.split()]
-    assert [*sections] == windows
-    told = [message for _, message in outside if message.startswith(tuple(windows))]
-    for message, window, call in zip(told, windows, gateway.calls[-2:], strict=True):
-        assert re.fullmatch(
-            re.escape(window) + r": [\d,]+ points, [\d,]+ sent, 0 unchanged; call \d+\.\d\d s,"
-            rf" waited 0\.0 s for the limit, request id {call.request_id}",
-            message,
-        )
-    assert outside[-1][1] == (
-        f"Summary: {HALF_HOUR.humanize()}: calls: 2, {summary['points']:,} points, {summary['sent']:,}"
-        " sent, 0 unchanged, requests: 2"
-    )
+def test_a_window_that_expires_fails_each_destination_by_itself(destinations):
+    def fetch(window, stats):
+        raise WindowExpired("too old")
+
+    exporter = Exporter(fetch, destinations, Policy(on_expired="fail"), Resource(), lambda: NOW)
+    with pytest.raises(WindowExpired, match=r"short: .* \| long: too old"):
+        exporter.export()
 
 
-def test_the_query_and_each_request_are_in_the_log_group(gateway, sink, connect, lines):
-    connect(gateway, sink, otlp={"max_body_bytes": 20_000})
-    summary = run()
-    sections, outside = lines()
-    [details] = sections.values()
-    assert details[0].startswith("Atlassian answered with ")
-    assert details[0].endswith(" of production")
-    requests = [line for line in details if line.startswith("The receiver accepted a request of ")]
-    assert len(requests) == summary["batches"] > 1
-    assert not any("bytes" in message for _, message in outside)
+def test_an_archived_response_that_cannot_be_used_is_not_an_empty_window(caplog):
+    destination = a_destination("only")
 
+    def fetch(window, stats):
+        stats.replayed += 1
+        stats.problems.append(ArchiveDamaged("torn"))
+        return []
 
-def test_a_warning_in_a_log_group_is_not_overlooked(gateway, sink, connect, lines):
-    connect(gateway, sink)
-    gateway.add_fault(Fault("duplicate_points", operation="appMetrics"))
-    run()
-    sections, outside = lines()
-    assert any("duplicate points" in message for message in sections[QUARTER.humanize()])
-    [(level, message)] = [each for each in outside if each[1].startswith(QUARTER.humanize())]
-    assert level == "WARNING"
-    assert " unchanged; warnings above: 1; call " in message
-
-
-def test_no_traffic_means_no_points(gateway, sink, connect, lines):
-    connect(gateway, sink)
-    gateway.add_fault(Fault("empty", operation="appMetrics"))
-    run()
-    _, outside = lines()
-    assert any(message.startswith(f"{QUARTER.humanize()}: no points; call") for _, message in outside)
-
-
-def test_rare_counts_are_logged_only_if_they_are_not_zero(gateway, sink, connect, lines):
-    connect(gateway, sink)
-    sink.add_fault(Fault("partial_success", rejected=3, operation="metrics"))
-    with pytest.raises(AirflowFailException):
-        run()
-    _, outside = lines()
-    assert any(", 0 unchanged, 3 rejected; warnings above: 1; call" in message for _, message in outside)
-
-
-def test_a_failed_window_closes_its_log_group_and_is_a_line_too(gateway, sink, connect, lines):
-    connect(gateway, sink)
-    gateway.add_fault(Fault("status", status=503, operation="appMetrics"))
-    with pytest.raises(GatewayUnavailable):
-        run()
-    _, outside = lines()
-    assert ("INFO", f"{QUARTER.humanize()}: not delivered, GatewayUnavailable") in outside
-
-
-def test_halves_and_revisits_have_titles_of_their_own(gateway, sink, connect, lines, tmp_path):
-    connect(gateway, sink, otlp={"ledger_url": f"file://{tmp_path}/ledger"})
-    gateway.add_fault(Fault("errors", status_code=504, longer_than=600, operation="appMetrics"))
-    live = Window.last_settled(pendulum.now("UTC"))
-    run(live.shifted(-pendulum.duration(hours=1)), revisit_after=None)
-    run(live, revisit_after=pendulum.duration(hours=1))
-    sections, _ = lines()
-    assert sum(title.endswith(", looked at again") for title in sections) == 3
-    assert sum(title[0].isdigit() for title in sections) == 3 + 3 + 3
-
-
-def test_an_error_ends_the_log_group(lines):
-    with pytest.raises(KeyError), log_group("title"):
-        raise KeyError
-    assert lines() == ({"title": []}, [])
+    Exporter(fetch, [destination], Policy(), Resource(), lambda: NOW).export()
+    stats = destination.progress.stats
+    assert (stats.empty, stats.replayed, len(stats.problems)) == (0, 1, 1)

@@ -10,7 +10,14 @@ import pytest
 
 from airflow_provider_forge.delivery.ledger import Selection
 from airflow_provider_forge.delivery.record_store import RECORD_RETENTION
-from airflow_provider_forge.exceptions import DeliveryAmbiguous, LedgerUnavailable, ReceiverUnavailable
+from airflow_provider_forge.exceptions import (
+    DeliveryAmbiguous,
+    ExportRefused,
+    LedgerUnavailable,
+    PointsChanged,
+    PointsRejected,
+    ReceiverUnavailable,
+)
 from tests.delivery.lines import EPOCH, NOW, SELECTION, Line, Memory, Spot, at
 
 SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
@@ -219,6 +226,31 @@ def test_points_another_machine_delivers_before_the_intent_are_not_sent():
     assert line.receiver.requests == []
 
 
+@pytest.mark.parametrize("on_changed", ["skip", "fail"])
+def test_points_another_machine_delivers_with_other_values_are_reported(on_changed, caplog):
+    """A refused batch that is sent again in parts counts them once."""
+    line, other = Line(), Line()
+    other.store = line.store
+    line.receiver.failures = [ExportRefused("bad point", status=400)]
+    changed = [(spot, value + 1) for spot, value in SOME[:5]]
+    ledger = line.ledger()
+    load, loaded = ledger.records.load, []
+
+    def load_and_let_the_other_deliver(record):
+        if len(loaded) == 3:
+            other.run(changed)
+        loaded.append(record)
+        return load(record)
+
+    ledger.records.load = load_and_let_the_other_deliver
+    report = line.run(SOME, ledger=ledger, on_changed=on_changed)
+    assert (report.sent, report.unchanged, report.changed, report.contended) == (10, 0, 5, True)
+    assert [type(problem) for problem in report.problems] == [PointsChanged] * (on_changed == "fail")
+    assert ("5 points now have values other than those delivered: not sent" in caplog.text) is (
+        on_changed == "skip"
+    )
+
+
 def test_two_writers_without_a_common_lease_see_each_other_and_add_up():
     """Each reads before the other writes; a line's own leases hand out everything to everyone."""
     line = Line()
@@ -407,3 +439,12 @@ def test_points_on_their_way_under_another_list_are_ambiguous():
         line.run(SOME)
     assert line.run(SOME, selection=BOTH).ambiguous == len(SOME)
     assert line.run(SOME).unchanged == len(SOME)
+
+
+def test_a_request_whose_points_were_rejected_is_not_logged_as_accepted(caplog):
+    caplog.set_level(logging.INFO)
+    line = Line()
+    line.receiver.failures = [PointsRejected("1 is rejected", rejected=1)]
+    assert line.run(SOME).sent == len(SOME) - 1
+    assert "1 is rejected" in caplog.text
+    assert "The receiver accepted" not in caplog.text

@@ -605,7 +605,7 @@ class CountingLimiter:
         self.events.append("acquired")
         events = self.events
         return SimpleNamespace(
-            waited=1.25, confirm=lambda: events.append("used"), settle=lambda: events.append("settled")
+            waited=1.25, confirm=lambda: events.append("used") or 0.0, settle=lambda: events.append("settled")
         )
 
     def blocked_for(self, credentials: str) -> float:

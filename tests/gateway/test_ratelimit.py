@@ -13,6 +13,7 @@ from airflow_provider_forge.gateway.budget import (
     BLOCKED_FOR,
     MAX_PAUSE,
     MAX_WAIT,
+    Decision,
     Priority,
     Standing,
     distance_of,
@@ -351,6 +352,16 @@ def test_patience_limits_the_time_until_a_slot_is_reserved(new_limiter, machine,
             limiter.acquire(patience=patience)
 
 
+def test_a_caller_that_others_overtake_is_not_more_patient_than_it_was_asked_to_be(
+    new_limiter, machine, monkeypatch
+):
+    limiter = new_limiter()
+    monkeypatch.setattr(limiter, "_ask", lambda _: Decision(10.0, placed=False))
+    with pytest.raises(RateLimited, match="10 s"):
+        limiter.acquire(patience=25.0)
+    assert machine.slept == [10.0, 10.0]
+
+
 # A pause, because the gateway counted too many calls
 
 
@@ -465,8 +476,17 @@ def test_requests_that_arrive_in_another_order_than_they_left_keep_the_limit(new
     assert arrived[2:4] == pytest.approx([1005 + SECONDS, 1040 + SECONDS])
 
 
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda _, reservation: reservation.settle(),
+        lambda limiter, _: limiter.pause(7),
+        lambda limiter, _: limiter.block_credentials("me"),
+    ],
+    ids=["settle", "pause", "block"],
+)
 def test_a_store_that_fails_once_the_call_was_made_does_not_fail_the_call(
-    new_limiter, machine, monkeypatch, caplog
+    new_limiter, machine, monkeypatch, caplog, share
 ):
     limiter = new_limiter(calls=1)
     place = limiter.acquire()
@@ -476,7 +496,7 @@ def test_a_store_that_fails_once_the_call_was_made_does_not_fail_the_call(
         raise RateLimitUnavailable("not there")
 
     monkeypatch.setattr(type(limiter.store), "transact", fail)
-    place.settle()
+    share(limiter, place)
     assert "not there" in caplog.text
 
 

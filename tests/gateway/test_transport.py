@@ -38,15 +38,27 @@ class Sender:
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
         self.usage = LimitUsage()
         self.used = 0
+        self.waited = 0.0
+        self.elapsed = 0.0
         auth = httpx.BasicAuth("me@example.com", "s3cr3t-t0ken")
         self.transport = Transport(url, auth, ("s3cr3t-t0ken",), usage=self.usage, timeout=timeout)
 
     def post(self, *, splittable: bool = True) -> httpx.Response:
         place = SimpleNamespace(confirm=self._use, settle=lambda: None)
-        return self.transport.post({"query": "q"}, place, splittable=splittable)[0]
+        whole, self.elapsed = self.transport.post({"query": "q"}, place, splittable=splittable)
+        return whole
 
-    def _use(self) -> None:
+    def _use(self) -> float:
         self.used += 1
+        return self.waited
+
+
+def test_a_wait_for_the_slot_is_no_part_of_the_call():
+    with raw_server(lambda _: response(200, BODY)) as server:
+        sender = Sender(server.url)
+        sender.waited = 1e6
+        sender.post()
+    assert sender.elapsed < 0
 
 
 def failure(sender: Sender, **options) -> ForgeError:

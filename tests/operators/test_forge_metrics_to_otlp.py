@@ -14,6 +14,8 @@ from google.protobuf import json_format
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 
 import airflow_provider_forge.http
+from airflow_provider_forge.coverage import catchup
+from airflow_provider_forge.delivery.progress import Progress
 from airflow_provider_forge.exceptions import (
     BrokenAnswer,
     ConfigurationError,
@@ -213,6 +215,22 @@ def test_a_deferred_run_resumes_even_if_this_machines_clock_is_slow(gateway, sin
     connect(gateway, sink)
     summary = ForgeMetricsToOtlpOperator(task_id="export").execute_complete(too_early(-1), event="woken")
     assert summary["points"] == len(sink.points) > 0
+
+
+def test_a_run_starts_others_once_even_if_it_was_deferred(gateway, sink, connect, monkeypatch):
+    connect(gateway, sink)
+    started = []
+    monkeypatch.setattr(catchup, "start_other_runs", lambda context, interval, now: started.append(interval))
+    monkeypatch.setattr(catchup, "continue_healing", lambda context, interval, now: None)
+    context = too_early(-30)
+    task = ForgeMetricsToOtlpOperator(task_id="export", live_first=True)
+    for resume in (
+        lambda: task.execute(context),
+        lambda: task.execute_complete(context, event="settled"),
+        lambda: task.execute_complete(context, progress=[Progress.begin([], [], expired=0).to_json()]),
+    ):
+        resume()
+    assert len(started) == 2
 
 
 def test_an_interval_far_in_the_future_is_a_mistake(gateway, sink, connect):
