@@ -26,6 +26,7 @@ __all__ = [
     "format_time",
     "has_offset",
     "humanize_duration",
+    "is_recent",
     "parse_time",
 ]
 
@@ -42,6 +43,9 @@ how much."""
 LIVE_FOR = dt.timedelta(hours=2)
 """Time after its end for which a window is live, and goes before older ones. Long enough for its settle
 delay, a few retries and its second pass an hour later; too short for a backfill to count as live."""
+
+CLOCK_TOLERANCE = dt.timedelta(minutes=5)
+"""Difference between the clocks of two machines, up to which a stored time may be in the future."""
 
 MINUTE = dt.timedelta(minutes=1)
 HALF_DAY = dt.timedelta(hours=12)
@@ -201,6 +205,19 @@ def humanize_duration(duration: dt.timedelta) -> str:
     parts = {"day": duration.days, "hour": minutes // 60, "minute": minutes % 60, "second": seconds}
     words = [f"{number} {unit}{'s' * (number != 1)}" for unit, number in parts.items() if number]
     return " ".join(words) or "0 seconds"
+
+
+def is_recent(age: dt.timedelta, limit: dt.timedelta) -> bool:
+    """Return whether something stored is younger than a limit.
+
+    If it is from the future, it is not: a clock was ahead when it was stored, and it would count as recent
+    until that time has come.
+
+    Args:
+        age: The current time, less the stored time.
+        limit: Age from which it is no longer recent.
+    """
+    return -CLOCK_TOLERANCE <= age < limit
 
 
 def _precision(moment: dt.datetime) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 from airflow_provider_forge.windows import (
+    CLOCK_TOLERANCE,
     MAX_WINDOW,
     RETENTION,
     Window,
@@ -18,6 +19,7 @@ from airflow_provider_forge.windows import (
     floor,
     format_time,
     humanize_duration,
+    is_recent,
     parse_time,
 )
 
@@ -321,3 +323,20 @@ def test_a_humanized_time_is_only_as_precise_as_necessary(start, end, words):
 )
 def test_durations_are_written_in_words(duration, words):
     assert humanize_duration(duration) == words
+
+
+@pytest.mark.parametrize(
+    ("age", "recent"),
+    [
+        (timedelta(0), True),
+        (timedelta(hours=1) - timedelta.resolution, True),
+        (timedelta(hours=1), False),
+        (timedelta.max, False),
+        # Another machine's clock may be a little ahead. What is from the future was never recent.
+        (-CLOCK_TOLERANCE, True),
+        (-CLOCK_TOLERANCE - timedelta.resolution, False),
+        (timedelta.min, False),
+    ],
+)
+def test_what_is_from_the_future_is_not_recent(age, recent):
+    assert is_recent(age, timedelta(hours=1)) is recent

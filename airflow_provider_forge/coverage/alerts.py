@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.coverage.healing import HealRun, can_be_filled, is_being_healed
+from airflow_provider_forge.windows import is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,16 +93,23 @@ class AlertState:
         It is trusted at first. From then on, it has to gain more than `CONFIRMED_AFTER` on the clock from one
         observation to the next. In between, the last answer holds.
         """
-        if self.catchup is None or self.observed_at is None:
+        age = self.observed_for(now)
+        if self.catchup is None or age is None:
             self.trusted = True
-        elif now - self.observed_at >= CONFIRMED_AFTER:
-            self.trusted = (catchup - self.catchup) - (now - self.observed_at) > CONFIRMED_AFTER
+        elif age >= CONFIRMED_AFTER:
+            self.trusted = (catchup - self.catchup) - age > CONFIRMED_AFTER
         return self.trusted
+
+    def observed_for(self, now: dt.datetime) -> dt.timedelta | None:
+        """Return the age of the observation; None without one, or if a clock that was ahead made it."""
+        age = None if self.observed_at is None else now - self.observed_at
+        return age if age is not None and is_recent(age, dt.timedelta.max) else None
 
     def update(self, coverage: Coverage, now: dt.datetime, catchup: dt.datetime | None) -> None:
         """Record the current gaps and catchup, and drop runs whose gaps are healed or have expired."""
         gaps = coverage.gaps()
-        if self.observed_at is None or now - self.observed_at >= CONFIRMED_AFTER:
+        age = self.observed_for(now)
+        if age is None or age >= CONFIRMED_AFTER:
             self.observed_at, self.observed = now, [(gap.start, gap.end) for gap in gaps]
             self.catchup = catchup
         undelivered = [quarter for gap in gaps for quarter in gap.quarters]
@@ -166,11 +174,12 @@ def _gaps_in_time(coverage: Coverage, now: dt.datetime) -> list[Gap]:
 
 def _lasts(gap: Gap, state: AlertState, now: dt.datetime) -> bool:
     """Return whether a gap was there before and is not being filled from its start."""
-    if state.observed_at is None or now - state.observed_at < CONFIRMED_AFTER:
+    age = state.observed_for(now)
+    if age is None or age < CONFIRMED_AFTER:
         return False
     before = [start for start, end in state.observed if _overlap(gap, (start, end))]
     # Its start also moves as windows expire.
-    return bool(before) and (gap.start - min(before)) - (now - state.observed_at) <= CONFIRMED_AFTER
+    return bool(before) and (gap.start - min(before)) - age <= CONFIRMED_AFTER
 
 
 def _overlap(gap: Gap, span: Span) -> bool:

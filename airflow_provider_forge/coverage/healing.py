@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.coverage.coverage import QUARTER
-from airflow_provider_forge.windows import LIVE_FOR, format_time
+from airflow_provider_forge.windows import LIVE_FOR, format_time, is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +66,7 @@ def plan(coverage: Coverage, tried: Iterable[HealRun], now: dt.datetime) -> list
         tried: Runs that were started before.
         now: Current time, aware.
     """
-    recent = [run for run in tried if now - run.tried < HEAL_AGAIN_AFTER]
+    recent = [run for run in tried if is_recent(now - run.tried, HEAL_AGAIN_AFTER)]
     runs: list[HealRun] = []
     for quarter in coverage.quarters:
         if not _can_be_healed(quarter, coverage, now) or any(run.has(quarter) for run in recent):
@@ -92,7 +92,7 @@ def heal(runs: Iterable[HealRun], dag_runs: DagRuns) -> None:
 def is_being_healed(gap: Gap, tried: Iterable[HealRun], now: dt.datetime) -> bool:
     """Return whether a gap is being healed, and no run has failed to heal it in time."""
     concerned = [run for run in tried if any(map(run.has, gap.quarters))]
-    return bool(concerned) and all(now - run.tried < TIME_TO_HEAL for run in concerned)
+    return bool(concerned) and all(is_recent(now - run.tried, TIME_TO_HEAL) for run in concerned)
 
 
 def can_be_filled(gap: Gap, now: dt.datetime) -> bool:

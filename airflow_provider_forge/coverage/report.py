@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
 from airflow_provider_forge.coverage.healing import can_be_filled
 from airflow_provider_forge.coverage.lateness import measure_lateness
-from airflow_provider_forge.windows import LIVE_FOR, format_time
+from airflow_provider_forge.windows import LIVE_FOR, format_time, is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,7 +185,9 @@ def _catchup(coverage: Coverage, now: dt.datetime) -> list[str]:
     older = [
         quarter
         for quarter in coverage.quarters
-        if quarter.first and now - quarter.first <= RECENTLY and quarter.first - quarter.end > LIVE_FOR
+        if quarter.first
+        and is_recent(now - quarter.first, RECENTLY)
+        and quarter.first - quarter.end > LIVE_FOR
     ]
     if not older or not any(gap.start >= older[-1].end for gap in coverage.gaps()):
         return []

@@ -8,11 +8,13 @@ Connection's credentials: three bytes, salted with the ledger's name, which are 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.windows import is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +32,9 @@ CREDENTIALS_BYTES = 3
 MAX_HASHES = 5
 """Maximum number of hashes stored for a Connection, the latest last."""
 
-DAY = 24 * 60 * 60
+DAY = dt.timedelta(days=1)
 COMPARED_FOR = 15 * DAY
-"""Seconds after the last delivery of a Connection in which its credentials are compared."""
+"""Time after the last delivery of a Connection in which its credentials are compared."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def note_account(head: Head, account: Account, *, salt: str, now: int) -> None:
             _REMEDY,
         )
     about = accounts.get(account.conn_id)
-    if about is None or about["marks"][-1:] != [current] or about["seen"] <= now - DAY:
+    if about is None or about["marks"][-1:] != [current] or not _is_recent(about, DAY, now):
         head.change(lambda head: {**head, "accounts": _with(head.get("accounts", {}), account, current, now)})
 
 
@@ -99,9 +101,13 @@ def _other(accounts: Mapping[str, Json], own: str, current: str, now: int) -> st
     """Return the id of a Connection that has delivered with other credentials."""
     for conn_id, about in sorted(accounts.items()):
         is_other = conn_id != own and about["marks"] and about["marks"][-1] != current
-        if is_other and about["seen"] > now - COMPARED_FOR:
+        if is_other and _is_recent(about, COMPARED_FOR, now):
             return conn_id
     return None
+
+
+def _is_recent(about: Json, limit: dt.timedelta, now: int) -> bool:
+    return is_recent(dt.timedelta(seconds=now - about["seen"]), limit)
 
 
 def _with(accounts: Mapping[str, Json], account: Account, current: str, now: int) -> dict[str, Json]:

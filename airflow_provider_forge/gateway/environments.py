@@ -24,6 +24,7 @@ from airflow_provider_forge.exceptions import (
 )
 from airflow_provider_forge.gateway.queries import parse_uuid
 from airflow_provider_forge.text import did_you_mean, get_logger, printable
+from airflow_provider_forge.windows import is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -231,13 +232,14 @@ class _KnownEnvironments(msgspec.Struct):
         self.ids = {environment.name: environment.id for environment in environments if environment.name}
 
     def is_fresh(self, now: dt.datetime) -> bool:
-        return self.seen is not None and self.seen >= now - CACHED_FOR
+        return self.seen is not None and is_recent(now - self.seen, CACHED_FOR)
 
     def is_paused(self, now: dt.datetime) -> bool:
-        return self.tried is not None and self.tried > now - LOOK_UP_PAUSE
+        return self.tried is not None and is_recent(now - self.tried, LOOK_UP_PAUSE)
 
     def is_missing(self, name: str, now: dt.datetime) -> bool:
-        return not self.id_of(name) and name in self.missing and self.missing[name] > now - LOOK_UP_PAUSE
+        looked_up = self.missing.get(name)
+        return not self.id_of(name) and looked_up is not None and is_recent(now - looked_up, LOOK_UP_PAUSE)
 
     def merge(self, other: _KnownEnvironments) -> _KnownEnvironments:
         """Return the later lookup, with the names of both; this one's win."""

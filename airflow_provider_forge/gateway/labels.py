@@ -17,6 +17,7 @@ import msgspec
 from airflow_provider_forge.exceptions import QueryRefused
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS, PUBLISHED_METRICS
 from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.windows import is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -160,7 +161,7 @@ class LabelDirectory:
 
     def _recent(self, times: Times, age: dt.timedelta) -> Times:
         now = self._clock()
-        return {label: time for label, time in times.items() if now - time < age}
+        return {label: time for label, time in times.items() if is_recent(now - time, age)}
 
 
 def _naming_known_labels(error: QueryRefused, labels: Sequence[str]) -> QueryRefused:

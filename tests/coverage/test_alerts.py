@@ -206,6 +206,27 @@ class TestHealing:
         assert look.notes.tried == []
 
 
+class TestAfterTheClockWasAhead:
+    """A state from the future is none: or else nothing would be reported until then."""
+
+    AHEAD = NOW + 3650 * DAYS
+
+    def test_an_observation_is_replaced(self, look):
+        look(now=self.AHEAD)
+        assert [bool(look(EXPIRES_IN_A_DAY, is_active=True, now=now)) for now in hourly(2)] == [False, True]
+        assert look.notes.observed_at == NOW + HOURS
+
+    def test_a_catchup_has_to_gain_on_the_clock_again(self):
+        notes = AlertState()
+        notes.update(coverage(), self.AHEAD, ago(330))
+        assert notes.trusts(ago(330), NOW)
+        notes.update(coverage(), NOW, ago(330))
+        assert not notes.trusts(ago(330), NOW + HOURS)
+
+    def test_a_gap_that_was_tried_then_is_reported(self, look):
+        assert look(EXPIRES_IN_A_DAY, tried=[HealRun(*EXPIRES_IN_A_DAY, self.AHEAD)])
+
+
 @pytest.mark.parametrize(
     ("days", "threshold"),
     [(400, None), (31, None), (30, 30), (8, 30), (7, 7), (2, 7), (1, 1), (0, 1), (-1, -1), (-400, -1)],

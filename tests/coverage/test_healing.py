@@ -14,11 +14,12 @@ from airflow_provider_forge.coverage.healing import (
     MAX_WINDOWS,
     HealRun,
     heal,
+    is_being_healed,
     plan,
 )
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.priority import LiveFirst
-from tests.operators.coverages import HOURS, NOW, ago, coverage
+from tests.operators.coverages import DAYS, HOURS, NOW, ago, coverage
 
 NIGHT = (ago(30), ago(28))
 
@@ -86,6 +87,13 @@ def test_a_gap_is_not_tried_again_for_a_while():
     tried = [HealRun(*NIGHT, NOW - HOURS)]
     assert plan(coverage(NIGHT), tried, NOW) == []
     assert spans(plan(coverage(NIGHT), [HealRun(*NIGHT, NOW - HEAL_AGAIN_AFTER)], NOW)) == [NIGHT]
+
+
+def test_a_gap_that_was_tried_while_the_clock_was_ahead_is_tried_again():
+    found, tried = coverage(NIGHT), [HealRun(*NIGHT, NOW + 3650 * DAYS)]
+    assert spans(plan(found, tried, NOW)) == [NIGHT]
+    [gap] = found.gaps()
+    assert not is_being_healed(gap, tried, NOW)
 
 
 def test_an_adjacent_gap_is_tried():

@@ -94,10 +94,11 @@ def test_a_catchup_that_is_known_by_its_deliveries_only_is_a_hint():
     "coverage",
     [
         caught_up(minutes_ago=11),
+        caught_up(minutes_ago=-60),
         caught_up(minutes_ago=1, delivered=MANY),
         caught_up(minutes_ago=1, delivered=0),
     ],
-    ids=["long ago", "no gap after it", "nothing"],
+    ids=["long ago", "in the future", "no gap after it", "nothing"],
 )
 def test_without_a_sign_of_a_catchup_there_is_no_hint(coverage):
     assert "may still come" not in " ".join(render_text(coverage, NOW, HOUR, "mine"))

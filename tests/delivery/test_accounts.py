@@ -73,6 +73,16 @@ def test_a_connection_that_delivers_no_more_is_forgotten(line, warned):
     assert warned(key("otlp_two", "key-2")) == []
 
 
+def test_a_connection_that_delivered_while_the_clock_was_ahead_is_forgotten(line, warned):
+    line.now = lambda: NOW + dt.timedelta(days=3650)
+    warned(key("otlp_one", "key-1"))
+    line.now = lambda: NOW
+    assert warned(key("otlp_two", "key-2")) == []
+    warned(key("otlp_one", "key-1"))
+    [said] = warned(key("otlp_two", "key-2"))
+    assert "otlp_one and otlp_two" in said
+
+
 def test_without_credentials_nothing_is_noted(line, warned):
     assert warned(None) == []
     assert "accounts" not in json.loads(line.store.values[HEAD])
@@ -83,7 +93,7 @@ def test_it_costs_one_writing_a_day(line, warned):
     seen = line.store.values[HEAD]
     warned(key("otlp_one", "key-1"))
     assert line.store.values[HEAD] == seen
-    line.now = lambda: NOW + dt.timedelta(seconds=DAY)
+    line.now = lambda: NOW + DAY
     warned(key("otlp_one", "key-1"))
     assert line.store.values[HEAD] != seen
 

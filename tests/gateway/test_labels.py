@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -194,6 +195,16 @@ def test_without_proof_a_suspicion_ends_after_an_hour(directory, clock):
     with pytest.raises(RateLimited):
         directory.fetch(LABELS, Gateway("NEW_METRIC", then=RateLimited("busy")))
     clock.now += timedelta(hours=1)
+    assert directory.fetch(LABELS, Gateway()) == LABELS
+
+
+@pytest.mark.parametrize("then", [None, RateLimited("busy")])
+def test_what_was_refused_while_the_clock_was_ahead_is_tried_again(directory, clock, then):
+    clock.now = NOON + timedelta(days=3650)
+    with contextlib.suppress(RateLimited):
+        directory.fetch(LABELS, Gateway("NEW_METRIC", then=then))
+    clock.now = NOON
+    assert directory.left_out(LABELS) == ()
     assert directory.fetch(LABELS, Gateway()) == LABELS
 
 
