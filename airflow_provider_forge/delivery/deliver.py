@@ -13,12 +13,10 @@ from airflow_provider_forge.text import sanitize
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from airflow_provider_forge.delivery.attempts import Attempts
-    from airflow_provider_forge.delivery.ledger import Ledger
+    from airflow_provider_forge.delivery.destination import Destination
     from airflow_provider_forge.delivery.progress import DeliveryStats
     from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.gateway.client import AppMetrics
-    from airflow_provider_forge.otlp.client import OtlpClient
     from airflow_provider_forge.otlp.requests import ExportRequest
     from airflow_provider_forge.payload.fingerprints import Fingerprint
     from airflow_provider_forge.payload.payload import Payload
@@ -35,23 +33,19 @@ MAX_REASONS = 5
 def deliver(
     metrics: AppMetrics,
     payload: Payload,
-    receiver: OtlpClient,
-    ledger: Ledger,
+    destination: Destination,
     policy: Policy,
     stats: DeliveryStats,
-    attempts: Attempts,
-    reread: Callable[[Collection[str]], Sequence[Fingerprint]] | None = None,
+    reread: Callable[[Collection[str]], Sequence[Fingerprint]],
 ) -> None:
     """Send the points that the receiver has not acknowledged yet, oldest first, and record each response.
 
     Args:
         metrics: The gateway's metrics of the window.
         payload: The same, read.
-        receiver: The receiver.
-        ledger: The points that the receiver has acknowledged.
+        destination: The receiver, and the ledger of the points that it has acknowledged.
         policy: The treatment of points that are not new.
         stats: Updated while points are delivered, so that the caller has partial counts after an exception.
-        attempts: State shared by all requests of a task.
         reread: Returns the payload's fingerprints as if these environments had been requested.
 
     Raises:
@@ -61,17 +55,21 @@ def deliver(
         ExportRefused: The receiver refuses every request.
     """
     points, selection, window = payload.fingerprints, selection_of(metrics), metrics.window
-    with ledger.open_session(points, selection, window.start, window.end, reread=reread) as session:
-        sender = Sender(payload, receiver, session, policy, stats, attempts)
+    limits = destination.receiver.endpoint.limits
+    with destination.ledger.open_session(
+        points, selection, window.start, window.end, reread=reread
+    ) as session:
+        sender = Sender(payload, destination.receiver, session, policy, stats, destination.attempts)
         isolation = Isolation(payload, sender)
-        batches = _Batches(payload, sender.choose_points(), receiver.endpoint.limits.max_body_bytes)
+        batches = _Batches(payload, sender.choose_points(), limits.max_body_bytes)
         with sender.recording():
             for batch, request in batches:
                 try:
                     sender.send(batch, request)
                 except ExportRefused as refusal:
                     _recover(batch, refusal, batches, isolation)
-    stats.problems += [problem for problem in (isolation.problem(), _malformed(metrics, payload)) if problem]
+    problems = (isolation.problem(), _points_malformed(metrics, payload))
+    stats.problems += [problem for problem in problems if problem]
 
 
 def _recover(batch: list[int], refusal: ExportRefused, batches: _Batches, isolation: Isolation) -> None:
@@ -131,7 +129,7 @@ class _Batches:
         self._queue += [(part, self._halvings_left - 1) for part in reversed(halves(batch))]
 
 
-def _malformed(metrics: AppMetrics, payload: Payload) -> PointsMalformed | None:
+def _points_malformed(metrics: AppMetrics, payload: Payload) -> PointsMalformed | None:
     """Return the error for points that are not OTLP; None if there are none."""
     if not payload.left_out:
         return None

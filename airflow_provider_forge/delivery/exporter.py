@@ -197,11 +197,9 @@ class Exporter:
                     deliver(
                         metrics,
                         readings.payload(destination),
-                        destination.receiver,
-                        destination.ledger,
+                        destination,
                         self.policy,
                         part,
-                        destination.attempts,
                         functools.partial(readings.fingerprints, destination),
                     )
             finally:

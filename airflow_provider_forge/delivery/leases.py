@@ -26,7 +26,7 @@ log = get_logger(__name__)
 PATIENCE = 60.0
 """Seconds that a task waits for a lease before it is deferred."""
 
-SLOTS = 48
+LOCK_FILES = 48
 """Number of lock files, shared by all records: those four hours apart share one, and no file is left over."""
 
 LEASE_SECONDS = 45.0
@@ -112,8 +112,8 @@ class FileLeases:
         deadline = self._clock() + self._patience
         with contextlib.ExitStack() as held:
             # In the same order in all processes, which prevents deadlocks.
-            for slot in sorted({index % SLOTS for index in indexes}):
-                path = self._directory / f"{self._name}-{slot}.lease"
+            for number in sorted({index % LOCK_FILES for index in indexes}):
+                path = self._directory / f"{self._name}-{number}.lease"
                 held.callback(os.close, self._lock(path, deadline))
             yield
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.destination import Destination
     from airflow_provider_forge.delivery.exporter import Source
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.utils.task_metrics import Report
+    from airflow_provider_forge.utils.task_metrics import ReceiverStats
 
 __all__ = [
     "SOURCES",
@@ -67,14 +67,14 @@ def check_connections(forge_conn_id: str, app_id: str | None, conn_ids: Sequence
     raise AirflowSkipException("Check only: all Connections work; nothing was delivered")
 
 
-def open_receivers(conn_ids: Sequence[str], stack: ExitStack) -> list[Report]:
+def open_receivers(conn_ids: Sequence[str], stack: ExitStack) -> list[ReceiverStats]:
     """Open the receivers, which `stack` closes; return them with the statistics of each.
 
     Raises:
         ConfigurationError: A field of a Connection is missing or wrong, or two are the same destination.
     """
     from airflow_provider_forge.delivery.telemetry import TaskStats
-    from airflow_provider_forge.utils.task_metrics import Report
+    from airflow_provider_forge.utils.task_metrics import ReceiverStats
 
     found: dict[str, str] = {}
     reports = []
@@ -87,14 +87,14 @@ def open_receivers(conn_ids: Sequence[str], stack: ExitStack) -> list[Report]:
                 " different accounts behind one URL",
             )
         found[receiver.endpoint.destination] = conn_id
-        reports.append(Report(TaskStats(), receiver, conn_id if len(conn_ids) > 1 else ""))
+        reports.append(ReceiverStats(TaskStats(), receiver, conn_id if len(conn_ids) > 1 else ""))
     return reports
 
 
 def open_destinations(
     conn_ids: Sequence[str],
     assets: Sequence[Asset],
-    reports: Sequence[Report],
+    reports: Sequence[ReceiverStats],
     context: Mapping[str, Any],
     forge: ForgeMetricsHook,
 ) -> list[Destination]:

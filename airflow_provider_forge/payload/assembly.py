@@ -1,6 +1,6 @@
 """Assembles a request from encoded points, and from dictionaries for everything around them.
 
-In the dictionaries, one placeholder represents all points of a slot: those of one metric, app and
+In the dictionaries, one placeholder represents all points of a bundle: those of one metric, app and
 environment. `conform` therefore processes a few dozen placeholders instead of the points.
 """
 
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from airflow_provider_forge.payload.conform import PointSource
     from airflow_provider_forge.payload.payload import ReadOptions
 
-__all__ = ["EncodedPoints", "Slots", "assemble", "encode_message", "encode_point", "template"]
+__all__ = ["Bundles", "EncodedPoints", "assemble", "encode_message", "encode_point", "template"]
 
-Slots = Mapping[int, list[Any]]
-"""Encoded points, by their slot."""
+Bundles = Mapping[int, list[Any]]
+"""Encoded points, by their bundle."""
 
-_SLOT = "slot"
+_BUNDLE = "bundle"
 
 
 def template(
-    resources: list[Json], slots: Mapping[int, tuple[int, PointSource]], *, everything: bool
+    resources: list[Json], bundles: Mapping[int, tuple[int, PointSource]], *, everything: bool
 ) -> list[Json]:
     """Return a payload with placeholders for its points.
 
     Args:
         resources: The payload without its points. It is not modified.
-        slots: The number of the metric in the payload and the source of the points, for each slot.
+        bundles: The number of the metric in the payload and the source of the points, for each bundle.
         everything: Whether to keep resources, scopes and metrics without points.
     """
     points = defaultdict(list)
-    for slot, (number, source) in slots.items():
-        points[number].append(_placeholder(slot, *source))
+    for bundle, (number, source) in bundles.items():
+        points[number].append(_placeholder(bundle, *source))
     numbers = itertools.count()
 
     def metrics_left(scope: Json) -> Iterator[Json]:
@@ -73,18 +73,18 @@ def template(
     ]
 
 
-def _placeholder(slot: int, app_id: str | None, environment_id: str | None) -> Json:
+def _placeholder(bundle: int, app_id: str | None, environment_id: str | None) -> Json:
     source = {"appId": app_id, "environmentId": environment_id}
     attributes = [{"key": key, "value": {"stringValue": value}} for key, value in source.items() if value]
-    return {_SLOT: slot, "attributes": attributes}
+    return {_BUNDLE: bundle, "attributes": attributes}
 
 
-def assemble(resource_metrics: list[Json], points: Slots, protocol: str) -> list[bytes | msgspec.Raw]:
+def assemble(resource_metrics: list[Json], points: Bundles, protocol: str) -> list[bytes | msgspec.Raw]:
     """Return the body of a request, in chunks.
 
     Args:
         resource_metrics: OTLP/JSON with placeholders for points. It is modified.
-        points: Points by slot: as returned by `encode_point`, or JSON texts for `http/json`.
+        points: Points by bundle: as returned by `encode_point`, or JSON texts for `http/json`.
         protocol: `http/protobuf` or `http/json`.
 
     Raises:
@@ -95,16 +95,16 @@ def assemble(resource_metrics: list[Json], points: Slots, protocol: str) -> list
     return _protobuf_chunks(resource_metrics, points)
 
 
-def _points_of(data: Json, points: Slots) -> Iterator[Any]:
+def _points_of(data: Json, points: Bundles) -> Iterator[Any]:
     for placeholder in data.pop("dataPoints"):
-        yield from points[placeholder[_SLOT]]
+        yield from points[placeholder[_BUNDLE]]
 
 
 # Never part of a JSON text, which escapes it.
 _SEPARATOR = b"\0"
 
 
-def _json_chunks(resource_metrics: list[Json], points: Slots) -> Iterator[Any]:
+def _json_chunks(resource_metrics: list[Json], points: Bundles) -> Iterator[Any]:
     points_of_metrics = []
     for metric in metrics_of(resource_metrics):
         data = metric[str(kind_of(metric))]
@@ -152,7 +152,7 @@ def encode_message(message: Message) -> bytes:
     return nested(_POINT_TAG, message.SerializeToString())
 
 
-def _protobuf_chunks(resource_metrics: list[Json], points: Slots) -> list[bytes | msgspec.Raw]:
+def _protobuf_chunks(resource_metrics: list[Json], points: Bundles) -> list[bytes | msgspec.Raw]:
     chunks: list[bytes | msgspec.Raw] = []
     for resource in resource_metrics:
         scopes = entries(resource, "scopeMetrics")
@@ -165,14 +165,14 @@ def _protobuf_chunks(resource_metrics: list[Json], points: Slots) -> list[bytes 
     return chunks
 
 
-def _scope_chunks(scope: Json, points: Slots) -> list[bytes]:
+def _scope_chunks(scope: Json, points: Bundles) -> list[bytes]:
     chunks_inside = [
         chunk for metric in entries(scope, "metrics") for chunk in _metric_chunks(metric, points)
     ]
     return _nest(_SCOPE_TAG, _encode_envelope(metrics_pb2.ScopeMetrics, scope, "metrics"), chunks_inside)
 
 
-def _metric_chunks(metric: Json, points: Slots) -> list[bytes]:
+def _metric_chunks(metric: Json, points: Bundles) -> list[bytes]:
     kind = str(kind_of(metric))
     message, field_tag = _DATA[kind]
     chunks_inside = list(_points_of(metric[kind], points))
@@ -205,8 +205,8 @@ class EncodedPoints:
         verbatim: Whether the payload's text is a request with all points.
         points: The encoded points, in the order of the payload.
         times: Times of the points, in nanoseconds since the epoch; 0 if a point has none.
-        slots: For each slot, the number of the metric in the payload, and the source of the points.
-        slot_of: The slot of each point.
+        bundles: For each bundle, the number of the metric in the payload, and the source of the points.
+        bundle_of: The bundle of each point.
     """
 
     text: bytes | Raw
@@ -215,16 +215,16 @@ class EncodedPoints:
     verbatim: bool = True
     points: list[bytes | Raw] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
-    slots: list[tuple[int, PointSource]] = field(default_factory=list)
-    slot_of: list[int] = field(default_factory=list)
+    bundles: list[tuple[int, PointSource]] = field(default_factory=list)
+    bundle_of: list[int] = field(default_factory=list)
 
-    def new_slot(self, metric: int, source: PointSource) -> int:
-        """Add a slot without points, and return its number."""
-        self.slots.append((metric, source))
-        return len(self.slots) - 1
+    def new_bundle(self, metric: int, source: PointSource) -> int:
+        """Add a bundle without points, and return its number."""
+        self.bundles.append((metric, source))
+        return len(self.bundles) - 1
 
     def remove(self, emptied: Collection[Json]) -> None:
-        """Remove metrics without a slot, which are not numbered."""
+        """Remove metrics without a bundle, which are not numbered."""
         for scope in (scope for resource in self.resources for scope in entries(resource, "scopeMetrics")):
             if emptied:
                 metrics = entries(scope, "metrics")
@@ -234,11 +234,11 @@ class EncodedPoints:
         """Return one request with these points, in the order of the payload."""
         options, everything = self.options, len(numbers) == len(self.points)
         chosen = range(len(self.points)) if everything else sorted(numbers)
-        points: Slots = defaultdict(list)
+        points: Bundles = defaultdict(list)
         for number in chosen:
-            points[self.slot_of[number]].append(self.points[number])
-        slots = {slot: self.slots[slot] for slot in points}
-        resource_metrics = template(self.resources, slots, everything=everything)
+            points[self.bundle_of[number]].append(self.points[number])
+        bundles = {bundle: self.bundles[bundle] for bundle in points}
+        resource_metrics = template(self.resources, bundles, everything=everything)
         if options.identity:
             resource_metrics = conform(resource_metrics, options.identity)
         names = dict.fromkeys(str(metric.get("name")) for metric in metrics_of(resource_metrics))

@@ -212,8 +212,8 @@ class _TimesCache(dict[tuple[bytes, structs.Int64, structs.Int64], _EncodedTimes
         return encoded
 
 
-class _SlotCache(dict["PointSource", int]):
-    """The slots of one metric's points, by their source."""
+class _BundleCache(dict["PointSource", int]):
+    """The bundles of one metric's points, by their source."""
 
     def __init__(self, metric: int, encoded: EncodedPoints) -> None:
         super().__init__()
@@ -221,8 +221,8 @@ class _SlotCache(dict["PointSource", int]):
         self._encoded_points = encoded
 
     def __missing__(self, source: PointSource) -> int:
-        slot = self[source] = self._encoded_points.new_slot(self._metric, source)
-        return slot
+        bundle = self[source] = self._encoded_points.new_bundle(self._metric, source)
+        return bundle
 
 
 class _Reader:
@@ -262,7 +262,7 @@ class _Reader:
             self._values[kind],
         )
         all_times = _TimesCache(name, self._minute, precheck.intervals)
-        slots, points, before = _SlotCache(number, encoded), encoded.points, len(encoded.points)
+        bundles, points, before = _BundleCache(number, encoded), encoded.points, len(encoded.points)
         for place, text in enumerate(texts, self._texts):
             try:
                 point = decode(text)
@@ -287,7 +287,7 @@ class _Reader:
             precheck.keys.add(key)
             self.fingerprints.append(fingerprint)
             encoded.times.append(time)
-            encoded.slot_of.append(slots[source])
+            encoded.bundle_of.append(bundles[source])
             points.append(content)
         self._texts += len(texts)
         precheck.points += len(points) - before

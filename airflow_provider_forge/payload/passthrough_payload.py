@@ -85,7 +85,7 @@ class PassthroughPayload:
         encoded = EncodedPoints(self._text, self._options, usual.resources)
         for number, texts in enumerate(usual.points):
             encoded.points += texts
-            encoded.slot_of += [encoded.new_slot(number, (None, None))] * len(texts)
+            encoded.bundle_of += [encoded.new_bundle(number, (None, None))] * len(texts)
         times = (point.time_unix_nano for _, points in self._metrics for point in points)
         encoded.times = [self._nanoseconds[time] for time in times]
         return encoded

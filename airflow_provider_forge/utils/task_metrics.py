@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.ratelimit import LimitUsage
     from airflow_provider_forge.otlp.client import OtlpClient
 
-__all__ = ["Report", "report_task"]
+__all__ = ["ReceiverStats", "report_task"]
 
 log = get_logger(__name__)
 
@@ -38,7 +38,7 @@ class MetricsSource(Protocol):
     def usage(self) -> LimitUsage: ...
 
 
-class Report(NamedTuple):
+class ReceiverStats(NamedTuple):
     """One destination of a task, and what the task has done for it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Report(NamedTuple):
 
 @contextlib.contextmanager
 def report_task(
-    reports: Sequence[Report], source: MetricsSource, dag_id: str, *, to_receiver: bool
+    reports: Sequence[ReceiverStats], source: MetricsSource, dag_id: str, *, to_receiver: bool
 ) -> Iterator[None]:
     """Report the statistics of the task inside once it has ended, been deferred, or failed.
 
@@ -79,14 +79,16 @@ def report_task(
     _report(reports, source, dag_id, to_receiver=to_receiver)
 
 
-def _blame(reports: Sequence[Report], error: BaseException) -> None:
+def _blame(reports: Sequence[ReceiverStats], error: BaseException) -> None:
     """Note an error that failed the task: for all destinations, unless it is the failure of some of them."""
     if not any(report.stats.failure for report in reports):
         for report in reports:
             report.stats.fail(error)
 
 
-def _report(reports: Sequence[Report], source: MetricsSource, dag_id: str, *, to_receiver: bool) -> None:
+def _report(
+    reports: Sequence[ReceiverStats], source: MetricsSource, dag_id: str, *, to_receiver: bool
+) -> None:
     now = dt.datetime.now(dt.timezone.utc)
     for number, report in enumerate(reports):
         try:
@@ -107,7 +109,9 @@ def _report(reports: Sequence[Report], source: MetricsSource, dag_id: str, *, to
         send_measurements(receiver.endpoint, measurements, reporter, start=stats.started)
 
 
-def _report_to_airflow(report: Report, usage: LimitUsage | None, dag_id: str, now: dt.datetime) -> None:
+def _report_to_airflow(
+    report: ReceiverStats, usage: LimitUsage | None, dag_id: str, now: dt.datetime
+) -> None:
     """Report to Airflow's own metrics; the rate limit's, which all destinations share, only with `usage`."""
     from airflow.providers.common.compat.sdk import Stats
 

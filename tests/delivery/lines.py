@@ -16,6 +16,7 @@ import msgspec
 from airflow_provider_forge.delivery import sender as sender_module
 from airflow_provider_forge.delivery.attempts import Attempts
 from airflow_provider_forge.delivery.deliver import deliver
+from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.ledger import Ledger, Selection
 from airflow_provider_forge.delivery.progress import DeliveryStats
 from airflow_provider_forge.delivery.sender import Policy
@@ -249,11 +250,9 @@ class Line:
         deliver(
             metrics,
             content(selection.environments),
-            self.receiver,
-            ledger or self.ledger(),
+            Destination(self.receiver, ledger or self.ledger(), attempts=attempts or Attempts()),
             Policy(**policy),
             stats,
-            attempts or Attempts(),
             lambda environments: content(environments).fingerprints,
         )
         return stats

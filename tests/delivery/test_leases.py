@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_forge.delivery import leases as leases_module
-from airflow_provider_forge.delivery.leases import PATIENCE, SLOTS, FileLeases
+from airflow_provider_forge.delivery.leases import LOCK_FILES, PATIENCE, FileLeases
 from airflow_provider_forge.exceptions import (
     ConfigurationError,
     DeliveryBusy,
@@ -81,14 +81,14 @@ def free(new_leases):
 # Who excludes whom
 
 
-@pytest.mark.parametrize("others", [[5], [4, 5], [5, 6, 7], [0, 5, 47], [5 + SLOTS], [5 - SLOTS]])
+@pytest.mark.parametrize("others", [[5], [4, 5], [5, 6, 7], [0, 5, 47], [5 + LOCK_FILES], [5 - LOCK_FILES]])
 def test_one_task_at_a_time_holds_a_lease(new_leases, free, others):
     with new_leases().hold([5]):
         assert not free(others)
     assert free(others)
 
 
-@pytest.mark.parametrize("others", [[], [4], [6, 7], [0, 47], [*range(5), *range(6, SLOTS)]])
+@pytest.mark.parametrize("others", [[], [4], [6, 7], [0, 47], [*range(5), *range(6, LOCK_FILES)]])
 def test_other_records_are_free(new_leases, free, others):
     with new_leases().hold([5]):
         assert free(others)
@@ -124,15 +124,15 @@ def test_an_error_releases_the_lease(new_leases, free, error):
 
 
 def test_records_that_share_a_file_can_be_held_together(new_leases):
-    with new_leases(patience=0).hold([5, 5, 5 + SLOTS, 5 + 2 * SLOTS]):
+    with new_leases(patience=0).hold([5, 5, 5 + LOCK_FILES, 5 + 2 * LOCK_FILES]):
         pass
 
 
-def test_no_more_files_than_slots_are_ever_left(new_leases, tmp_path):
+def test_no_more_lock_files_are_ever_left(new_leases, tmp_path):
     for day in range(3):
         with new_leases().hold(range(day * 288, (day + 1) * 288)):
             pass
-    assert len({path.stat().st_ino for path in (tmp_path / "leases").iterdir()}) == SLOTS
+    assert len({path.stat().st_ino for path in (tmp_path / "leases").iterdir()}) == LOCK_FILES
 
 
 def test_making_leases_touches_no_file(new_leases, tmp_path):
@@ -174,7 +174,7 @@ def test_a_waiting_task_continues_when_the_lease_is_free(new_leases, machine, fr
 
 
 def test_free_leases_are_acquired_without_sleeping(new_leases, machine):
-    with new_leases().hold(range(SLOTS)):
+    with new_leases().hold(range(LOCK_FILES)):
         assert machine.slept == []
 
 
@@ -212,7 +212,7 @@ def test_leases_are_acquired_in_one_order(new_leases, monkeypatch, tmp_path, rec
 
     monkeypatch.setattr(leases_module, "open_locked", open_locked)
     with new_leases().hold(records):
-        assert asked == [f"{NAME}-{slot}.lease" for slot in (3, 8, 47)]
+        assert asked == [f"{NAME}-{number}.lease" for number in (3, 8, 47)]
 
 
 def test_many_random_sets_at_once_neither_meet_nor_stick(tmp_path):
