@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
-from airflow_provider_forge.cli.send import DryClient
+from airflow_provider_forge.cli.context import forge_access, otlp_access
+from airflow_provider_forge.cli.dry_run import NOTE, open_receiver, open_store
 from airflow_provider_forge.cli.times import LONGEST, Times
 from airflow_provider_forge.connections.archive import open_archive_source
-from airflow_provider_forge.connections.ledger import account_of, open_ledger
+from airflow_provider_forge.connections.ledger import open_delivery_ledger
 from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import DeliveryStats, Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
-from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.windows import Window
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def run(options: Namespace, output: Output) -> int:
     endpoint = otlp.endpoint()
     # Before anything else: windows that are too old for the destination.
     windows, _ = available_windows(interval, now, "fail", endpoint, retention=None)
-    with DryClient(endpoint) if options.dry_run else otlp.get_conn() as receiver:
+    with open_receiver(options, otlp) as receiver:
         exporter = _exporter(options, forge, otlp, receiver)
         [destination] = exporter.destinations
         try:
@@ -68,15 +67,8 @@ def run(options: Namespace, output: Output) -> int:
 
 def _exporter(options: Namespace, forge: ForgeAccess, otlp: OtlpAccess, receiver: OtlpClient) -> Exporter:
     source = open_archive_source(forge, options.environments, options.metrics)
-    store = ledger_store(options, otlp)
-    ledger = open_ledger(
-        forge.runtime,
-        InMemoryStore(store) if options.dry_run else store,
-        forge.app_id,
-        receiver.endpoint.destination,
-        forge.redis_url,
-        account_of(options.otlp_conn_id, receiver.endpoint),
-    )
+    store = open_store(options, otlp)
+    ledger = open_delivery_ledger(forge, store, options.otlp_conn_id, receiver.endpoint)
     return Exporter(source, [Destination(receiver, ledger)], Policy(), Resource(forge.service_name))
 
 
@@ -84,4 +76,4 @@ def _print(output: Output, days: list[dict[str, Any]], *, dry_run: bool) -> None
     if days:
         output.table(COLUMNS, [(day["day"], *(day[field] for field in _FIELDS)) for day in days])
     if dry_run:
-        output.note("Nothing was sent or recorded: this was a dry run.")
+        output.note(NOTE)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
+from airflow_provider_forge.cli.context import forge_access, otlp_access
+from airflow_provider_forge.cli.dry_run import NOTE, DryClient, open_receiver, open_store
 from airflow_provider_forge.cli.listing import WindowTable
 from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.archive import open_gateway_source
-from airflow_provider_forge.connections.ledger import account_of, open_ledger
+from airflow_provider_forge.connections.ledger import open_delivery_ledger
 from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
 from airflow_provider_forge.delivery.stores import InMemoryStore
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.otlp.client import OtlpClient
-from airflow_provider_forge.otlp.replies import Reply
 from airflow_provider_forge.windows import MINUTE, SETTLE_DELAY, Window, format_time
 
 if TYPE_CHECKING:
@@ -28,10 +26,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.connections.forge import ForgeAccess
-    from airflow_provider_forge.connections.otlp import OtlpAccess
     from airflow_provider_forge.delivery.stores import Store
-    from airflow_provider_forge.otlp.endpoint import Endpoint
-    from airflow_provider_forge.otlp.requests import ExportRequest
+    from airflow_provider_forge.otlp.client import OtlpClient
 
 __all__ = ["run"]
 
@@ -41,69 +37,16 @@ _ALWAYS = ("points", "sent")
 """Totals that are shown even if they are 0."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A request that would have been sent.
-
-    Attributes:
-        points: Number of data points in it.
-        metrics: Names of the metrics in it.
-        bytes: Its size before compression.
-        bytes_sent: Its size after compression.
-        start: Earliest timestamp of a point, in nanoseconds since the epoch.
-        end: Latest timestamp of a point, in nanoseconds since the epoch.
-    """
-
-    points: int
-    metrics: tuple[str, ...]
-    bytes: int
-    bytes_sent: int
-    start: int
-    end: int
-
-
-class DryClient(OtlpClient):
-    """A client that accepts each request within the endpoint's limits, and sends nothing.
-
-    Attributes:
-        batches: The requests that would have been sent, in order.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint)
-        self.batches: list[Batch] = []
-        self._sizes: list[int] = []
-
-    def export(self, export: ExportRequest, *, seconds: float | None = None) -> str | None:
-        """Record a request; raise as `OtlpClient.export` does if it exceeds the endpoint's limits."""
-        said = super().export(export, seconds=seconds)
-        self.batches.append(
-            Batch(
-                export.points,
-                export.metrics,
-                len(export.body),
-                self._sizes[-1],
-                export.start,
-                export.end,
-            )
-        )
-        return said
-
-    def _post(self, body: bytes, headers: dict[str, str], seconds: float) -> Reply:  # noqa: ARG002 - as called
-        self._sizes.append(len(body))
-        return Reply(200)
-
-
 def run(options: Namespace, output: Output) -> int:
     """Deliver the interval's windows, oldest first; return 1 if points were rejected or left out."""
     now = dt.datetime.now(dt.timezone.utc)
     interval = Times(options, now, output).interval()
     _check_settled(interval, now)
     forge, otlp = forge_access(options), otlp_access(options)
-    store = _store(options, otlp)
+    store = InMemoryStore() if options.no_ledger else open_store(options, otlp)
     done: list[dict[str, Any]] = []
     output.result = {"dry_run": options.dry_run, "windows": done}
-    with _receiver(options, otlp) as receiver:
+    with open_receiver(options, otlp) as receiver:
         exporter = _exporter(options, forge, receiver, store)
         windows, _ = available_windows(interval, now, "fail", receiver.endpoint)
         table = WindowTable(output, COLUMNS)
@@ -134,26 +77,8 @@ def _check_settled(interval: Window, now: dt.datetime) -> None:
         )
 
 
-def _store(options: Namespace, otlp: OtlpAccess) -> Store:
-    if options.no_ledger:
-        return InMemoryStore()
-    store = ledger_store(options, otlp)
-    return InMemoryStore(store) if options.dry_run else store
-
-
-def _receiver(options: Namespace, otlp: OtlpAccess) -> OtlpClient:
-    return DryClient(otlp.endpoint()) if options.dry_run else otlp.get_conn()
-
-
 def _exporter(options: Namespace, forge: ForgeAccess, receiver: OtlpClient, store: Store) -> Exporter:
-    ledger = open_ledger(
-        forge.runtime,
-        store,
-        forge.app_id,
-        receiver.endpoint.destination,
-        forge.redis_url,
-        account_of(options.otlp_conn_id, receiver.endpoint),
-    )
+    ledger = open_delivery_ledger(forge, store, options.otlp_conn_id, receiver.endpoint)
     return Exporter(
         open_gateway_source(forge, options.environments, options.metrics, keep=not options.dry_run),
         [Destination(receiver, ledger)],
@@ -194,4 +119,4 @@ def _summarize(
                 table.add(window, values)
     output.note(f"{len(done):,} of {len(windows):,} windows: {counts}")
     if dry_run:
-        output.note("Nothing was sent or recorded: this was a dry run.")
+        output.note(NOTE)

@@ -11,6 +11,7 @@ from airflow_provider_forge.http import is_credential
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
+    from airflow_provider_forge.connections.forge import ForgeAccess
     from airflow_provider_forge.connections.runtime import Runtime
     from airflow_provider_forge.delivery.accounts import Account
     from airflow_provider_forge.delivery.ledger import Ledger
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.state_store import StateStore
 
-__all__ = ["LARGEST", "account_of", "ledger_name", "open_ledger"]
+__all__ = ["LARGEST", "account_of", "ledger_name", "open_delivery_ledger", "open_ledger"]
 
 log = get_logger(__name__)
 
@@ -84,6 +85,19 @@ def open_ledger(
         )
 
     return Ledger(store, f"{app_id}/{destination_hash}", leases=leases, sentinel=sentinel, account=account)
+
+
+def open_delivery_ledger(forge: ForgeAccess, store: Store | None, conn_id: str, endpoint: Endpoint) -> Ledger:
+    """Open the ledger of the deliveries of an app to an endpoint, as `open_ledger` does.
+
+    Args:
+        forge: The Connection of the app.
+        store: Store of the ledger.
+        conn_id: Id of the OTLP Connection.
+        endpoint: Endpoint of the Connection.
+    """
+    account = account_of(conn_id, endpoint)
+    return open_ledger(forge.runtime, store, forge.app_id, endpoint.destination, forge.redis_url, account)
 
 
 def account_of(conn_id: str, endpoint: Endpoint) -> Account | None:

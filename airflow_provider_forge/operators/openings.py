@@ -111,20 +111,13 @@ def open_destinations(
         ConfigurationError: A Connection is wrong.
         RetryableError: The ledger of the only destination cannot be opened.
     """
-    from airflow_provider_forge.connections.ledger import account_of, open_ledger
+    from airflow_provider_forge.connections.ledger import open_delivery_ledger
     from airflow_provider_forge.delivery.destination import Destination
 
     destinations = []
     for conn_id, asset, (stats, receiver, name) in zip(conn_ids, assets, reports, strict=True):
         store, failure = _find_store(conn_id, asset, context, is_only=not name)
-        ledger = open_ledger(
-            forge.runtime,
-            store,
-            forge.app_id,
-            receiver.endpoint.destination,
-            forge.redis_url,
-            account_of(conn_id, receiver.endpoint),
-        )
+        ledger = open_delivery_ledger(forge, store, conn_id, receiver.endpoint)
         destinations.append(destination := Destination(receiver, ledger, name, stats))
         if failure:
             destination.fail(failure)
