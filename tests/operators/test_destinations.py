@@ -218,10 +218,10 @@ def test_one_that_is_busy_defers_the_task_after_the_others(three, gateway, monke
     task = three()
     busy = task.sinks["otlp_b"].url
 
-    def at_first_busy(metrics, payload, receiver, *arguments):
-        if receiver.endpoint.url.startswith(busy):
+    def at_first_busy(metrics, payload, destination, *arguments):
+        if destination.receiver.endpoint.url.startswith(busy):
             raise DeliveryBusy("busy", retry_after=60)
-        return deliver(metrics, payload, receiver, *arguments)
+        return deliver(metrics, payload, destination, *arguments)
 
     monkeypatch.setattr(exporter_module, "deliver", at_first_busy)
     with pytest.raises(TaskDeferred) as deferred:
