@@ -17,7 +17,6 @@ import ssl
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -239,7 +238,7 @@ def trusted_authorities() -> ssl.SSLContext:
                 f"{file} cannot be read as a PEM file of certificates ({error}): correct or unset it",
             ) from None
     if directory := os.environ.get("SSL_CERT_DIR"):
-        if not any(Path(each).is_dir() for each in directory.split(os.pathsep)):
+        if not any(map(os.path.isdir, directory.split(os.pathsep))):
             raise ConfigurationError("SSL_CERT_DIR", f"{directory} is not a directory: correct or unset it")
         return ssl.create_default_context(capath=directory)
     return httpx.create_ssl_context(trust_env=False)

@@ -12,13 +12,14 @@ import json
 import logging
 import re
 import urllib.parse
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["did_you_mean", "get_logger", "printable", "sanitize", "shorten", "visible"]
+__all__ = ["did_you_mean", "get_logger", "is_storable", "printable", "sanitize", "shorten", "visible"]
 
 DEFAULT_LENGTH = 300
 """Characters of a text that are shown by default."""
@@ -40,6 +41,8 @@ _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u3164\ufe0
 # Airflow's UI opens and closes a log group at each of these, anywhere in a line.
 _MARKER = re.compile(":{2,}(?=(?:end)?group)|##(?=\\[(?:end)?group)", re.IGNORECASE)
 _REPLACEMENT = "***"
+# Half of a surrogate pair has no encoding; systems written in C end a text at NUL.
+_NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def sanitize(text: object, secrets: Iterable[str] = (), *, most: int = DEFAULT_LENGTH) -> str:
@@ -90,6 +93,25 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else " " for letter in _INVISIBLE.sub(" ", text))
+
+
+def is_storable(value: object) -> bool:
+    """Return whether all text in a JSON value can be sent and stored: it has an encoding, and no NUL.
+
+    The escapes of JSON can express half of a surrogate pair, which has none. Python's error for it has the
+    whole text.
+    """
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            if _NOT_STORABLE.search(each):
+                return False
+        elif isinstance(each, Mapping):
+            left += [*each, *each.values()]
+        elif isinstance(each, (list, tuple)):
+            left += each
+    return True
 
 
 def get_logger(name: str) -> logging.Logger:

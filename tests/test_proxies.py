@@ -137,6 +137,7 @@ def test_socks_without_its_package_is_refused_only_for_hosts_behind_it(variables
         ("SSL_CERT_FILE", __file__, "cannot be read"),
         ("SSL_CERT_DIR", "/nowhere", "is not a directory"),
         ("SSL_CERT_DIR", __file__, "is not a directory"),
+        ("SSL_CERT_DIR", "/" + "a" * 5000, "is not a directory"),
     ],
 )
 def test_certificates_that_are_not_there_are_refused_by_the_variable(variables, name, value, words):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
-from airflow_provider_forge.text import get_logger, printable, sanitize, visible
+from airflow_provider_forge.text import get_logger, is_storable, printable, sanitize, visible
 
 SECRET = "s3/cr+t~t0k&n=of the <account>"
 
@@ -136,3 +136,17 @@ def test_so_does_each_error_of_this_provider():
 
 def test_the_layout_of_a_line_is_preserved_on_request():
     assert visible("a  b\x1b\u202e  é\n") == "a  b    é "
+
+
+@pytest.mark.parametrize("value", ["", "é\U0001f600", 5, None, [1, ["a"]], {"a": {"b": ["\n"]}}, ["a"] * 3])
+def test_text_with_an_encoding_can_be_stored(value):
+    assert is_storable(value)
+
+
+@pytest.mark.parametrize("letter", ["\0", "\ud800"])
+def test_text_without_one_is_found_at_any_depth(letter):
+    deep: object = f"a{letter}b"
+    for _ in range(5000):
+        deep = [deep]
+    for value in (letter, [1, {"a": (letter,)}], {letter: 1}, deep):
+        assert not is_storable(value)

@@ -10,7 +10,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.text import did_you_mean, sanitize
+from airflow_provider_forge.text import did_you_mean, is_storable, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +33,8 @@ MASK = "***"
 """Placeholder for a secret in Airflow's forms, REST API and exports."""
 
 _MASKED = f"is {MASK}, which Airflow shows instead of a secret: enter the value itself"
+
+_NOT_STORABLE = "contains half of a surrogate pair, or NUL, which cannot be sent or stored: enter it again"
 
 _INSTEAD = {
     "schema": "Airflow stores the path of a URI there. Write it into the host, a full URL, which in a URI is"
@@ -57,11 +59,20 @@ def problem_of_url(url: str) -> str | None:
     """Return the problem with a URL of object storage; None if it is valid."""
     if _PASSWORD_IN_URL.search(url):
         return "contains a password; put it into a Connection, and name that: s3://conn_id@bucket/path"
-    if not _URL.match(url):
+    if not _URL.match(url) or not _can_be_split(url):
         # It may still contain a password.
         shown = "" if "@" in url else f"{url!r} "
         return f"{shown}is not a URL; give one such as s3://conn_id@bucket/path"
     return None
+
+
+def _can_be_split(url: str) -> bool:
+    """Return whether a URL has no malformed host, such as half an IPv6 address."""
+    try:
+        urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def host_of(connection: Connection, unused: Iterable[str]) -> str:
@@ -110,6 +121,11 @@ class Extras:
     """
 
     def __init__(self, connection: Connection) -> None:
+        """Read the extra of a Connection.
+
+        Raises:
+            ConfigurationError: It is not a JSON object, or text in a field of the Connection cannot be sent.
+        """
         self._conn_id = connection.conn_id
         self._prefix = f"extra__{connection.conn_type}__"
         extra: Any = connection.extra_dejson
@@ -119,6 +135,11 @@ class Extras:
             # Airflow logs the error, and continues with an empty object.
             self.fail("extra", "is not JSON")
         self._extra: dict[str, Any] = extra
+        # Before anything is made of them: an error about the encoding of a text quotes it, secret or not.
+        standard = {name: getattr(connection, name, None) for name in ("host", "schema", "login", "password")}
+        for field, value in {**standard, **extra}.items():
+            if not is_storable([field, value]):
+                self.fail(field if is_storable(field) else "extra", _NOT_STORABLE)
 
     def names(self) -> set[str]:
         """Return the names of the fields that are set."""
@@ -168,12 +189,14 @@ class Extras:
         """Return an object field; an empty object if it is unset."""
         value = self.get(field, {})
         if isinstance(value, str):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(value)
         if not isinstance(value, dict):
             self.fail(field, "is not an object of names and strings")
         if masked := [name for name, text in value.items() if text == MASK]:
             self.fail(field, f"{masked[0]} {_MASKED}")
+        if not is_storable(value):
+            self.fail(field, _NOT_STORABLE)
         return value
 
     def number(self, field: str, default: float, maximum: float = MAX_NUMBER) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.text import did_you_mean
+from airflow_provider_forge.text import did_you_mean, is_storable
 from airflow_provider_forge.windows import format_time
 
 if TYPE_CHECKING:
@@ -351,6 +351,8 @@ def parse_list(field: str, value: str | Sequence[str]) -> tuple[str, ...]:
     entries = value.split(",") if isinstance(value, str) else value
     if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
         raise ConfigurationError(field, "give a list of names or one comma-separated string")
+    if not is_storable(entries):
+        raise ConfigurationError(field, "contains half of a surrogate pair, or NUL, which cannot be sent")
     names = tuple(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
     if not names:
         raise ConfigurationError(field, "is empty; leave it out for the default, or name at least one")

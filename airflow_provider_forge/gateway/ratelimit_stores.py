@@ -17,7 +17,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnava
 from airflow_provider_forge.files import is_permanent, missing_for, open_locked, read_at_most, write_all
 from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, parse_seconds, period_of
 from airflow_provider_forge.redis_client import RedisClient
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -347,5 +347,5 @@ def _parse_object(text: bytes) -> dict[str, Any]:
     """Return the JSON object of a text; an empty one if the text is anything else."""
     with contextlib.suppress(ValueError, RecursionError):
         content = json.loads(text)
-        return content if isinstance(content, dict) else {}
+        return content if isinstance(content, dict) and is_storable(content) else {}
     return {}

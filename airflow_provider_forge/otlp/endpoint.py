@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import os
 import re
 import ssl
 import urllib.parse
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.exceptions import ConfigurationError
@@ -131,7 +131,8 @@ class TlsFiles:
             raise ConfigurationError("cert_file", "is missing, though key_file is set")
         for name in ("ca_file", "cert_file", "key_file"):
             path = getattr(self, name)
-            if path and not Path(path).is_file():
+            # Path.is_file raises if the path is too long, or one of its directories cannot be searched.
+            if path and not os.path.isfile(path):  # noqa: PTH113
                 raise ConfigurationError(name, f"there is no file {path} on this machine")
 
     @functools.cached_property

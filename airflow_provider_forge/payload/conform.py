@@ -30,6 +30,7 @@ from airflow_provider_forge.otlp.messages import (
     object_at,
     points_of,
 )
+from airflow_provider_forge.text import is_storable
 
 __all__ = ["MAPPING_VERSION", "Identity", "PointSource", "check_attributes", "conform", "point_source"]
 
@@ -107,13 +108,19 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
     """Check that OTLP supports the resource attributes.
 
     Raises:
-        ConfigurationError: A key is not text, or a value is not text, a number, a boolean or a list of these.
+        ConfigurationError: A key is not text, or a value is not text, a number, a boolean or a list of these,
+            or text has no encoding.
     """
     if not isinstance(attributes, Mapping):
         raise ConfigurationError("resource_attributes", "is not an object of names and values")
     for key, value in attributes.items():
         if not isinstance(key, str) or not key:
             raise ConfigurationError("resource_attributes", f"{key!r} is not an attribute name")
+        if not is_storable([key, value]):
+            raise ConfigurationError(
+                "resource_attributes",
+                f"{key!r} contains half of a surrogate pair, or NUL, which cannot be sent",
+            )
         try:
             any_value(value)
         except (TypeError, ValueError) as error:

@@ -92,14 +92,14 @@ def _entries(custom: Mapping[str, Any] | str, field: str) -> Mapping[str, Any]:
         if not custom.lstrip().startswith("{"):
             try:
                 text = Path(custom).read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the path
                 raise ConfigurationError(
                     field, f"cannot read {custom!r} ({type(error).__name__}): give the path of a JSON file"
                 ) from error
         try:
             # Floats would not be exact.
             content = json.loads(text, parse_float=Decimal)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(field, f"is not JSON ({error}); give such as {_EXAMPLE}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(field, f"is not an object of resources; give such as {_EXAMPLE}")

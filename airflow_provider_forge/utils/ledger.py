@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, Asset,
 
 from airflow_provider_forge.connections.ledger import LARGEST, ledger_name
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
-from airflow_provider_forge.text import sanitize
+from airflow_provider_forge.text import is_storable, sanitize
 from airflow_provider_forge.utils.secrets import read_connection
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class AssetStore:
     def get(self, key: str) -> Json | None:
         """Return a value; None if there is none, and an empty object if it is damaged."""
         value = self._call("get", key)
-        return value if isinstance(value, dict) or value is None else {}
+        is_intact = value is None or (isinstance(value, dict) and is_storable(value))
+        return value if is_intact else {}
 
     def set(self, key: str, value: Json) -> None:
         """Write a value."""

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, Variab
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
 from airflow_provider_forge.exceptions import SecretsUnavailable
-from airflow_provider_forge.text import get_logger
+from airflow_provider_forge.text import get_logger, is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ class VariableStateStore:
         except (ValueError, RecursionError):
             log.warning("The Variable %s is damaged and counts as empty", self.key)
             return {}
-        return content if isinstance(content, dict) else {}
+        return content if isinstance(content, dict) and is_storable(content) else {}
 
     def save(self, content: dict[str, Any]) -> None:
         """Replace the object. If Airflow cannot, that is logged, and the task continues."""

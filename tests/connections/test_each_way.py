@@ -7,6 +7,9 @@ import urllib.parse
 
 import pytest
 
+from airflow_provider_forge.cli.runtime import ShellRuntime
+from airflow_provider_forge.connections.forge import ForgeAccess
+from airflow_provider_forge.connections.otlp import OtlpAccess
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
@@ -111,3 +114,54 @@ def test_nor_is_that_of_the_api_token(forge):
     assert refused(forge(fields).get_conn).field == "forge_default: password"
     hook = forge({**fields, "extra": {"token_expires_on": MASK}})
     assert refused(lambda: hook.token_expires_on).field == "forge_default: token_expires_on"
+
+
+UNENCODABLE = "\ud800"
+
+
+@pytest.mark.parametrize("wrong", [UNENCODABLE, "\0"])
+@pytest.mark.parametrize(
+    "field", ["login", "password", "app_id", "environments", "usage_prices", "rate_limit_store"]
+)
+def test_text_that_cannot_be_sent_is_refused_before_an_error_quotes_it(monkeypatch, field, wrong):
+    """Python's error for it has the whole text as an argument: of a token, all of it."""
+    fields = {"login": "me@example.com", "password": SECRET}
+    extra = {"app_id": APP}
+    (fields if field in fields else extra)[field] = f"{SECRET}{wrong}"
+    define(monkeypatch, "FORGE_DEFAULT", {"conn_type": "forge", **fields, "extra": extra})
+    error = refused(ForgeAccess("forge_default", ShellRuntime()).get_conn)
+    assert error.field == f"forge_default: {field}"
+    assert SECRET not in repr(error)
+    assert "enter it again" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"password": f"{SECRET}{UNENCODABLE}"}, "password"),
+        ({"extra": {"tenant": UNENCODABLE}}, "tenant"),
+        ({"extra": {"ca_file": "ca\0.pem"}}, "ca_file"),
+        ({"extra": {"headers": {"X-Key": UNENCODABLE}}}, "headers"),
+        ({"extra": {"headers": {UNENCODABLE: "a"}}}, "headers"),
+        ({"extra": {"headers": json.dumps({"X-Key": UNENCODABLE})}}, "headers"),
+        ({"extra": {UNENCODABLE: "a"}}, "extra"),
+    ],
+)
+def test_so_is_that_of_a_receiver(monkeypatch, fields, field):
+    define(monkeypatch, "OTLP_DEFAULT", {"conn_type": "otlp", "host": "https://a.example", **fields})
+    access = OtlpAccess("otlp_default", ShellRuntime())
+    assert refused(access.endpoint).field == f"otlp_default: {field}"
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "s3://[x@b/c", "s3://\u2100@b/c"])
+def test_a_url_of_storage_with_a_malformed_host_is_refused(forge, otlp, url):
+    ledger = otlp({"conn_type": "otlp", "host": "https://a.example", "extra": {"ledger_url": url}})
+    archive = forge({"conn_type": "forge", "extra": {"archive_url": url}})
+    for read in (lambda: ledger.ledger_url, lambda: archive.archive_url):
+        assert "is not a URL" in refused(read).problem
+
+
+@pytest.mark.parametrize("field", ["ca_file", "cert_file"])
+def test_a_path_that_is_too_long_is_a_missing_file(otlp, field):
+    hook = otlp({"conn_type": "otlp", "host": "https://a.example", "extra": {field: "a" * 5000}})
+    assert "there is no file" in refused(hook.endpoint).problem

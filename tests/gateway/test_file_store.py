@@ -93,6 +93,12 @@ def test_a_cache_that_cannot_be_used_counts_as_empty(new_limiter, caplog):
     assert "nothing is stored there" in caplog.text
 
 
+def test_a_cache_with_text_that_cannot_be_sent_counts_as_empty(new_limiter):
+    memory = new_limiter().store.state_store("environments")
+    memory.save({"ids": {"production": "\ud800"}})
+    assert memory.load() == {}
+
+
 @pytest.mark.parametrize("kept", [{}, {"a": 1}])
 def test_a_cache_on_a_full_disk_keeps_what_it_has(new_limiter, caplog, kept):
     memory = new_limiter().store.state_store("environments")

@@ -113,6 +113,12 @@ def test_a_value_that_is_not_a_list_of_names_is_refused(wrong):
     assert caught.value.field == "environments"
 
 
+@pytest.mark.parametrize("wrong", ["production,\ud800", ["production", "\ud800"]])
+def test_names_that_cannot_be_sent_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match="cannot be sent"):
+        parse_list("environments", wrong)
+
+
 @pytest.mark.parametrize("empty", ["", " , ", [], [""], ()])
 def test_an_empty_list_is_refused(empty):
     with pytest.raises(ConfigurationError, match="is empty") as caught:

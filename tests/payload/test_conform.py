@@ -500,6 +500,10 @@ def test_resource_attributes_that_otlp_can_hold(value):
         ({"team": float("inf")}, "team"),
         ({7: "text"}, "7"),
         ({"": "text"}, "''"),
+        ({"team": "\ud800"}, "team"),
+        ({"team": ["a", ["\ud800"]]}, "team"),
+        ({"team": "a\0"}, "team"),
+        ({"\ud800": "text"}, "ud800"),
     ],
 )
 def test_resource_attributes_that_otlp_cannot_hold_are_named(attributes, key):

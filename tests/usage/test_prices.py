@@ -52,7 +52,10 @@ def test_a_user_replaces_some(how, tmp_path):
     ("custom", "field"),
     [
         ("/no/such/file.json", "prices"),
+        ("/a\0b", "prices"),
+        ("/" + "a" * 5000, "prices"),
         ("{", "prices"),
+        ('{"KVS_READ":' * 100_000, "prices"),
         ("[]", "prices"),
         ("{} {}", "prices"),
         ({"NO_SUCH": {"price": 1}}, "prices"),

@@ -196,7 +196,7 @@ def test_a_stored_value_can_be_read():
     assert store.get(KEY) is None
 
 
-@pytest.mark.parametrize("value", [[1], "text", 5, True])
+@pytest.mark.parametrize("value", [[1], "text", 5, True, {"a": ["\ud800"]}])
 def test_a_foreign_value_counts_as_damaged(value):
     rows = Rows()
     rows.set(KEY, value)

@@ -63,7 +63,9 @@ def test_a_variable_has_a_description(variables):
         assert variables.descriptions[key] == description
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "nonsense", "[1]", '"text"', "5", "null", '{"a": 1} {}'])
+@pytest.mark.parametrize(
+    "damaged", ["", "{", "nonsense", "[1]", '"text"', "5", "null", '{"a": 1} {}', r'{"a": "\ud800"}']
+)
 def test_a_damaged_variable_is_an_empty_one(variables, damaged):
     variables.stored["forge_a"] = damaged
     assert VariableStateStore("forge_a", "For tests").load() == {}
