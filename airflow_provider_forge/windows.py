@@ -22,6 +22,7 @@ __all__ = [
     "Window",
     "ceil",
     "expired_error",
+    "find_moment",
     "floor",
     "format_time",
     "has_offset",
@@ -160,25 +161,38 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
     """
     example = "give one such as 2026-11-23T05:15:00Z"
     if isinstance(value, str):
-        try:
-            parsed = pendulum.parse(value.strip())
-        except (ValueError, OverflowError):  # pendulum's ParserError is a ValueError
-            raise ConfigurationError(field, f"{value!r} is not a time; {example}") from None
-        if not isinstance(parsed, pendulum.DateTime):
-            raise ConfigurationError(field, f"{value!r} is not a moment in time; {example}")
-        if not has_offset(value):
-            raise ConfigurationError(field, f"{value!r} has no UTC offset; {example}")
+        moment, offset = find_moment(value), has_offset(value)
     elif isinstance(value, dt.datetime):
-        if value.utcoffset() is None:
-            raise ConfigurationError(field, f"{value} has no UTC offset; {example}")
-        parsed = pendulum.instance(value)
+        moment, offset = _in_utc(value), value.utcoffset() is not None
     else:
+        moment, offset = None, False
+    if moment is None:
         raise ConfigurationError(field, f"{value!r} is not a time; {example}")
-    try:
-        moment = parsed.in_timezone("UTC")
-    except OverflowError:
-        raise ConfigurationError(field, f"{value} is not a time within the range of UTC; {example}") from None
+    if not offset:
+        raise ConfigurationError(field, f"{value!r} has no UTC offset; {example}")
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def find_moment(text: str, now: pendulum.DateTime | None = None) -> pendulum.DateTime | None:
+    """Return the time in UTC that ISO 8601 text names; None if it names none, or a duration or an interval.
+
+    Args:
+        text: The text. A time without an offset is one in UTC.
+        now: Present, for a time without a date.
+    """
+    try:
+        parsed = pendulum.parse(text.strip(), now=now)
+    except (ValueError, TypeError, OverflowError):  # a TypeError for a date with a duration
+        return None
+    return _in_utc(parsed) if isinstance(parsed, dt.datetime) else None
+
+
+def _in_utc(moment: dt.datetime) -> pendulum.DateTime | None:
+    """Return a time in UTC, in which it is if it has no offset; None if it is out of UTC's range."""
+    try:
+        return pendulum.instance(moment).in_timezone("UTC")
+    except (ValueError, OverflowError):  # a ValueError for an offset of 24 hours
+        return None
 
 
 def has_offset(text: str) -> bool:

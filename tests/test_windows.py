@@ -68,6 +68,7 @@ def test_an_aware_time_is_read_into_utc_and_cut_to_the_millisecond(given, moment
         *("2026-11-23", "12:00Z", "T05:15:00Z", "2026-11-23T05:15Z/2026-11-23T05:30Z"),
         *("2026-02-30T00:00:00Z", "2026-11-23T25:15:00Z", "99999-01-01T00:00:00Z"),
         *("2026-11-23T05:15:00+25:00", "2026-11-23T05:15:00+01:99"),
+        *("2026-11-23T05:15:00+24:00", "2026-11-23/P1D", "1::0", "2026-11-23/12:00", "20:11-26/P1D"),
         # Before the first and after the last moment that a datetime can hold in UTC.
         *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:00-14:00"),
         datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-import pendulum
 
 from airflow_provider_forge.archive.layout import (
     ABOUT,
@@ -23,7 +22,7 @@ from airflow_provider_forge.archive.layout import (
 from airflow_provider_forge.exceptions import ArchiveDamaged, ArchiveUnavailable
 from airflow_provider_forge.gateway.client import AppMetrics
 from airflow_provider_forge.text import sanitize
-from airflow_provider_forge.windows import Window, format_time
+from airflow_provider_forge.windows import Window, format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,7 +232,7 @@ class Archive:
                 waited=0.0,
                 left_out=tuple(about.left_out),
             )
-            fetched = pendulum.instance(dt.datetime.fromisoformat(about.fetched.replace("Z", "+00:00")))
+            fetched = parse_time("fetched", about.fetched)
         except (msgspec.DecodeError, ValueError, TypeError) as error:
             raise self._damaged(archived, DATA, str(error)) from None
         return Response(metrics, fetched)

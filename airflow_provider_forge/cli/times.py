@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pendulum
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import MAX_WINDOW, RETENTION, Window, floor, has_offset, parse_time
+from airflow_provider_forge.windows import (
+    MAX_WINDOW,
+    RETENTION,
+    Window,
+    find_moment,
+    floor,
+    has_offset,
+    parse_time,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -97,7 +105,9 @@ class Times:
             return floor(self._now - parse_duration(option, word[1:], self._longest), MAX_WINDOW)
         if has_offset(text):
             return parse_time(option, text)
-        moment = _parse_naive(option, text.strip(), self._now)
+        moment = find_moment(text, self._now)
+        if moment is None:
+            raise ConfigurationError(option, f"{text!r} is not a time; {_EXAMPLES}")
         self._output.note(f"{option}: {text} has no UTC offset, and is taken as UTC")
         return moment
 
@@ -125,13 +135,3 @@ def parse_duration(option: str, text: str, longest: dt.timedelta) -> dt.timedelt
             f"{text!r} is not a length of time up to {longest.days} days; give one such as 90m, 2h or 1d",
         )
     return dt.timedelta(minutes=minutes)
-
-
-def _parse_naive(option: str, text: str, now: pendulum.DateTime) -> pendulum.DateTime:
-    try:
-        moment = pendulum.parse(text, now=now)
-    except (ValueError, OverflowError):  # pendulum's ParserError is a ValueError
-        moment = None
-    if not isinstance(moment, pendulum.DateTime):
-        raise ConfigurationError(option, f"{text!r} is not a time; {_EXAMPLES}")
-    return moment

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-import pendulum
-
 from airflow_provider_forge.exceptions import BrokenAnswer
 from airflow_provider_forge.gateway.queries import GROUPINGS, USAGE, Query, app_ari
 from airflow_provider_forge.gateway.responses import MetricsData, read_usage_page
 from airflow_provider_forge.text import printable, sanitize
-from airflow_provider_forge.windows import format_time
+from airflow_provider_forge.windows import find_moment, format_time
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
 
     from airflow_provider_forge.gateway.client import GatewayClient
@@ -197,11 +195,7 @@ def _periods(
 
 def _start(period: str) -> dt.datetime | None:
     """Return the start of a period: a date, or a time that is UTC unless it has an offset."""
-    try:
-        parsed = pendulum.parse(period, tz="UTC") if _DATE.match(period) else None
-        return parsed.astimezone(dt.timezone.utc) if isinstance(parsed, dt.datetime) else None
-    except (ValueError, OverflowError):
-        return None
+    return find_moment(period) if _DATE.match(period) else None
 
 
 def _amount(text: str | None, resource: str, request_id: str | None) -> Decimal:

@@ -132,6 +132,17 @@ def flip(path):
 
 
 @pytest.mark.parametrize(
+    "fetched", ["0001-01-01T00:00:00+14:00", "2026-11-28/P1D", "2026-11-23T05:21:00", ""]
+)
+def test_a_time_of_the_response_that_cannot_be_shown_is_damage(archive, fetched):
+    archive.write(a_response(METRICS))
+    path = path_of(archive, ABOUT)
+    path.write_text(path.read_text().replace("2026-11-23T05:21:00.000Z", fetched))
+    with pytest.raises(ArchiveDamaged, match="fetched"):
+        archive.read(only(archive))
+
+
+@pytest.mark.parametrize(
     ("kind", "damage", "says"),
     [
         (DATA, flip, "cannot be used"),

@@ -110,6 +110,8 @@ def test_what_is_taken_as_utc_is_said_and_nothing_else():
         ),
         ({"start": "today", "end": "yesterday"}, "^end: .* is not after"),
         ({"start": "2026-11-31"}, "is not a time"),
+        ({"start": "2026-11-23/P1D"}, "^--start: '2026-11-23/P1D' is not a time"),
+        ({"start": "1::0"}, "^--start: '1::0' is not a time"),
     ],
 )
 def test_what_is_wrong_names_the_option(options, message):

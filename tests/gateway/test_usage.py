@@ -186,6 +186,7 @@ def test_a_period_is_a_date_or_a_time_in_utc(gateway, read, monkeypatch, period,
     [
         *({"tokensConsumed": amount} for amount in (None, "", "many", "NaN", "Infinity", "1,5")),
         *({"period": period} for period in ("", "yesterday", "12:00", "2026-13-01")),
+        *({"period": period} for period in ("2026-03-01/P1D", "9999-12-31T23:00-14:00")),
         {"tokensConsumed": 1.5},
     ],
 )
