@@ -160,12 +160,12 @@ def parse_time(field: str, value: str | dt.datetime) -> pendulum.DateTime:
         ConfigurationError: The value is not a time, or has no offset.
     """
     example = "give one such as 2026-11-23T05:15:00Z"
+    moment: pendulum.DateTime | None = None
+    offset = True
     if isinstance(value, str):
         moment, offset = find_moment(value), has_offset(value)
     elif isinstance(value, dt.datetime):
         moment, offset = _in_utc(value), value.utcoffset() is not None
-    else:
-        moment, offset = None, False
     if moment is None:
         raise ConfigurationError(field, f"{value!r} is not a time; {example}")
     if not offset:
@@ -184,7 +184,7 @@ def find_moment(text: str, now: pendulum.DateTime | None = None) -> pendulum.Dat
         parsed = pendulum.parse(text.strip(), now=now)
     except (ValueError, TypeError, OverflowError):  # a TypeError for a date with a duration
         return None
-    return _in_utc(parsed) if isinstance(parsed, dt.datetime) else None
+    return _in_utc(parsed) if isinstance(parsed, pendulum.DateTime) else None
 
 
 def _in_utc(moment: dt.datetime) -> pendulum.DateTime | None:
