@@ -24,7 +24,12 @@ import enum
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
+
+from airflow_provider_forge.gateway.clocks import ClockOffsets, parse_seconds
+
+if TYPE_CHECKING:
+    from airflow_provider_forge.gateway.clocks import Reading
 
 __all__ = [
     "BLOCKED_FOR",
@@ -37,7 +42,6 @@ __all__ = [
     "distance_of",
     "margin_of",
     "max_size_of",
-    "parse_seconds",
     "period_of",
 ]
 
@@ -59,9 +63,6 @@ MAX_PAUSE = 60 * 60.0
 
 TOLERANCE = 1e-3
 """Seconds of rounding error in times that were serialized."""
-
-MAX_TIME = float(1 << 40)
-"""Seconds, 35,000 years. Up to it, a float resolves a quarter of a millisecond, so that no time is lost."""
 
 MAX_SIZE = 1 << 20
 """Bytes of a record: enough for the slots of thousands of waiting tasks. A larger record is not read."""
@@ -161,6 +162,7 @@ class Budget:
         slots: Past and future calls, in the order of their times.
         paused_until: No call before it: the gateway counted too many.
         blocked_until: Times until which refused credentials are not tried again, by a name for them.
+        offsets: Differences between this clock and those of the machines that share the budget.
     """
 
     calls: int
@@ -169,11 +171,36 @@ class Budget:
     slots: list[Slot] = field(default_factory=list)
     paused_until: float = 0.0
     blocked_until: dict[str, float] = field(default_factory=dict)
+    offsets: ClockOffsets = field(default_factory=ClockOffsets)
 
     @classmethod
     def exhausted(cls, calls: int, period: float, now: float) -> Budget:
         """Return a budget that counts as wholly used now, because nothing is known of the account's calls."""
-        return cls(calls, period, now, [Slot(now, "") for _ in range(calls)])
+        budget = cls(calls, period, now)
+        budget.exhaust(now)
+        return budget
+
+    def exhaust(self, now: float) -> None:
+        """Count the whole budget as used now; nothing stays reserved."""
+        self._advance(now)
+        self.slots = [Slot(now, "") for _ in range(self.calls)]
+
+    def check_clock(self, reading: Reading, tolerance: float) -> float:
+        """Return the seconds by which the clock was set forward since the machine's last reading.
+
+        If it was, calls look older than they are, and others were dropped before a period had passed. The
+        whole budget then counts as used now, and a pause lasts as long as before.
+
+        Args:
+            reading: The current time, as this machine has read it.
+            tolerance: Maximum seconds that count as none.
+        """
+        step = self.offsets.step(reading, tolerance)
+        if step > 0:
+            self._shift(min(step, reading.server - self.as_of), reading.server)
+            self.as_of = reading.server
+            self.exhaust(reading.server)
+        return step
 
     def ask(self, owner: str, now: float, *, priority: Priority = Priority.BACKFILL) -> Decision:
         """Reserve a slot, or use the one that was reserved.
@@ -300,6 +327,7 @@ class Budget:
             "uses": [[slot.at, slot.owner, slot.priority is Priority.LIVE] for slot in self.slots],
             "paused_until": self.paused_until,
             "refusals": self.blocked_until,
+            "clocks": self.offsets.known,
         }
         return json.dumps(record)
 
@@ -325,6 +353,8 @@ class Budget:
                 ],
                 parse_seconds(record["paused_until"]),
                 {str(name): parse_seconds(until) for name, until in record["refusals"].items()},
+                # Earlier versions have written none.
+                ClockOffsets.from_json(record.get("clocks", {})),
             )
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             raise ValueError(f"is not a budget ({type(error).__name__})") from error
@@ -347,16 +377,3 @@ class Budget:
             *((until, BLOCKED_FOR) for until in self.blocked_until.values()),
         ]
         return any(moment - self.as_of > limit + TOLERANCE for moment, limit in limits)
-
-
-def parse_seconds(value: Any) -> float:
-    """Return a stored time.
-
-    Raises:
-        TypeError: It is no text and no number.
-        ValueError: It is too large to calculate with, or not a number.
-    """
-    moment = float(value)
-    if not abs(moment) <= MAX_TIME:  # or not a number
-        raise ValueError(f"{moment:g} is not a time")
-    return moment

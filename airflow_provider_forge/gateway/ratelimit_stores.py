@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable
 from airflow_provider_forge.files import is_permanent, missing_for, open_locked, read_at_most, write_all
-from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, parse_seconds, period_of
+from airflow_provider_forge.gateway.budget import Budget, margin_of, max_size_of, period_of
+from airflow_provider_forge.gateway.clocks import MachineClock, Reading, parse_seconds
 from airflow_provider_forge.redis_client import RedisClient
 from airflow_provider_forge.text import get_logger, is_storable
 
@@ -169,7 +170,8 @@ class RedisStore:
     changed it meanwhile; then it starts again.
 
     The key never expires. A missing key means that the server has lost it, so the whole budget counts as used
-    now. The same holds after the server was restarted or replaced, because it may have lost the latest calls.
+    now. The same holds after the server was restarted or replaced, because it may have lost the latest calls,
+    and after its clock was set forward, as far as this machine can tell.
 
     Args:
         url: `redis://` or `rediss://`. A password in it appears in no error.
@@ -177,6 +179,7 @@ class RedisStore:
         calls: Number of calls allowed in `seconds`, 1 or more.
         seconds: Length of the limit's period in seconds, more than 0.
         sleep: Sleeps for a number of seconds.
+        clock: Clock of this machine; default is the system's.
 
     Raises:
         ConfigurationError: The URL is malformed, or the package redis is missing.
@@ -197,12 +200,14 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
         calls: int = 5,
         seconds: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
+        clock: MachineClock | None = None,
     ) -> None:
         self.key = f"airflow-provider-forge:{account}"
         self.calls = calls
         self.period = period_of(seconds)
         self.margin = margin_of(seconds)
         self._sleep = sleep
+        self._clock = clock or MachineClock.find()
         self._server = RedisClient(url, "the rate limit", RateLimitUnavailable)
         self._get = self._server.script(f"{self.PRESENT}{_READ}return {{now, run, text}}")
         self._compare_and_set = self._server.script(_READ + _COMPARE_AND_SET)
@@ -212,8 +217,10 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
         deadline = time.monotonic() + _limit_timeout(patience, CONFLICT_TIMEOUT)
         pause, longest = BACKOFF
         while True:
+            asked = self._clock.now()
             now, run, text = self._run(_read_record, self._get)
             budget = self._read(text, run, now)
+            self._check_clock(budget, Reading(self._clock.machine, asked, self._clock.now(), now))
             result = action(budget, now)
             if self._run(int, self._compare_and_set, text, budget.to_json(run=run)):
                 return result
@@ -250,6 +257,16 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
                 error,
             )
             return Budget.exhausted(self.calls, self.period, now)
+
+    def _check_clock(self, budget: Budget, reading: Reading) -> None:
+        # The other half of the margin is left for the way to the gateway.
+        if (step := budget.check_clock(reading, self.margin / 2)) > 0:
+            log.warning(
+                "The clock of the Redis at %s was set forward by %.1f s: the account's whole budget counts as"
+                " used now",
+                self._server.name,
+                step,
+            )
 
     def _run(self, read: Callable[[Any], Result], script: Script, *arguments: str | bytes) -> Result:
         return self._server.run(script, [self.key], [max_size_of(self.calls), *arguments], read)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.files import open_shared
 from airflow_provider_forge.gateway.budget import Budget, Decision, Priority
+from airflow_provider_forge.gateway.clocks import MachineClock
 from airflow_provider_forge.gateway.ratelimit import LimitStore, RateLimiter
 from airflow_provider_forge.gateway.ratelimit_stores import FileStore, RedisStore
 
@@ -45,17 +46,22 @@ class Machine:
 
 
 class ClockedRedisStore(RedisStore):
-    """A Redis whose clock is a machine's: only what the script says first is another."""
+    """A Redis whose clock is a machine's: only what the script says first is another.
+
+    Attributes:
+        ahead: How far its clock is ahead of the machine's.
+    """
 
     PRESENT = "local now, run = redis.call('GET', 'clock'), 'this'\n"
 
     def __init__(self, server: Redis, machine: Machine, **limits: Any) -> None:
-        super().__init__(server.url, "account", **limits)
+        super().__init__(server.url, "account", clock=MachineClock("machine", machine.clock), **limits)
         self.client = server.client
         self.machine = machine
+        self.ahead = 0.0
 
     def _run(self, *arguments: Any) -> Any:
-        self.client.set("clock", repr(self.machine.now))
+        self.client.set("clock", repr(self.machine.now + self.ahead))
         return super()._run(*arguments)
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_forge.gateway.budget import Budget, Priority
+from airflow_provider_forge.gateway.clocks import MachineClock
 from airflow_provider_forge.sandbox import over_limit
 from tests.gateway.limiting import (
     Machine,
@@ -38,8 +39,8 @@ EVENTS = st.lists(
 class Simulation:
     """Processes that come, wake as late as they like, take as long to connect as they like, and die."""
 
-    def __init__(self, limiter: RateLimiter, machine: Machine) -> None:
-        self.limiter, self.machine = limiter, machine
+    def __init__(self, machine: Machine, *limiters: RateLimiter) -> None:
+        self.machine, self.limiters = machine, limiters
         self.living: dict[int, Process] = {}
         self.uses: list[float] = []
         self.paused_until = 0.0
@@ -52,15 +53,16 @@ class Simulation:
 
     def act(self, number: int, event: str) -> None:
         process = self.living.get(number)
+        limiter = self.limiters[number % len(self.limiters)]
         if event == "die":
             self.living.pop(number, None)
         elif event.startswith("pause"):
             length = {"pause briefly": 7.0, "pause long": 100.0}[event]
-            self.limiter.pause(length)
+            limiter.pause(length)
             self.paused_until = max(self.paused_until, self.machine.now + length)
         elif process is None:
             priority = Priority.LIVE if number >= 4 else Priority.BACKFILL
-            self.living[number] = Process(self.limiter, self.machine, priority=priority)
+            self.living[number] = Process(limiter, self.machine, priority=priority)
             self.living[number].step()
         elif process.granted_at is not None:
             self.use(number)
@@ -87,7 +89,7 @@ def test_no_span_ever_holds_more_uses_than_allowed(tmp_path_factory, redis_of_al
         redis_of_all.client.flushall()
         limiter = new_redis_limiter(redis_of_all, machine, **limits)
     make_unused(limiter.store)
-    simulation = Simulation(limiter, machine)
+    simulation = Simulation(machine, limiter)
     for number, event, delta in events:
         simulation.let_pass(number, delta)
         simulation.act(number, event)
@@ -95,6 +97,28 @@ def test_no_span_ever_holds_more_uses_than_allowed(tmp_path_factory, redis_of_al
             moments = [float(use[0]) for use in kept(limiter)["uses"]]
             assert moments == sorted(moments)
     assert over_limit(simulation.uses, calls, 30.0) == 0
+
+
+STEPS = st.sampled_from([*[0.0] * 6, 0.3, 5.0, 30.0, 62.0, 3600.0, -5.0, -62.0, -3600.0])
+
+
+@settings(deadline=None, database=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(events=EVENTS, steps=st.lists(STEPS, min_size=80, max_size=80), calls=st.integers(1, 4))
+def test_the_limit_holds_however_the_servers_clock_is_set(redis_of_all, events, steps, calls):
+    redis_of_all.client.flushall()
+    machine = Machine(now=1_800_000_000.0)
+    limiters = [new_redis_limiter(redis_of_all, machine, calls=calls, seconds=60.0) for _ in range(2)]
+    limiters[1].store._clock = MachineClock("another machine", lambda: machine.now - 500)
+    make_unused(limiters[0].store)
+    for limiter in limiters:
+        limiter.standing()
+    simulation = Simulation(machine, *limiters)
+    for (number, event, delta), step in zip(events, steps, strict=False):
+        for limiter in limiters:
+            limiter.store.ahead += step
+        simulation.let_pass(number, delta)
+        simulation.act(number, event)
+    assert over_limit(simulation.uses, calls, 60.0) == 0
 
 
 VERBS = st.one_of(

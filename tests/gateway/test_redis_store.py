@@ -20,11 +20,13 @@ import pytest
 from airflow_provider_forge import redis_client as redis_client_module
 from airflow_provider_forge.exceptions import ConfigurationError, RateLimitUnavailable, RetryableError
 from airflow_provider_forge.gateway import ratelimit_stores as ratelimit_stores_module
+from airflow_provider_forge.gateway.clocks import MachineClock
 from airflow_provider_forge.gateway.ratelimit import RateLimiter
 from airflow_provider_forge.gateway.ratelimit_stores import RedisStore
 from demo.processes import free_ports
 from tests.gateway.limiting import (
     LIVE,
+    PERIOD,
     ClockedRedisStore,
     Machine,
     Process,
@@ -83,16 +85,89 @@ def test_a_record_of_an_earlier_version_is_read(redis_server):
     assert ask(store, "b", LIVE).granted
 
 
+def new_machines(redis_server, machine, **limits) -> list[ClockedRedisStore]:
+    """Return the stores of two machines, which were started at different times."""
+    stores = [ClockedRedisStore(redis_server, machine, **limits) for _ in range(2)]
+    stores[1]._clock = MachineClock("another machine", lambda: machine.now - 500)
+    make_unused(stores[0])
+    for store in stores:
+        assert RateLimiter(store).blocked_for("a1b2c3") == 0
+    return stores
+
+
+def set_clock(stores, seconds) -> None:
+    for store in stores:
+        store.ahead += seconds
+
+
+@pytest.mark.parametrize("seconds", [0.6, 7, 62, 3600, 1e9])
+def test_a_clock_that_is_set_forward_makes_no_call_older(redis_server, machine, caplog, seconds):
+    stores = new_machines(redis_server, machine, calls=2)
+    assert [ask(stores[0], owner, LIVE).granted for owner in "ab"] == [True, True]
+    machine.now += 10
+    set_clock(stores, seconds)
+    assert [ask(store, "c", LIVE).granted for store in reversed(stores)] == [False, False]
+    [warning] = caplog.messages
+    assert f"was set forward by {seconds:.1f} s" in warning, "and once, not for each machine"
+    machine.now += 60.9
+    assert not ask(stores[0], "c", LIVE).granted
+    machine.now += 0.2
+    assert [ask(stores[0], owner, LIVE).granted for owner in "cde"] == [True, True, False]
+
+
+@pytest.mark.parametrize("seconds", [0.4, -0.4, -7, -3600, -1e9])
+def test_a_clock_that_is_set_back_or_moves_a_little_costs_no_call(redis_server, machine, caplog, seconds):
+    stores = new_machines(redis_server, machine, calls=2)
+    assert ask(stores[0], "a", LIVE).granted
+    set_clock(stores, seconds)
+    assert [ask(stores[1], owner, LIVE).granted for owner in "bc"] == [True, False]
+    machine.now += 62
+    assert ask(stores[1], "c", LIVE).granted
+    assert caplog.messages == []
+
+
+def test_a_clock_that_is_set_forward_ends_no_pause(redis_server, machine):
+    stores = new_machines(redis_server, machine, calls=2)
+    RateLimiter(stores[0]).pause(600)
+    RateLimiter(stores[0]).block_credentials("a1b2c3")
+    machine.now += 10
+    set_clock(stores, 3600)
+    assert RateLimiter(stores[1]).blocked_for("a1b2c3") == pytest.approx(900, abs=11)
+    assert RateLimiter(stores[1]).standing().paused == pytest.approx(590, abs=11)
+
+
+def test_those_who_sleep_while_the_clock_is_set_forward_go_on(redis_server, machine):
+    stores = new_machines(redis_server, machine, calls=1)
+    sleepers = [Process(RateLimiter(store), machine, priority=LIVE) for store in stores]
+    assert [sleeper.step() for sleeper in sleepers] == [True, False]
+    machine.now += 30
+    set_clock(stores, 3600)
+    for _ in range(9):
+        if sleepers[1].step():
+            break
+        machine.now = sleepers[1].wakes_at
+    assert 1030 + PERIOD <= machine.now < 1100 + PERIOD
+
+
+def test_a_machine_that_is_new_to_the_record_trusts_the_clock(redis_server, machine):
+    """It has nothing to compare with, and the others must not wait for each new machine."""
+    stores = new_machines(redis_server, machine, calls=1)
+    assert ask(stores[0], "a", LIVE).granted
+    machine.now += 62
+    stores[1]._clock = MachineClock("a new machine", lambda: 5.0)
+    assert ask(stores[1], "b", LIVE).granted
+
+
 # What it keeps
 
 
-def test_an_account_has_one_key_with_times_random_ids_and_a_short_hash(redis_server):
+def test_an_account_has_one_key_with_times_random_ids_and_short_hashes(redis_server):
     store = new_redis_limiter(redis_server, Machine()).store
     Process(RateLimiter(store), store.machine).step()
     RateLimiter(store).block_credentials("a1b2c3")
     assert set(redis_server.client.keys()) == {"clock", "airflow-provider-forge:account"}
     record = json.loads(redis_server.client.get(store.key))
-    assert set(record) == {"run", "as_of", "uses", "paused_until", "refusals"}
+    assert set(record) == {"run", "as_of", "uses", "paused_until", "refusals", "clocks"}
 
 
 def test_accounts_have_budgets_of_their_own(redis_server):
@@ -236,12 +311,7 @@ def test_a_record_from_another_run_of_the_server_may_lack_the_last_uses(redis_se
 def test_a_missing_server_does_not_lift_the_limit(quick):
     [port] = free_ports(1)
     limiter = RateLimiter(RedisStore(f"redis://127.0.0.1:{port}", "account"))
-    for use in (
-        limiter.acquire,
-        lambda: limiter.blocked_for("a1b2c3"),
-        lambda: limiter.block_credentials("a1b2c3"),
-        lambda: limiter.pause(5),
-    ):
+    for use in (limiter.acquire, limiter.standing, lambda: limiter.blocked_for("a1b2c3")):
         with pytest.raises(RateLimitUnavailable) as caught:
             use()
         assert isinstance(caught.value, RetryableError)
