@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIVE_FOR",
+    "MAX_INTERVAL",
     "MAX_WINDOW",
     "RETENTION",
     "SETTLE_DELAY",
@@ -36,6 +37,9 @@ MAX_WINDOW = dt.timedelta(minutes=15)
 
 RETENTION = dt.timedelta(days=14)
 """How long the gateway keeps metrics (same source)."""
+
+MAX_INTERVAL = dt.timedelta(days=3660)
+"""Maximum length of an interval that is cut into windows, some 350,000: a longer one is a mistake."""
 
 SETTLE_DELAY = dt.timedelta(minutes=5)
 """Time after its end at which a window is fetched, because data arrives late: Atlassian does not publish by
@@ -100,8 +104,26 @@ class Window:
             first, last = f"{first} {self.start.year}", f"{last} {self.end.year}"
         return f"{first} {start} \u2013 {last} {end} UTC"
 
+    def check_length(self) -> None:
+        """Check that it is at most `MAX_INTERVAL` long.
+
+        Raises:
+            ConfigurationError: It is longer.
+        """
+        if self.end - self.start > MAX_INTERVAL:
+            years = MAX_INTERVAL.days // 365
+            raise ConfigurationError("start", f"{self} is longer than {years} years; give a later start")
+
     def split(self) -> Iterator[Window]:
-        """Yield the windows of one call each, oldest first, cut at the UTC quarter hours."""
+        """Return the windows of one call each, oldest first, cut at the UTC quarter hours.
+
+        Raises:
+            ConfigurationError: It is longer than `MAX_INTERVAL`.
+        """
+        self.check_length()
+        return self._cut()
+
+    def _cut(self) -> Iterator[Window]:
         start = self.start
         while start < self.end:
             end = min(floor(start, MAX_WINDOW) + MAX_WINDOW, self.end)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 from airflow_provider_forge.windows import (
     CLOCK_TOLERANCE,
+    MAX_INTERVAL,
     MAX_WINDOW,
     RETENTION,
     Window,
@@ -139,6 +140,14 @@ def test_windows_are_equal_ordered_and_printed_by_their_utc_times():
 def test_a_long_window_is_split_at_the_utc_quarter_hours(start, end, cuts):
     edges = [start, *cuts, end]
     assert list(Window(start, end).split()) == [Window(*pair) for pair in pairwise(edges)]
+
+
+def test_an_interval_of_more_than_ten_years_is_not_split():
+    for start in (datetime.min.replace(tzinfo=timezone.utc), at(5) - MAX_INTERVAL - timedelta(minutes=1)):
+        with pytest.raises(ConfigurationError, match="longer than 10 years"):
+            Window(start, at(5)).split()
+    first = next(Window(at(5) - MAX_INTERVAL, at(5)).split())
+    assert first.start == at(5) - MAX_INTERVAL
 
 
 @pytest.mark.parametrize(

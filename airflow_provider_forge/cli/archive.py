@@ -9,11 +9,11 @@ import pendulum
 
 from airflow_provider_forge.archive.survey import check, survey
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
-from airflow_provider_forge.cli.times import LONGEST, Times, parse_duration
+from airflow_provider_forge.cli.times import Times, parse_duration
 from airflow_provider_forge.connections.archive import open_archive
 from airflow_provider_forge.connections.ledger import open_ledger
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import Window, format_time
+from airflow_provider_forge.windows import MAX_INTERVAL, Window, format_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,7 +37,7 @@ def run(options: Namespace, output: Output) -> int:
     hook = forge_access(options)
     if options.action == "prune":
         return _prune(options, output, hook, now)
-    times = Times(options, now, output, longest=LONGEST)
+    times = Times(options, now, output, longest=MAX_INTERVAL)
     start = times.moment("--from", options.start) if options.start else None
     end = times.moment("--to", options.end) if options.end else Window.last_settled(now).end
     archive, app_id = open_archive(hook), hook.app_id
@@ -45,6 +45,7 @@ def run(options: Namespace, output: Output) -> int:
     if interval is None:
         output.json([]) if options.json else output.note(f"{archive.name} has no windows of this app.")
         return 0
+    interval.check_length()
     if options.action == "ls":
         return _list(options, output, list(survey(archive, app_id, interval)))
     return _verify(options, output, archive, app_id, interval)
@@ -135,7 +136,7 @@ def _prune(options: Namespace, output: Output, forge: ForgeAccess, now: pendulum
     """Delete old windows, once the user has agreed; return 1 if they have not."""
     if not options.older_than:
         raise ConfigurationError("--older-than", "is missing: give the age of the windows to delete, as 400d")
-    horizon = now - parse_duration("--older-than", options.older_than, LONGEST)
+    horizon = now - parse_duration("--older-than", options.older_than, MAX_INTERVAL)
     if not (options.yes or options.dry_run or output.can_ask):
         raise ConfigurationError(
             "--yes",

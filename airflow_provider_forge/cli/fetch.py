@@ -18,7 +18,7 @@ from airflow_provider_forge.otlp.messages import (
     kind_of,
 )
 from airflow_provider_forge.text import sanitize
-from airflow_provider_forge.windows import MAX_WINDOW, Window
+from airflow_provider_forge.windows import MAX_WINDOW, Window, expired_error
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -82,7 +82,10 @@ def cardinalities(resource_metrics: list[Json]) -> list[Cardinality]:
 
 def run(options: Namespace, output: Output) -> int:
     """Print a summary of the metrics, or with `--json` the responses as Atlassian sent them."""
-    interval = Times(options, dt.datetime.now(dt.timezone.utc), output).interval(length=MAX_WINDOW)
+    now = dt.datetime.now(dt.timezone.utc)
+    interval = Times(options, now, output).interval(length=MAX_WINDOW)
+    if interval.expired(now):
+        raise expired_error(f"The interval {interval}", now)
     forge = forge_access(options)
     with output.progress(list(interval.split()), Window.humanize) as windows:
         answers = [

@@ -9,14 +9,14 @@ import pendulum
 
 from airflow_provider_forge.cli.context import forge_access, otlp_access
 from airflow_provider_forge.cli.dry_run import NOTE, open_receiver, open_store
-from airflow_provider_forge.cli.times import LONGEST, Times
+from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.archive import open_archive_source
 from airflow_provider_forge.connections.ledger import open_delivery_ledger
 from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import DeliveryStats, Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
-from airflow_provider_forge.windows import Window
+from airflow_provider_forge.windows import MAX_INTERVAL, Window
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -35,7 +35,7 @@ COLUMNS = ("DAY", "WINDOWS", *(field.upper() for field in _FIELDS[1:-1]), "REQUE
 def run(options: Namespace, output: Output) -> int:
     """Deliver the interval's windows, oldest first; return 1 if some could not be delivered."""
     now = pendulum.now("UTC")
-    times = Times(options, now, output, longest=LONGEST)
+    times = Times(options, now, output, longest=MAX_INTERVAL)
     interval = Window(times.moment("--from", options.start), times.moment("--to", options.end))
     forge, otlp = forge_access(options), otlp_access(options)
     days: defaultdict[str, DeliveryStats] = defaultdict(DeliveryStats)

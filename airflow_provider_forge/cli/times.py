@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.cli.output import Output
 
-__all__ = ["LONGEST", "Times", "parse_duration"]
-
-LONGEST = dt.timedelta(days=36500)
-"""Longest duration of a command on the archive, which has no retention: about a century."""
+__all__ = ["Times", "parse_duration"]
 
 _EXAMPLES = "give one such as 2026-11-23T05:00:00Z, '2026-11-23 05:00', yesterday or -2h"
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
@@ -74,8 +71,6 @@ class Times:
                 raise ConfigurationError("--start", "is missing; or give --last, such as --last 2h")
             return settled
         begin = self.moment("--start", start)
-        if begin > self._now:
-            raise ConfigurationError("--start", f"{begin:%Y-%m-%d %H:%M} UTC is in the future")
         if end:
             return Window(begin, self.moment("--end", end))
         if length is None and begin >= settled.end:
@@ -94,8 +89,14 @@ class Times:
             text: Value of the option.
 
         Raises:
-            ConfigurationError: The text is not a time, or longer ago than a relative one may be.
+            ConfigurationError: The text is not a time, is in the future, or too long ago for a relative one.
         """
+        moment = self._read(option, text)
+        if moment > self._now:
+            raise ConfigurationError(option, f"{moment:%Y-%m-%d %H:%M} UTC is in the future")
+        return moment
+
+    def _read(self, option: str, text: str) -> pendulum.DateTime:
         word = text.strip().lower()
         if word in _DAYS:
             return self._now.start_of("day").subtract(days=_DAYS[word])

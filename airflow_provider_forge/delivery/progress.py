@@ -301,7 +301,7 @@ def find_checkpoint(
         "clear_number": getattr(run, "clear_number", None),
         "started": str(getattr(run, "start_date", None)),
     }
-    if next(interval.split()).end >= interval.end:
+    if floor(interval.start, MAX_WINDOW) + MAX_WINDOW >= interval.end:
         return Checkpoint(None, "", identity, lasting=False)
     if (store := context.get("task_state_store")) is not None:
         key = f"forge_progress_{_digest({'destination': destination})}" if destination else "forge_progress"

@@ -123,6 +123,14 @@ def test_auto_asks_the_gateway_for_what_it_has_and_the_archive_for_the_rest(arch
     assert len(calls(gateway)) == made + 2
 
 
+@pytest.mark.parametrize("source", ["archive", "auto"])
+def test_an_interval_since_the_year_1_is_refused(archived, source):
+    archived()
+    interval = Window(pendulum.datetime(1, 1, 1), HOUR.end)
+    with pytest.raises(AirflowFailException, match="longer than 10 years"):
+        run(interval, source=source)
+
+
 def test_a_retry_takes_from_the_archive_what_an_earlier_try_of_the_run_has_fetched(archived, gateway, sink):
     started = pendulum.now("UTC")
     sink.add_fault(Fault("status", status=503, calls={1}))

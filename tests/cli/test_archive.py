@@ -137,7 +137,21 @@ def test_times_are_as_those_of_other_commands(filled, capsys):
     assert (status, sum(day["objects"] for day in days)) == (0, 4)
     status, result = command(capsys, "replay", *interval, "--dry-run")
     assert (status, sum(day["replayed"] for day in result["days"])) == (1, 4)
-    assert command(capsys, "archive", "ls", "--from", "yesterday", "--to", "05:00")[0] == 0
+    assert command(capsys, "archive", "ls", "--from", "yesterday", "--to", "00:00")[0] == 0
+
+
+@pytest.mark.parametrize("action", [["archive", "ls"], ["archive", "verify"], ["replay"]])
+@pytest.mark.parametrize(
+    ("start", "end", "says"),
+    [
+        ("0001-01-01T00:00:00Z", "now", "longer than 10 years"),
+        ("2015-01-01T00:00:00Z", "now", "longer than 10 years"),
+        ("yesterday", "9999-12-31T23:59:59Z", "--to: 9999-12-31 23:59 UTC is in the future"),
+    ],
+)
+def test_an_interval_without_end_is_refused(filled, capsys, action, start, end, says):
+    assert main([*action, f"--from={start}", f"--to={end}"]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_replay_delivers_an_interval_once_and_a_dry_run_nothing(filled, gateway, capsys):

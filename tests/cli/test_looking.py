@@ -147,6 +147,8 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
         ("fetch --start soon", 2, "--start: 'soon' is not a time"),
         ("fetch --end 2026-11-22T10:00:00Z", 2, "--start: is missing; or give --last"),
         ("fetch --start 2020-01-01T00:00:00Z", 3, "Atlassian keeps metrics for 14 days"),
+        ("fetch --start 0001-01-01T00:00:00Z --end now", 3, "Atlassian keeps metrics for 14 days"),
+        ("fetch --start today --end 9999-12-31T23:59:59Z", 2, "--end: 9999-12-31 23:59 UTC is in the future"),
         ("environments --app-id x", 2, "app_id: 'x' is neither"),
         (
             "environments --forge-conn-id nowhere",

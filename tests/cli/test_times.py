@@ -8,8 +8,9 @@ from datetime import timedelta
 import pendulum
 import pytest
 
-from airflow_provider_forge.cli.times import LONGEST, Times, parse_duration
+from airflow_provider_forge.cli.times import Times, parse_duration
 from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.windows import MAX_INTERVAL
 
 NOW = pendulum.datetime(2026, 11, 27, 14, 9, 30)
 
@@ -63,11 +64,11 @@ def test_a_length_back_from_what_has_settled():
 
 
 def test_an_archive_has_times_of_any_age():
-    times = Times(Namespace(), NOW, Notes(), longest=LONGEST)
+    times = Times(Namespace(), NOW, Notes(), longest=MAX_INTERVAL)
     assert times.moment("--from", "-400d") == pendulum.datetime(2025, 10, 23, 14)
-    assert parse_duration("--older-than", "400d", LONGEST) == timedelta(days=400)
-    with pytest.raises(ConfigurationError, match=r"^--older-than: .36501d. is not a length"):
-        parse_duration("--older-than", "36501d", LONGEST)
+    assert parse_duration("--older-than", "400d", MAX_INTERVAL) == timedelta(days=400)
+    with pytest.raises(ConfigurationError, match=r"^--older-than: .3661d. is not a length"):
+        parse_duration("--older-than", "3661d", MAX_INTERVAL)
 
 
 def test_a_default_length():
@@ -109,6 +110,7 @@ def test_what_is_taken_as_utc_is_said_and_nothing_else():
             "^--start: 2026-11-27 14:00 UTC is not before the end of the last settled quarter hour",
         ),
         ({"start": "today", "end": "yesterday"}, "^end: .* is not after"),
+        ({"start": "today", "end": "9999-12-31T23:59:59Z"}, "^--end: 9999-12-31 23:59 UTC is in the future"),
         ({"start": "2026-11-31"}, "is not a time"),
         ({"start": "2026-11-23/P1D"}, "^--start: '2026-11-23/P1D' is not a time"),
         ({"start": "1::0"}, "^--start: '1::0' is not a time"),
