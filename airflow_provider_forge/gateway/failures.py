@@ -88,6 +88,9 @@ _TITLE = re.compile("<title[^>]*>(.*?)</title|<h1[^>]*>(.*?)</h1", re.IGNORECASE
 _READ = 20_000
 _MOST_SCOPES = 20
 
+_MAX_DEPTH = 5
+"""Maximum depth of a message in a body: messages in lists of errors have three."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -152,7 +155,7 @@ def error_of(failures: list[Any], reply: Reply) -> ForgeError:
 
 def _refused(failures: list[Any], statuses: set[int], said: str, reply: Reply) -> ForgeError:
     """Return the error for a 401 or a 403."""
-    scopes = _missing_scopes(failures)
+    scopes = _missing_scopes(failures, reply)
     if scopes is not None:
         named = f", or one with the scopes {', '.join(scopes)}" if scopes else ""
         return AccessForbidden(
@@ -214,7 +217,7 @@ def _other_error(failures: list[Any], statuses: set[int], said: str, reply: Repl
             request_id=reply.request_id,
             reasons=_reasons(failures, reply),
         )
-    if not statuses and (unknown := sorted(set(_unknown_types(failures)))):
+    if not statuses and (unknown := sorted(set(_unknown_types(failures, reply)))):
         return UnknownFailure(
             f"The gateway failed in a way that this version does not know: {', '.join(unknown)}{said}. Check"
             f" the requested metrics, environments, app_id and times, and see {_STATUS_PAGE}",
@@ -256,15 +259,15 @@ def _types(failures: list[Any]) -> Iterator[str]:
         yield from _types_of(extension)
 
 
-def _unknown_types(failures: list[Any]) -> Iterator[str]:
+def _unknown_types(failures: list[Any], reply: Reply) -> Iterator[str]:
     for extension in _extensions(failures):
         for key in ("errorType", "classification"):
             value = extension.get(key)
             if isinstance(value, str) and value.strip() and not _TOO_LARGE_TYPE.search(_normalize(value)):
-                yield sanitize(value, most=100)
+                yield sanitize(value, reply.secrets, most=100)
 
 
-def _missing_scopes(failures: list[Any]) -> list[str] | None:
+def _missing_scopes(failures: list[Any], reply: Reply) -> list[str] | None:
     """Return the scopes that the token lacks, if they are named; None if the failure is another one."""
     missing = [
         extension for extension in _extensions(failures) if _SCOPE_TYPES.intersection(_types_of(extension))
@@ -273,7 +276,8 @@ def _missing_scopes(failures: list[Any]) -> list[str] | None:
         return None
     named = [extension.get("requiredScopes") or [] for extension in missing]
     scopes = [scope for each in named for scope in (each if isinstance(each, list) else [each])]
-    return [sanitize(scope, most=100) for scope in dict.fromkeys(map(str, scopes))][:_MOST_SCOPES]
+    names = list(dict.fromkeys(map(str, scopes)))[:_MOST_SCOPES]
+    return [sanitize(name, reply.secrets, most=100) for name in names]
 
 
 def _statuses(failures: list[Any]) -> Iterator[int]:
@@ -284,8 +288,8 @@ def _statuses(failures: list[Any]) -> Iterator[int]:
 
 def _status(extension: dict[str, Any]) -> int | None:
     code = str(extension.get("statusCode"))
-    if re.fullmatch("[45][0-9]{2}", code):
-        return int(code)
+    if number := re.fullmatch(r"([45][0-9]{2})(?:\.0*)?", code):
+        return int(number[1])
     for kind in _types_of(extension):
         if kind in _STATUS_OF_TYPE:
             return _STATUS_OF_TYPE[kind]
@@ -302,12 +306,14 @@ def _said(failures: list[Any], statuses: set[int], reply: Reply) -> str:
     return f" ({codes}: {shown})" if shown else f" ({codes})"
 
 
-def _words_in(content: Any) -> str:
+def _words_in(content: Any, depth: int = 0) -> str:
     """Return the message in a part of a JSON body; empty if there is none."""
+    if depth > _MAX_DEPTH:
+        return ""
     if isinstance(content, list):
-        return "; ".join(filter(None, map(_words_in, content[:10])))
+        return "; ".join(filter(None, (_words_in(each, depth + 1) for each in content[:10])))
     if isinstance(content, dict):
-        return next(filter(None, (_words_in(content.get(key)) for key in _WORDS)), "")
+        return next(filter(None, (_words_in(content.get(key), depth + 1) for key in _WORDS)), "")
     return str(content) if content else ""
 
 

@@ -195,7 +195,7 @@ class GatewayResponse(Generic[Data]):
 
     def broken(self, found: str) -> NoReturn:
         """Raise the error for a response with something else in the place of the data."""
-        raise _broken(found, self.request_id)
+        raise _broken(sanitize(found, self._reply.secrets), self.request_id)
 
     def fail(self, message: str | None, extensions: Any) -> NoReturn:
         """Raise the error for a `QueryError` in the data."""
@@ -246,7 +246,8 @@ def read_response(
     if envelope is None:
         raise _not_graphql(response, request_id, secrets)
     if not isinstance(envelope, _EnvelopeOf):
-        raise _broken(f"a response that does not match the schema ({mismatch})", request_id)
+        problem = sanitize(mismatch, secrets)
+        raise _broken(f"a response that does not match the schema ({problem})", request_id)
     return GatewayResponse(request_id, envelope.data, reply, tolerated)
 
 

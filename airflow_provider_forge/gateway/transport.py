@@ -17,7 +17,7 @@ from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow_provider_forge.gateway.ratelimit import LimitUsage, Reservation
 
@@ -39,7 +39,7 @@ MAX_FAILURE_SIZE = 4 * 1024 * 1024
 FLOWING = 1024 * 1024
 """Minimum size in bytes of a response cut off by a timeout for which half the window is requested next."""
 
-_TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+_TRANSFER_HEADERS = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 _HEADERS = {
@@ -145,7 +145,10 @@ class Transport:
         except httpx.RequestError as error:
             if trace.has_left and response is None:
                 reservation.settle()  # the request may have arrived as late as now
-            raise self._no_answer(error, wire, splittable=splittable) from error
+            failed = self._failure_in(wire) if response is None else None
+            if failed is None:
+                raise self._no_answer(error, wire, splittable=splittable) from error
+            whole = failed
         return whole, time.monotonic() - started - trace.waited
 
     def _read(self, response: httpx.Response, wire: Wire, *, splittable: bool) -> httpx.Response:
@@ -156,10 +159,16 @@ class Transport:
             if response.is_success:
                 raise self._unreadable(error, response, wire, splittable=splittable) from error
             content = error.content  # the status decides, and the part that was read may explain it
-        headers = [
-            (name, value) for name, value in response.headers.multi_items() if name not in _TRANSFER_HEADERS
-        ]
-        return httpx.Response(response.status_code, headers=headers, content=content)
+        return _rebuild(response.status_code, response.headers.raw, content)
+
+    def _failure_in(self, wire: Wire) -> httpx.Response | None:
+        """Return a failure whose status line has arrived, whatever follows it; None without one."""
+        if wire.status is None or httpx.codes.is_success(wire.status):
+            return None
+        if refusal := self.route.refusal(wire.status):
+            raise refusal
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in wire.headers.items()]
+        return _rebuild(wire.status, headers, wire.rest[:MAX_FAILURE_SIZE])
 
     def _unreadable(
         self, error: BodyUnreadable, response: httpx.Response, wire: Wire, *, splittable: bool
@@ -204,3 +213,15 @@ class Transport:
             f"{problem}. If this persists, check the Forge Connection's host, timeout and network",
             request_id=request_id,
         )
+
+
+def _rebuild(status: int, headers: Iterable[tuple[bytes, bytes]], content: bytes) -> httpx.Response:
+    """Return a response with its body decompressed, without the headers of the transfer.
+
+    Args:
+        status: Its status.
+        headers: Its headers as received: they need not be ASCII.
+        content: Its body.
+    """
+    kept = [(name, value) for name, value in headers if name.lower() not in _TRANSFER_HEADERS]
+    return httpx.Response(status, headers=kept, content=content)

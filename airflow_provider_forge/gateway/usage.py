@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
 import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -10,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.exceptions import BrokenAnswer
 from airflow_provider_forge.gateway.queries import GROUPINGS, USAGE, Query, app_ari
 from airflow_provider_forge.gateway.responses import MetricsData, read_usage_page
-from airflow_provider_forge.text import printable, sanitize
+from airflow_provider_forge.text import printable
 from airflow_provider_forge.windows import find_moment, format_time
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterator
 
     from airflow_provider_forge.gateway.client import GatewayClient
@@ -25,6 +26,16 @@ __all__ = ["ResourceUsage", "UsagePeriod", "UsageQuery", "read_usage"]
 
 MAX_PAGES = 200
 """Pages of one query. Each costs a call, so a list without end would exhaust the budget."""
+
+ONE_DAY = dt.timedelta(days=1)
+LONGEST_PERIOD = dt.timedelta(days=31)
+"""The longest resolution is a month, and the first period may have begun before the time asked for."""
+
+MAX_DIGITS = 18
+"""Maximum exponent of an amount: no app uses more, and sums of larger ones are not exact."""
+
+MAX_DECIMALS = 30
+"""Maximum negative exponent of an amount."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -135,8 +146,7 @@ def _pages(
     seen: set[Any] = set()
     for number in range(1, MAX_PAGES + 1):
         call = Query(USAGE, query.variables(environment_id, number), MetricsData)
-        page, request_id = client.request(call, _read_page)
-        periods = list(_periods(page, query, environment_id, request_id))
+        page, periods, request_id = client.request(call, functools.partial(_read_page, query, environment_id))
         keys = [each.key for each in periods]
         if len(seen) + len(keys) != len(seen.union(keys)):
             raise BrokenAnswer(
@@ -154,8 +164,12 @@ def _pages(
     )
 
 
-def _read_page(response: GatewayResponse[MetricsData]) -> tuple[UsagePage, str | None]:
-    return read_usage_page(response), response.request_id
+def _read_page(
+    query: UsageQuery, environment_id: str | None, response: GatewayResponse[MetricsData]
+) -> tuple[UsagePage, list[UsagePeriod], str | None]:
+    """Return a page, its periods, and the id of its request."""
+    page = read_usage_page(response)
+    return page, list(_periods(page, query, environment_id, response)), response.request_id
 
 
 def _is_last(page: UsagePage, periods: list[UsagePeriod]) -> bool:
@@ -169,15 +183,20 @@ def _is_last(page: UsagePage, periods: list[UsagePeriod]) -> bool:
 
 
 def _periods(
-    page: UsagePage, query: UsageQuery, environment_id: str | None, request_id: str | None
+    page: UsagePage,
+    query: UsageQuery,
+    environment_id: str | None,
+    response: GatewayResponse[MetricsData],
 ) -> Iterator[UsagePeriod]:
     by_site = query.group_by == GROUPINGS["site"]
     for node in page.resource_usage or ():
         start = _start(node.period)
         if start is None:
-            raise _broken(f"{node.period!r} as a period, which is not a date", request_id)
+            response.broken(f"{node.period!r} as a period, which is not a date")
+        if not query.interval.start - LONGEST_PERIOD <= start <= query.interval.end + ONE_DAY:
+            response.broken(f"the period {node.period!r}, which is outside of {query.interval}")
         if node.groups is None:
-            amount = _amount(node.tokens_consumed, query.resource, request_id)
+            amount = _amount(node.tokens_consumed, query.resource, response)
             yield UsagePeriod(node.period, start, node.resolution, amount, node.token_unit, environment_id)
         for group in node.groups or ():
             # An environment is named by its UUID or its ARI.
@@ -186,7 +205,7 @@ def _periods(
                 node.period,
                 start,
                 node.resolution,
-                _amount(group.tokens_consumed, query.resource, request_id),
+                _amount(group.tokens_consumed, query.resource, response),
                 group.token_unit,
                 environment and printable(environment),
                 printable(group.group_value) if by_site else None,
@@ -198,19 +217,13 @@ def _start(period: str) -> dt.datetime | None:
     return find_moment(period) if _DATE.match(period) else None
 
 
-def _amount(text: str | None, resource: str, request_id: str | None) -> Decimal:
+def _amount(text: str | None, resource: str, response: GatewayResponse[MetricsData]) -> Decimal:
     try:
         amount = Decimal(text or "")
     except InvalidOperation:
         amount = Decimal("NaN")
-    if not amount.is_finite():
-        raise _broken(f"{text!r} as the usage of {resource}, which is not a number", request_id)
+    if amount == 0:
+        return Decimal(0)  # whatever its exponent
+    if not amount.is_finite() or not -MAX_DECIMALS <= amount.adjusted() <= MAX_DIGITS:
+        response.broken(f"{text!r} as the usage of {resource}, which is not a number of that size")
     return amount
-
-
-def _broken(found: str, request_id: str | None) -> BrokenAnswer:
-    return BrokenAnswer(
-        f"The gateway gave {sanitize(found)}. If this persists, look at the app's"
-        " usage in Atlassian's developer console",
-        request_id=request_id,
-    )

@@ -178,3 +178,37 @@ def test_neither_words_nor_ids_carry_secrets_or_control_characters(place):
 def test_the_proxy_that_may_have_answered_is_named():
     error = failure(b"<h1>Bad gateway</h1>", 502, via=" through the proxy http://p:3128 (HTTP_PROXY)")
     assert "(502 through the proxy http://p:3128 (HTTP_PROXY): a page" in str(error)
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        {"errorType": f"NEW_{SECRET}"},
+        {"classification": f"of {SECRET}"},
+        {"errorType": "INSUFFICIENT_SCOPES", "requiredScopes": [f"read:{SECRET}"]},
+    ],
+)
+def test_a_secret_in_a_type_or_a_scope_is_masked(extensions):
+    error = failure({"errors": [{"message": "no", "extensions": extensions}]})
+    assert SECRET not in str(error)
+    assert "***" in str(error)
+
+
+def nested(levels: int) -> Any:
+    content: Any = "deep"
+    for number in range(levels):
+        content = {"message": content} if number % 2 else [content]
+    return content
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+@pytest.mark.parametrize("levels", [50, 900])
+def test_a_message_nested_deeply_is_not_shown(status, levels):
+    error = failure({"errors": [{"message": nested(levels)}], "message": nested(levels)}, status)
+    assert "deep" not in str(error)
+
+
+@pytest.mark.parametrize("code", [429, 429.0, "429", "429.0"])
+def test_a_status_code_may_be_any_number(code):
+    error = failure({"errors": [{"message": "slow down", "extensions": {"statusCode": code}}]})
+    assert isinstance(error, RateLimited)

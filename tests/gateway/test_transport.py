@@ -199,3 +199,27 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch):
     error = failure(Sender("https://gateway.example/graphql"))
     assert type(error) is GatewayUnavailable
     assert f"No answer from gateway.example through the proxy {server.url} (ALL_PROXY)" in str(error)
+
+
+@pytest.mark.parametrize("note", [b"caf\xe9", "Müller".encode()])
+@pytest.mark.parametrize("status", [200, 401, 429])
+def test_a_header_that_is_not_ascii_is_no_obstacle(status, note):
+    answer = b"HTTP/1.1 %d X\r\nVia: 1.1 %b\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % (status, note)
+    with raw_server(lambda _: answer) as server:
+        whole = Sender(server.url).post()
+    assert (whole.status_code, whole.headers["retry-after"]) == (status, "7")
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 307, 503])
+@pytest.mark.parametrize("line", ["Bad Header : x", "Location: http://[", "Content-Length: two"])
+def test_a_failure_with_an_invalid_head_has_its_status(status, line):
+    answer = f"HTTP/1.1 {status} X\r\nRetry-After: 7\r\n{line}\r\n\r\nbusy".encode()
+    with raw_server(lambda _: answer) as server:
+        whole = Sender(server.url).post()
+    assert (whole.status_code, whole.headers["retry-after"]) == (status, "7")
+
+
+def test_a_success_with_an_invalid_head_is_no_answer():
+    with raw_server(lambda _: b"HTTP/1.1 200 X\r\nBad Header : x\r\n\r\n{}") as server:
+        error = failure(Sender(server.url))
+    assert type(error) is GatewayUnavailable

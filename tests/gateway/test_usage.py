@@ -187,6 +187,9 @@ def test_a_period_is_a_date_or_a_time_in_utc(gateway, read, monkeypatch, period,
         *({"tokensConsumed": amount} for amount in (None, "", "many", "NaN", "Infinity", "1,5")),
         *({"period": period} for period in ("", "yesterday", "12:00", "2026-13-01")),
         *({"period": period} for period in ("2026-03-01/P1D", "9999-12-31T23:00-14:00")),
+        # Amounts whose sums overflow, and periods that were not asked for.
+        *({"tokensConsumed": amount} for amount in ("1e19", "1e309", "-1e999999", "1e-999999")),
+        *({"period": period} for period in ("9999-12-31", "0001-01-01", "2200-01-01", "1970-01-01")),
         {"tokensConsumed": 1.5},
     ],
 )
@@ -194,6 +197,18 @@ def test_a_malformed_period_is_an_error(gateway, read, monkeypatch, fields):
     answering(monkeypatch, gateway, **fields)
     with pytest.raises(BrokenAnswer):
         read()
+
+
+def test_a_secret_in_a_malformed_period_is_masked(gateway, read, monkeypatch):
+    answering(monkeypatch, gateway, period=f"of {gateway.api_token}")
+    with pytest.raises(BrokenAnswer, match=r"'of \*\*\*' as a period"):
+        read()
+
+
+@pytest.mark.parametrize("amount", ["0", "-0.0", "0e999999", "0e-999999"])
+def test_nothing_is_nothing_in_any_exponent(gateway, read, monkeypatch, amount):
+    answering(monkeypatch, gateway, tokensConsumed=amount)
+    assert str(read().periods[0].amount) == "0"
 
 
 def test_every_amount_is_exact(gateway, read, monkeypatch):
