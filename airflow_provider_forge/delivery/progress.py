@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_provider_forge.exceptions import FinalError, LedgerUnavailable, RetryableError, WindowExpired
 from airflow_provider_forge.text import get_logger, sanitize
 from airflow_provider_forge.windows import (
@@ -40,13 +42,13 @@ __all__ = [
     "available_windows",
     "check_age",
     "find_checkpoint",
+    "restore",
 ]
 
 log = get_logger(__name__)
 
 MAX_REQUEST_IDS = 500
 """Number of request ids kept across tries and deferrals: the last ones."""
-
 
 MAX_PROBLEMS = 20
 """Number of problems kept across tries and deferrals: the first ones. The log has all."""
@@ -113,6 +115,16 @@ class DeliveryStats:
     def to_json(self) -> dict[str, Any]:
         """Return the fields for XCom."""
         return {name: value for name, value in vars(self).items() if name != "problems"}
+
+
+class _Stored(msgspec.Struct):
+    """The progress of a task, as it is stored."""
+
+    todo: list[str]
+    late: list[str]
+    summary: DeliveryStats
+    problems: list[str]
+    more_problems: int = 0
 
 
 class Pass(Enum):
@@ -194,15 +206,18 @@ class Progress:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Progress:
-        """Return the progress that `to_json` has returned."""
-        todo, late = (
-            deque(window for text in content[name] for window in Window(*text.split("/")).split())
-            for name in ("todo", "late")
-        )
-        problems = [FinalError(message) for message in content["problems"]]
-        stats = DeliveryStats(**content["summary"], problems=problems)
-        return cls(todo, late, stats, int(content.get("more_problems", 0)))
+    def from_json(cls, content: Any, interval: Window) -> Progress:
+        """Return the progress that `to_json` has returned for a task of this interval.
+
+        Raises:
+            msgspec.ValidationError, TypeError, ValueError: It has not returned this.
+        """
+        stored = msgspec.convert(content, _Stored)
+        todo, late = map(_split, (stored.todo, stored.late))
+        if any(window.start < interval.start or window.end > interval.end for window in todo):
+            raise ValueError(f"a window is not within {interval}")
+        stored.summary.problems = [FinalError(message) for message in stored.problems]
+        return cls(todo, late, stored.summary, stored.more_problems)
 
 
 @dataclass
@@ -226,8 +241,11 @@ class Checkpoint:
     lasting: bool
     to_the_end: bool = False
 
-    def load(self) -> Progress | None:
-        """Return the progress of an earlier try of this run; None if there is none.
+    def load(self, interval: Window) -> Progress | None:
+        """Return the progress of an earlier try of this run; None if there is none, or if it is damaged.
+
+        Args:
+            interval: The task's interval.
 
         Raises:
             LedgerUnavailable: The store cannot be read.
@@ -245,12 +263,8 @@ class Checkpoint:
             ) from error
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None
-        try:
-            progress = Progress.from_json(found["progress"])
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("The progress of earlier tries is damaged (%s): all windows are fetched again", error)
-            return None
-        log.info("Earlier tries of this run have left %d windows: continuing there", len(progress.todo))
+        if progress := restore(found, "progress", interval):
+            log.info("Earlier tries of this run have left %d windows: continuing there", len(progress.todo))
         return progress
 
     def save(self, progress: Progress) -> None:
@@ -273,6 +287,15 @@ class Checkpoint:
         except Exception as error:  # noqa: BLE001 - as above
             # The ledger prevents duplicates. Without a checkpoint a retry only fetches more windows.
             log.warning("The progress of this try was not stored: %s: %s", type(error).__name__, error)
+
+
+def restore(content: Any, place: str | int, interval: Window) -> Progress | None:
+    """Return the progress at a key or an index of stored JSON; None if it is damaged, which is logged."""
+    try:
+        return Progress.from_json(content[place], interval)
+    except (LookupError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
+        log.warning("The progress of earlier tries is damaged (%s): all windows are fetched again", error)
+        return None
 
 
 def find_checkpoint(
@@ -354,6 +377,10 @@ def check_age(window: Window, endpoint: Endpoint, now: dt.datetime) -> None:
             f"The destination discards points older than {humanize_duration(max_age)}, so {window.humanize()}"
             f" is not fetched. {endpoint.age_remedy}"
         )
+
+
+def _split(texts: Iterable[Any]) -> deque[Window]:
+    return deque(window for text in texts for window in Window(*text.split("/")).split())
 
 
 def _joined(windows: Iterable[Window]) -> list[str]:

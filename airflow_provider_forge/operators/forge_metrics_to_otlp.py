@@ -343,7 +343,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         so_far: Sequence[dict[str, Any]] | None,
     ) -> list[Checkpoint]:
         """Give each destination its progress: from before the deferral, of an earlier try, or a new one."""
-        from airflow_provider_forge.delivery.progress import Progress, find_checkpoint
+        from airflow_provider_forge.delivery.progress import find_checkpoint, restore
 
         selection = forge.selection(self.environments, self.metrics)
         checkpoints = []
@@ -359,12 +359,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             checkpoints.append(checkpoint)
             destination.save = checkpoint.save
             with exporter.apart(destination):
-                if so_far is not None:
-                    destination.progress = Progress.from_json(so_far[number])
-                else:
-                    destination.progress = checkpoint.load() or self._begin(
-                        context, interval, exporter, destination
-                    )
+                stored = checkpoint.load(interval) if so_far is None else restore(so_far, number, interval)
+                destination.progress = stored or self._begin(context, interval, exporter, destination)
         return checkpoints
 
     def _begin(

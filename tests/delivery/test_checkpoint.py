@@ -12,7 +12,13 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_forge.delivery import exporter as exporter_module
-from airflow_provider_forge.delivery.progress import MAX_PROBLEMS, MAX_REQUEST_IDS, DeliveryStats, Progress
+from airflow_provider_forge.delivery.progress import (
+    MAX_PROBLEMS,
+    MAX_REQUEST_IDS,
+    DeliveryStats,
+    Progress,
+    restore,
+)
 from airflow_provider_forge.exceptions import FinalError, GatewayUnavailable, LedgerUnavailable
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
@@ -228,7 +234,7 @@ class TestWindowsOfWhichSomethingIsLeft:
         progress.add(
             DeliveryStats(problems=[FinalError(f"{number} is wrong") for number in range(MAX_PROBLEMS + 2)])
         )
-        again = Progress.from_json(json.loads(json.dumps(progress.to_json())))
+        again = Progress.from_json(json.loads(json.dumps(progress.to_json())), RANGE)
         assert again.to_json() == progress.to_json()
         with pytest.raises(FinalError, match=r"^0 is wrong \| .* \| 19 is wrong \| and 2 more of these"):
             again.check()
@@ -238,7 +244,7 @@ class TestWindowsOfWhichSomethingIsLeft:
     def test_progress_of_an_earlier_version_is_read(self):
         content = Progress.begin(WINDOWS, [], expired=0).to_json()
         del content["more_problems"]
-        assert list(Progress.from_json(content).todo) == WINDOWS
+        assert list(Progress.from_json(content, RANGE).todo) == WINDOWS
 
 
 class TestTaskStateStoreThatFails:
@@ -283,7 +289,7 @@ def test_fourteen_days_are_few_bytes():
     content = progress.to_json()
     assert content["todo"] == [str(fortnight)]
     assert len(json.dumps(content)) < 20_000
-    again = Progress.from_json(json.loads(json.dumps(content)))
+    again = Progress.from_json(json.loads(json.dumps(content)), fortnight)
     assert (again.todo, again.late) == (progress.todo, progress.late)
     assert len(again.stats.request_ids) == MAX_REQUEST_IDS
 
@@ -293,6 +299,50 @@ def test_windows_apart_and_halves_stay_themselves():
     todo = [second, WINDOWS[1], WINDOWS[3]]
     content = Progress.begin(todo, [], expired=0).to_json()
     assert content["todo"] == [str(Window(second.start, WINDOWS[1].end)), str(WINDOWS[3])]
-    assert list(Progress.from_json(content).todo) == todo
+    assert list(Progress.from_json(content, RANGE).todo) == todo
     # As they were kept one by one.
-    assert list(Progress.from_json({**content, "todo": [str(window) for window in todo]}).todo) == todo
+    assert list(Progress.from_json({**content, "todo": [str(window) for window in todo]}, RANGE).todo) == todo
+
+
+STORED = {
+    **Progress.begin(WINDOWS, [WINDOWS[0].shifted(pendulum.duration(hours=-1))], expired=0).to_json(),
+    "problems": ["x"],
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"todo": value} for value in (None, 5, "x", [5], [None], ["a/b"], [["x"]], ["2026-11-23/P1D/x"])),
+        # Windows that the task was never given.
+        {"todo": ["0001-01-01T00:00:00Z/9999-12-31T23:59:00Z"]},
+        {"todo": [str(WINDOWS[0].shifted(pendulum.duration(days=-30)))]},
+        *({"late": value} for value in (None, [True], ["9999-12-31T23:50:00Z/0001-01-01T00:00:00Z"])),
+        *({"summary": value} for value in (None, [], {"calls": "x"}, {"calls": None}, {"points": [1]})),
+        *({"summary": value} for value in ({"request_ids": 5}, {"request_ids": [5]}, {"problems": ["x"]})),
+        *({"problems": value} for value in (None, 5, [5], [None], {"a": 1})),
+        *({"more_problems": value} for value in (None, "x", [1])),
+    ],
+    ids=str,
+)
+def test_damage_of_any_kind_counts_as_no_progress(damage, caplog):
+    """A retry reads the same, so an error of another type would fail each."""
+    assert restore([STORED], 0, RANGE)
+    assert restore([{**STORED, **damage}], 0, RANGE) is None
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("stored", [None, 5, "x", [], {"0": STORED}, [None], [[]], [5], [{}]], ids=str)
+def test_so_does_what_is_no_progress(stored):
+    assert restore(stored, 0, RANGE) is None
+
+
+@pytest.mark.parametrize("stored", [[], [None], [{"todo": [5]}], {}])
+def test_a_task_with_damaged_progress_in_its_deferral_begins_again(connect, gateway, sink, stored):
+    connect(gateway, sink)
+    task = ForgeMetricsToOtlpOperator(
+        task_id="export", interval_start=QUARTER.start, interval_end=QUARTER.end, revisit_after=None
+    )
+    run = SimpleNamespace(run_type="manual", conf={}, run_id="manual", clear_number=0, start_date=BEGUN)
+    summary = task.execute_complete({"dag_run": run}, progress=stored)
+    assert (summary["calls"], summary["sent"]) == (1, len(sink.points))
