@@ -109,8 +109,8 @@ def run(options: Namespace, output: Output) -> int:
 
 
 def _concatenate(answers: list[AppMetrics]) -> str:
-    """Return one JSON array; that of a single answer unchanged, whatever it is."""
-    arrays = [answer.resource_metrics.decode().strip() for answer in answers]
+    """Return one JSON array; that of a single answer unchanged, whatever it is, but in UTF-8."""
+    arrays = [answer.resource_metrics.decode(errors="replace").strip() for answer in answers]
     if len(arrays) == 1:
         return arrays[0]
     contents = (array[1:-1].strip() for array in arrays if array.startswith("["))

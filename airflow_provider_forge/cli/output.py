@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -42,6 +43,19 @@ WAITS = "airflow_provider_forge.gateway.ratelimit"
 """Logger of the waits for the rate limit."""
 
 
+_ESCAPE = "airflow_provider_forge.escape"
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Escape text that the encoding lacks, such as a check mark in latin-1, so that JSON stays the same."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPE, _escape_unencodable)
+
+
 class PipeConsole(Console):
     """A console that raises BrokenPipeError: rich's own console ends the process with status 1."""
 
@@ -65,6 +79,8 @@ class Output:
 
     def __init__(self, file: TextIO, errors: TextIO, format: str | None = None) -> None:  # noqa: A002
         self.result: dict[str, Any] = {}
+        if isinstance(file, io.TextIOWrapper) and file.errors == "strict":
+            file.reconfigure(errors=_ESCAPE)
         self._format = format
         self._file = file
         self._console = PipeConsole(file=file, highlight=False, markup=False, emoji=False)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from airflow_provider_forge.cli.fetch import cardinalities
+import json
+from types import SimpleNamespace
+
+from airflow_provider_forge.cli.fetch import _concatenate, cardinalities
 from tests.otlp.building import entry, gauge, metric, text
 
 
@@ -35,3 +38,12 @@ def test_a_metric_of_an_unknown_kind_is_included():
 
 def test_no_metrics():
     assert cardinalities([]) == []
+
+
+def test_bytes_that_are_not_utf8_are_still_json():
+    answers = [
+        SimpleNamespace(resource_metrics=b'[{"name": "m\xff"}]'),
+        SimpleNamespace(resource_metrics=b"[]"),
+    ]
+    assert json.loads(_concatenate(answers)) == [{"name": "m\ufffd"}]
+    assert json.loads(_concatenate(answers[:1])) == [{"name": "m\ufffd"}]

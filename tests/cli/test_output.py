@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 
 import pytest
@@ -76,3 +77,24 @@ def test_a_wait_for_the_rate_limit_is_shown_while_busy(screen):
         ratelimit.log.info("Waiting %.0f s or more for the rate limit", 38.0)
     assert "Waiting 38 s or more for the rate limit" in screen.getvalue()
     assert (ratelimit.log.level, ratelimit.log.propagate, list(ratelimit.log.handlers)) == before
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
+def test_an_encoding_that_lacks_a_character_gets_its_escape(encoding):
+    """As with a cron job's locale, or on Windows."""
+    text = "\u2713 é \U0001f600"
+    for write in (lambda output: output.json({"a": text}), lambda output: output.raw(f'{{"a": "{text}"}}')):
+        file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        write(Output(file, io.StringIO()))
+        assert json.loads(file.buffer.getvalue().decode(encoding)) == {"a": text}
+    for format_ in ("table", "csv", None):
+        file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        Output(file, io.StringIO(), format_).table(COLUMNS, [(text, 1)])
+        file.flush()
+        assert b"1" in file.buffer.getvalue()
+
+
+def test_so_does_half_of_a_surrogate_pair():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    Output(file, io.StringIO()).raw("\ud800")
+    assert file.buffer.getvalue() == b"\\ud800\n"
