@@ -22,6 +22,9 @@ HEALING_HEAD_START = HEAD_START // 2
 """Head start of healing runs. Among equal weights, PostgreSQL puts runs without a logical date last, so that
 they would wait for all runs of a catchup."""
 
+MAX_WEIGHT = 2**31 - 1
+"""The largest number that Airflow's database has room for; its scheduler would end at a larger one."""
+
 _HEALING = "heal__"
 
 _PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", _HEALING, "live__")
@@ -43,8 +46,10 @@ class LiveFirst(PriorityWeightStrategy):
         """Return the task's own weight, plus a head start if its run is live or heals."""
         weight = int(ti.task.priority_weight) if ti.task is not None else 1
         if self._is_live(ti.run_id):
-            return weight + HEAD_START
-        return weight + HEALING_HEAD_START if ti.run_id.startswith(_HEALING) else weight
+            weight += HEAD_START
+        elif ti.run_id.startswith(_HEALING):
+            weight += HEALING_HEAD_START
+        return min(weight, MAX_WEIGHT)
 
     def _is_live(self, run_id: str) -> bool:
         if not run_id.startswith(_PROGRAMS):

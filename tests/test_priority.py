@@ -70,3 +70,9 @@ def test_airflow_finds_it_through_the_plugin():
 def test_airflow_finds_it_by_its_name():
     found = validate_and_load_priority_weight_strategy("airflow_provider_forge.priority.LiveFirst")
     assert isinstance(found, LiveFirst)
+
+
+@pytest.mark.parametrize("kind", ["live", "heal", "scheduled"])
+def test_no_weight_is_larger_than_the_databases_numbers(kind):
+    name = run_id(kind, timedelta(days=3))
+    assert weight(name, 2**31 - 1) == weight("mine", 2**31 - 2) == 2**31 - 1
