@@ -68,6 +68,11 @@ class PointGroup:
         for number in self._order:
             self.statuses.setdefault(number, PointStatus.AMBIGUOUS if lost else PointStatus.NEW)
 
+    def forget(self) -> None:
+        """Forget that points were acknowledged: they are to be sent again."""
+        self.statuses.update(dict.fromkeys(self._acknowledged, PointStatus.NEW))
+        self._acknowledged.clear()
+
     def mark_in_flight(self, numbers: Iterable[int]) -> None:
         """Mark points as in flight, before they are sent."""
         for number in numbers:

@@ -144,6 +144,7 @@ class LedgerRecord:
         attempts: Number of deliveries that have written it; 0 if unknown.
         first: Time at which a span of it was first covered, in seconds since the epoch; 0 if unknown.
         latest: Time at which the destination acknowledged its latest new points; 0 if unknown.
+        resent_by: Identity of the last delivery that sent all points again; empty if there was none.
     """
 
     acknowledged: PointHashes = field(default_factory=dict)
@@ -155,6 +156,7 @@ class LedgerRecord:
     attempts: int = 0
     first: int = 0
     latest: int = 0
+    resent_by: str = ""
 
     @property
     def points(self) -> int:
@@ -222,6 +224,7 @@ class LedgerRecord:
         both.attempts = max(self.attempts, earlier.attempts)
         both.first = min(filter(None, (self.first, earlier.first)), default=0)
         both.latest = max(self.latest, earlier.latest)
+        both.resent_by = self.resent_by or earlier.resent_by
         return both
 
     def compress(self, max_size: int, start: int) -> None:
@@ -256,6 +259,7 @@ class LedgerRecord:
             "in_flight": _point_hashes_to_json(self.in_flight, start),
             "asked": covered_to_json(self.covered),
             **({"lost": True} if self.lost else {}),
+            **({"resent_by": self.resent_by} if self.resent_by else {}),
             **{name: value for name in _REPORTED if (value := getattr(self, name))},
         }
 
@@ -276,6 +280,7 @@ class LedgerRecord:
                 version=(number(content["revision"]), str(content["writer"])),
                 lost=bool(content.get("lost")),
                 damaged=bool(content.get("torn")),
+                resent_by=str(content.get("resent_by", "")),
                 **{name: number(content.get(name, 0)) for name in _REPORTED},
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

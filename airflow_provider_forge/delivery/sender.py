@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.deduplication import PointStatus
@@ -44,6 +45,7 @@ class Policy:
         on_expired: For windows that are too old: `fail` or `skip`.
         since: Start of the run, in seconds since the epoch. Points rejected since then fail the run, even if
             an earlier try sent them. None to ignore earlier rejections.
+        run: Identity of the run: with `resend`, its retries do not send again what it has sent.
     """
 
     resend: bool = False
@@ -51,6 +53,7 @@ class Policy:
     on_ambiguous: str = "resend"
     on_expired: str = "fail"
     since: float | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Sender:
@@ -92,6 +95,8 @@ class Sender:
         # Points that were sent here without a known response.
         self._unconfirmed: set[int] = set()
         self.ambiguous = set(session.points_with(PointStatus.AMBIGUOUS))
+        # Whether earlier tries of the run have sent nothing yet, nor had points rejected.
+        self._resends_all = False
 
     def choose_points(self) -> list[int]:
         """Return the points to send, oldest first; log or report the treatment of those that are not new."""
@@ -101,7 +106,8 @@ class Sender:
         stats.changed = len(session.points_with(PointStatus.CHANGED))
         stats.ambiguous = len(self.ambiguous)
         if self._policy.resend:
-            numbers = session.points_with(*PointStatus)
+            self._resends_all = session.resend(self._policy.run)
+            numbers = session.points_with(PointStatus.NEW, PointStatus.CHANGED, PointStatus.AMBIGUOUS)
         else:
             statuses = [PointStatus.NEW]
             if self._may_send_changed(stats.changed):
@@ -109,6 +115,7 @@ class Sender:
             if not self._withhold_ambiguous(self.ambiguous):
                 statuses.append(PointStatus.AMBIGUOUS)
             numbers = session.points_with(*statuses)
+        if not self._resends_all:
             self._recall_rejections()
         self.pending |= {*numbers, *session.points_with(PointStatus.NEW, PointStatus.AMBIGUOUS)}
         return numbers
@@ -123,7 +130,7 @@ class Sender:
             session.record_window(
                 pending=self.pending,
                 rejected=self.rejected,
-                resent=self._policy.resend,
+                resent=self._resends_all,
                 complete=not self._payload.left_out,
             )
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ class LedgerSession:
             self._point_hashes[point.metric, point.minute][number] = point.point_hash
         # Hashes that points have on record if they were fetched with other environments.
         self._aliases: defaultdict[int, tuple[bytes, ...]] = defaultdict(tuple)
+        # Identity of the run and the window, if all points are sent again.
+        self._resent_by = ""
         self._groups = {group: self._open(group) for group in self._point_hashes}
         # Changes of this session, to be applied again to a record that another writer has replaced.
         self._acknowledged: set[int] = set()
@@ -89,13 +92,16 @@ class LedgerSession:
         second = group[1] * 60.0 - index * RECORD_SECONDS
         is_covered = record.covers(self._selection, (second, second + 60))
         is_lost = not is_covered and (record.lost or (group[1] + 1) * 60 <= self._lost_before)
-        return PointGroup(
+        opened = PointGroup(
             self._point_hashes[group],
             record.acknowledged.get(group, Counter()),
             record.in_flight.get(group, Counter()),
             lost=record.damaged or is_lost,
             aliases=self._aliases,
         )
+        if self._resent_by and record.resent_by != self._resent_by:
+            opened.forget()
+        return opened
 
     def recognize(self, points: Sequence[Fingerprint]) -> None:
         """Look the points up by other fingerprints as well; to be called before anything is sent.
@@ -111,6 +117,25 @@ class LedgerSession:
                 groups.add((point.metric, point.minute))
         for group in groups:
             self._groups[group] = self._open(group)
+
+    def resend(self, run: str) -> bool:
+        """Forget what was acknowledged before a run: it sends all points again, and its retries do not.
+
+        Args:
+            run: Identity of the run.
+
+        Returns:
+            Whether this is the run's first try.
+        """
+        # Windows of one run share records: with points on their edges, or if they are short.
+        delivery = f"{run}/{sorted(self._window.items())}"
+        self._resent_by = hashlib.blake2b(delivery.encode(), digest_size=8).hexdigest()
+        earlier = {index for index, record in self._records.items() if record.resent_by != self._resent_by}
+        groups = [group for group in self._groups if group[1] // RECORD_MINUTES in earlier]
+        for group in groups:
+            self._groups[group] = self._open(group)
+            self._dirty.add(group[1] // RECORD_MINUTES)
+        return bool(groups) or not self._groups
 
     def points_with(self, *statuses: PointStatus) -> list[int]:
         """Return the points with one of these statuses in the order in which to send them: oldest first."""
@@ -248,6 +273,7 @@ class LedgerSession:
             record.first = record.first or self._covered[index].at
         record.attempts += index in self._window and index not in self._attempted
         record.latest = max(record.latest, self._acknowledged_at.get(index, 0))
+        record.resent_by = self._resent_by or record.resent_by
         return record
 
     def _groups_in(self, index: int) -> list[Group]:

@@ -332,6 +332,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             on_ambiguous=self.on_ambiguous,
             on_expired=self.on_expired,
             since=started.timestamp() if started else None,
+            # A clear changes one of the last two, and sends again.
+            run=str([getattr(run, name, None) for name in ("run_id", "start_date", "clear_number")]),
         )
 
     def _resume(

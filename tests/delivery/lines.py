@@ -133,12 +133,12 @@ class Receiver:
     endpoint: Endpoint
     fuse: Fuse = field(default_factory=Fuse)
     requests: list[list[tuple[Spot, int]]] = field(default_factory=list)
-    failures: list[Exception] = field(default_factory=list)
+    failures: list[Exception | None] = field(default_factory=list)
 
     def export(self, export: Any, *, seconds: float | None = None) -> None:
         self.fuse.step()
-        if self.failures:
-            raise self.failures.pop(0)
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
         self.requests.append(spots(export.body))
         self.fuse.step()
 

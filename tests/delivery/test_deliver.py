@@ -167,6 +167,43 @@ def test_resend_sends_all_and_leaves_the_ledger_unchanged():
     assert line.store.values.keys() == record.keys()
 
 
+def test_the_retry_of_a_run_that_resends_does_not_send_again_what_it_has_sent():
+    line = Line(max_body_bytes=2000)
+    batches = line.run(SOME).batches
+    assert batches > 2
+    line.receiver.failures = [None, BUSY]
+    with pytest.raises(ReceiverUnavailable):
+        line.run(SOME, resend=True, run="one")
+    report = line.run(SOME, resend=True, run="one")
+    assert report.sent + report.unchanged == len(SOME)
+    assert 0 < report.unchanged < len(SOME)
+    assert set(line.receiver.values.values()) == {2}
+    # The clear of a run, and any other run, send all again.
+    assert line.run(SOME, resend=True, run="two").sent == len(SOME)
+    assert line.run(SOME, resend=True).sent == len(SOME)
+    assert set(line.receiver.values.values()) == {4}
+
+
+def test_points_rejected_in_an_earlier_try_of_a_run_that_resends_fail_its_retry():
+    line = Line(max_body_bytes=2000)
+    line.run(SOME)
+    line.receiver.failures = [PointsRejected("no", rejected=1), BUSY]
+    with pytest.raises(ReceiverUnavailable):
+        line.run(SOME, resend=True, run="one", since=NOW.timestamp() - 60)
+    report = line.run(SOME, resend=True, run="one", since=NOW.timestamp() - 60)
+    assert [type(problem) for problem in report.problems] == [PointsRejected]
+
+
+def test_points_of_others_in_a_record_are_not_forgotten_by_a_run_that_resends():
+    line = Line()
+    line.run(SOME)
+    line.receiver.failures = [BUSY]
+    with pytest.raises(ReceiverUnavailable):
+        line.run(SOME[:8], 0, 15, resend=True)
+    report = line.run(SOME)
+    assert (report.sent, report.unchanged) == (8, len(SOME) - 8)
+
+
 BUSY = ReceiverUnavailable("busy", maybe_stored=False)
 SILENT = ReceiverUnavailable("no answer", maybe_stored=True)
 
