@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
+import msgspec
 
 from airflow_provider_forge.connections.ledger import LARGEST
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
-from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, read_body
+from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, Wire, read_body
 from airflow_provider_forge.http import USER_AGENT, check_url
 from airflow_provider_forge.proxies import Route
-from airflow_provider_forge.text import sanitize
+from airflow_provider_forge.text import is_storable, sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["ApiStore"]
@@ -23,14 +27,43 @@ __all__ = ["ApiStore"]
 TIMEOUT = 30.0
 """Seconds without data from Airflow."""
 
+CALL_TIMEOUT = 120.0
+"""Maximum duration of a call in seconds, even if data trickles in."""
+
 PAGE = 100
 """Number of entries per page, which is Airflow's default."""
-
 
 MOST_BYTES = 4 * 2**20
 """Maximum size of a response. A page of a hundred entries of the maximum size exceeds it, and is halved."""
 
-_NOTHING: Json = {}
+Answer = TypeVar("Answer")
+
+
+class _Asset(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Assets(msgspec.Struct):
+    assets: list[_Asset]
+
+
+class _Value(msgspec.Struct):
+    value: Any = None
+
+
+class _Row(msgspec.Struct):
+    key: str
+    value: Any = None
+
+
+class _Page(msgspec.Struct):
+    asset_state_store: list[_Row]
+    total_entries: int
+
+
+class _Done(msgspec.Struct):
+    """The response to a write: any object, or none."""
 
 
 class _TooLarge(LedgerUnavailable):
@@ -47,48 +80,62 @@ class ApiStore:
         snapshot: Whether the first `get` reads all entries, a hundred at a time, for callers that only read
             and need most of them: 14 days are 4,032 entries. Otherwise each `get` reads from Airflow, because
             tasks may write at the same time.
+        clock: Returns the current time in seconds, to limit calls.
 
     Raises:
         ConfigurationError: The URL or the token is wrong, or the asset does not exist.
         LedgerUnavailable: Airflow does not answer.
     """
 
-    def __init__(self, url: str, token: str, asset: str, *, snapshot: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        asset: str,
+        *,
+        snapshot: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         check_url("--api-url", url, example="http://localhost:8080")
+        if not (token.isascii() and token.isprintable()) or token != token.strip():
+            # An error about its encoding would quote it.
+            raise ConfigurationError("AIRFLOW_API_TOKEN", "has characters that a header cannot contain")
         self.name = f"the asset {asset} of {httpx.URL(url).host}"
         self.largest: int | None = LARGEST
         self.lasting = True
         self._token = token
+        self._clock = clock
         self._base = f"{url.rstrip('/')}/api/v2"
         # Slow to make, so it is shared; a client for each request then costs almost nothing.
         self._route = Route(self._base)
         self._rows = f"/assets/{self._find(asset)}/state-store"
         # Airflow before 3.3 answers 404 to this call. Later calls may get a 404 for a missing entry.
-        self._ask("GET", self._rows, params={"limit": 1, "offset": 0})
+        self._ask("GET", self._rows, _Page, params={"limit": 1, "offset": 0})
         self._snapshot = snapshot
         self._known: dict[str, Any] | None = None
 
     def get(self, key: str) -> Json | None:
         """Return the value; None if there is none, and an empty object if it is not an object."""
         value = self._all_rows().get(key) if self._snapshot else self._get_row(key)
-        return value if isinstance(value, dict) or value is None else {}
+        is_intact = value is None or (isinstance(value, dict) and is_storable(value))
+        return value if is_intact else {}
 
     def set(self, key: str, value: Json) -> None:
         """Store a value."""
-        self._ask("PUT", self._row(key), json={"value": value})
+        self._ask("PUT", self._row(key), _Done, json={"value": value})
         if self._known is not None:
             self._known[key] = value
 
     def delete(self, key: str) -> None:
         """Delete a value."""
-        self._ask("DELETE", self._row(key), default=_NOTHING)
+        self._find_or_none("DELETE", self._row(key), _Done)
         if self._known is not None:
             self._known.pop(key, None)
 
     def _get_row(self, key: str) -> Any:
-        answer = self._ask("GET", self._row(key), default=_NOTHING)
+        answer = self._find_or_none("GET", self._row(key), _Value)
         # An entry can hold null, which this package never writes.
-        return None if answer is _NOTHING else answer.get("value") or {}
+        return None if answer is None else answer.value or {}
 
     def _all_rows(self) -> dict[str, Any]:
         if self._known is None:
@@ -99,40 +146,52 @@ class ApiStore:
         return f"{self._rows}/{urllib.parse.quote(key)}"
 
     def _find(self, asset: str) -> int:
-        answer = self._ask("GET", "/assets", params={"name_pattern": asset, "limit": PAGE})
-        found = [each["id"] for each in answer.get("assets", ()) if each.get("name") == asset]
+        answer = self._ask("GET", "/assets", _Assets, params={"name_pattern": asset, "limit": PAGE})
+        found = [each.id for each in answer.assets if each.name == asset]
         if not found:
             raise ConfigurationError(
                 "--api-url",
                 f"this Airflow has no asset {asset}: check --forge-conn-id and --otlp-conn-id, and whether"
                 " the DAG has been parsed",
             )
-        return int(found[0])
+        return found[0]
 
     def _read_all(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
         limit, offset = PAGE, 0
         while True:
             try:
-                page = self._ask("GET", self._rows, params={"limit": limit, "offset": offset})
+                page = self._ask("GET", self._rows, _Page, params={"limit": limit, "offset": offset})
             except _TooLarge:
                 if limit == 1:
                     raise
                 limit //= 2
                 continue
-            rows = page.get("asset_state_store", [])
-            values |= {row["key"]: row["value"] for row in rows}
+            rows = page.asset_state_store
+            values |= {row.key: row.value for row in rows}
             offset += len(rows)
-            if not rows or offset >= page.get("total_entries", 0):
+            if not rows or offset >= page.total_entries:
                 return values
 
-    def _ask(self, method: str, path: str, *, default: Json | None = None, **arguments: Any) -> Json:
-        """Return Airflow's response, or `default` if it is a 404."""
+    def _ask(self, method: str, path: str, kind: type[Answer], **arguments: Any) -> Answer:
+        """Return Airflow's response."""
+        return self._read(*self._call(method, path, arguments), kind)
+
+    def _find_or_none(self, method: str, path: str, kind: type[Answer]) -> Answer | None:
+        """Return Airflow's response; None if it is a 404."""
+        status, content = self._call(method, path, {})
+        return None if status == httpx.codes.NOT_FOUND else self._read(status, content, kind)
+
+    def _call(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
+        """Return the status and the body of Airflow's response."""
         headers = {
             "Authorization": f"Bearer {self._token}",
             "User-Agent": USER_AGENT,
             "Accept-Encoding": ACCEPT_ENCODING,
         }
+        wire = Wire(self._clock)
+        wire.begin(CALL_TIMEOUT)
+        arguments["extensions"] = {"trace": wire.trace}
         try:
             with (
                 self._route.client(headers=headers, timeout=TIMEOUT) as client,
@@ -140,15 +199,25 @@ class ApiStore:
             ):
                 content = read_body(answer, limit=MOST_BYTES)
         except httpx.RequestError as error:
-            raise self._silence(type(error).__name__) from error
+            reason = f"not within {CALL_TIMEOUT:g} s" if wire.expired else type(error).__name__
+            raise self._silence(reason) from error
         except BodyUnreadable as error:
             kind = _TooLarge if error.too_large else LedgerUnavailable
             raise kind(f"The response of {self.name} cannot be read: {error.reason}. Try again") from error
-        if answer.status_code == httpx.codes.NOT_FOUND and default is not None:
-            return default
-        if not answer.is_success:
-            raise self._failure(answer.status_code, content)
-        return _object(content)
+        if answer.is_success and not wire.sent:
+            raise self._silence("it responded before all of the request was sent")
+        return answer.status_code, content
+
+    def _read(self, status: int, content: bytes, kind: type[Answer]) -> Answer:
+        if not httpx.codes.is_success(status):
+            raise self._failure(status, content)
+        try:
+            return msgspec.convert(json.loads(content or b"{}"), kind)
+        except (ValueError, RecursionError, msgspec.ValidationError) as error:
+            raise ConfigurationError(
+                "--api-url",
+                f"is not Airflow 3.3 or later: its response is not Airflow's ({sanitize(error)})",
+            ) from error
 
     def _silence(self, reason: str) -> LedgerUnavailable:
         return LedgerUnavailable(
@@ -170,18 +239,3 @@ class ApiStore:
                 f"is not Airflow 3.3 or later {said}: earlier versions have no asset state store",
             )
         return LedgerUnavailable(f"Airflow's REST API failed {said}. Check the API server's log")
-
-
-def _object(content: bytes) -> Json:
-    """Return the JSON object of a response; an empty one if there is no content.
-
-    Raises:
-        ConfigurationError: The response is not a JSON object.
-    """
-    try:
-        answer = json.loads(content or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError("--api-url", "is not Airflow: its response is not JSON") from error
-    if not isinstance(answer, dict):
-        raise ConfigurationError("--api-url", "is not Airflow: its response is not a JSON object")
-    return answer

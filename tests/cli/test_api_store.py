@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import itertools
+import socket
+
 import pytest
 
+from airflow_provider_forge.cli import api_store
 from airflow_provider_forge.cli.api_store import ApiStore
 from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavailable
 from airflow_provider_forge.sandbox.server import Reply
@@ -105,6 +109,73 @@ def test_other_answers(airflow, reply, kind, said):
     assert said in str(error)
 
 
+ODD = [None, 5, "x", [None], [5], [{}], {"a": 1}]
+PAGE = {"asset_state_store": [], "total_entries": 0}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        *({"assets": value} for value in ODD),
+        *({"assets": [{"name": ASSET, "id": value}]} for value in (None, "x", [], 1.5)),
+        {"assets": [{"name": [], "id": 1}]},
+    ],
+    ids=str,
+)
+def test_assets_of_another_form(airflow, answer):
+    airflow.failure = Reply.of_json(answer)
+    error = refused(airflow.address, TOKEN, ASSET)
+    assert (type(error), error.field) == (ConfigurationError, "--api-url")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        *({**PAGE, "asset_state_store": value} for value in ODD),
+        {**PAGE, "asset_state_store": [{"key": [], "value": 1}]},
+        *({**PAGE, "total_entries": value} for value in (None, "x", [], 1.5)),
+    ],
+    ids=str,
+)
+def test_rows_of_another_form(airflow, answer):
+    snapshot = ApiStore(airflow.address, TOKEN, ASSET, snapshot=True)
+    airflow.failure = Reply.of_json(answer)
+    with pytest.raises(ConfigurationError, match="--api-url"):
+        snapshot.get("key")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"5", b"null", b"9" * 5000, b"[" * 100_000])
+def test_a_value_of_another_form(airflow, store, content):
+    airflow.failure = Reply(200, content)
+    for ask in (lambda: store.get("key"), lambda: store.set("key", {}), lambda: store.delete("key")):
+        with pytest.raises(ConfigurationError, match="--api-url"):
+            ask()
+
+
+def test_text_that_cannot_be_sent_is_damage(airflow, store):
+    airflow.values["key"] = {"a": "\ud800"}
+    assert store.get("key") == {}
+
+
+@pytest.mark.parametrize("wrong", ["\ud800", "é", "\r\nX: y", " "])
+def test_a_token_that_is_no_header_is_not_quoted(airflow, wrong):
+    error = refused(airflow.address, f"{TOKEN}{wrong}", ASSET)
+    assert error.field == "AIRFLOW_API_TOKEN"
+    assert TOKEN not in repr(error)
+    assert airflow.requests == []
+
+
+def test_a_call_is_limited_in_time():
+    """Also if Airflow sends a byte now and then, so that it is never silent for long."""
+    clock = itertools.count(step=api_store.CALL_TIMEOUT)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(LedgerUnavailable, match="not within 120 s"):
+            ApiStore(address, TOKEN, ASSET, clock=lambda: next(clock))
+
+
 def test_no_answer(airflow):
     airflow.stop()
     assert isinstance(refused(airflow.address, TOKEN, ASSET), LedgerUnavailable)
@@ -112,3 +183,12 @@ def test_no_answer(airflow):
 
 def test_no_url():
     assert refused("localhost:8080", TOKEN, ASSET).field == "--api-url"
+
+
+def test_a_response_to_a_part_of_the_request_is_no_response(airflow, store, monkeypatch):
+    class Unsent(api_store.Wire):
+        sent = property(lambda _: False, lambda *_: None)
+
+    monkeypatch.setattr(api_store, "Wire", Unsent)
+    with pytest.raises(LedgerUnavailable, match="before all of the request was sent"):
+        store.set("key", {"a": 1})
