@@ -15,6 +15,7 @@ from airflow_provider_forge.windows import (
     Window,
     find_moment,
     floor,
+    format_time,
     has_offset,
     parse_time,
 )
@@ -93,7 +94,10 @@ class Times:
         """
         moment = self._read(option, text)
         if moment > self._now:
-            raise ConfigurationError(option, f"{moment:%Y-%m-%d %H:%M} UTC is in the future")
+            latest = format_time(Window.last_settled(self._now).end)
+            raise ConfigurationError(
+                option, f"{moment:%Y-%m-%d %H:%M} UTC is in the future; give {latest} or earlier"
+            )
         return moment
 
     def _read(self, option: str, text: str) -> pendulum.DateTime:
