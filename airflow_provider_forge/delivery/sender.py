@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.deduplication import PointStatus
@@ -45,7 +45,8 @@ class Policy:
         on_expired: For windows that are too old: `fail` or `skip`.
         since: Start of the run, in seconds since the epoch. Points rejected since then fail the run, even if
             an earlier try sent them. None to ignore earlier rejections.
-        run: Identity of the run: with `resend`, its retries do not send again what it has sent.
+        run: Identity of the run, so that with `resend` its retries do not send again what it has sent. Empty
+            if there are no retries.
     """
 
     resend: bool = False
@@ -53,7 +54,7 @@ class Policy:
     on_ambiguous: str = "resend"
     on_expired: str = "fail"
     since: float | None = None
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    run: str = ""
 
 
 class Sender:
@@ -106,7 +107,7 @@ class Sender:
         stats.changed = len(session.points_with(PointStatus.CHANGED))
         stats.ambiguous = len(self.ambiguous)
         if self._policy.resend:
-            self._resends_all = session.resend(self._policy.run)
+            self._resends_all = session.resend(self._policy.run or uuid.uuid4().hex)
             numbers = session.points_with(PointStatus.NEW, PointStatus.CHANGED, PointStatus.AMBIGUOUS)
         else:
             statuses = [PointStatus.NEW]

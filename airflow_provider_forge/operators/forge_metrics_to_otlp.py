@@ -333,7 +333,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             on_expired=self.on_expired,
             since=started.timestamp() if started else None,
             # A clear changes one of the last two, and sends again.
-            run=str([getattr(run, name, None) for name in ("run_id", "start_date", "clear_number")]),
+            run=f"{getattr(run, 'run_id', '')} {started} {getattr(run, 'clear_number', 0)}"
+            if started
+            else "",
         )
 
     def _resume(

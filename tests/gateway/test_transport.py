@@ -213,7 +213,7 @@ def test_a_header_that_is_not_ascii_is_no_obstacle(status, note):
 @pytest.mark.parametrize("status", [401, 403, 429, 307, 503])
 @pytest.mark.parametrize("line", ["Bad Header : x", "Location: http://[", "Content-Length: two"])
 def test_a_failure_with_an_invalid_head_has_its_status(status, line):
-    answer = f"HTTP/1.1 {status} X\r\nRetry-After: 7\r\n{line}\r\n\r\nbusy".encode()
+    answer = f"HTTP/1.1 {status} X\r\nContent-Length: 4\r\nRetry-After: 7\r\n{line}\r\n\r\nbusy".encode()
     with raw_server(lambda _: answer) as server:
         whole = Sender(server.url).post()
     assert (whole.status_code, whole.headers["retry-after"]) == (status, "7")
