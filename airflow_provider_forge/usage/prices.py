@@ -59,11 +59,12 @@ def load_prices(custom: Mapping[str, Any] | str | None = None, field: str = "pri
 
     Args:
         custom: Entries by resource, or the path of a JSON file with them, or their JSON text. An entry has a
-            `price`, and may have an `allowance` and a `per`; otherwise the published ones apply.
+            `price`, and may have an `allowance` and a `per`; otherwise the published ones apply. With another
+            `unit` it has all four.
         field: Name of the argument, for errors.
 
     Raises:
-        ConfigurationError: The file cannot be read, a resource is unknown, or a price is missing or negative.
+        ConfigurationError: The file cannot be read, or an entry is wrong or incomplete.
     """
     text = resources.files("airflow_provider_forge.usage").joinpath("prices.json").read_text("utf-8")
     published = json.loads(text)
@@ -100,25 +101,40 @@ def _entries(custom: Mapping[str, Any] | str, field: str) -> Mapping[str, Any]:
             # Floats would not be exact.
             content = json.loads(text, parse_float=Decimal)
         except (ValueError, RecursionError) as error:
-            raise ConfigurationError(field, f"is not JSON ({error}); give such as {_EXAMPLE}") from error
+            raise ConfigurationError(field, f"is not JSON ({error}); for example {_EXAMPLE}") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(field, f"is not an object of resources; give such as {_EXAMPLE}")
+        raise ConfigurationError(field, f"is not an object of resources; for example {_EXAMPLE}")
     return content
 
 
 def _changed(published: Price, entry: Any, field: str) -> Price:
     if not isinstance(entry, dict):
-        raise ConfigurationError(field, f"is not an object; give such as {_EXAMPLE}")
-    if unknown := sorted(entry.keys() - {"price", "allowance", "per"}):
-        raise ConfigurationError(f"{field}: {unknown[0]}", "is not one of price, allowance, per")
+        raise ConfigurationError(field, f"is not an object; for example {_EXAMPLE}")
+    if unknown := sorted(entry.keys() - {"price", "allowance", "per", "unit"}):
+        raise ConfigurationError(f"{field}: {unknown[0]}", "is not one of price, allowance, per, unit")
     if "price" not in entry:
         raise ConfigurationError(f"{field}: price", "is missing: give a price in US dollars")
-    values = {name: parse_amount(f"{field}: {name}", value) for name, value in entry.items()}
-    per = values.get("per", published.per)
-    if not per:
+    unit = _changed_unit(published, entry, field)
+    amounts = {
+        name: parse_amount(f"{field}: {name}", value) for name, value in entry.items() if name != "unit"
+    }
+    price = replace(published, unit=unit, **amounts)
+    if not price.per:
         raise ConfigurationError(f"{field}: per", "is 0: give the number of units that the price is for")
-    allowance = values.get("allowance", published.allowance)
-    return replace(published, price=values["price"], allowance=allowance, per=per)
+    return price
+
+
+def _changed_unit(published: Price, entry: Mapping[str, Any], field: str) -> str:
+    """Return the unit of an entry; Atlassian's amounts do not apply to another one."""
+    unit = entry.get("unit", published.unit)
+    if not isinstance(unit, str) or not unit.strip() or not unit.isprintable():
+        raise ConfigurationError(f"{field}: unit", "is not the name of a unit, such as GB-hours")
+    for name in ("allowance", "per"):
+        if unit != published.unit and name not in entry:
+            raise ConfigurationError(
+                f"{field}: {name}", f"is missing: Atlassian's is for {published.unit}, not {unit}"
+            )
+    return unit
 
 
 def parse_amount(field: str, value: Any) -> Decimal:

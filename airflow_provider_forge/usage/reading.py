@@ -92,8 +92,8 @@ def read_resources(
 def _warn_of_units(usage: Usage) -> None:
     if usage.units:
         log.warning(
-            "Atlassian counts %s in %s, but its price is per %s: its cost is wrong. Set its price for that"
-            " unit (extra usage_prices of the Forge Connection)",
+            "Atlassian reports %s in %s, but its price is per %s, so its cost is wrong. Set a price for that"
+            " unit, and the unit, in the Forge Connection's extra usage_prices",
             usage.resource,
             ", ".join(usage.units),
             usage.price.unit,

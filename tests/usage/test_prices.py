@@ -48,6 +48,17 @@ def test_a_user_replaces_some(how, tmp_path):
     assert prices.resources["KVS_READ"] == PRICES.resources["KVS_READ"]
 
 
+def test_a_price_can_be_for_another_unit():
+    price = {"price": "0.5", "allowance": "100", "per": "1000", "unit": "MB"}
+    changed = load_prices({"KVS_READ": price}).resources["KVS_READ"]
+    assert changed.unit == "MB"
+    assert changed.cost(Decimal(2100)) == 1
+    assert (
+        load_prices({"KVS_READ": {"price": "0.055", "unit": "GB"}}).resources["KVS_READ"]
+        == (PRICES.resources["KVS_READ"])
+    )
+
+
 @pytest.mark.parametrize(
     ("custom", "field"),
     [
@@ -72,7 +83,12 @@ def test_a_user_replaces_some(how, tmp_path):
         ({"KVS_READ": {"price": ""}}, "prices: KVS_READ: price"),
         ({"KVS_READ": {"price": 1, "allowance": -1}}, "prices: KVS_READ: allowance"),
         ({"KVS_READ": {"price": 1, "per": 0}}, "prices: KVS_READ: per"),
-        ({"KVS_READ": {"price": 1, "unit": "GB"}}, "prices: KVS_READ: unit"),
+        ({"KVS_READ": {"price": 1, "units": "GB"}}, "prices: KVS_READ: units"),
+        ({"KVS_READ": {"price": 1, "unit": ""}}, "prices: KVS_READ: unit"),
+        ({"KVS_READ": {"price": 1, "unit": 1}}, "prices: KVS_READ: unit"),
+        ({"KVS_READ": {"price": 1, "unit": "G\ud800B"}}, "prices: KVS_READ: unit"),
+        ({"KVS_READ": {"price": 1, "unit": "MB", "per": 1}}, "prices: KVS_READ: allowance"),
+        ({"KVS_READ": {"price": 1, "unit": "MB", "allowance": 1}}, "prices: KVS_READ: per"),
     ],
 )
 def test_a_wrong_price_names_its_field(custom, field, tmp_path):
