@@ -14,6 +14,7 @@ from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.help import COVERAGE_TASK_HELP
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
+from airflow_provider_forge.text import get_logger, visible
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ForgeMetricsCoverageOperator"]
 
+log = get_logger(__name__)
+
 
 class ForgeMetricsCoverageOperator(BaseOperator):
     """Checks the coverage of a DAG's last 14 days, logs it, and fails while gaps can still be healed.
@@ -37,9 +40,9 @@ class ForgeMetricsCoverageOperator(BaseOperator):
     - the Forge Connection's `token_expires_on` is 30, 7 or 1 days away, or has passed;
     - the ledger is gone.
 
-    It fails **once** for each cause: later runs log a reported gap as a warning, and so they do with gaps
-    that begin to expire up to a day later. It does not fail for gaps that a catchup, a backfill or a healing
-    run is about to fill. Reported alerts are kept in the Airflow Variables
+    It fails **once** for each cause. Later runs log a reported gap as a warning. Gaps that begin to expire
+    within a day of it share its alert. It does not fail for gaps that a catchup, a backfill or a healing run
+    is about to fill. Reported alerts are kept in the Airflow Variables
     `forge_coverage_<export_dag_id>_<app>_<destination>` and `forge_expiry_<forge_conn_id>`: delete one to be
     alerted again. An alert is not retried.
 
@@ -167,7 +170,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         otlp = OtlpHook(self.otlp_conn_id)
         store = find_store(context, self.asset, otlp.ledger_url)
         if store is None:
-            self.log.warning(
+            log.warning(
                 "No ledger is kept, so missing windows are unknown: Airflow before 3.3 has no store for it."
                 " Set the extra ledger_url of %s to keep one",
                 self.otlp_conn_id,
@@ -190,7 +193,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             budget = dataclasses.asdict(forge.get_conn().limiter.standing())
             return {"budget": budget, "left_out": list(forge.left_out_metrics())}
         except ForgeError as error:  # a check makes no call, and works without credentials
-            self.log.info("The use of the rate limit is unknown: %s", error)
+            log.info("The use of the rate limit is unknown: %s", error)
             return {"budget": None, "left_out": None}
 
     def _push_coverage(
@@ -220,7 +223,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         summary: dict[str, Any] = {"token_days": token_days, "healing": findings.healing}
         if coverage := findings.coverage:
             for line in render_text(coverage, now, self.alert_before, self.export_dag_id):
-                self.log.info("%s", line)
+                log.info(visible(line))  # as an argument, it would lose the spaces that align the chart
             summary |= {
                 "windows": {status.value: coverage.count(status) for status in WindowStatus},
                 "gaps": len(coverage.gaps()),
@@ -232,5 +235,5 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             f"days until the API token expires: {token_days}" if token_days is not None else "",
         ]
         if told := "; ".join(filter(None, facts)):
-            self.log.info("Summary: %s", told)
+            log.info("Summary: %s", told)
         return summary

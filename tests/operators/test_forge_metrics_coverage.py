@@ -32,7 +32,6 @@ KEEP = timedelta(hours=30)
 FIRST = ceil(NOW - KEEP, MAX_WINDOW)
 # It begins to expire in 27 hours, and has three windows.
 GAP = (FIRST.add(hours=27), FIRST.add(hours=27, minutes=45))
-LOGGERS = "airflow_provider_forge"
 
 
 @pytest.fixture
@@ -136,10 +135,10 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
         )
 
 
-def test_the_log_shows_the_coverage(deliver, look, capsys):
+def test_the_log_shows_the_coverage(deliver, look, caplog):
     deliver(GAP)
     look(alert_before=timedelta(hours=1))
-    log = capsys.readouterr().out
+    log = caplog.text
     assert "UTC        0   2   4 " in log
     assert "119 windows of 15 minutes: 0 pending, 116 empty, 0 delivered" in log
     assert "airflow backfill create --dag-id forge_metrics --from-date 2026-11-23T09:15:00Z" in log
@@ -199,13 +198,13 @@ CATCHUP = (FIRST.add(hours=3), floor(NOW, MAX_WINDOW))
 """Windows that a catchup has yet to deliver; its eight active runs are those of the first two hours."""
 
 
-def test_windows_that_a_catchup_has_yet_to_come_to_are_pending(deliver, look, runs, pushed, capsys):
+def test_windows_that_a_catchup_has_yet_to_come_to_are_pending(deliver, look, runs, pushed, caplog):
     deliver(CATCHUP)
     runs.active, runs.newest = 8, FIRST.add(hours=4, minutes=45)
     summary = look()
     assert (summary["gaps"], summary["expiring"], summary["windows"]["missing"]) == (0, 0, 0)
     assert pushed["forge_coverage"]["catchup"] == f"{CATCHUP[0]:%Y-%m-%dT%H:%M:%SZ}"
-    log = capsys.readouterr().out
+    log = caplog.text
     assert f"Catchup has come to {CATCHUP[0]:%Y-%m-%dT%H:%M:%SZ}: the windows after it are pending" in log
     assert "backfill" not in log
 
@@ -324,11 +323,11 @@ def test_it_is_skipped_if_nothing_was_delivered_yet(connect, look, variables, ca
     assert variables == {}
 
 
-def test_it_is_skipped_if_no_ledger_is_kept(connect, look, capsys):
+def test_it_is_skipped_if_no_ledger_is_kept(connect, look, caplog):
     connect(otlp={"ledger_url": ""})
     with pytest.raises(AirflowSkipException):
         look()
-    assert "Set the extra ledger_url of otlp_default to keep one" in capsys.readouterr().out
+    assert "Set the extra ledger_url of otlp_default to keep one" in caplog.text
 
 
 def test_a_lost_ledger_is_reported_once(deliver, look, tmp_path):
