@@ -19,7 +19,7 @@ def run(options: Namespace, output: Output) -> int:
     """Test both Connections; return 1 if one of them does not work."""
     if options.forge_conn_id == options.otlp_conn_id:
         raise ConfigurationError(
-            "--otlp-conn-id", "is --forge-conn-id, too: each Connection has a type of its own"
+            "--otlp-conn-id", "is the same as --forge-conn-id; the two Connections have different types"
         )
     with output.busy("Asking Atlassian and the receiver…"):
         results = {

@@ -1,4 +1,4 @@
-"""`fetch`: print the metrics of one window, or the number of series that a backend would charge for."""
+"""`fetch`: print the metrics of an interval, or the number of series that a backend would charge for."""
 
 from __future__ import annotations
 
@@ -165,5 +165,5 @@ def _to_json(interval: Window, answers: list[AppMetrics], found: list[Cardinalit
             }
             for one in found
         ],
-        "request_id": answers[-1].request_id,
+        "request_ids": [answer.request_id for answer in answers],
     }

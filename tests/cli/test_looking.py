@@ -111,6 +111,12 @@ def test_fetch_counts_series_and_values(shell, window):
     answer = shell(f"fetch --cardinality --json {window} --metrics FORGE_API_REQUEST_COUNT").json
     assert answer["series"] == int(series)
     assert answer["metrics"][0]["attributes"]["appId"] == 1
+    assert len(set(answer["request_ids"])) == 1
+
+
+def test_fetch_returns_every_request_id(shell, window):
+    longer = window.replace("T10:05", "T10:20")
+    assert len(set(shell(f"fetch --cardinality --json {longer}").json["request_ids"])) == 2
 
 
 def test_fetch_asks_for_longer_intervals_in_pieces(shell, gateway, window):
@@ -143,7 +149,7 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
 @pytest.mark.parametrize(
     ("line", "status", "said"),
     [
-        ("check --otlp-conn-id forge_default", 2, "--otlp-conn-id: is --forge-conn-id, too"),
+        ("check --otlp-conn-id forge_default", 2, "--otlp-conn-id: is the same as --forge-conn-id"),
         ("fetch --start soon", 2, "--start: 'soon' is not a time"),
         ("fetch --end 2026-11-22T10:00:00Z", 2, "--start: is missing; or give --last"),
         ("fetch --start 2020-01-01T00:00:00Z", 3, "Atlassian keeps metrics for 14 days"),
