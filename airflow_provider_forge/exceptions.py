@@ -19,7 +19,7 @@
     │   └── PointsMalformed        Atlassian: some points are not valid OTLP; all others are delivered
     └── RetryableError             a later retry may help; `retry_after` is the time to wait
         ├── RateLimited            the account's rate limit is reached, by Atlassian's count or by ours
-        ├── RateLimitUnavailable   the store that shares the rate limit among machines does not answer
+        ├── RateLimitUnavailable   the store of the rate limit cannot be used at present
         ├── GatewayUnavailable     Atlassian: server error, timeout, broken connection
         │   └── UnknownFailure     Atlassian: an error type that this version does not know
         ├── BrokenAnswer           Atlassian: the response is malformed or incomplete
@@ -232,7 +232,7 @@ class RateLimited(RetryableError):
 
 
 class RateLimitUnavailable(RetryableError):
-    """The store of the rate limit does not answer. No call is made without it."""
+    """The store of the rate limit cannot be used at present. No call is made without it."""
 
 
 class GatewayUnavailable(RetryableError):

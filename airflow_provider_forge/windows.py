@@ -47,7 +47,7 @@ how much."""
 
 LIVE_FOR = dt.timedelta(hours=2)
 """Time after its end for which a window is live, and goes before older ones. Long enough for its settle
-delay, a few retries and its second pass an hour later; too short for a backfill to count as live."""
+delay, a few retries and its revisit an hour later; too short for a backfill to count as live."""
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 """Difference between the clocks of two machines, up to which a stored time may be in the future."""

@@ -19,7 +19,6 @@ __all__ = ["measure"]
 
 RUNS = 3
 PROGRAM = ("-m", "airflow_provider_forge")
-BASE = 'python -c "import airflow"'
 COMMANDS = {
     "forge-metrics --help": ("--help",),
     "forge-metrics fech (no such command)": ("fech",),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CALLS, SECONDS = 5, 60.0
 WINDOWS_OF_ALL_DAYS = RETENTION // MAX_WINDOW
 WARM_UP = 60.0
-# Calls per minute of the shipped DAG: four windows an hour, and a second pass over four.
+# Calls per minute of the shipped DAG: four windows an hour, and four revisits.
 LIVE_CALLS = 8 / 60
 PARTS = {
     "queued": "Airflow's executor: from the queue to a running process",

@@ -65,9 +65,7 @@ class Archivist:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the archive, the data are delivered
             self._warn(error, "Later windows are tried as well, and further failures only counted")
         else:
-            log.info(
-                "Archived at %s%s", archive.name, "" if is_new else ": the same response was there already"
-            )
+            log.info("Archived at %s" if is_new else "%s already has this response", archive.name)
             return True
         return False
 
@@ -122,10 +120,7 @@ class ArchiveSource:
             )
         for response in responses:
             log.info(
-                "The archive has %s bytes, fetched at %s (request id %s)",
-                f"{len(response.metrics.text):,}",
-                fetched_text(response.fetched),
-                response.metrics.request_id,
+                "Fetched at %s (request id %s)", fetched_text(response.fetched), response.metrics.request_id
             )
         stats.replayed += 1
         stats.problems += problems

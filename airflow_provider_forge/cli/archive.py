@@ -135,12 +135,14 @@ def _ledger(options: Namespace, app_id: str) -> Ledger | None:
 def _prune(options: Namespace, output: Output, forge: ForgeAccess, now: pendulum.DateTime) -> int:
     """Delete old windows, once the user has agreed; return 1 if they have not."""
     if not options.older_than:
-        raise ConfigurationError("--older-than", "is missing: give the age of the windows to delete, as 400d")
+        raise ConfigurationError(
+            "--older-than", "is missing: give the age of the windows to delete, such as 400d"
+        )
     horizon = now - parse_duration("--older-than", options.older_than, MAX_INTERVAL)
     if not (options.yes or options.dry_run or output.can_ask):
         raise ConfigurationError(
             "--yes",
-            "is missing: without a terminal to ask, prune only deletes with --yes. See --dry-run first",
+            "is missing: without a terminal, prune deletes only with --yes. Try --dry-run first",
         )
     archive = open_archive(forge)
     old = list(_ended_before(archive, forge.app_id, horizon))

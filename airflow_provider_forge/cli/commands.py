@@ -133,14 +133,13 @@ COMMANDS = (
     ),
     Command(
         "send",
-        "Deliver an interval, as the operator with its default arguments would",
+        "Deliver an interval; makes one call per quarter hour",
         (
             _option("--start", metavar="TIME", help=_TIME),
             _option(
                 "--end",
                 metavar="TIME",
-                help="end, exclusive; default: the end of the last settled quarter hour. Makes one call per"
-                " quarter hour",
+                help="end, exclusive; default: the end of the last settled quarter hour",
             ),
             _LAST,
             _option(

@@ -39,7 +39,7 @@ def run(options: Namespace, output: Output) -> int:
     limit = None if options.fail_above is None else parse_amount("--fail-above", options.fail_above)
     forge = forge_access(options)
     prices = forge.usage_prices if options.prices is None else load_prices(options.prices, "--prices")
-    with output.busy("Asking Atlassian for each resource, at five calls a minute…"):
+    with output.busy("Asking Atlassian for each resource, within the rate limit…"):
         reading = _read(forge, prices, month, now, GROUPINGS.get(options.by))
     if not reading.usages:
         reading.check()

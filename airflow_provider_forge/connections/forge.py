@@ -103,8 +103,7 @@ class ForgeAccess:
             metrics: Metric labels; default is the Connection's.
 
         Returns:
-            The gateway's OTLP/JSON, unchanged, with the selection and the request id. `waited` includes the
-            waits of looking up environments.
+            The gateway's OTLP/JSON, unchanged; `waited` includes the waits of looking up environments.
 
         Raises:
             ConfigurationError: An argument or a Connection field is wrong; no metrics call is made.
@@ -114,9 +113,11 @@ class ForgeAccess:
             QueryRefused: The gateway refused the query.
             RateLimited: All calls of the account are reserved for longer than `patience`, or the gateway
                 still counts too many calls; `retry_after` is the time to wait.
-            RateLimitUnavailable: The Redis that stores the rate limit does not answer.
+            RateLimitUnavailable: The store of the rate limit cannot be used at present.
+            SecretsUnavailable: Airflow cannot read a Connection or a Variable at present.
             GatewayUnavailable: The gateway failed or did not answer.
             BrokenAnswer: The gateway's response is malformed.
+            WindowTooLarge: The window is too large for one response: fetch its halves.
         """
         window = Window(parse_time("start", start), parse_time("end", end))
         wanted, labels = self.selection(environments, metrics)
@@ -257,7 +258,7 @@ class ForgeAccess:
 
     @property
     def usage(self) -> LimitUsage:
-        """This hook's usage of the rate limit: its calls and waits."""
+        """Use of the rate limit for metrics: calls and waits; without those of `fetch_usage`."""
         from airflow_provider_forge.gateway.ratelimit import LimitUsage
 
         return LimitUsage() if self._client is None else self._client.usage

@@ -78,8 +78,12 @@ class CatchupRun:
         """The newest settled interval."""
         return Window.last_settled(self.now, length=self.timetable.interval, settle=self.timetable.settle)
 
-    def accepted(self, max_age: dt.timedelta) -> Window | None:
-        """Return the oldest twelve hours younger than `max_age`, before the newest interval."""
+    def still_accepted(self, max_age: dt.timedelta) -> Window | None:
+        """Return the oldest twelve hours that the destination still accepts, up to the newest interval.
+
+        Args:
+            max_age: Maximum age of a window's start.
+        """
         start = ceil(max(self.now - max_age, self.first), self.timetable.interval)
         end = min(self.newest.start, start + MAX_HEALED)
         return Window(start, end) if start < end else None
@@ -108,7 +112,8 @@ class CatchupRun:
         """Start a run for the first intervals that the schedule has skipped; it starts the next one."""
         if (skipped := self.skipped()) is not None and _start_healing(self.runs, skipped):
             log.warning(
-                "The schedule has no run for %s: it continued after a backfill. Started healing runs for it",
+                "The schedule skipped %s when it continued after a backfill. Healing runs deliver these"
+                " windows",
                 skipped.humanize(),
             )
 
@@ -178,7 +183,7 @@ def start_accepted(context: Context, interval: Window, now: dt.datetime, max_age
     if this is None or context["dag_run"].run_type != "scheduled":
         return
     with _failures_logged():
-        if (accepted := this.accepted(max_age)) is not None and _start_healing(this.runs, accepted):
+        if (accepted := this.still_accepted(max_age)) is not None and _start_healing(this.runs, accepted):
             log.info("Started a healing run for %s, before it is too old", accepted.humanize())
 
 
@@ -201,7 +206,7 @@ def _catchup_run(context: Context, interval: Window, now: dt.datetime) -> Catchu
 
 
 def _start_healing(runs: DagRuns, skipped: Window) -> bool:
-    """Start the run for the first part of a range; return whether there was none."""
+    """Start the run for the first part of a range; return False if it was started before."""
     part = Window(skipped.start, min(skipped.end, skipped.start + MAX_HEALED))
     run_id = f"heal__{_run_suffix(part)}"
     if runs.has(run_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,8 @@ class CoverageMonitor:
         store = VariableStateStore(
             f"forge_coverage_{self.runs.dag_id}_{self.ledger.name.replace('/', '_')}", _DESCRIPTION
         )
-        state, before = _load_state(store), _load_state(store)
+        state = _load_state(store)
+        before = copy.deepcopy(state)
         coverage = find_coverage(self.ledger, now, keep=self.keep, expected_after=EXPECTED_AFTER)
         if coverage is None:
             findings = Findings(None, alerts=self._report_lost_ledger(state))

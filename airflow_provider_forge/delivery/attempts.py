@@ -34,7 +34,7 @@ MAX_REFUSALS = 8
 
 @dataclass
 class Attempts:
-    """State shared by all requests of one task.
+    """State shared by all requests to one destination.
 
     Attributes:
         patience: Seconds after a request's first failure during which it is retried.

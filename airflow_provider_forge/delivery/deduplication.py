@@ -30,11 +30,11 @@ class PointGroup:
     """The points of one metric and minute, and their statuses.
 
     Args:
-        point_hashes: Hashes of the points, by their indices in the payload.
+        point_hashes: Hashes of the points, by their numbers in the payload.
         acknowledged: Hashes that the record lists as acknowledged.
         in_flight: Hashes that the record lists as in flight.
         lost: Whether an earlier record, now lost, may have had more hashes.
-        aliases: Further hashes under which points may be on record, by their indices.
+        aliases: Further hashes under which points may be on record, by their numbers.
 
     Attributes:
         statuses: Status of each point before anything was sent.

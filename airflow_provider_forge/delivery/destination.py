@@ -65,7 +65,12 @@ class Destination:
         self.failure = error
         if not isinstance(error, DeliveryBusy):  # for which the task is deferred
             self.stats.fail(error)
-        log.warning("%s: %s: %s. The other destinations go on", self.name, type(error).__name__, error)
+        log.warning(
+            "%s: %s: %s. Deliveries to the other destinations continue",
+            self.name,
+            type(error).__name__,
+            error,
+        )
 
 
 def check_all(destinations: Sequence[Destination]) -> None:
@@ -119,7 +124,7 @@ def summarize(interval: Window, destinations: Sequence[Destination]) -> dict[str
             stats.batches,
             f", windows from the archive: {stats.replayed}" if stats.replayed else "",
             f", windows not archived: {stats.unarchived}" if stats.unarchived else "",
-            f", windows left out: {stats.expired}" if stats.expired else "",
+            f", windows expired: {stats.expired}" if stats.expired else "",
         )
     summary = {"window": str(interval), **total.to_json()}
     return summary if len(each) == 1 else {**summary, "destinations": each}

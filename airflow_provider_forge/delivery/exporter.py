@@ -64,7 +64,7 @@ class Exporter:
     """Exports windows from one app to its destinations. Each window is fetched once for all of them.
 
     An error of the only destination ends the export. If there are several, it ends the deliveries to that
-    destination, and the others go on.
+    destination, and the others continue.
 
     Attributes:
         fetch: Fetches the metrics of a window from the gateway or the archive.
@@ -134,7 +134,10 @@ class Exporter:
         return False
 
     def _expire(self, current_pass: Pass, destination: Destination, error: WindowExpired) -> None:
-        """Count a window that is too old, or fail as the policy says; the archive's others are delivered."""
+        """Skip a window that is too old, or fail as the policy says.
+
+        A window that is not in the archive fails the task once the others are delivered.
+        """
         is_first = current_pass is Pass.FIRST
         if is_first and self.policy.on_expired == "fail":
             if not isinstance(error, WindowNotArchived):
@@ -159,7 +162,7 @@ class Exporter:
 
     def _export_window(self, window: Window, current_pass: Pass, takers: list[Destination]) -> None:
         """Fetch a window, read it, deliver the points that each receiver lacks, and report the result."""
-        title = window.humanize() + (", looked at again" if current_pass is Pass.REVISIT else "")
+        title = window.humanize() + (", revisited for late points" if current_pass is Pass.REVISIT else "")
         shares = [(destination, DeliveryStats()) for destination in takers]
         try:
             with log_group(title) as group:

@@ -87,10 +87,10 @@ class Isolation:
         """Return the error for all points left out; None if there are none."""
         if self._first_refusal is None or not self._sender.has_accepted:
             return self._first_refusal
-        counts = ", ".join(f"{metric}: {count}" for metric, count in self._left_out.items())
+        counts = ", ".join(f"{metric} {count}" for metric, count in self._left_out.items())
         return ExportRefused(
             f"The receiver refuses {', '.join(self._left_out)}, and accepted everything else:"
-            f" {self._first_refusal.message}. Points left out of {counts}",
+            f" {self._first_refusal.message}. Points left out: {counts}",
             status=self._first_refusal.status,
         )
 

@@ -61,7 +61,8 @@ class DeliveryStats:
     All fields but `problems` are part of the task's XCom, by these names and in this order.
 
     Attributes:
-        calls: Calls to the gateway for windows; of a task with several destinations, each is counted at one.
+        calls: Windows fetched from the gateway; of several destinations, each is counted at one. Each costs
+            one call, or more if the gateway throttles it or does not know a metric.
         replayed: Windows read from the archive.
         unarchived: Windows that could not be archived.
         empty: Windows without points.
@@ -264,7 +265,7 @@ class Checkpoint:
         if not isinstance(found, dict) or found.get("run") != self.run:
             return None
         if progress := restore(found, "progress", interval):
-            log.info("Earlier tries of this run have left %d windows: continuing there", len(progress.todo))
+            log.info("Earlier tries of this run left %d windows; continuing with them", len(progress.todo))
         return progress
 
     def save(self, progress: Progress) -> None:

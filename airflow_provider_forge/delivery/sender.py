@@ -66,7 +66,7 @@ class Sender:
         session: The ledger's record of these points.
         policy: The treatment of points that are not new.
         stats: Updated while points are sent.
-        attempts: State shared by all requests of the task.
+        attempts: State shared by all requests to the destination.
 
     Attributes:
         pending: Numbers of the points to deliver that are not acknowledged yet.
@@ -256,7 +256,9 @@ class Sender:
             log.warning("%s: not sent (on_changed='skip')", message)
         else:
             self._stats.problems.append(
-                PointsChanged(f"{message}. To send them, run it with on_changed='send' or resend=True")
+                PointsChanged(
+                    f"{message}. To send them, run the task again with on_changed='send' or resend=True"
+                )
             )
         return False
 
@@ -270,8 +272,8 @@ class Sender:
             return set()
         self._stats.problems.append(
             DeliveryAmbiguous(
-                f"{message}. Look for them at the receiver; to send them again, run it with"
-                " on_ambiguous='resend' or resend=True"
+                f"{message}. Look for them at the receiver; to send them again, run the task again"
+                " with on_ambiguous='resend' or resend=True"
             )
         )
         return set(numbers)
@@ -283,7 +285,8 @@ class Sender:
             self._stats.problems.append(
                 PointsRejected(
                     "The receiver rejected points in an earlier try of this run; that try's log has the"
-                    " reason. OTLP forbids sending them again. To send them anyway, run it with resend=True",
+                    " reason. OTLP forbids sending them again. To send them anyway, run the task"
+                    " again with resend=True",
                     rejected=0,
                 )
             )

@@ -36,7 +36,7 @@ busy machine. A writer that took longer may have missed the writes of others, or
 class LedgerSession:
     """The points of one window, and the records that they belong to.
 
-    Points are identified by their indices in the payload. Nothing is written before `save`.
+    Points are identified by their numbers in the payload. Nothing is written before `save`.
 
     Args:
         records: Records of the ledger.
@@ -283,11 +283,10 @@ class LedgerSession:
         """Report a slow write: the store cannot detect whether it has replaced another task's write."""
         if seconds > SLOW and self._store.store.lasting:
             log.warning(
-                "It took %.1f s to write the ledger's record %d. No other task was seen. If one on a machine"
-                " that shares no lease with this one wrote the record in that time, its points may be sent"
-                " again",
-                seconds,
+                "Writing the ledger's record %d took %.1f s. If a task on a machine without a shared lease"
+                " wrote it meanwhile, its points may be sent again",
                 index,
+                seconds,
             )
 
     def _reopen(self, group: Group) -> None:

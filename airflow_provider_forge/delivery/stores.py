@@ -53,7 +53,8 @@ class Store(Protocol):
     Attributes:
         name: Name for logs and errors.
         largest: Maximum size of a value in bytes of JSON; None for no limit.
-        lasting: Whether values outlive the task.
+        lasting: Whether points are looked up in an earlier record. Values outlive the task, except in a dry
+            run.
     """
 
     name: str

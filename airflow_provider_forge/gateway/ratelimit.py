@@ -105,7 +105,7 @@ class RateLimiter:
             patience: Seconds, 0 or more, to wait in total until a slot can be reserved; None for any time.
 
         Raises:
-            RateLimited: The wait would be longer. `retry_after` says by when, and nothing is reserved.
+            RateLimited: The wait would be longer; nothing is reserved. `retry_after` is the seconds to wait.
             ConfigurationError: The store cannot be used.
             RateLimitUnavailable: The store does not answer, or others lock it for longer than `patience`.
         """

@@ -226,7 +226,7 @@ local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
                 return result
             if time.monotonic() >= deadline:
                 raise RateLimitUnavailable(
-                    f"Too many tasks change the rate limit at {self._server.name} at once."
+                    f"Too many tasks are changing the rate limit at {self._server.name} at the same time."
                     " If this persists, check that server"
                 )
             # Jitter: callers that collided must not collide again.

@@ -28,8 +28,8 @@ def report_expired(
     destination: Destination,
     now: dt.datetime,
     *,
-    partly: bool,
-    ahead: bool,
+    others_delivered: bool,
+    may_start: bool,
 ) -> None:
     """Log why windows are skipped, and start a run for those that a catchup would reach too late.
 
@@ -38,19 +38,19 @@ def report_expired(
         interval: The interval that the run delivers.
         destination: The destination that windows of the interval are too old for.
         now: Current time, aware.
-        partly: Whether other windows of the interval are delivered.
-        ahead: Whether the run may start other runs of its DAG.
+        others_delivered: Whether other windows of the interval are delivered.
+        may_start: Whether the run may start other runs of its DAG.
     """
     from airflow_provider_forge.coverage.catchup import start_accepted
 
     endpoint = destination.receiver.endpoint
     # A catchup has a run for each of 1,344 windows: only the first says how many of them are skipped.
-    if not (partly or is_oldest(interval, context, now)):
+    if not (others_delivered or is_oldest(interval, context, now)):
         log.info("%s", destination.label(_describe_skipped(interval, endpoint)))
         return
     for line in _describe_age_limit(endpoint, now):
         log.warning("%s", destination.label(line))
-    if ahead and not partly and endpoint.limits.max_age is not None:
+    if may_start and not others_delivered and endpoint.limits.max_age is not None:
         start_accepted(context, interval, now, endpoint.limits.max_age)
 
 

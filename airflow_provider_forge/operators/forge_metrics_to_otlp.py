@@ -87,8 +87,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         environments: Names, UUIDs or ARIs, as a list or comma-separated; default is the Connection's.
             Templated.
         metrics: Metric labels, likewise. Templated.
-        interval_start: Start of the interval, aware, as a datetime or ISO 8601 text; empty text counts as not
-            given. Templated.
+        interval_start: Start of the interval, an aware datetime or ISO 8601 text; empty for none. Templated.
         interval_end: End of the interval, exclusive. Templated.
         resource_attributes: Attributes for the resource of all points; they override Atlassian's and ours.
             Templated.
@@ -379,7 +378,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         windows, expired = available_windows(interval, now, self.on_expired, endpoint, retention)
         destination.stats.windows["expired"] += expired
         if expired:
-            report_expired(context, interval, destination, now, partly=bool(windows), ahead=self.live_first)
+            report_expired(
+                context, interval, destination, now, others_delivered=bool(windows), may_start=self.live_first
+            )
         late: list[Window] = []
         offset = self.revisit_after if self.source != "archive" else None
         if offset is not None and now - interval.end <= offset and not exporter.policy.resend:

@@ -133,7 +133,7 @@ def _interval(values: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
     times = {name: parse_time(name, values[name]) for name in ("from", "to") if name in values}
     for name, other in (("from", "to"), ("to", "from")):
         if name in times and other not in times:
-            raise ConfigurationError(other, f"is missing beside {name}")
+            raise ConfigurationError(other, f"is missing: give it together with {name}")
     if not times:
         return {}
     start, end = times["from"], times["to"]

@@ -62,7 +62,7 @@ def check_connections(forge_conn_id: str, app_id: str | None, conn_ids: Sequence
     results = {forge_conn_id: ForgeMetricsHook(forge_conn_id, app_id=app_id).test_connection()}
     results |= {conn_id: OtlpHook(conn_id).test_connection() for conn_id in conn_ids}
     if failed := report_results(results):
-        raise AirflowFailException(f"Check only: {' and '.join(failed)} must be corrected, see above")
+        raise AirflowFailException(f"Check only: not working: {', '.join(failed)}. See the messages above")
     # A success would mean a delivery, also to DAGs that are scheduled on the asset.
     raise AirflowSkipException("Check only: all Connections work; nothing was delivered")
 
@@ -127,7 +127,7 @@ def open_destinations(
 def _find_store(
     conn_id: str, asset: Asset, context: Mapping[str, Any], *, is_only: bool
 ) -> tuple[Store | None, RetryableError | None]:
-    """Return the store of a ledger; one of several that cannot be opened, in memory and with the error."""
+    """Return the store of a ledger; if one of several cannot be opened, an empty one, and the error."""
     from airflow_provider_forge.delivery.stores import InMemoryStore
     from airflow_provider_forge.utils.ledger import find_store
 

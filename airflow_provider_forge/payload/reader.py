@@ -1,4 +1,4 @@
-"""Reads the gateway's payload of one window: the only way into this package.
+"""Reads the gateway's payload of one window.
 
 Three classes read it. `FastPayload` reads point by point, and takes long for an unusual point only.
 `DictPayload` reads any shape of OTLP/JSON with the same result, in up to 70 times the time.
@@ -39,5 +39,5 @@ def read(text: bytes | Raw, options: ReadOptions) -> Payload:
         try:
             return reader(text, options)
         except REFUSALS as refusal:
-            log.info("Unusual OTLP/JSON, read by the slower fallback: %.200s", refusal)
+            log.info("Unusual OTLP/JSON, so a slower reader is used: %.200s", refusal)
     return DictPayload(text, options)

@@ -37,9 +37,9 @@ def find_interval(context: Context, start: dt.datetime | str | None, end: dt.dat
     if start is None and end is None:
         return Window.last_settled(context["dag_run"].run_after)
     if start is None:
-        raise ConfigurationError("interval_start", "is missing beside interval_end")
+        raise ConfigurationError("interval_start", "is missing: give it together with interval_end")
     if end is None:
-        raise ConfigurationError("interval_end", "is missing beside interval_start")
+        raise ConfigurationError("interval_end", "is missing: give it together with interval_start")
     first, last = parse_time("interval_start", start), parse_time("interval_end", end)
     if first == last:
         raise ConfigurationError(

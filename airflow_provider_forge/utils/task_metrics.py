@@ -94,7 +94,7 @@ def _report(
         try:
             _report_to_airflow(report, source.usage if number == 0 else None, dag_id, now)
         except Exception as error:  # noqa: BLE001 - a backend's error must not hide the task's own
-            log.warning("Airflow's metrics of this task are lost, %s: %s", type(error).__name__, error)
+            log.warning("This task's metrics did not reach Airflow: %s: %s", type(error).__name__, error)
     if not to_receiver:
         return
     try:

@@ -82,7 +82,6 @@ def records(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[LedgerRecord]:
 
 
 ANY_RECORD = records(COUNTERS, DIGESTS)
-HASHED_RECORD = records(COUNTERS)
 
 
 # JSON

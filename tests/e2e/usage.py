@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Amounts = dict[tuple[str, ...], str]
 
-APP_LABEL = "atlassian_forge_app_id"
 DAILY = ("deployment_environment_name", "forge_usage_date", "forge_usage_resource")
 MONTHLY = ("deployment_environment_name", "forge_usage_month", "forge_usage_resource")
 COST = ("forge_usage_month", "forge_usage_resource")

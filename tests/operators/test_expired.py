@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 class Report:
     """Reports one window of a scheduled run; `lines` are the levels and messages, `started` the runs."""
 
-    def __init__(self, monkeypatch, caplog, start, max_age=HOUR, *, partly=False, ahead=True) -> None:
+    def __init__(self, monkeypatch, caplog, start, max_age=HOUR, **options) -> None:
         self.started: list[timedelta] = []
         monkeypatch.setattr(catchup, "start_accepted", lambda *args: self.started.append(args[-1]))
         endpoint = Endpoint("https://otlp.example.com/v1/metrics", limits=Limits(max_age=max_age))
@@ -31,7 +31,8 @@ class Report:
         context = {"dag": SimpleNamespace(timetable=ForgeMetricsTimetable())}
         window = Window(start, start + MAX_WINDOW)
         with caplog.at_level(logging.INFO):
-            report_expired(context, window, destination, NOW, partly=partly, ahead=ahead)
+            options = {"others_delivered": False, "may_start": True, **options}
+            report_expired(context, window, destination, NOW, **options)
         self.lines = [(record.levelname, record.message) for record in caplog.records]
 
 
@@ -61,7 +62,8 @@ def test_a_window_older_than_the_gateway_keeps_is_skipped_for_that(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("max_age", "options"), [(None, {}), (HOUR, {"partly": True}), (HOUR, {"ahead": False})]
+    ("max_age", "options"),
+    [(None, {}), (HOUR, {"others_delivered": True}), (HOUR, {"may_start": False})],
 )
 def test_no_run_is_started_without_need(monkeypatch, caplog, max_age, options):
     report = Report(monkeypatch, caplog, OLDEST, max_age, **options)

@@ -101,8 +101,8 @@ def test_a_task_keeps_the_forms_values_after_a_deferral(gateway):
     [
         ({"from": "yesterday", "to": FILLED["to"]}, "^from: 'yesterday' is not a time"),
         ({"from": "2026-11-23T05:00:00", "to": FILLED["to"]}, "^from: .* has no UTC offset"),
-        ({"from": FILLED["from"]}, "^to: is missing beside from"),
-        ({"to": FILLED["to"]}, "^from: is missing beside to"),
+        ({"from": FILLED["from"]}, "^to: is missing: give it together with from"),
+        ({"to": FILLED["to"]}, "^from: is missing: give it together with to"),
         ({"from": FILLED["to"], "to": FILLED["from"]}, "^to: .* is not after from"),
         ({"from": FILLED["from"], "to": FILLED["from"]}, "^to: .* is not after from"),
         ({**FILLED, "to": NOW.add(hours=3).isoformat()}, "^to: .* is more than 2 hours in the future"),
@@ -135,7 +135,7 @@ def test_the_times_of_a_run_count_without_a_form(gateway):
 
 
 def test_a_form_with_only_one_time_is_refused():
-    with pytest.raises(ConfigurationError, match=r"^to: is missing beside from"):
+    with pytest.raises(ConfigurationError, match=r"^to: is missing: give it together with from"):
         read_form({"from": FILLED["from"], "environments": None, "metrics": None, "resend": False}, NOW)
 
 
@@ -206,7 +206,7 @@ def test_check_only_tests_both_connections_on_the_worker_and_delivers_nothing(ga
 
 def test_check_only_fails_with_what_has_to_be_corrected(connect, gateway, sink, caplog):
     connect(gateway, sink, forge={"enviroments": "production"})
-    with pytest.raises(AirflowFailException, match="forge_default must be corrected"):
+    with pytest.raises(AirflowFailException, match="not working: forge_default"):
         run({**EMPTY, "check_only": True})
     [error] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "enviroments is not a field of this Connection. Did you mean 'environments'?" in error.getMessage()
