@@ -97,8 +97,8 @@ class OtlpAccess:
             if not host and (unread := _unread(secret, extras)):
                 raise ConfigurationError(
                     "host",
-                    f"is missing beside {', '.join(unread)}; without a host, the receiver is described by the"
-                    " variables OTEL_EXPORTER_OTLP_* only, and these fields must be empty",
+                    f"is missing: give it together with {', '.join(unread)}; without a host, only the"
+                    " variables OTEL_EXPORTER_OTLP_* describe the receiver, and these fields must be empty",
                 )
             endpoint = self._endpoint(host, secret, extras) if host else endpoint_from_environ(os.environ)
             endpoint = self._with_own_settings(endpoint, extras)

@@ -198,7 +198,7 @@ def test_the_receiver_is_described(press_otlp, sink, protocol):
             {"host": "http://no-such-host.invalid:4318"},
             "cannot resolve the host name. Check the host",
         ),
-        ({}, {"host": ""}, "^host: is missing beside password"),
+        ({}, {"host": ""}, "^host: is missing: give it together with password"),
         ({"ledger_url": "bucket"}, {}, "^ledger_url: 'bucket' is not a URL"),
         ({"ledger_url": "nosuch://b/c"}, {}, "^ledger_url: this Airflow cannot open nosuch://.*install the"),
         ({"ledger_url": "s3://c@b"}, {}, r"^ledger_url: .* s3://.*apache-airflow-providers-amazon\[s3fs\]"),

@@ -296,7 +296,7 @@ def test_fields_that_nothing_would_read_are_refused(connect, otel, fields, named
     otel(ENDPOINT="http://standard:4318")
     error = refusal(connect(None, **fields))
     assert error.field == "otlp_default: host"
-    assert f"is missing beside {named}" in error.problem
+    assert f"is missing: give it together with {named}" in error.problem
 
 
 # ---- this provider's own settings
