@@ -13,8 +13,9 @@ from airflow_provider_forge.exceptions import DeliveryBusy, FinalError, Retryabl
 from airflow_provider_forge.text import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from airflow_provider_forge.delivery.checkpoint import Checkpoint
     from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.delivery.progress import Pass
     from airflow_provider_forge.exceptions import ForgeError
@@ -36,7 +37,7 @@ class Destination:
         name: Id of its Connection if the task has several destinations, else empty.
         stats: Statistics of this process.
         progress: The windows to deliver. Updated after each window, so it is accurate after an exception.
-        save: Called with the progress after each window, because the task may be killed in the next one.
+        checkpoint: Stores the progress after each window, because the task may be killed in the next one.
         attempts: State shared by all requests to the receiver.
         failure: Error that ended the deliveries of this try, if the task has several destinations.
     """
@@ -46,7 +47,7 @@ class Destination:
     name: str = ""
     stats: TaskStats = field(default_factory=TaskStats)
     progress: Progress = field(default_factory=lambda: Progress.begin([], [], expired=0))
-    save: Callable[[Progress], None] = lambda _: None
+    checkpoint: Checkpoint | None = None
     attempts: Attempts = field(default_factory=Attempts)
     failure: ForgeError | None = None
 
@@ -55,6 +56,11 @@ class Destination:
         window = self.progress.next_window()
         assert window is not None  # noqa: S101 - the caller has asked
         return window, self.progress.current_pass
+
+    def save(self) -> None:
+        """Store the progress."""
+        if self.checkpoint:
+            self.checkpoint.save(self.progress)
 
     def label(self, text: str) -> str:
         """Return a text for the log, which names the destination if the task has several."""

@@ -107,7 +107,7 @@ class Exporter:
                 if destination.failure is None:
                     destination.stats.in_window = False
                     destination.progress.finish_window(*(halves if destination in due else ()))
-                    destination.save(destination.progress)
+                    destination.save()
         if any(destination.failure for destination in self.destinations):
             check_all(self.destinations)
 

@@ -6,8 +6,6 @@ ended.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -15,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_forge.exceptions import FinalError, LedgerUnavailable, RetryableError, WindowExpired
-from airflow_provider_forge.text import get_logger, sanitize
+from airflow_provider_forge.exceptions import FinalError, WindowExpired
+from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.windows import (
     MAX_WINDOW,
     RETENTION,
@@ -29,20 +27,16 @@ from airflow_provider_forge.windows import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from airflow_provider_forge.delivery.ledger import Ledger
     from airflow_provider_forge.otlp.endpoint import Endpoint
 
 __all__ = [
-    "Checkpoint",
     "DeliveryStats",
     "Pass",
     "Progress",
     "available_windows",
     "check_age",
-    "find_checkpoint",
-    "restore",
 ]
 
 log = get_logger(__name__)
@@ -221,121 +215,6 @@ class Progress:
         return cls(todo, late, stored.summary, stored.more_problems)
 
 
-@dataclass
-class Checkpoint:
-    """The stored progress of one task instance.
-
-    Attributes:
-        store: Airflow's task state store or the ledger's store; both have get, set and delete. None stores
-            nothing.
-        key: Key in the store.
-        run: Identity of the run and of its options. A cleared run, or other options, begin from scratch.
-        lasting: Whether to leave the progress in the store at the end. Airflow deletes the task state store
-            with the run; in the ledger's store nothing would remove it.
-        to_the_end: Whether to store the progress even if no window is left, because another destination may
-            fail the task.
-    """
-
-    store: Any
-    key: str
-    run: dict[str, Any]
-    lasting: bool
-    to_the_end: bool = False
-
-    def load(self, interval: Window) -> Progress | None:
-        """Return the progress of an earlier try of this run; None if there is none, or if it is damaged.
-
-        Args:
-            interval: The task's interval.
-
-        Raises:
-            LedgerUnavailable: The store cannot be read.
-        """
-        if self.store is None:
-            return None
-        try:
-            found = self.store.get(self.key)
-        except RetryableError:
-            raise
-        except Exception as error:  # any backend can be configured, with errors of its own
-            raise LedgerUnavailable(
-                f"The progress of earlier tries cannot be read ({type(error).__name__}: {sanitize(error)})."
-                " If this persists, check the API server's log"
-            ) from error
-        if not isinstance(found, dict) or found.get("run") != self.run:
-            return None
-        if progress := restore(found, "progress", interval):
-            log.info("Earlier tries of this run left %d windows; continuing with them", len(progress.todo))
-        return progress
-
-    def save(self, progress: Progress) -> None:
-        """Store the progress; only `to_the_end` if no window is left to deliver."""
-        if progress.todo or self.to_the_end:
-            self._call("set", {"run": self.run, "progress": progress.to_json()})
-
-    def conclude(self, progress: Progress) -> None:
-        """Store the final progress, or delete the checkpoint."""
-        if self.lasting:
-            self._call("set", {"run": self.run, "progress": progress.to_json()})
-        else:
-            self._call("delete")
-
-    def _call(self, verb: str, *value: Any) -> None:
-        if self.store is None:
-            return
-        try:
-            getattr(self.store, verb)(self.key, *value)
-        except Exception as error:  # noqa: BLE001 - as above
-            # The ledger prevents duplicates. Without a checkpoint a retry only fetches more windows.
-            log.warning("The progress of this try was not stored: %s: %s", type(error).__name__, error)
-
-
-def restore(content: Any, place: str | int, interval: Window) -> Progress | None:
-    """Return the progress at a key or an index of stored JSON; None if it is damaged, which is logged."""
-    try:
-        return Progress.from_json(content[place], interval)
-    except (LookupError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
-        log.warning("The progress of earlier tries is damaged (%s): all windows are fetched again", error)
-        return None
-
-
-def find_checkpoint(
-    context: Mapping[str, Any],
-    ledger: Ledger,
-    interval: Window,
-    options: Mapping[str, Any],
-    destination: str = "",
-) -> Checkpoint:
-    """Return the task's checkpoint, which stores nothing if the interval is a single window.
-
-    Args:
-        context: The task's context.
-        ledger: The ledger. Its store is used before Airflow 3.3, which has no task state store.
-        interval: The task's interval.
-        options: All other arguments that decide which points are delivered. If they change, the task begins
-            from scratch.
-        destination: Name of the destination, if the task has several.
-    """
-    ti, run = context.get("ti"), context.get("dag_run")
-    task = [getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")]
-    identity = {
-        "interval": str(interval),
-        "asked_for": _digest(options),
-        # Clearing a run increments the former, and resets the latter if the run had ended.
-        "clear_number": getattr(run, "clear_number", None),
-        "started": str(getattr(run, "start_date", None)),
-    }
-    if floor(interval.start, MAX_WINDOW) + MAX_WINDOW >= interval.end:
-        return Checkpoint(None, "", identity, lasting=False)
-    if (store := context.get("task_state_store")) is not None:
-        key = f"forge_progress_{_digest({'destination': destination})}" if destination else "forge_progress"
-        return Checkpoint(store, key, identity, lasting=True, to_the_end=bool(destination))
-    store = ledger.store if ledger.store.lasting else None
-    name = _digest({"task": task, "interval": str(interval)})
-    key = f"{ledger.name}/progress-{name}"
-    return Checkpoint(store, key, identity, lasting=False, to_the_end=bool(destination))
-
-
 def available_windows(
     interval: Window,
     now: dt.datetime,
@@ -388,13 +267,10 @@ def _joined(windows: Iterable[Window]) -> list[str]:
     """Return adjacent windows as one: 14 days are 1,344, too many for Airflow's stores."""
     joined: list[Window] = []
     for window in windows:
-        if joined and joined[-1].end == window.start:
+        # The halves of a window that was too large stay halves.
+        is_cut = window.start == floor(window.start, MAX_WINDOW)
+        if joined and joined[-1].end == window.start and is_cut:
             joined[-1] = Window(joined[-1].start, window.end)
         else:
             joined.append(window)
     return [str(window) for window in joined]
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

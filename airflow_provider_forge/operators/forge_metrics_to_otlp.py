@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.destination import Destination
     from airflow_provider_forge.delivery.exporter import Exporter
-    from airflow_provider_forge.delivery.progress import Checkpoint, Progress
+    from airflow_provider_forge.delivery.progress import Progress
     from airflow_provider_forge.delivery.sender import Policy
     from airflow_provider_forge.windows import Window
 
@@ -217,7 +218,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         Args:
             context: The task's context.
             event: The trigger's event.
-            progress: Progress of each destination before the deferral; None if the task had not begun.
+            progress: Checkpoints of the destinations; None if the task had not begun before the deferral.
             limited_since: Time at which the rate limit deferred the task, in seconds since the epoch.
         """
         with final_errors():
@@ -248,15 +249,16 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             stack.enter_context(report_task(reports, forge, self.dag_id, to_receiver=self.telemetry))
             destinations = open_destinations(conn_ids, self.assets, reports, context, forge)
             exporter = self._exporter(context, forge, destinations)
-            checkpoints = self._resume(context, interval, exporter, forge, so_far)
+            self._resume(context, interval, exporter, forge, so_far)
             try:
                 exporter.export()
             except (DeliveryBusy, RateLimited) as error:
                 if isinstance(error, RateLimited) and not self.deferrable:
                     raise
                 self._defer(error, destinations)
-            for checkpoint, destination in zip(checkpoints, destinations, strict=True):
-                checkpoint.conclude(destination.progress)
+            for destination in destinations:
+                if destination.checkpoint:
+                    destination.checkpoint.conclude(destination.progress)
             return self._report(context, interval, destinations)
 
     def _report(
@@ -286,7 +288,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         now = pendulum.now("UTC")
         resume_at = now.add(seconds=error.retry_after or 0)
         log.info("%s: deferred until %s", error, resume_at)
-        kwargs: dict[str, Any] = {"progress": [each.progress.to_json() for each in destinations]}
+        progress = [each.checkpoint.describe(each.progress) for each in destinations if each.checkpoint]
+        kwargs: dict[str, Any] = {"progress": progress}
         if isinstance(error, RateLimited):
             kwargs["limited_since"] = now.timestamp()
         self.defer(trigger=_wake_at(resume_at), method_name="execute_complete", kwargs=kwargs)
@@ -344,13 +347,12 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         exporter: Exporter,
         forge: ForgeMetricsHook,
         so_far: Sequence[dict[str, Any]] | None,
-    ) -> list[Checkpoint]:
+    ) -> None:
         """Give each destination its progress: from before the deferral, of an earlier try, or a new one."""
-        from airflow_provider_forge.delivery.progress import find_checkpoint, restore
+        from airflow_provider_forge.delivery.checkpoint import find_checkpoint
 
         selection = forge.selection(self.environments, self.metrics)
-        checkpoints = []
-        for number, destination in enumerate(exporter.destinations):
+        for destination in exporter.destinations:
             options = {
                 "selection": selection,
                 "resend": exporter.policy.resend,
@@ -359,12 +361,11 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
                 "ledger": destination.ledger.name,
             }
             checkpoint = find_checkpoint(context, destination.ledger, interval, options, destination.name)
-            checkpoints.append(checkpoint)
-            destination.save = checkpoint.save
+            destination.checkpoint = checkpoint
             with exporter.apart(destination):
-                stored = checkpoint.load(interval) if so_far is None else restore(so_far, number, interval)
+                load = checkpoint.load if so_far is None else functools.partial(checkpoint.restore, so_far)
+                stored = load(interval)
                 destination.progress = stored or self._begin(context, interval, exporter, destination)
-        return checkpoints
 
     def _begin(
         self, context: Context, interval: Window, exporter: Exporter, destination: Destination

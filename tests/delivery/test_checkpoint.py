@@ -12,13 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_forge.delivery import exporter as exporter_module
-from airflow_provider_forge.delivery.progress import (
-    MAX_PROBLEMS,
-    MAX_REQUEST_IDS,
-    DeliveryStats,
-    Progress,
-    restore,
-)
+from airflow_provider_forge.delivery.checkpoint import Checkpoint
+from airflow_provider_forge.delivery.progress import MAX_PROBLEMS, MAX_REQUEST_IDS, DeliveryStats, Progress
 from airflow_provider_forge.exceptions import FinalError, GatewayUnavailable, LedgerUnavailable
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.sandbox import Fault
@@ -300,6 +295,9 @@ def test_windows_apart_and_halves_stay_themselves():
     content = Progress.begin(todo, [], expired=0).to_json()
     assert content["todo"] == [str(Window(second.start, WINDOWS[1].end)), str(WINDOWS[3])]
     assert list(Progress.from_json(content, RANGE).todo) == todo
+    halved = [WINDOWS[0], *WINDOWS[1].halves(), *WINDOWS[2].halves()[0].halves(), WINDOWS[3]]
+    content = json.loads(json.dumps(Progress.begin(halved, [], expired=0).to_json()))
+    assert list(Progress.from_json(content, RANGE).todo) == halved
     # As they were kept one by one.
     assert list(Progress.from_json({**content, "todo": [str(window) for window in todo]}, RANGE).todo) == todo
 
@@ -308,6 +306,10 @@ STORED = {
     **Progress.begin(WINDOWS, [WINDOWS[0].shifted(pendulum.duration(hours=-1))], expired=0).to_json(),
     "problems": ["x"],
 }
+
+
+RUN = {"interval": str(RANGE), "asked_for": "0123"}
+CHECKPOINT = Checkpoint(None, "", RUN, lasting=False)
 
 
 @pytest.mark.parametrize(
@@ -327,14 +329,23 @@ STORED = {
 )
 def test_damage_of_any_kind_counts_as_no_progress(damage, caplog):
     """A retry reads the same, so an error of another type would fail each."""
-    assert restore([STORED], 0, RANGE)
-    assert restore([{**STORED, **damage}], 0, RANGE) is None
+    assert CHECKPOINT.restore([{"run": RUN, "progress": STORED}], RANGE)
+    assert CHECKPOINT.restore([{"run": RUN, "progress": {**STORED, **damage}}], RANGE) is None
     assert "is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("stored", [None, 5, "x", [], {"0": STORED}, [None], [[]], [5], [{}]], ids=str)
+@pytest.mark.parametrize(
+    "stored", [None, 5, "x", [], {"0": STORED}, [None], [[]], [5], [{}], [STORED], [{"run": RUN}]], ids=str
+)
 def test_so_does_what_is_no_progress(stored):
-    assert restore(stored, 0, RANGE) is None
+    assert CHECKPOINT.restore(stored, RANGE) is None
+
+
+def test_the_progress_of_another_run_or_destination_is_not_taken():
+    other = {"run": {"interval": str(RANGE), "asked_for": "other"}, "progress": STORED}
+    assert CHECKPOINT.restore([other], RANGE) is None
+    mine = CHECKPOINT.describe(Progress.begin(WINDOWS[1:], [], expired=0))
+    assert list(CHECKPOINT.restore([other, mine], RANGE).todo) == WINDOWS[1:]
 
 
 @pytest.mark.parametrize("stored", [[], [None], [{"todo": [5]}], {}])

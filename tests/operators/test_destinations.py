@@ -234,6 +234,43 @@ def test_one_that_is_busy_defers_the_task_after_the_others(three, gateway, monke
     assert all(points == generated(gateway) for points in task.points().values())
 
 
+@pytest.mark.parametrize("change", ["other order", "one more", "another receiver"])
+def test_destinations_that_change_during_a_deferral_get_their_own_progress(
+    three, gateway, connect, sinks, monkeypatch, tmp_path, change
+):
+    """Nobody has the progress of another: what it lacks would count as delivered."""
+    task = three()
+    deliver, busy = exporter_module.deliver, task.sinks["otlp_b"].url
+
+    def one_is_busy(metrics, payload, destination, *arguments):
+        if destination.receiver.endpoint.url.startswith(busy):
+            raise DeliveryBusy("busy", retry_after=60)
+        return deliver(metrics, payload, destination, *arguments)
+
+    monkeypatch.setattr(exporter_module, "deliver", one_is_busy)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.run()
+    kept = json.loads(json.dumps(deferred.value.kwargs))
+    monkeypatch.setattr(exporter_module, "deliver", deliver)
+    if change == "other order":
+        kept["progress"].reverse()
+    elif change == "one more":
+        del kept["progress"][2]
+    with OtlpSink() as fourth:
+        if change == "another receiver":
+            monkeypatch.setenv(
+                "AIRFLOW_CONN_OTLP_C",
+                json.dumps(
+                    {"conn_type": "otlp", "host": fourth.url, "extra": {"ledger_url": f"file://{tmp_path}/l"}}
+                ),
+            )
+            task.sinks["otlp_c"] = fourth
+        run = SimpleNamespace(run_after=NOW, start_date=task.started, clear_number=0)
+        context = {"data_interval_start": HOUR.start, "data_interval_end": HOUR.end, "dag_run": run}
+        task.task.execute_complete(context, event=None, **kept)
+        assert all(points == generated(gateway) for points in task.points().values())
+
+
 def test_each_gets_the_telemetry_of_its_own_deliveries(three):
     task = three()
     task.sinks["otlp_b"].add_fault(Fault("status", status=503, calls={1, 2}))

@@ -49,7 +49,7 @@ def test_a_long_pause_of_the_account_is_not_slept_through(gateway, sink, connect
     # A minute ahead of its moment, which it sleeps for once it has a place.
     assert 530 <= (deferral.trigger.moment - began).total_seconds() <= 545
     assert deferral.method_name == "execute_complete"
-    assert json.loads(json.dumps(deferral.kwargs))["progress"][0]["todo"] == [str(QUARTER)]
+    assert json.loads(json.dumps(deferral.kwargs))["progress"][0]["progress"]["todo"] == [str(QUARTER)]
     assert not sink.points
 
 
