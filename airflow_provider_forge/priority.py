@@ -27,7 +27,7 @@ MAX_WEIGHT = 2**31 - 1
 
 _HEALING = "heal__"
 
-_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", _HEALING, "live__")
+_PROGRAMS = ("scheduled__", "backfill__", "asset_triggered__", "operator_triggered__", _HEALING, "live__")
 """Prefixes of the ids of runs that nobody waits for. Manual runs can have any id."""
 
 _DATE = re.compile(r"__(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d)")

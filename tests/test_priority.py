@@ -28,7 +28,7 @@ def test_a_live_run_of_any_kind_goes_first(kind):
     assert weight(run_id(kind, timedelta(minutes=25))) == 1 + HEAD_START
 
 
-@pytest.mark.parametrize("kind", ["scheduled", "backfill", "live"])
+@pytest.mark.parametrize("kind", ["scheduled", "backfill", "live", "operator_triggered"])
 @pytest.mark.parametrize("ago", [timedelta(hours=3), timedelta(days=13)])
 def test_an_older_run_has_its_own_weight(kind, ago):
     """A backfill with All Runs keeps the names of the scheduled runs that it repeats."""

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
-from airflow_provider_forge.operators.help import COVERAGE_TASK_HELP
+from airflow_provider_forge.operators.help import COVERAGE_TASK_HELP, with_help
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.text import get_logger, visible
 from airflow_provider_forge.utils.ledger import delivery_asset
@@ -92,7 +92,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         telemetry: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**with_retry_policy({"doc_md": COVERAGE_TASK_HELP, **kwargs}))
+        super().__init__(**with_retry_policy(self, with_help(COVERAGE_TASK_HELP, kwargs)))
         if alert_before <= dt.timedelta(0):
             raise ConfigurationError("alert_before", f"{alert_before} is not above 0")
         self.export_dag_id = export_dag_id

@@ -15,7 +15,7 @@ from airflow_provider_forge.gateway.queries import parse_choice
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
 from airflow_provider_forge.operators.expired import report_expired
-from airflow_provider_forge.operators.help import EXPORT_TASK_HELP
+from airflow_provider_forge.operators.help import EXPORT_TASK_HELP, with_help
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.operators.openings import (
     SOURCES,
@@ -152,7 +152,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         source: str = "gateway",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**with_retry_policy({"doc_md": EXPORT_TASK_HELP, **kwargs}))
+        super().__init__(**with_retry_policy(self, with_help(EXPORT_TASK_HELP, kwargs)))
         parse_choice("source", source, SOURCES)
         parse_choice("on_expired", on_expired, ("fail", "skip"))
         parse_choice("on_changed", on_changed, ("skip", "send", "fail"))
@@ -328,16 +328,15 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         parse_choice("resend", resend, ("true", "false"))
         run = context.get("dag_run")
         started = getattr(run, "start_date", None)
+        # A clear changes one of the last two, and sends again.
+        identity = f"{getattr(run, 'run_id', '')} {started} {getattr(run, 'clear_number', 0)}"
         return Policy(
             resend=resend == "true",
             on_changed=self.on_changed,
             on_ambiguous=self.on_ambiguous,
             on_expired=self.on_expired,
             since=started.timestamp() if started else None,
-            # A clear changes one of the last two, and sends again.
-            run=f"{getattr(run, 'run_id', '')} {started} {getattr(run, 'clear_number', 0)}"
-            if started
-            else "",
+            run=identity if started else "",
         )
 
     def _resume(

@@ -88,7 +88,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         export_sites: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**with_retry_policy(kwargs))
+        super().__init__(**with_retry_policy(self, kwargs))
         parse_choice("group_by", group_by, tuple(GROUPINGS))
         if not isinstance(lookback, dt.timedelta) or not dt.timedelta(0) < lookback <= MAX_LOOKBACK:
             raise ConfigurationError("lookback", f"{lookback!r} is not a timedelta above 0 and up to 28 days")

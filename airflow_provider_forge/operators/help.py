@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow_provider_forge import DOCUMENTATION
 
-__all__ = ["COVERAGE_HELP", "COVERAGE_TASK_HELP", "EXPORT_HELP", "EXPORT_TASK_HELP"]
+__all__ = ["COVERAGE_HELP", "COVERAGE_TASK_HELP", "EXPORT_HELP", "EXPORT_TASK_HELP", "with_help"]
 
 EXPORT_HELP = f"""\
 Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
@@ -51,3 +53,9 @@ COVERAGE_TASK_HELP = f"""\
 Reads the ledger of deliveries of the DAG with this name, and reports missing windows while they can still be
 delivered. [When it fails]({DOCUMENTATION}coverage.html#when-it-fails)
 """
+
+
+def with_help(text: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return an operator's arguments with a text as `doc_md`, unless they or the `default_args` have one."""
+    chosen = {**(arguments.get("default_args") or {}), **arguments}
+    return arguments if chosen.get("doc_md") else {**arguments, "doc_md": text}

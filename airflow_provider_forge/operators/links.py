@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ForgeError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class DeveloperConsoleLink(BaseOperatorLink):
     name = "Atlassian developer console"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the URL of the app, or of the list of apps if the Connection or its app is missing."""
+        """Return the URL of the app, or of the list of apps if the app is not known at present."""
         conn_id, app_id = getattr(operator, "forge_conn_id", ""), getattr(operator, "app_id", None)
         try:
             return f"{CONSOLE}{ForgeMetricsHook(conn_id, app_id=app_id or None).app_id}/overview"
-        except ConfigurationError:
+        except ForgeError:  # Airflow 3.0 would not call `on_failure_callback`
             return CONSOLE

@@ -29,7 +29,7 @@ except ImportError:  # Airflow before 3.3 always uses the task's retry_delay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
 
 __all__ = ["final_errors", "with_retry_policy"]
 
@@ -81,15 +81,18 @@ def _wait(error: RetryableError, try_number: int, context: Context | None) -> dt
     return None if tries > EAGER_TRIES and wait < context["task"].retry_delay else wait
 
 
-def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
+def with_retry_policy(operator: BaseOperator, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return an operator's arguments with `RetryAfter` as the retry policy, unless a policy is set.
 
     Args:
+        operator: The operator. Airflow makes that of a mapped task with a policy of None if none is set.
         arguments: Arguments of the base class, including the `default_args` of the DAG and the task group. A
-            policy of None counts as set.
+            policy of None counts as set, unless the operator is that of a mapped task.
     """
     chosen = {**(arguments.get("default_args") or {}), **arguments}
-    if RetryPolicy is None or "retry_policy" in chosen:
+    is_mapped = getattr(operator, "_BaseOperator__from_mapped", False)
+    is_chosen = chosen.get("retry_policy") is not None if is_mapped else "retry_policy" in chosen
+    if RetryPolicy is None or is_chosen:
         return arguments
     return {**arguments, "retry_policy": RetryAfter()}
 

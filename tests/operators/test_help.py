@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_forge import DOCUMENTATION
 from airflow_provider_forge.operators import help as help_module
@@ -13,7 +14,7 @@ from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetrics
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 
 ROOT = Path(__file__).parent.parent.parent
-TEXTS = {name: getattr(help_module, name) for name in help_module.__all__}
+TEXTS = {name: getattr(help_module, name) for name in help_module.__all__ if name.isupper()}
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -37,3 +38,12 @@ def test_the_documentation_is_that_of_the_package():
 def test_a_task_has_help_unless_its_dag_gives_other(operator):
     assert "https://" in operator(task_id="x").doc_md
     assert operator(task_id="x", doc_md="mine").doc_md == "mine"
+
+
+@pytest.mark.parametrize("operator", [ForgeMetricsToOtlpOperator, ForgeMetricsCoverageOperator])
+def test_the_help_of_the_user_wins_also_among_the_default_args(operator):
+    with DAG("mine", schedule=None, default_args={"doc_md": "Ask Ada"}):
+        assert operator(task_id="x").doc_md == "Ask Ada"
+        assert operator(task_id="y", doc_md="Ask Bob").doc_md == "Ask Bob"
+    with DAG("ours", schedule=None, default_args={"doc_md": ""}):
+        assert operator(task_id="x").doc_md in TEXTS.values()

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from airflow_provider_forge.exceptions import SecretsUnavailable
+from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
 from airflow_provider_forge.operators.links import CONSOLE, DeveloperConsoleLink
 
@@ -29,3 +31,12 @@ def test_it_leads_to_the_app(monkeypatch, arguments, extra, path):
     (link,) = task.operator_extra_links
     assert isinstance(link, DeveloperConsoleLink)
     assert link.get_link(task, ti_key=None) == CONSOLE + path
+
+
+def test_an_unavailable_secrets_backend_is_no_reason_to_fail(monkeypatch):
+    def fail(self):
+        raise SecretsUnavailable("away")
+
+    monkeypatch.setattr(ForgeMetricsHook, "app_id", property(fail))
+    task = ForgeMetricsToOtlpOperator(task_id="export")
+    assert task.operator_extra_links[0].get_link(task, ti_key=None) == CONSOLE

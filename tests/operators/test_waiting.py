@@ -140,3 +140,15 @@ class TestRetryPolicy:
                 assert operator(task_id="x").retry_policy is None
         with DAG("ours", schedule=None, default_args={"retries": 3}):
             assert operator(task_id="x").retry_policy is not None
+
+    @pytest.mark.parametrize("chosen", [True, False])
+    @pytest.mark.parametrize("operator", [ForgeMetricsToOtlpOperator, ForgeMetricsCoverageOperator])
+    def test_a_mapped_task_has_it_too(self, operator, chosen):
+        """Airflow gives the operator of a mapped task a policy of None if none is set."""
+        policies = pytest.importorskip("airflow.sdk.definitions.retry_policy")
+        policy = policies.ExceptionRetryPolicy(rules=[])
+        with DAG("mine", schedule=None):
+            partial = operator.partial(task_id="x", **({"retry_policy": policy} if chosen else {}))
+            mapped = partial.expand(app_id=["one", "two"])
+        found = mapped.unmap({"app_id": "one"}).retry_policy
+        assert found is policy if chosen else type(found).__name__ == "RetryAfter"
