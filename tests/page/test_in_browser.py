@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -144,6 +144,55 @@ def test_nothing_is_said_of_runs_before_airflow_has_answered(page: Page, airflow
         route.continue_()
     expect(now).to_contain_text("0 running, 0 waiting")
     expect(now).to_contain_text("0 or more of 300")
+
+
+def a_run(start: dt.datetime, end: dt.datetime, ended: dt.datetime, **conf: Any) -> dict[str, Any]:
+    """Return a successful run for this interval; without a logical date if its conf has the interval."""
+    is_form = "from" in conf
+    return {
+        "dag_run_id": f"manual__{start.isoformat()}",
+        "run_type": "manual",
+        "state": "success",
+        "conf": conf,
+        "logical_date": None if is_form else start.isoformat(),
+        "data_interval_start": None if is_form else start.isoformat(),
+        "data_interval_end": None if is_form else end.isoformat(),
+        "end_date": ended.isoformat(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("conf", "left"),
+    [
+        ({}, 0),
+        ({"from": "interval", "to": "interval"}, 0),
+        ({"check_only": True}, 6),
+        ({"environments": "staging"}, 6),
+        ({"metrics": "FORGE_API_REQUEST_COUNT"}, 6),
+    ],
+)
+def test_a_run_fills_the_windows_that_it_delivers_and_no_others(
+    page: Page, airflow: FakeAirflow, conf: dict[str, Any], left: int
+) -> None:
+    start = floor(NOW - dt.timedelta(hours=75), QUARTER)
+    end = start + 6 * QUARTER
+    times = {name: (start if name == "from" else end).isoformat() for name in conf if name in ("from", "to")}
+    airflow.runs = [a_run(start, end, NOW + dt.timedelta(minutes=1), **{**conf, **times})]
+    open_page(page, airflow)
+    expect(page.locator("#now")).to_contain_text("0 running")
+    expect(page.locator(".grid .is-m")).to_have_count(left)
+
+
+def test_calls_of_the_last_hour_are_those_of_runs_before_the_check_too(
+    page: Page, airflow: FakeAirflow
+) -> None:
+    """Windows that are too old for the receiver cost none."""
+    start = floor(NOW - dt.timedelta(hours=2), QUARTER)
+    ended = dt.datetime.now(dt.timezone.utc) - dt.timedelta(minutes=30)
+    old = NOW - dt.timedelta(days=15)
+    airflow.runs = [a_run(start, start + QUARTER, ended), a_run(old, old + QUARTER, ended)]
+    open_page(page, airflow)
+    expect(page.locator("#now")).to_contain_text("1 or more of 300")
 
 
 def test_a_catchup_is_shown_with_where_it_is_and_leaves_no_gaps(page: Page, airflow: FakeAirflow) -> None:

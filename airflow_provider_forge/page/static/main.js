@@ -5,7 +5,7 @@ import { element, isUtc, zone } from "./dom.js";
 import { emptyState, refusedState } from "./empty.js";
 import { heal, mayHeal } from "./heal.js";
 import { drawMap } from "./heatmap.js";
-import { Export, QUARTER } from "./model.js";
+import { Export, HOUR, QUARTER } from "./model.js";
 import { drawExports, drawGaps, drawLateness, drawLegend, drawNow } from "./panels.js";
 
 const REFRESH = 30_000;
@@ -98,7 +98,9 @@ function draw() {
 async function refresh() {
   const exported = selected;
   try {
-    exported.update(await api.runsSince(exported.dagId, exported.checkedAt));
+    // The calls of an hour are shown, too.
+    const since = new Date(Math.min(exported.checkedAt, Date.now() - HOUR));
+    exported.update(await api.runsSince(exported.dagId, since));
     const [gap] = exported.gaps();
     if (gap && !rights.has(exported.dagId)) rights.set(exported.dagId, await mayHeal(exported, gap));
     by("message").replaceChildren();

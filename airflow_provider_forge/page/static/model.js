@@ -51,7 +51,8 @@ export class Export {
   update(runs) {
     this.runs = runs;
     const letters = new Map();
-    for (const run of runs.ended) note(letters, run, run.state === "success" ? "s" : "f");
+    const since = runs.ended.filter((run) => Date.parse(run.end_date) >= this.checkedAt);
+    for (const run of since) note(letters, run, run.state === "success" ? "s" : "f");
     for (const run of runs.active) note(letters, run, "h");
     for (const cell of this.cells) {
       const now = letters.get(+cell.start);
@@ -59,6 +60,16 @@ export class Export {
       // A failed run leaves a cell as it was checked.
       cell.letter = changes && now && now !== "f" ? now : cell.checked;
     }
+  }
+
+  /** How many runs of the last hour have made calls: not those whose windows were too old for the receiver. */
+  callsOfLastHour(now) {
+    const keep = this.document.expire_after * 1000;
+    return this.runs.ended.filter((run) => {
+      const end = Date.parse(run.end_date);
+      const start = Date.parse(run.conf?.from ?? run.data_interval_start ?? run.end_date);
+      return now - end < HOUR && end - start < keep;
+    }).length;
   }
 
   /** What tells it from all others: the task that checks it. */
@@ -112,13 +123,21 @@ export class Export {
   }
 }
 
+/** The interval that a run delivers, of all that its DAG exports; empty if it delivers something else. */
+function intervalOf({ conf, run_type, data_interval_start, data_interval_end, logical_date }) {
+  const form = conf ?? {};
+  if (form.check_only || form.environments || form.metrics) return [];
+  // The runs of a backfill ignore the times of the form.
+  if (form.from && run_type !== "backfill") return [form.from, form.to];
+  const start = data_interval_start ?? logical_date;
+  return start ? [start, data_interval_end ?? start] : [];
+}
+
 function note(letters, run, letter) {
-  const start = run.data_interval_start ?? run.logical_date;
-  if (!start) return;
-  const end = run.data_interval_end ?? start;
-  const first = Math.floor(Date.parse(start) / QUARTER) * QUARTER;
+  const [start, end] = intervalOf(run).map(Date.parse);
   // A window of less than a quarter hour proves nothing of its whole cell, and a longer interval has several.
-  for (let at = first; at + QUARTER <= Math.max(Date.parse(end), first); at += QUARTER) letters.set(at, letter);
+  const first = Math.ceil(start / QUARTER) * QUARTER;
+  for (let at = first; at + QUARTER <= end; at += QUARTER) letters.set(at, letter);
 }
 
 /** The worst letter of some cells. */

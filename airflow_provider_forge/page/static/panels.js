@@ -92,11 +92,10 @@ function runsNow(runs) {
   return [`${number(running)} running, ${number(waiting)} waiting`, backfill ? `${plural(backfill, "run")} of a backfill` : ""];
 }
 
-function callsNow({ document: found, runs }, now) {
-  const hour = 3_600_000;
-  const used = runs && runs.ended.filter((run) => now - Date.parse(run.end_date) < hour).length;
+function callsNow(exported, now) {
+  const { document: found, runs } = exported;
   const [calls, seconds] = found.calls;
-  return [`${runs ? `${number(used)} or more` : "…"} of ${number((calls * 3600) / seconds)}`, budgetThen(found)];
+  return [`${runs ? `${number(exported.callsOfLastHour(now))} or more` : "…"} of ${number((calls * 3600) / seconds)}`, budgetThen(found)];
 }
 
 /** How much of the account's budget was used, and who waited for it, when the export was checked. */
