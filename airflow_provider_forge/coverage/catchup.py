@@ -8,6 +8,8 @@ knows; but a task knows the time, and can count and start runs of its DAG.
 - A scheduled run whose interval is not the newest settled one starts a run for that one, once.
 - A run without a run for the interval before it starts healing runs for the skipped intervals. They form a
   chain, each of at most twelve hours. Each starts the next one in the end, so that one is active at a time.
+- A manual run that has a logical date of the schedule, and delivers something else, starts a healing run for
+  the interval, because Airflow makes no scheduled run for that date.
 - The first run of a catchup whose windows are too old for the destination starts a healing run for the oldest
   ones that are not: the catchup would skip the others one by one, and reach these when they are too old.
 """
@@ -44,12 +46,15 @@ if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["continue_healing", "find_catchup", "start_accepted", "start_other_runs"]
+__all__ = ["continue_healing", "find_catchup", "restore_scheduled", "start_accepted", "start_other_runs"]
 
 log = get_logger(__name__)
 
 MAX_HEALED = MAX_WINDOWS * MAX_WINDOW
 """Maximum length of a healing run's interval."""
+
+MAX_STRAYS = 20
+"""Maximum number of manual runs ahead of the schedule that are passed over to find it."""
 
 _UNTIL = "until"
 """Key in a healing run's conf: end of the range whose first part the run delivers."""
@@ -129,11 +134,46 @@ def find_catchup(runs: DagRuns, now: dt.datetime) -> pendulum.DateTime | None:
     """
     latest = floor(now, MAX_WINDOW)
     starts = [latest - number * MAX_WINDOW for number in range(RETENTION // MAX_WINDOW)]
-    newest = runs.newest_at(starts)
-    if newest is not None and newest > now - LIVE_FOR and not runs.count_at([newest - MAX_WINDOW]):
-        # A manual run can have an aligned logical date, but has no neighbor.
-        newest = runs.newest_at([start for start in starts if start < newest])
+    newest = earlier = runs.newest_at(starts)
+    for _ in range(MAX_STRAYS):
+        # A manual run can have an aligned logical date ahead of the schedule, but has no neighbor. The first
+        # run of a catchup has none, either.
+        if earlier is None or runs.count_at([earlier - MAX_WINDOW]):
+            break
+        newest = earlier
+        earlier = runs.newest_at([start for start in starts if start < newest])
+    newest = earlier or newest
     return None if newest is None or newest > now - LIVE_FOR else newest + MAX_WINDOW
+
+
+def restore_scheduled(context: Context, form: Mapping[str, Any], now: dt.datetime) -> None:
+    """Start a run for the interval whose scheduled run a manual one displaces. Failures are logged.
+
+    Airflow makes no scheduled run for a logical date that a manual run has, whatever that one delivers.
+
+    Args:
+        context: The task's context.
+        form: The operator's arguments from the run's trigger form.
+        now: Current time, aware.
+    """
+    run: Any = context.get("dag_run")
+    start: Any = context.get("data_interval_start")
+    end: Any = context.get("data_interval_end")
+    date = getattr(run, "logical_date", None)
+    if getattr(run, "run_type", None) != "manual" or not date or date != start or end is None:
+        return
+    delivers = Window(form.get("interval_start", start), form.get("interval_end", end))
+    interval = Window(start, end)
+    is_whole = delivers == interval and not form.keys() & {"environments", "metrics", "check_only"}
+    if is_whole or (this := _catchup_run(context, interval, now)) is None:
+        return
+    with _failures_logged():
+        if _start_healing(this.runs, interval):
+            log.info(
+                "Airflow makes no scheduled run for %s, because this run has its logical date: started a"
+                " healing run for it",
+                interval.humanize(),
+            )
 
 
 def start_other_runs(context: Context, interval: Window, now: dt.datetime) -> None:

@@ -28,14 +28,13 @@ from airflow_provider_forge.operators.openings import (
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.ledger import delivery_asset
 from airflow_provider_forge.utils.retries import final_errors, with_retry_policy
-from airflow_provider_forge.utils.run_interval import find_interval, settled_at
+from airflow_provider_forge.utils.run_interval import find_interval, resume_at, settled_at
 from airflow_provider_forge.utils.task_metrics import report_task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Asset, Context
-    from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_forge.delivery.destination import Destination
     from airflow_provider_forge.delivery.exporter import Exporter
@@ -203,7 +202,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
             log.info("%s settles at %s: deferred until then", interval, settled)
-            self.defer(trigger=_wake_at(settled), method_name="execute_complete")
+            self.defer(trigger=resume_at(settled), method_name="execute_complete")
         return self._export(context, interval)
 
     def execute_complete(
@@ -286,13 +285,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
     def _defer(self, error: RetryableError, destinations: Sequence[Destination]) -> NoReturn:
         """Defer the task until the time that the error gives."""
         now = pendulum.now("UTC")
-        resume_at = now.add(seconds=error.retry_after or 0)
-        log.info("%s: deferred until %s", error, resume_at)
+        moment = now.add(seconds=error.retry_after or 0)
+        log.info("%s: deferred until %s", error, moment)
         progress = [each.checkpoint.describe(each.progress) for each in destinations if each.checkpoint]
         kwargs: dict[str, Any] = {"progress": progress}
         if isinstance(error, RateLimited):
             kwargs["limited_since"] = now.timestamp()
-        self.defer(trigger=_wake_at(resume_at), method_name="execute_complete", kwargs=kwargs)
+        self.defer(trigger=resume_at(moment), method_name="execute_complete", kwargs=kwargs)
 
     def _apply_form(self, context: Context) -> None:
         """Override arguments with the values of the run's trigger form."""
@@ -304,6 +303,10 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         form = read_form(params, pendulum.now("UTC"), in_backfill=in_backfill)
         for name, value in form.items():
             setattr(self, name, value)
+        if self.live_first and form:
+            from airflow_provider_forge.coverage.catchup import restore_scheduled
+
+            restore_scheduled(context, form, pendulum.now("UTC"))
 
     def _exporter(
         self, context: Context, forge: ForgeMetricsHook, destinations: Sequence[Destination]
@@ -392,9 +395,3 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
 def _with(assets: list[Any], ours: list[Asset]) -> list[Any]:
     return [*assets, *(asset for asset in ours if asset not in assets)]
-
-
-def _wake_at(moment: dt.datetime) -> BaseTrigger:
-    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
-
-    return DateTimeTrigger(moment)

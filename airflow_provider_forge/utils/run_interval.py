@@ -11,6 +11,7 @@ from airflow_provider_forge.windows import Window, parse_time
 if TYPE_CHECKING:
     import pendulum
     from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 __all__ = ["check_not_in_future", "find_interval", "is_oldest", "settled_at"]
 
@@ -96,3 +97,10 @@ def check_not_in_future(field: str, end: dt.datetime, now: dt.datetime) -> None:
         raise ConfigurationError(
             field, f"{end} is more than {hours} hours in the future; give an earlier time"
         )
+
+
+def resume_at(moment: dt.datetime) -> BaseTrigger:
+    """Return the trigger that resumes a deferred task at a time."""
+    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+    return DateTimeTrigger(moment)

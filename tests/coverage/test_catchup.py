@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_forge.coverage.catchup import (
     continue_healing,
     find_catchup,
+    restore_scheduled,
     start_accepted,
     start_other_runs,
 )
@@ -220,3 +221,51 @@ def test_an_airflow_that_ignores_a_runs_conf_is_asked_for_none(monkeypatch):
 
 def test_a_dag_with_another_schedule_is_left_alone():
     assert Dag(OLDEST, timetable=SimpleNamespace()).run(at(OLDEST)) == []
+
+
+STAGING = {"environments": "staging"}
+ELSEWHERE = {"interval_start": OLDEST, "interval_end": OLDEST + MAX_WINDOW}
+ITSELF = {"interval_start": NEWEST.start, "interval_end": NEWEST.end}
+
+
+@pytest.mark.parametrize(
+    ("form", "displaces"),
+    [
+        (STAGING, True),
+        ({"metrics": "FORGE_API_REQUEST_COUNT"}, True),
+        ({"check_only": True}, True),
+        (ELSEWHERE, True),
+        ({**ITSELF, **STAGING}, True),
+        (ITSELF, False),
+        ({"resend": True}, False),
+    ],
+)
+def test_a_manual_run_with_a_date_of_the_schedule_leaves_its_interval_to_a_healing_run(form, displaces):
+    dag = Dag()
+
+    def restore(run_type="manual", date=NEWEST.start, start=NEWEST.start):
+        context = dag.context(run_type)
+        context["dag_run"].logical_date = date
+        context |= {"data_interval_start": start, "data_interval_end": NEWEST.end}
+        restore_scheduled(context, form, NOW)
+
+    for other in ({"run_type": "scheduled"}, {"run_type": "backfill"}, {"date": None}, {"date": NOW}):
+        restore(**other)
+    assert dag.started == []
+    for _ in range(2):
+        restore()
+    [run] = dag.started or [None]
+    assert (run is not None) is displaces
+    if run:
+        name, conf = run
+        assert name == "heal__2026-11-27T14:00:00+00:00_to_14:15"
+        assert (conf["from"], conf["to"]) == ("2026-11-27T14:00:00Z", "2026-11-27T14:15:00Z")
+
+
+@pytest.mark.parametrize("strays", [[], [40], [40, 300], [40, 200, 300, 1000]])
+@pytest.mark.parametrize("delivered", [1, 2, 20])
+def test_manual_runs_ahead_of_a_catchup_are_not_taken_for_it(strays, delivered):
+    dag = Dag(
+        *(OLDEST + number * MAX_WINDOW for number in [*range(delivered), *(25 + each for each in strays)])
+    )
+    assert find_catchup(DagRuns("forge_metrics", dag), NOW) == OLDEST + delivered * MAX_WINDOW
