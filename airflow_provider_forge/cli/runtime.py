@@ -8,7 +8,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.connections.environ import connection_from_environ
-from airflow_provider_forge.connections.runtime import variable_of
+from airflow_provider_forge.connections.runtime import malformed_connection, variable_of
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.state_store import NullStateStore
 
@@ -53,17 +53,23 @@ class ShellRuntime:
 def _of_airflow(argument: str, conn_id: str, kind: str) -> Connection:
     from airflow.models.connection import Connection as AirflowConnection
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+    from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
     from airflow_provider_forge.utils.runtime import AirflowRuntime
 
+    if os.environ.get(variable_of(conn_id)):
+        try:
+            # Airflow passes over a variable that it cannot read, and takes the Connection of its database.
+            found: Connection = EnvironmentVariablesBackend().get_connection(conn_id)
+        except Exception:  # noqa: BLE001 - of any type, and it may quote a secret
+            raise malformed_connection(argument, conn_id) from None
+        return found
     with contextlib.suppress(AirflowNotFoundException):
         return AirflowConnection.get_connection_from_secrets(conn_id)
     try:
         # Distinguishes one that does not exist from one that cannot be read.
         return AirflowRuntime(BaseHook).connection(argument, conn_id, kind)
     except ConfigurationError as error:
-        if variable_of(conn_id) in os.environ:  # malformed, as the error says
-            raise
         raise ConfigurationError(argument, f"{error.problem}. {_describe_search()}") from None
 
 

@@ -79,7 +79,8 @@ def check_gateway(
     found = describe_permissions(permissions)
     left_out = labels.left_out(metrics)
     if permissions.may_read_metrics:
-        found += f" Exports {', '.join(environments)}: {len(metrics) - len(left_out)} metrics."
+        count = len(metrics) - len(left_out)
+        found += f" Exports {', '.join(environments)}: {count} {'metric' if count == 1 else 'metrics'}."
     if left_out:
         found += f" The gateway does not know the metrics {', '.join(left_out)}, which are left out."
     return permissions.may_read_metrics is True, found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from argparse import Namespace
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_connection_and_the_one_that_it_names_come_from_airflow(kept):
     forge = forge_access(Namespace(forge_conn_id="forge_default", app_id=None))
     assert forge.redis_url == "redis://somewhere:6379/0"
     assert published() == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["{broken", '{"conn_type": "otlp", "bogus": "s3cr3t"}', '{"port": "s3cr3t"}']
+)
+def test_a_malformed_variable_is_an_error_and_not_passed_over(kept, monkeypatch, text):
+    """Airflow itself would take the Connection of its database."""
+    kept["otlp_default"] = OTLP
+    monkeypatch.setenv("AIRFLOW_CONN_OTLP_DEFAULT", text)
+    with pytest.raises(ConfigurationError, match=r"otlp_conn_id: .*AIRFLOW_CONN_OTLP_DEFAULT") as raised:
+        _ = otlp_access(Namespace(otlp_conn_id="otlp_default")).ledger_url
+    assert "s3cr3t" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_variable_goes_before_airflows_database(kept, monkeypatch):

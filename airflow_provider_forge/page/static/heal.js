@@ -42,7 +42,7 @@ export async function heal(exported, gaps, { onchange, onend }) {
 
 function explained(refusal) {
   if (refusal.status === 409) return "A backfill of this DAG is active. Airflow runs one at a time: wait until it has ended.";
-  if (refusal.status === 503) return "Airflow's database is locked. Backfills need PostgreSQL or MySQL.";
+  if (refusal.status === 503) return "Airflow's database is locked: try again, or heal a smaller gap. Larger backfills need PostgreSQL or MySQL.";
   if (refusal.status === 403) return "Airflow does not allow you to start a backfill of this DAG.";
   return `${refusal.message} (${refusal.status || "no answer"})`;
 }
