@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt  # noqa: TC003 - msgspec reads the annotations
 import json
 import time
 import urllib.parse
@@ -16,6 +17,7 @@ from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, Wir
 from airflow_provider_forge.http import USER_AGENT, check_url
 from airflow_provider_forge.proxies import Route
 from airflow_provider_forge.text import is_storable, sanitize
+from airflow_provider_forge.windows import LIVE_FOR, MAX_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +62,12 @@ class _Row(msgspec.Struct):
 class _Page(msgspec.Struct):
     asset_state_store: list[_Row]
     total_entries: int
+
+
+class _Dag(msgspec.Struct):
+    is_paused: bool
+    max_active_runs: int | None = None
+    next_dagrun_data_interval_start: dt.datetime | None = None
 
 
 class _Done(msgspec.Struct):
@@ -131,6 +139,23 @@ class ApiStore:
         self._find_or_none("DELETE", self._row(key), _Done)
         if self._known is not None:
             self._known.pop(key, None)
+
+    def find_catchup(self, dag_id: str, now: dt.datetime) -> dt.datetime | None:
+        """Return the start of the windows that a catchup is about to deliver; None if there is none.
+
+        Args:
+            dag_id: Id of the DAG that exports.
+            now: Current time, aware.
+        """
+        try:
+            dag = self._find_or_none("GET", f"/dags/{urllib.parse.quote(dag_id)}", _Dag)
+        except ConfigurationError:  # its user may be allowed to read assets only
+            return None
+        start = dag.next_dagrun_data_interval_start if dag and not dag.is_paused else None
+        if dag is None or start is None or start > now - LIVE_FOR:
+            return None
+        # The active runs deliver the windows before.
+        return start - (dag.max_active_runs or 0) * MAX_WINDOW
 
     def _get_row(self, key: str) -> Any:
         answer = self._find_or_none("GET", self._row(key), _Value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from airflow_provider_forge.cli.api_store import ApiStore
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
 from airflow_provider_forge.cli.times import parse_duration
 from airflow_provider_forge.connections.ledger import open_ledger
@@ -42,6 +43,10 @@ def run(options: Namespace, output: Output) -> int:
             f"{ledger.store.name} has no ledger of this app and destination: nothing was delivered yet, or"
             " the ledger is elsewhere",
         )
+    # Only Airflow knows where its schedule is.
+    catchup = store.find_catchup(options.dag_id, now) if isinstance(store, ApiStore) else None
+    if catchup:
+        coverage = coverage.with_catchup(catchup)
     if options.json:
         output.json(to_document(coverage, now, alert_before, options.dag_id))
     elif not output.is_text:

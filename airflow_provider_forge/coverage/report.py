@@ -179,7 +179,7 @@ def _counts(coverage: Coverage) -> str:
 
 
 def _catchup(coverage: Coverage, now: dt.datetime) -> list[str]:
-    """Return where a catchup is as a line; none without one. The command sees no runs, only deliveries."""
+    """Return where a catchup is as a line; none without one. Without Airflow, only deliveries are known."""
     if coverage.catchup is not None:
         return [f"Catchup has come to {format_time(coverage.catchup)}: the windows after it are pending"]
     older = [

@@ -20,6 +20,7 @@ class AirflowApi(LocalServer):
         self.asset = ASSET
         self.requests: list[tuple[str, str]] = []
         self.failure: Reply | None = None
+        self.dag: Reply = Reply.of_json({"detail": "no DAG"}, 404)
         self._token = token
 
     def respond(self, request: Request) -> Reply:
@@ -28,6 +29,8 @@ class AirflowApi(LocalServer):
             return self.failure
         if request.headers["Authorization"] != f"Bearer {self._token}":
             return Reply.of_json({"detail": "Invalid JWT token"}, 401)
+        if request.path == "/api/v2/dags/forge_metrics":
+            return self.dag
         query = dict(urllib.parse.parse_qsl(request.query))
         if request.path == "/api/v2/assets":
             similar = [{"id": 6, "name": f"{self.asset}2"}, {"id": 7, "name": self.asset}]

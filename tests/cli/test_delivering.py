@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import Fault
+from airflow_provider_forge.sandbox.server import Reply
 from airflow_provider_forge.windows import Window
 from tests.cli.airflow_api import AirflowApi
 
@@ -209,6 +210,32 @@ def test_the_ledger_in_airflow(shell, airflow, gateway, sink):
     assert any(key.endswith("/head") for key in airflow.values)
     assert shell(f"send {INTERVAL} --json").json["windows"][0]["sent"] == 0
     assert shell("coverage --json").json["windows"]["delivered"] == 2
+
+
+@pytest.mark.parametrize(
+    ("dag", "pending"),
+    [
+        ({"is_paused": False}, True),
+        ({"is_paused": False, "max_active_runs": None, "more": 1}, True),
+        ({"is_paused": True}, False),
+        (None, False),
+        ("forbidden", False),
+    ],
+)
+def test_windows_to_which_a_catchup_has_yet_to_come_are_pending(shell, airflow, dag, pending):
+    """Airflow's API says where its schedule is; a user who may read the asset only sees them as missing."""
+    assert shell(f"send {INTERVAL}").status == 0
+    start = pendulum.now("UTC").subtract(days=10).start_of("hour")
+    next_start = {"max_active_runs": 8, "next_dagrun_data_interval_start": start.isoformat()}
+    if dag == "forbidden":
+        airflow.dag = Reply.of_json({"detail": "no"}, 403)
+    elif dag:
+        airflow.dag = Reply.of_json({**next_start, **dag})
+    found = shell("coverage --json").json
+    statuses = found["cells"]
+    assert (statuses.count("p") > 900) is pending
+    assert bool(found["catchup"]) is pending
+    assert ("m" in statuses or "M" in statuses) or pending
 
 
 def test_a_token_is_needed_for_it(shell, airflow):

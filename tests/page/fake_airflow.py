@@ -100,6 +100,7 @@ class FakeAirflow:
         documents: Coverage by the id of the DAG that exports.
         dags: Those with the tag.
         runs: Runs of the DAGs that export.
+        retries: Number of their tasks that wait for a retry.
         refuses: Status of all responses; None for ordinary ones.
         may_heal: Whether the user may start backfills.
         connections: Ids of the Connections.
@@ -111,6 +112,7 @@ class FakeAirflow:
     documents: dict[str, Json] = field(default_factory=dict)
     dags: list[Json] = field(default_factory=list)
     runs: list[Json] = field(default_factory=list)
+    retries: int = 0
     refuses: int | None = None
     may_heal: bool = True
     connections: set[str] = field(default_factory=set)
@@ -164,6 +166,8 @@ class FakeAirflow:
             return {"value": self.documents[parts[5]]}
         if parts[0] == "connections":
             return {} if parts[1] in self.connections else ({"detail": "none"}, 404)
+        if parts[-1] == "taskInstances":
+            return {"task_instances": [], "total_entries": self.retries}
         if parts[-1] == "dagRuns":
             runs = self._runs(request.query_params)
             return {"dag_runs": runs, "total_entries": len(runs)}

@@ -115,7 +115,7 @@ def test_three_exports_are_there_after_five_requests(page: Page, airflow: FakeAi
     drawn = page.evaluate("window.drawn")
     print(f"Three exports were drawn {drawn - page.evaluate(ANSWERED, drawn):.0f} ms after Airflow's answer")
     # What follows is up to date by the second.
-    drawn = [call for call in airflow.asked if "dagRuns?" not in call and not call.endswith("/dagRuns")]
+    drawn = [call for call in airflow.asked if not call.endswith(("/dagRuns", "/taskInstances"))]
     assert len([call for call in drawn if call.startswith("GET")]) == 5
     page.locator("#exports button", has_text="other_1").click()
     expect(page.locator("#gaps")).to_contain_text("None.")
@@ -130,6 +130,15 @@ def test_now_and_lateness_are_told(page: Page, airflow: FakeAirflow) -> None:
     expect(now).to_contain_text("At the check: 4 of 5 in 60 s; waiting: 1 live, 7 backfill")
     expect(page.locator("#lateness")).to_contain_text("7 min")
     expect(page.locator("#lateness")).to_contain_text("and revisit_after found them")
+
+
+def test_tasks_that_wait_for_a_retry_are_shown_with_the_way_to_their_logs(
+    page: Page, airflow: FakeAirflow
+) -> None:
+    airflow.retries = 8
+    open_page(page, airflow)
+    link = page.locator("#now").get_by_role("link", name="8 tasks to be retried")
+    expect(link).to_have_attribute("href", f"{airflow.url}/dags/forge_metrics/tasks/?state=up_for_retry")
 
 
 def test_nothing_is_said_of_runs_before_airflow_has_answered(page: Page, airflow: FakeAirflow) -> None:

@@ -79,14 +79,20 @@ export async function hasConnection(id) {
   }
 }
 
-/** Runs that wait or run, and those that have ended since a time. */
+/** Runs that wait or run, those that have ended since a time, and how many tasks wait for a retry. */
 export async function runsSince(dagId, since) {
   const path = `dags/${part(dagId)}/dagRuns`;
-  const [active, ended] = await Promise.all([
+  const [active, ended, retries] = await Promise.all([
     ask(path, { query: { state: ["queued", "running"], limit: PAGE, order_by: "-run_after" } }),
     ask(path, { query: { end_date_gte: since.toISOString(), limit: PAGE, order_by: "-end_date" } }),
+    ask(`${path}/~/taskInstances`, { query: { state: "up_for_retry", limit: 1 } }),
   ]);
-  return { active: active.dag_runs, activeCount: active.total_entries, ended: ended.dag_runs };
+  return {
+    active: active.dag_runs,
+    activeCount: active.total_entries,
+    ended: ended.dag_runs,
+    retries: retries.total_entries ?? 0,
+  };
 }
 
 /** The run of a window; null if there is none. */

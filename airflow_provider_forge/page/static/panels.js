@@ -49,7 +49,7 @@ export function drawNow(section, exported, now) {
       last && time(last.end),
     ],
     ["Today, in UTC", `${today.delivered} of ${today.due} windows`, plural(today.points, "point")],
-    ["Runs", ...runsNow(runs)],
+    ["Runs", ...runsNow(runs, exported.dagId)],
     ["Calls in the last hour", ...callsNow(exported, now)],
     ["Next run", ...nextRun(dag, now)],
     ["API token", ...token(found.token_days)],
@@ -83,13 +83,19 @@ function fact([name, value, more]) {
   );
 }
 
-function runsNow(runs) {
+function runsNow(runs, dagId) {
   if (!runs) return ["…"];
-  const { active, activeCount } = runs;
+  const { active, activeCount, retries } = runs;
   const running = active.filter((run) => run.state === "running").length;
   const backfill = active.filter((run) => run.run_type === "backfill").length;
   const waiting = activeCount - running;
-  return [`${number(running)} running, ${number(waiting)} waiting`, backfill ? `${plural(backfill, "run")} of a backfill` : ""];
+  // Something does not answer: the log of such a task says what.
+  const failing =
+    retries && airflowLink(`dags/${encodeURIComponent(dagId)}/tasks/?state=up_for_retry`, `${plural(retries, "task")} to be retried`);
+  return [
+    `${number(running)} running, ${number(waiting)} waiting`,
+    failing || (backfill ? `${plural(backfill, "run")} of a backfill` : ""),
+  ];
 }
 
 function callsNow(exported, now) {
