@@ -33,12 +33,20 @@ HEADROOM = dt.timedelta(minutes=30)
 MAX_RETENTION = dt.timedelta(days=36_500)
 """Maximum age of an interval: a century, long before which dates begin."""
 
+FIRST_DATE, LAST_DATE = pendulum.datetime(1970, 1, 1), pendulum.datetime(9000, 1, 1)
+"""Dates between which every interval, and the time at which it settles, can be represented."""
+
 _HOUR = dt.timedelta(hours=1)
 _MINUTE = dt.timedelta(minutes=1)
 
 
 def _utc_now() -> pendulum.DateTime:
     return pendulum.now("UTC")
+
+
+def _least_retention(interval: dt.timedelta, settle: dt.timedelta) -> dt.timedelta:
+    """Return the shortest retention with which a run is created before its interval leaves it."""
+    return interval + settle + HEADROOM
 
 
 class ForgeMetricsTimetable(Timetable):
@@ -51,8 +59,8 @@ class ForgeMetricsTimetable(Timetable):
     Args:
         interval: Length of an interval: 15 minutes, or another number of whole minutes that divides an hour.
             Do not change it for an existing DAG: gaps are healed in the same intervals.
-        retention: Maximum age of an interval's start. Beyond 14 days, the task needs an archive: see the
-            operator's `source`.
+        retention: Maximum age of an interval's start; at least 30 minutes more than `interval` and `settle`
+            together. Beyond 14 days, the task needs an archive: see the operator's `source`.
         settle: Time after an interval's end in which its data may still arrive; 0 or more.
         scheduled: Whether there are scheduled runs. False for a DAG that only has manual runs and backfills;
             it needs `catchup=False`.
@@ -78,12 +86,16 @@ class ForgeMetricsTimetable(Timetable):
             raise ConfigurationError(
                 "interval", f"{interval} is not a number of whole minutes that divides an hour"
             )
-        if not interval <= retention <= MAX_RETENTION:
-            raise ConfigurationError(
-                "retention", f"{retention} is not between the interval and {MAX_RETENTION.days:,} days"
-            )
         if settle < dt.timedelta(0):
             raise ConfigurationError("settle", f"{settle} is negative")
+        if not isinstance(scheduled, bool):
+            raise ConfigurationError("scheduled", f"{scheduled!r} is neither True nor False")
+        if not (least := _least_retention(interval, settle)) <= retention <= MAX_RETENTION:
+            raise ConfigurationError(
+                "retention",
+                f"{retention} is not between {least} (interval, settle and {humanize_duration(HEADROOM)}) and"
+                f" {MAX_RETENTION.days:,} days",
+            )
         self.interval = interval
         self.retention = retention
         self.settle = settle
@@ -113,7 +125,8 @@ class ForgeMetricsTimetable(Timetable):
         interval, retention, settle = (
             dt.timedelta(seconds=data[name]) for name in ("interval", "retention", "settle")
         )
-        # Absent from what an earlier version has serialized.
+        # An earlier version serialized retentions that were too short for any run, and no `scheduled`.
+        retention = max(retention, _least_retention(interval, settle))
         return cls(interval, retention, settle, scheduled=data.get("scheduled", True))
 
     def generate_run_id(
@@ -141,7 +154,14 @@ class ForgeMetricsTimetable(Timetable):
         A run's logical date is the start of its interval, and is unique. A manual run with an aligned logical
         date must therefore have the interval of the scheduled run of that date: with any other interval, the
         scheduler would find the date taken, go back, and never advance.
+
+        Raises:
+            ConfigurationError: The date is at the beginning or the end of time.
         """
+        if not FIRST_DATE <= run_after <= LAST_DATE:
+            raise ConfigurationError(
+                "logical_date", f"{run_after} is not between the years {FIRST_DATE.year} and {LAST_DATE.year}"
+            )
         if floor(run_after, self.interval) == run_after:
             return DataInterval(start=run_after, end=run_after + self.interval)
         window = Window.last_settled(run_after, length=self.interval, settle=self.settle)
@@ -150,15 +170,18 @@ class ForgeMetricsTimetable(Timetable):
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Return the next run; None after the end date of the DAG or of a backfill."""
+        """Return the next run; None after the end date of the DAG or of a backfill, or at the end of time."""
         if not self.scheduled and not restriction.catchup:  # a backfill always asks for what was missed
+            return None
+        last_end = last_automated_data_interval and last_automated_data_interval.end
+        if any(date is not None and date > LAST_DATE for date in (restriction.earliest, last_end)):
             return None
         now = self._clock()
         candidates = [ceil(now - self.retention, self.interval)]
         if restriction.earliest is not None:
             candidates.append(ceil(restriction.earliest, self.interval))
-        if last_automated_data_interval is not None:
-            candidates.append(last_automated_data_interval.end)
+        if last_end is not None:
+            candidates.append(last_end)
         if not restriction.catchup:
             candidates.append(Window.last_settled(now, length=self.interval, settle=self.settle).start)
         start = max(candidates)

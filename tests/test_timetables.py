@@ -136,7 +136,10 @@ def test_every_divisor_of_an_hour_is_an_interval(minutes):
         ({"interval": timedelta(hours=2)}, "interval"),
         ({"retention": timedelta(days=40_000)}, "retention"),
         ({"retention": timedelta(minutes=1)}, "retention"),
+        ({"retention": timedelta(minutes=49)}, "retention"),
+        ({"settle": timedelta(days=15)}, "retention"),
         ({"settle": timedelta(seconds=-1)}, "settle"),
+        ({"scheduled": "no"}, "scheduled"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, field):
@@ -162,6 +165,28 @@ def test_airflow_serializes_it_through_the_plugin():
 
     table = ForgeMetricsTimetable(timedelta(minutes=5))
     assert decode_timetable(encode_timetable(table)).interval == timedelta(minutes=5)
+
+
+def test_a_retention_too_short_for_any_run_is_lengthened_if_it_was_serialized():
+    serialized = {**ForgeMetricsTimetable().serialize(), "retention": 900.0}
+    assert ForgeMetricsTimetable.deserialize(serialized).retention == timedelta(minutes=50)
+    assert ForgeMetricsTimetable(retention=timedelta(minutes=50)).retention == timedelta(minutes=50)
+
+
+@pytest.mark.parametrize("date", ["9999-12-31T23:45:00", "9999-12-31T23:59:59", "0001-01-01T00:01:00"])
+def test_a_manual_run_at_an_end_of_time_is_refused(date):
+    with pytest.raises(ConfigurationError, match=r"^logical_date: "):
+        timetable().infer_manual_data_interval(run_after=at(date))
+
+
+@pytest.mark.parametrize("catchup", [True, False])
+@pytest.mark.parametrize("date", ["9999-12-31T23:45:00", "9999-12-31T23:59:59"])
+def test_after_the_end_of_time_there_is_no_run(date, catchup):
+    start = restriction(at(date), catchup=catchup)
+    assert timetable().next_dagrun_info(last_automated_data_interval=None, restriction=start) is None
+    last = DataInterval(at("9999-12-31T23:30:00"), at(date))
+    limits = restriction(catchup=catchup)
+    assert timetable().next_dagrun_info(last_automated_data_interval=last, restriction=limits) is None
 
 
 def test_a_long_retention_is_for_what_is_archived():
