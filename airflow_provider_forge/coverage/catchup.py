@@ -69,6 +69,7 @@ class CatchupRun:
         timetable: The DAG's timetable.
         interval: Interval of this run.
         first: Time before which no interval is scheduled now.
+        last: Time after which none starts: now, or the end date of the DAG.
         now: Current time, aware.
     """
 
@@ -76,12 +77,16 @@ class CatchupRun:
     timetable: ForgeMetricsTimetable
     interval: Window
     first: dt.datetime
+    last: dt.datetime
     now: dt.datetime
 
     @property
     def newest(self) -> Window:
-        """The newest settled interval."""
-        return Window.last_settled(self.now, length=self.timetable.interval, settle=self.timetable.settle)
+        """The newest settled interval that starts by the DAG's end date."""
+        step = self.timetable.interval
+        settled = Window.last_settled(self.now, length=step, settle=self.timetable.settle)
+        start = min(settled.start, floor(self.last, step))
+        return Window(start, start + step)
 
     def still_accepted(self, max_age: dt.timedelta) -> Window | None:
         """Return the oldest twelve hours that the destination still accepts, up to the newest interval.
@@ -242,7 +247,8 @@ def _catchup_run(context: Context, interval: Window, now: dt.datetime) -> Catchu
     if not isinstance(timetable, ForgeMetricsTimetable) or not _takes_conf():
         return None
     first = max(now - timetable.retention, dag.start_date or now)
-    return CatchupRun(DagRuns(dag.dag_id, context["ti"]), timetable, interval, first, now)
+    last = min(now, dag.end_date or now)
+    return CatchupRun(DagRuns(dag.dag_id, context["ti"]), timetable, interval, first, last, now)
 
 
 def _start_healing(runs: DagRuns, skipped: Window) -> bool:

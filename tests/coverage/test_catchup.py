@@ -35,6 +35,7 @@ class Dag:
 
     dag_id = "forge_metrics"
     start_date = pendulum.datetime(2024, 1, 1)
+    end_date: pendulum.DateTime | None = None
     catchup = True
 
     def __init__(self, *starts, timetable=None) -> None:
@@ -80,6 +81,18 @@ def test_the_first_run_of_a_catchup_starts_the_newest_window_and_no_other_does()
     assert dag.run(at(OLDEST)) == [(LIVE, form)]
     dag.starts.add(OLDEST + MAX_WINDOW)
     assert dag.run(at(OLDEST + MAX_WINDOW)) == []
+
+
+def test_no_run_is_started_for_a_window_after_the_end_of_the_dag():
+    dag = Dag(OLDEST)
+    dag.end_date = OLDEST + timedelta(hours=2, minutes=1)
+    [(_, conf)] = dag.run(at(OLDEST))
+    assert pendulum.parse(conf["from"]) == OLDEST + timedelta(hours=2)
+    start_accepted(dag.context(), at(OLDEST), NOW, NOW - OLDEST)
+    assert pendulum.parse(dag.started[1][1]["until"]) == OLDEST + timedelta(hours=2)
+    dag.started.clear()
+    start_accepted(dag.context(), at(OLDEST), NOW, timedelta(hours=48))
+    assert dag.started == []
 
 
 def test_each_quarter_hour_of_a_catchup_starts_its_own():
