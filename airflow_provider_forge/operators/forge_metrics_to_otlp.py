@@ -295,11 +295,12 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
 
     def _apply_form(self, context: Context) -> None:
         """Override arguments with the values of the run's trigger form."""
-        from airflow_provider_forge.operators.form import check_conf_is_taken, read_form
+        from airflow_provider_forge.operators.form import check_conf_is_taken, check_conf_names, read_form
 
         run, params = context.get("dag_run"), context.get("params") or {}
         in_backfill = getattr(run, "run_type", None) == "backfill"
-        check_conf_is_taken(getattr(run, "conf", None) or {}, params, in_backfill=in_backfill)
+        check_conf_is_taken(run_conf := getattr(run, "conf", None) or {}, params, in_backfill=in_backfill)
+        check_conf_names(run_conf, self.params)
         form = read_form(params, pendulum.now("UTC"), in_backfill=in_backfill)
         for name, value in form.items():
             setattr(self, name, value)

@@ -5,6 +5,8 @@ Airflow hardly validates the form's values, so the task does.
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Param, conf
@@ -16,14 +18,27 @@ from airflow_provider_forge.windows import parse_time
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
-__all__ = ["check_conf_is_taken", "read_form", "trigger_form"]
+__all__ = ["check_conf_is_taken", "check_conf_names", "read_form", "trigger_form"]
 
 log = get_logger(__name__)
 
 _FIELDS = ("from", "to", "environments", "metrics", "resend", "check_only")
 _SWITCHES = ("resend", "check_only")
+
+_OTHER_NAMES = {
+    "deliver_from": "from",
+    "deliver_until": "to",
+    "start": "from",
+    "end": "to",
+    "interval_start": "from",
+    "interval_end": "to",
+}
+"""Titles of the form and names of the operator, with the fields for which they may be taken."""
+
+_MIN_SIMILAR = 5
+"""Length of a name from which on a similar one counts as misspelled: shorter ones resemble too many words."""
 
 
 def trigger_form() -> dict[str, Param]:
@@ -76,10 +91,6 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
     Raises:
         ConfigurationError: The value of a field is invalid; the error names the field.
     """
-    for name in params.keys() - set(_FIELDS):
-        # A label instead of a name. If it were ignored, the run would succeed with another selection.
-        if name.lower() in _FIELDS:
-            raise ConfigurationError(name, f"is written {name.lower()}")
     values = {name: params[name] for name in _FIELDS if params.get(name) not in (None, "")}
     if in_backfill and values.keys() & {"from", "to"}:
         log.warning(
@@ -98,6 +109,33 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
             raise ConfigurationError(name, f"{values[name]!r} is neither true nor false")
     # False is the form's default, so it does not override the task's argument.
     return {**found, **{name: True for name in _SWITCHES if values.get(name)}}
+
+
+def check_conf_names(run_conf: Mapping[str, Any], declared: Container[str]) -> None:
+    """Check that no key of the run's conf is a misspelled field or the title of one.
+
+    Args:
+        run_conf: Conf of the run.
+        declared: Params of the task, whose names are not mistakes.
+
+    Raises:
+        ConfigurationError: One is. If it were ignored, the run would succeed with another selection.
+    """
+    for name in run_conf:
+        if name not in _FIELDS and name not in declared and (field := _meant(name)):
+            raise ConfigurationError(
+                name,
+                f"is no field of the form; it is written {field}. Declare another param in the DAG's params",
+            )
+
+
+def _meant(name: str) -> str | None:
+    """Return the field that a name stands for; None if it is another word."""
+    plain = "_".join(re.split(r"[\W_]+", name.strip().lower()))
+    if plain in _FIELDS or plain in _OTHER_NAMES:
+        return _OTHER_NAMES.get(plain, plain)
+    similar = difflib.get_close_matches(plain, _FIELDS, n=1, cutoff=0.8) if len(plain) >= _MIN_SIMILAR else []
+    return similar[0] if similar else None
 
 
 def check_conf_is_taken(

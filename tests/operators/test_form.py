@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.operators.forge_metrics_to_otlp import ForgeMetricsToOtlpOperator
-from airflow_provider_forge.operators.form import read_form, trigger_form
+from airflow_provider_forge.operators.form import check_conf_names, read_form, trigger_form
 from airflow_provider_forge.windows import Window
 
 NOW = pendulum.now("UTC")
@@ -152,10 +152,36 @@ def test_an_error_is_a_value_error_of_ours():
     assert refused.value.field == "from"
 
 
-@pytest.mark.parametrize("name", ["From", "TO", "Resend"])
-def test_a_field_named_as_its_label_is_refused(name):
-    with pytest.raises(ConfigurationError, match=f"^{name}: is written {name.lower()}"):
-        read_form({name: "2026-11-23T08:00:00Z"}, NOW)
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("From", "from"),
+        ("TO", "to"),
+        ("Resend", "resend"),
+        ("Check only", "check_only"),
+        ("check-only", "check_only"),
+        ("checkonly", "check_only"),
+        ("Deliver from", "from"),
+        ("Deliver until", "to"),
+        ("start", "from"),
+        ("interval_end", "to"),
+        ("environment", "environments"),
+        ("metric", "metrics"),
+    ],
+)
+def test_a_misspelled_field_or_a_title_fails_instead_of_delivering_something_else(gateway, name, field):
+    conf = {name: "2026-11-23T08:00:00Z"}
+    with pytest.raises(
+        AirflowFailException, match=f"^{name}: is no field of the form; it is written {field}"
+    ):
+        run({**EMPTY, **conf}, conf=conf)
+    assert gateway.calls == []
+
+
+def test_other_keys_of_the_conf_and_declared_params_are_not_mistakes():
+    conf = {"top": 5, "form": "x", "until": "2026-11-23T08:00:00Z", "city": "Berlin", "start": "Rome"}
+    check_conf_names(conf, {"start"})
+    assert read_form({**EMPTY, **conf}, NOW) == {}
 
 
 class TestConfThatDoesNotOverrideParams:
