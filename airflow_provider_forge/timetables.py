@@ -44,11 +44,6 @@ def _utc_now() -> pendulum.DateTime:
     return pendulum.now("UTC")
 
 
-def _least_retention(interval: dt.timedelta, settle: dt.timedelta) -> dt.timedelta:
-    """Return the shortest retention with which a run is created before its interval leaves it."""
-    return interval + settle + HEADROOM
-
-
 class ForgeMetricsTimetable(Timetable):
     """Runs for `[start, start + interval)`, aligned in UTC, from `retention` ago until now.
 
@@ -59,8 +54,8 @@ class ForgeMetricsTimetable(Timetable):
     Args:
         interval: Length of an interval: 15 minutes, or another number of whole minutes that divides an hour.
             Do not change it for an existing DAG: gaps are healed in the same intervals.
-        retention: Maximum age of an interval's start; at least 30 minutes more than `interval` and `settle`
-            together. Beyond 14 days, the task needs an archive: see the operator's `source`.
+        retention: Maximum age of an interval's start. Beyond 14 days, the task needs an archive: see the
+            operator's `source`.
         settle: Time after an interval's end in which its data may still arrive; 0 or more.
         scheduled: Whether there are scheduled runs. False for a DAG that only has manual runs and backfills;
             it needs `catchup=False`.
@@ -90,11 +85,9 @@ class ForgeMetricsTimetable(Timetable):
             raise ConfigurationError("settle", f"{settle} is negative")
         if not isinstance(scheduled, bool):
             raise ConfigurationError("scheduled", f"{scheduled!r} is neither True nor False")
-        if not (least := _least_retention(interval, settle)) <= retention <= MAX_RETENTION:
+        if not interval <= retention <= MAX_RETENTION:
             raise ConfigurationError(
-                "retention",
-                f"{retention} is not between {least} (interval, settle and {humanize_duration(HEADROOM)}) and"
-                f" {MAX_RETENTION.days:,} days",
+                "retention", f"{retention} is not between the interval and {MAX_RETENTION.days:,} days"
             )
         self.interval = interval
         self.retention = retention
@@ -125,9 +118,8 @@ class ForgeMetricsTimetable(Timetable):
         interval, retention, settle = (
             dt.timedelta(seconds=data[name]) for name in ("interval", "retention", "settle")
         )
-        # An earlier version serialized retentions that were too short for any run, and no `scheduled`.
-        retention = max(retention, _least_retention(interval, settle))
-        return cls(interval, retention, settle, scheduled=data.get("scheduled", True))
+        # Absent from what an earlier version has serialized.
+        return cls(interval, retention, settle, scheduled=bool(data.get("scheduled", True)))
 
     def generate_run_id(
         self,

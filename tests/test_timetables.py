@@ -136,8 +136,6 @@ def test_every_divisor_of_an_hour_is_an_interval(minutes):
         ({"interval": timedelta(hours=2)}, "interval"),
         ({"retention": timedelta(days=40_000)}, "retention"),
         ({"retention": timedelta(minutes=1)}, "retention"),
-        ({"retention": timedelta(minutes=49)}, "retention"),
-        ({"settle": timedelta(days=15)}, "retention"),
         ({"settle": timedelta(seconds=-1)}, "settle"),
         ({"scheduled": "no"}, "scheduled"),
     ],
@@ -165,12 +163,6 @@ def test_airflow_serializes_it_through_the_plugin():
 
     table = ForgeMetricsTimetable(timedelta(minutes=5))
     assert decode_timetable(encode_timetable(table)).interval == timedelta(minutes=5)
-
-
-def test_a_retention_too_short_for_any_run_is_lengthened_if_it_was_serialized():
-    serialized = {**ForgeMetricsTimetable().serialize(), "retention": 900.0}
-    assert ForgeMetricsTimetable.deserialize(serialized).retention == timedelta(minutes=50)
-    assert ForgeMetricsTimetable(retention=timedelta(minutes=50)).retention == timedelta(minutes=50)
 
 
 @pytest.mark.parametrize("date", ["9999-12-31T23:45:00", "9999-12-31T23:59:59", "0001-01-01T00:01:00"])
