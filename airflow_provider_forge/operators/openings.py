@@ -167,8 +167,12 @@ def open_source(
 
     if source == "archive":
         return open_archive_source(forge, environments, metrics)
-    is_retry = (getattr(context.get("ti"), "try_number", None) or 1) > 1
-    started = getattr(context.get("dag_run"), "start_date", None)
+    tries = getattr(context.get("ti"), "try_number", None) or 1
+    tries += context.get("task_reschedule_count") or 0
+    run = context.get("dag_run")
+    # A clear fetches again. In a run that had not ended it leaves the start, before which nothing is taken.
+    is_retry = tries > 1 and not getattr(run, "clear_number", None)
+    started = getattr(run, "start_date", None)
     gateway = open_gateway_source(forge, environments, metrics, since=started if is_retry else None)
     if source == "gateway":
         return gateway

@@ -58,10 +58,15 @@ def archived(connect, gateway, sink, tmp_path):
     return archived
 
 
-def context_of(window, *, try_number=1, started=None):
-    run = SimpleNamespace(run_after=pendulum.now("UTC"), start_date=started or pendulum.now("UTC"))
+def context_of(window, *, try_number=1, started=None, reschedules=0, clear_number=0):
+    run = SimpleNamespace(
+        run_after=pendulum.now("UTC"),
+        start_date=started or pendulum.now("UTC"),
+        clear_number=clear_number,
+    )
     return {
         "dag_run": run,
+        "task_reschedule_count": reschedules,
         "ti": SimpleNamespace(try_number=try_number),
         "data_interval_start": window.start,
         "data_interval_end": window.end,

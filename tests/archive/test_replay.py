@@ -131,17 +131,22 @@ def test_an_interval_since_the_year_1_is_refused(archived, source):
         run(interval, source=source)
 
 
-def test_a_retry_takes_from_the_archive_what_an_earlier_try_of_the_run_has_fetched(archived, gateway, sink):
+@pytest.mark.parametrize("again", [{"try_number": 2}, {"reschedules": 1}])
+def test_a_retry_takes_from_the_archive_what_an_earlier_try_of_the_run_has_fetched(
+    archived, gateway, sink, again
+):
     started = pendulum.now("UTC")
     sink.add_fault(Fault("status", status=503, calls={1}))
     with pytest.raises(ReceiverUnavailable):
         run(QUARTER, context=context_of(QUARTER, started=started))
-    summary = run(QUARTER, context=context_of(QUARTER, started=started, try_number=2))
+    summary = run(QUARTER, context=context_of(QUARTER, started=started, **again))
     assert (summary["calls"], summary["replayed"]) == (0, 1)
     assert Counter(sink.points) == generated(gateway, QUARTER)
-    # A run that was cleared begins anew.
+    # A run that was cleared begins anew, also if it had not ended, and so has the same start.
     assert run(QUARTER, context=context_of(QUARTER, try_number=3))["calls"] == 1
-    assert len(calls(gateway)) == 2
+    cleared = context_of(QUARTER, started=started, try_number=3, clear_number=1)
+    assert run(QUARTER, context=cleared)["calls"] == 1
+    assert len(calls(gateway)) == 3
 
 
 def test_other_environments_are_left_where_they_are(archived, gateway, sink):

@@ -100,6 +100,7 @@ class FakeAirflow:
         documents: Coverage by the id of the DAG that exports.
         dags: Those with the tag.
         runs: Runs of the DAGs that export.
+        elsewhere: Ids of DAGs whose coverage an XCom backend stores.
         retries: Number of their tasks that wait for a retry.
         refuses: Status of all responses; None for ordinary ones.
         may_heal: Whether the user may start backfills.
@@ -112,6 +113,7 @@ class FakeAirflow:
     documents: dict[str, Json] = field(default_factory=dict)
     dags: list[Json] = field(default_factory=list)
     runs: list[Json] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
     retries: int = 0
     refuses: int | None = None
     may_heal: bool = True
@@ -163,6 +165,8 @@ class FakeAirflow:
             rows = [self._entry(dag_id) for dag_id in self.documents]
             return {"xcom_entries": rows, "total_entries": len(rows)}
         if path.endswith(f"/xcomEntries/{XCOM_KEY}"):
+            if parts[5] in self.elsewhere:
+                return {"value": "s3://bucket/forge_coverage"}
             return {"value": self.documents[parts[5]]}
         if parts[0] == "connections":
             return {} if parts[1] in self.connections else ({"detail": "none"}, 404)

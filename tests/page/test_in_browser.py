@@ -88,6 +88,17 @@ def test_each_status_is_a_colour_and_its_tooltip_has_the_figures(page: Page, air
     assert (squares(page, "m"), squares(page, "mm")) == (0, 3)
 
 
+def test_a_check_that_cannot_be_read_does_not_hide_the_others(page: Page, airflow: FakeAirflow) -> None:
+    airflow.documents["other"] = document(NOW, coverage(NOW), "other")
+    airflow.elsewhere = {"other"}
+    page.goto(f"{airflow.url}/forge/")
+    expect(page.locator("#exports button")).to_have_count(1)
+    expect(page.locator("#message")).to_contain_text("task other: its result is not in Airflow's database")
+    airflow.elsewhere = {"other", "forge_metrics"}
+    page.reload()
+    expect(page.locator("#message")).to_contain_text("where an XCom backend stores it")
+
+
 DRAWN = """
 new MutationObserver(() => {
   if (!window.drawn && document.querySelector("#export:not([hidden]):not(.loading)")) {

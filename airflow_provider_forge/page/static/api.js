@@ -57,12 +57,20 @@ export async function latestChecks(now = Date.now()) {
   return [...latest.values()];
 }
 
-/** The document of a check; null if it is of a later version than this page. */
+/** The document of a check; null if it is of a later version than this page. Refused if it is not in the database. */
 export async function coverageOf({ dag_id, run_id, task_id, map_index }) {
   const path = `dags/${part(dag_id)}/dagRuns/${part(run_id)}/taskInstances/${part(task_id)}/xcomEntries/${KEY}`;
   const { value } = await ask(path, { query: { map_index, deserialize: false } });
-  const document = typeof value === "string" ? JSON.parse(value) : value;
+  const document = typeof value === "string" ? parsed(value) : value;
   return document?.version === 1 ? document : null;
+}
+
+function parsed(value) {
+  try {
+    return JSON.parse(value);
+  } catch {
+    throw new Refusal(0, "its result is not in Airflow's database, but where an XCom backend stores it");
+  }
 }
 
 export async function forgeDags() {

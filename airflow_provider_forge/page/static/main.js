@@ -13,6 +13,8 @@ const AT_ONCE = 3;
 
 const by = (id) => document.getElementById(id);
 let exports = [];
+/** Checks whose result cannot be read, with the reason. */
+const unread = [];
 let selected = null;
 /** Whether the user may heal, by DAG; absent until it is known. */
 const rights = new Map();
@@ -20,11 +22,28 @@ const rights = new Map();
 async function load() {
   const [checks, dags] = await Promise.all([api.latestChecks(), api.forgeDags()]);
   // The first few exports need no further request when they are selected.
-  const documents = await Promise.all(checks.slice(0, AT_ONCE).map(api.coverageOf));
-  for (const check of checks.slice(AT_ONCE)) documents.push(await api.coverageOf(check));
+  const documents = await Promise.all(checks.slice(0, AT_ONCE).map(documentOf));
+  for (const check of checks.slice(AT_ONCE)) documents.push(await documentOf(check));
+  if (unread.length && unread.length === checks.length) throw unread[0].refusal;
   exports = documents.flatMap((found, number) => (found ? [new Export(found, checks[number], dags)] : []));
   exports.sort((one, other) => one.dagId.localeCompare(other.dagId));
   return dags;
+}
+
+/** The document of a check; null if it cannot be read, which must not hide the others. */
+async function documentOf(check) {
+  try {
+    return await api.coverageOf(check);
+  } catch (refusal) {
+    unread.push({ check, refusal });
+    return null;
+  }
+}
+
+function notes() {
+  return unread.map(({ check, refusal }) =>
+    element("p", { class: "panel" }, `Not shown: ${check.dag_id}, task ${check.task_id}: ${refusal.message}.`),
+  );
 }
 
 async function start() {
@@ -103,7 +122,7 @@ async function refresh() {
     exported.update(await api.runsSince(exported.dagId, since));
     const [gap] = exported.gaps();
     if (gap && !rights.has(exported.dagId)) rights.set(exported.dagId, await mayHeal(exported, gap));
-    by("message").replaceChildren();
+    by("message").replaceChildren(...notes());
   } catch (refusal) {
     by("message").replaceChildren(element("p", { class: "panel" }, `Not up to date: ${refusal.message}.`));
   }
