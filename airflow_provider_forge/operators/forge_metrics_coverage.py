@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
-from airflow_provider_forge.exceptions import ConfigurationError, ForgeError
+from airflow_provider_forge.exceptions import ForgeError
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators import arguments
 from airflow_provider_forge.operators.help import COVERAGE_TASK_HELP, with_help
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.text import get_logger, visible
@@ -73,7 +74,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
             receiver.
 
     Raises:
-        ConfigurationError: `alert_before` is not above 0.
+        ConfigurationError: An argument is wrong.
     """
 
     template_fields: Sequence[str] = ("app_id",)
@@ -93,8 +94,9 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(self, with_help(COVERAGE_TASK_HELP, kwargs)))
-        if alert_before <= dt.timedelta(0):
-            raise ConfigurationError("alert_before", f"{alert_before} is not above 0")
+        arguments.check_duration("alert_before", alert_before)
+        arguments.check_conn_id("forge_conn_id", forge_conn_id)
+        arguments.check_conn_id("otlp_conn_id", otlp_conn_id)
         self.export_dag_id = export_dag_id
         self.forge_conn_id = forge_conn_id
         self.otlp_conn_id = otlp_conn_id
@@ -102,6 +104,7 @@ class ForgeMetricsCoverageOperator(BaseOperator):
         self.alert_before = alert_before
         self.heal = heal
         self.telemetry = telemetry
+        arguments.check_switches(self, "heal", "telemetry")
         self.asset = delivery_asset(forge_conn_id, otlp_conn_id)
         # No outlet: DAGs scheduled on the asset are to run for deliveries only.
         self.inlets = [*self.inlets, self.asset]

@@ -14,6 +14,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, DeliveryBusy, 
 from airflow_provider_forge.gateway.queries import parse_choice
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators import arguments
 from airflow_provider_forge.operators.expired import report_expired
 from airflow_provider_forge.operators.help import EXPORT_TASK_HELP, with_help
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
@@ -23,7 +24,6 @@ from airflow_provider_forge.operators.openings import (
     open_destinations,
     open_receivers,
     open_source,
-    parse_conn_ids,
 )
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.ledger import delivery_asset
@@ -160,8 +160,8 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             raise ConfigurationError(
                 "resource_attributes", "need conform=True: without it metrics are passed through unchanged"
             )
-        if revisit_after is not None and revisit_after <= dt.timedelta(0):
-            raise ConfigurationError("revisit_after", f"{revisit_after} is not above 0; None switches it off")
+        arguments.check_duration("revisit_after", revisit_after, optional=True)
+        arguments.check_conn_id("forge_conn_id", forge_conn_id)
         self.forge_conn_id = forge_conn_id
         self.otlp_conn_id = otlp_conn_id
         self.app_id = app_id
@@ -181,7 +181,9 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         self.telemetry = telemetry
         self.check_only = False
         self.source = source
-        self.assets = [delivery_asset(forge_conn_id, each) for each in parse_conn_ids(otlp_conn_id)]
+        arguments.check_switches(self, "conform", "live_first", "deferrable", "telemetry")
+        self.conn_ids = arguments.parse_conn_ids(otlp_conn_id)
+        self.assets = [delivery_asset(forge_conn_id, each) for each in self.conn_ids]
         # An outlet alone loses its state whenever the DAG file cannot be imported for a minute.
         self.inlets = _with(self.inlets, self.assets)
         self.outlets = _with(self.outlets, self.assets)
@@ -197,7 +199,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         with final_errors():
             self._apply_form(context)
             if self.check_only:
-                check_connections(self.forge_conn_id, self.app_id or None, parse_conn_ids(self.otlp_conn_id))
+                check_connections(self.forge_conn_id, self.app_id or None, self.conn_ids)
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
@@ -240,13 +242,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         patience = MIN_DEFERRAL if self.deferrable else None
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
         with final_errors(), contextlib.ExitStack() as stack:
-            reports = open_receivers(conn_ids := parse_conn_ids(self.otlp_conn_id), stack)
+            reports = open_receivers(self.conn_ids, stack)
             for report in reports:
                 report.stats.archives = self.source != "archive" and forge.archive_url is not None
                 if limited_since is not None:
                     report.stats.deferred = max(report.stats.started / 1e9 - limited_since, 0.0)
             stack.enter_context(report_task(reports, forge, self.dag_id, to_receiver=self.telemetry))
-            destinations = open_destinations(conn_ids, self.assets, reports, context, forge)
+            destinations = open_destinations(self.conn_ids, self.assets, reports, context, forge)
             exporter = self._exporter(context, forge, destinations)
             self._resume(context, interval, exporter, forge, so_far)
             try:

@@ -12,6 +12,7 @@ from airflow_provider_forge.exceptions import AccessForbidden, ConfigurationErro
 from airflow_provider_forge.gateway.queries import GROUPINGS, RESOURCES, parse_choice, parse_list
 from airflow_provider_forge.hooks.forge import ForgeMetricsHook
 from airflow_provider_forge.hooks.otlp import OtlpHook
+from airflow_provider_forge.operators import arguments
 from airflow_provider_forge.operators.links import DeveloperConsoleLink
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.usage.prices import parse_amount
@@ -90,6 +91,8 @@ class ForgeUsageToOtlpOperator(BaseOperator):
     ) -> None:
         super().__init__(**with_retry_policy(self, kwargs))
         parse_choice("group_by", group_by, tuple(GROUPINGS))
+        arguments.check_conn_id("forge_conn_id", forge_conn_id)
+        arguments.check_conn_id("otlp_conn_id", otlp_conn_id)
         if not isinstance(lookback, dt.timedelta) or not dt.timedelta(0) < lookback <= MAX_LOOKBACK:
             raise ConfigurationError("lookback", f"{lookback!r} is not a timedelta above 0 and up to 28 days")
         if budget is not None:
@@ -103,6 +106,7 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         self.prices = prices
         self.budget = budget
         self.export_sites = export_sites
+        arguments.check_switches(self, "export_sites")
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
         """Read and send the usage.

@@ -28,26 +28,11 @@ __all__ = [
     "open_destinations",
     "open_receivers",
     "open_source",
-    "parse_conn_ids",
 ]
 
 
 SOURCES = ("gateway", "archive", "auto")
 """Values of the operator's `source`."""
-
-
-def parse_conn_ids(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the ids of the Connections to the destinations.
-
-    Raises:
-        ConfigurationError: There is none, or one is named twice.
-    """
-    ids = (value,) if isinstance(value, str) else tuple(value)
-    if not ids or not all(isinstance(each, str) and each for each in ids):
-        raise ConfigurationError("otlp_conn_id", "give the id of a Connection, or a list of ids")
-    if len(set(ids)) < len(ids):
-        raise ConfigurationError("otlp_conn_id", f"{', '.join(ids)} names a Connection twice")
-    return ids
 
 
 def check_connections(forge_conn_id: str, app_id: str | None, conn_ids: Sequence[str]) -> NoReturn:
