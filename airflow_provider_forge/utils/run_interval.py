@@ -76,12 +76,12 @@ def _last_settled(context: Context) -> Window:
     """Return the last settled interval of our timetable before the run; a quarter hour with another one."""
     dag = context.get("dag")
     timetable = dag.timetable if dag else None
-    length, settle = _find_duration(timetable, "interval"), _find_duration(timetable, "settle")
-    return Window.last_settled(
-        context["dag_run"].run_after,
-        length=MAX_WINDOW if length is None else length,
-        settle=SETTLE_DELAY if settle is None else settle,
-    )
+    # Airflow's own have an interval, too, but no retention.
+    names = ("retention", "interval", "settle")
+    retention, length, settle = (_find_duration(timetable, name) for name in names)
+    if retention is None or length is None or settle is None:
+        length, settle = MAX_WINDOW, SETTLE_DELAY
+    return Window.last_settled(context["dag_run"].run_after, length=length, settle=settle)
 
 
 def _settle_time(timetable: Any) -> dt.timedelta:
