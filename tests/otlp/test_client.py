@@ -36,6 +36,7 @@ from airflow_provider_forge.otlp.endpoint import (
 from airflow_provider_forge.otlp.replies import MAX_REPLY
 from airflow_provider_forge.otlp.requests import ExportRequest, encode_request
 from airflow_provider_forge.sandbox import Fault, OtlpSink
+from demo.waiting import wait_for
 from tests.certificates import make_certificate
 from tests.otlp.building import entry, gauge, metric, point
 from tests.otlp.endpoints import endpoint_of
@@ -324,6 +325,8 @@ def test_a_second_reply_to_one_request_is_not_the_reply_to_the_next(first):
         client.export(an_export())
         with pytest.raises(ReceiverUnavailable) as raised:
             client.export(an_export())
+        # The reply to the first was there before the receiver had read the second.
+        wait_for(lambda: len(receiver.requests) == 2, timeout=10, what="the second request")
         assert client.export(an_export()) is None
     assert raised.value.maybe_stored or "503" in str(raised.value)
     assert len(receiver.requests) == 3

@@ -305,11 +305,11 @@ def _watched(say: Callable[..., None]) -> Iterator[None]:
     deliver, export = exporter_module.deliver, OtlpClient.export
 
     def watched_deliver(
-        metrics: Any, payload: Any, receiver: Any, ledger: Any, policy: Any, stats: Any, *more: Any
+        metrics: Any, payload: Any, destination: Any, policy: Any, stats: Any, *more: Any
     ) -> Any:
         say("opened", window=f"{metrics.window.start:%H:%M:%S}-{metrics.window.end:%H:%M:%S}")
         try:
-            return deliver(metrics, payload, receiver, ledger, policy, stats, *more)
+            return deliver(metrics, payload, destination, policy, stats, *more)
         finally:
             numbers = {name: value for name, value in vars(stats).items() if name != "problems" and value}
             say("closed", **numbers, problems=[str(problem) for problem in stats.problems])
