@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.exceptions import ConfigurationError
-from airflow_provider_forge.windows import MAX_WINDOW, SETTLE_DELAY, Window, parse_time
+from airflow_provider_forge.windows import Window, parse_time
 
 if TYPE_CHECKING:
     import pendulum
@@ -22,7 +22,7 @@ MAX_LEAD = dt.timedelta(hours=2)
 def find_interval(context: Context, start: dt.datetime | str | None, end: dt.datetime | str | None) -> Window:
     """Return the interval to deliver: the operator's, else the run's data interval.
 
-    A manual run without a logical date has no data interval. It delivers the last settled interval before it.
+    A manual run without a logical date has no data interval. It delivers the last settled window before it.
 
     Args:
         context: The task's context.
@@ -36,7 +36,7 @@ def find_interval(context: Context, start: dt.datetime | str | None, end: dt.dat
     if start is None and end is None:
         start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None and end is None:
-        return _last_settled(context)
+        return Window.last_settled(context["dag_run"].run_after)
     if start is None:
         raise ConfigurationError("interval_start", "is missing: give it together with interval_end")
     if end is None:
@@ -70,18 +70,6 @@ def is_oldest(interval: Window, context: Context, now: dt.datetime) -> bool:
     timetable = dag.timetable if dag else None
     retention, length = (_find_duration(timetable, name) for name in ("retention", "interval"))
     return retention is None or length is None or interval.start - length < now - retention
-
-
-def _last_settled(context: Context) -> Window:
-    """Return the last settled interval of our timetable before the run; a quarter hour with another one."""
-    dag = context.get("dag")
-    timetable = dag.timetable if dag else None
-    # Airflow's own have an interval, too, but no retention.
-    names = ("retention", "interval", "settle")
-    retention, length, settle = (_find_duration(timetable, name) for name in names)
-    if retention is None or length is None or settle is None:
-        length, settle = MAX_WINDOW, SETTLE_DELAY
-    return Window.last_settled(context["dag_run"].run_after, length=length, settle=settle)
 
 
 def _settle_time(timetable: Any) -> dt.timedelta:
