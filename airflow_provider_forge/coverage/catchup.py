@@ -139,15 +139,15 @@ def find_catchup(runs: DagRuns, now: dt.datetime) -> pendulum.DateTime | None:
     """
     latest = floor(now, MAX_WINDOW)
     starts = [latest - number * MAX_WINDOW for number in range(RETENTION // MAX_WINDOW)]
-    newest = earlier = runs.newest_at(starts)
+    newest = runs.newest_at(starts)
     for _ in range(MAX_STRAYS):
-        # A manual run can have an aligned logical date ahead of the schedule, but has no neighbor. The first
-        # run of a catchup has none, either.
-        if earlier is None or runs.count_at([earlier - MAX_WINDOW]):
+        # A manual run can have an aligned logical date ahead of the schedule, but has no neighbor.
+        if newest is None or runs.count_at([newest - MAX_WINDOW]):
+            break
+        earlier = runs.newest_at([start for start in starts if start < newest])
+        if earlier is None:  # the first run of a catchup
             break
         newest = earlier
-        earlier = runs.newest_at([start for start in starts if start < newest])
-    newest = earlier or newest
     return None if newest is None or newest > now - LIVE_FOR else newest + MAX_WINDOW
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.delivery.ledger import Ledger
 
-__all__ = ["Checkpoint", "find_checkpoint"]
+__all__ = ["Checkpoint", "find_checkpoint", "identify_run"]
 
 log = get_logger(__name__)
 
@@ -131,9 +131,7 @@ def find_checkpoint(
     identity = {
         "interval": str(interval),
         "asked_for": _digest(options),
-        # Clearing a run increments the former, and resets the latter if the run had ended.
-        "clear_number": getattr(run, "clear_number", None),
-        "started": str(getattr(run, "start_date", None)),
+        **identify_run(run),
     }
     if floor(interval.start, MAX_WINDOW) + MAX_WINDOW >= interval.end:
         return Checkpoint(None, "", identity, lasting=False)
@@ -144,6 +142,15 @@ def find_checkpoint(
     name = _digest({"task": task, "interval": str(interval)})
     key = f"{ledger.name}/progress-{name}"
     return Checkpoint(store, key, identity, lasting=False, to_the_end=bool(destination))
+
+
+def identify_run(run: Any) -> dict[str, Any]:
+    """Return what distinguishes a DAG run from itself before it was cleared."""
+    return {
+        # A clear increments the former, and resets the latter if the run had ended.
+        "clear_number": getattr(run, "clear_number", None),
+        "started": str(getattr(run, "start_date", None)),
+    }
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -1,8 +1,4 @@
-"""The progress of a task: the windows it has yet to deliver, and the statistics of those delivered.
-
-A checkpoint stores the progress of a task over several windows: a retry continues where the previous try
-ended.
-"""
+"""The progress of a task: the windows it has yet to deliver, and the statistics of those delivered."""
 
 from __future__ import annotations
 

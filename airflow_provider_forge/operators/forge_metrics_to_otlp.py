@@ -327,6 +327,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         )
 
     def _policy(self, context: Context) -> Policy:
+        from airflow_provider_forge.delivery.checkpoint import identify_run
         from airflow_provider_forge.delivery.sender import Policy
 
         # A template renders as text.
@@ -334,15 +335,13 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
         parse_choice("resend", resend, ("true", "false"))
         run = context.get("dag_run")
         started = getattr(run, "start_date", None)
-        # A clear changes one of the last two, and sends again.
-        identity = f"{getattr(run, 'run_id', '')} {started} {getattr(run, 'clear_number', 0)}"
         return Policy(
             resend=resend == "true",
             on_changed=self.on_changed,
             on_ambiguous=self.on_ambiguous,
             on_expired=self.on_expired,
             since=started.timestamp() if started else None,
-            run=identity if started else "",
+            run=str([getattr(run, "run_id", None), identify_run(run)]) if started else "",
         )
 
     def _resume(
