@@ -23,6 +23,19 @@ from tests.delivery.lines import EPOCH, NOW, SELECTION, Line, Memory, Spot, at
 SOME = [(Spot("requests", "a", 60 * minute), minute) for minute in range(15)]
 
 
+def once_the_window_is_open(ledger, act):
+    """Let `act` happen when the ledger has read its three records, and before it writes any."""
+    load, loaded = ledger.records.load, []
+
+    def load_and_act(record):
+        if len(loaded) == 3:
+            act()
+        loaded.append(record)
+        return load(record)
+
+    ledger.records.load = load_and_act
+
+
 def records(line):
     return sorted(key for key in line.store.values if re.search(r"/\d+T\d+Z$", key))
 
@@ -212,15 +225,7 @@ def test_points_another_machine_delivers_before_the_intent_are_not_sent():
     line, other = Line(), Line()
     other.store = line.store
     ledger = line.ledger()
-    load, loaded = ledger.records.load, []
-
-    def load_and_let_the_other_deliver(record):
-        if len(loaded) == 3:
-            other.run(SOME)
-        loaded.append(record)
-        return load(record)
-
-    ledger.records.load = load_and_let_the_other_deliver
+    once_the_window_is_open(ledger, lambda: other.run(SOME))
     report = line.run(SOME, ledger=ledger)
     assert (report.sent, report.unchanged, report.contended) == (0, len(SOME), True)
     assert line.receiver.requests == []
@@ -234,15 +239,7 @@ def test_points_another_machine_delivers_with_other_values_are_reported(on_chang
     line.receiver.failures = [ExportRefused("bad point", status=400)]
     changed = [(spot, value + 1) for spot, value in SOME[:5]]
     ledger = line.ledger()
-    load, loaded = ledger.records.load, []
-
-    def load_and_let_the_other_deliver(record):
-        if len(loaded) == 3:
-            other.run(changed)
-        loaded.append(record)
-        return load(record)
-
-    ledger.records.load = load_and_let_the_other_deliver
+    once_the_window_is_open(ledger, lambda: other.run(changed))
     report = line.run(SOME, ledger=ledger, on_changed=on_changed)
     assert (report.sent, report.unchanged, report.changed, report.contended) == (10, 0, 5, True)
     assert [type(problem) for problem in report.problems] == [PointsChanged] * (on_changed == "fail")
@@ -392,16 +389,12 @@ def test_points_in_flight_from_another_machine_can_be_withheld():
     other.store = line.store
     other.receiver.failures = [ReceiverUnavailable("no answer", maybe_stored=True)]
     ledger = line.ledger()
-    load, loaded = ledger.records.load, []
 
-    def load_and_let_the_other_send(record):
-        if len(loaded) == 3:
-            with pytest.raises(ReceiverUnavailable):
-                other.run(SOME)
-        loaded.append(record)
-        return load(record)
+    def fail_to_send():
+        with pytest.raises(ReceiverUnavailable):
+            other.run(SOME)
 
-    ledger.records.load = load_and_let_the_other_send
+    once_the_window_is_open(ledger, fail_to_send)
     report = line.run(SOME, ledger=ledger, on_ambiguous="fail")
     assert (report.sent, report.ambiguous, report.contended) == (0, len(SOME), True)
     assert [type(problem) for problem in report.problems] == [DeliveryAmbiguous]

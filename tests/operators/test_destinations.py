@@ -213,22 +213,26 @@ def test_an_error_of_the_gateway_is_none_of_a_destination(three, gateway):
     assert all(points == generated(gateway) for points in task.points().values())
 
 
-def test_one_that_is_busy_defers_the_task_after_the_others(three, gateway, monkeypatch):
-    deliver = exporter_module.deliver
-    task = three()
-    busy = task.sinks["otlp_b"].url
+def defer(task, monkeypatch):
+    """Run a task of which one receiver is busy; return the arguments with which it resumes."""
+    deliver, busy = exporter_module.deliver, task.sinks["otlp_b"].url
 
-    def at_first_busy(metrics, payload, destination, *arguments):
+    def deliver_unless_busy(metrics, payload, destination, *arguments):
         if destination.receiver.endpoint.url.startswith(busy):
             raise DeliveryBusy("busy", retry_after=60)
         return deliver(metrics, payload, destination, *arguments)
 
-    monkeypatch.setattr(exporter_module, "deliver", at_first_busy)
-    with pytest.raises(TaskDeferred) as deferred:
-        task.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(exporter_module, "deliver", deliver_unless_busy)
+        with pytest.raises(TaskDeferred) as deferred:
+            task.run()
+    return json.loads(json.dumps(deferred.value.kwargs))
+
+
+def test_one_that_is_busy_defers_the_task_after_the_others(three, gateway, monkeypatch):
+    task = three()
+    kept = defer(task, monkeypatch)
     assert task.points()["otlp_c"] == generated(gateway)
-    kept = json.loads(json.dumps(deferred.value.kwargs))
-    monkeypatch.setattr(exporter_module, "deliver", deliver)
     context = {"data_interval_start": HOUR.start, "data_interval_end": HOUR.end}
     task.task.execute_complete(context, event=None, **kept)
     assert all(points == generated(gateway) for points in task.points().values())
@@ -236,22 +240,11 @@ def test_one_that_is_busy_defers_the_task_after_the_others(three, gateway, monke
 
 @pytest.mark.parametrize("change", ["other order", "one more", "another receiver"])
 def test_destinations_that_change_during_a_deferral_get_their_own_progress(
-    three, gateway, connect, sinks, monkeypatch, tmp_path, change
+    three, gateway, monkeypatch, tmp_path, change
 ):
     """Nobody has the progress of another: what it lacks would count as delivered."""
     task = three()
-    deliver, busy = exporter_module.deliver, task.sinks["otlp_b"].url
-
-    def one_is_busy(metrics, payload, destination, *arguments):
-        if destination.receiver.endpoint.url.startswith(busy):
-            raise DeliveryBusy("busy", retry_after=60)
-        return deliver(metrics, payload, destination, *arguments)
-
-    monkeypatch.setattr(exporter_module, "deliver", one_is_busy)
-    with pytest.raises(TaskDeferred) as deferred:
-        task.run()
-    kept = json.loads(json.dumps(deferred.value.kwargs))
-    monkeypatch.setattr(exporter_module, "deliver", deliver)
+    kept = defer(task, monkeypatch)
     if change == "other order":
         kept["progress"].reverse()
     elif change == "one more":
