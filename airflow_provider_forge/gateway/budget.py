@@ -195,6 +195,10 @@ class Budget:
             reading: The current time, as this machine has read it.
             tolerance: Maximum seconds that count as none.
         """
+        if reading.server < self.as_of:
+            # All that is on record moves with the clock: the offsets of the other machines, too.
+            self.offsets.set_back(self.as_of - reading.server)
+            self._advance(reading.server)
         step = self.offsets.step(reading, tolerance)
         if step > 0:
             self._shift(min(step, reading.server - self.as_of), reading.server)

@@ -109,14 +109,21 @@ class ClockOffsets:
             allowed = offset + max(0.0, reading.before - at) * DRIFT
             if least - allowed > tolerance:
                 step = least - allowed
-                # It is the same step for all machines.
-                self.known = {machine: (offset + step, at) for machine, (offset, at) in self.known.items()}
+                self._shift(step)
             else:
                 # Not the difference of now: or else it could grow a little each time.
                 most = min(most, allowed)
         self.known[reading.machine] = (most, reading.before)
         self.known = dict(list(self.known.items())[-MAX_MACHINES:])
         return step
+
+    def set_back(self, seconds: float) -> None:
+        """Take into account that the server's clock was set back, by these seconds or more."""
+        self._shift(-seconds)
+
+    def _shift(self, seconds: float) -> None:
+        # It is the same step for all machines.
+        self.known = {machine: (offset + seconds, at) for machine, (offset, at) in self.known.items()}
 
 
 def parse_seconds(value: Any) -> float:

@@ -41,6 +41,12 @@ def test_a_clock_that_was_set_back_and_forward_again_was_set_forward(offsets):
     assert step(offsets, "a", 120, 5020) == pytest.approx(60, abs=0.01)
 
 
+def test_a_step_back_that_one_machine_has_seen_counts_for_all(offsets):
+    offsets.set_back(60)
+    assert step(offsets, "a", 110, 5010 - 60) == 0
+    assert step(offsets, "b", 9020, 5020) == pytest.approx(60, abs=0.02)
+
+
 def test_small_steps_add_up(offsets):
     """As of a server that adjusts its clock by letting it run fast."""
     found = [step(offsets, "a", 100 + number, 5000 + 1.08 * number) for number in range(1, 60)]

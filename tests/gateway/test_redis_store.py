@@ -126,6 +126,24 @@ def test_a_clock_that_is_set_back_or_moves_a_little_costs_no_call(redis_server, 
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("back", [7, 62, 3600])
+@pytest.mark.parametrize("passed", [0, 5])
+def test_a_clock_that_one_machine_sees_set_back_and_another_forward_again(
+    redis_server, machine, caplog, back, passed
+):
+    stores = new_machines(redis_server, machine, calls=1)
+    assert ask(stores[0], "a", LIVE).granted
+    RateLimiter(stores[0]).pause(600)
+    machine.now += passed
+    set_clock(stores, -back)
+    assert not ask(stores[0], "b", LIVE).granted
+    machine.now += 1
+    set_clock(stores, back)
+    assert not ask(stores[1], "c", LIVE).granted
+    assert RateLimiter(stores[1]).standing().paused >= 599 - passed
+    assert len(caplog.messages) == 1
+
+
 def test_a_clock_that_is_set_forward_ends_no_pause(redis_server, machine):
     stores = new_machines(redis_server, machine, calls=2)
     RateLimiter(stores[0]).pause(600)
