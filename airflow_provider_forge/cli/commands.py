@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any, NamedTuple
 
 __all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "FORMATS", "Command", "Option"]
@@ -50,8 +51,21 @@ def _option(*flags: str, **settings: Any) -> Option:
     return Option(flags, settings)
 
 
+def _choice(*flags: str, choices: tuple[str, ...], **settings: Any) -> Option:
+    def parse(text: str) -> str:
+        if text not in choices:  # argparse would list all, without a suggestion
+            from airflow_provider_forge.text import did_you_mean  # Airflow imports this module at each start
+
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not one of {', '.join(choices)}.{did_you_mean(text, choices)}"
+            )
+        return text
+
+    return Option(flags, {"choices": choices, "type": parse, **settings})
+
+
 _OUTPUT = (
-    _option(
+    _choice(
         "--format",
         choices=FORMATS,
         help="format of the result; default: a table on a terminal, tab-separated columns in a pipe",
@@ -162,7 +176,7 @@ COMMANDS = (
         "archive",
         "Show, verify or prune the archive of raw windows",
         (
-            _option(
+            _choice(
                 "action",
                 choices=("ls", "verify", "prune"),
                 help="list the windows day by day, verify them, or delete old ones",
@@ -236,7 +250,7 @@ COMMANDS = (
         "Show the usage, cost and forecast of a month; makes a call or more per resource",
         (
             _option("--month", metavar="MONTH", help="such as 2026-11; default: the running month (UTC)"),
-            _option("--by", choices=("environment", "site"), help="split usage and cost by it"),
+            _choice("--by", choices=("environment", "site"), help="split usage and cost by it"),
             _option(
                 "--fail-above",
                 metavar="USD",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_forge.cli.context import forge_access
 from airflow_provider_forge.exceptions import ConfigurationError
@@ -28,8 +28,22 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+KEPT = dt.timedelta(days=60)
+"""How far back the gateway keeps usage, approximately."""
+
 FORECAST_FROM = dt.timedelta(days=8)
 """How far back to read, for the complete days that the forecast needs."""
+
+
+class Figures(NamedTuple):
+    """Formats of the figures in a table: an amount, and a part, of which 1 is the whole."""
+
+    amount: Callable[[Decimal], str]
+    part: Callable[[Decimal], str]
+
+
+FOR_PEOPLE = Figures(format_amount, "{:.1%}".format)
+FOR_PROGRAMS = Figures(exact_amount, lambda part: exact_amount(round(part, 6)))
 
 
 def run(options: Namespace, output: Output) -> int:
@@ -39,6 +53,8 @@ def run(options: Namespace, output: Output) -> int:
     limit = None if options.fail_above is None else parse_amount("--fail-above", options.fail_above)
     forge = forge_access(options)
     prices = forge.usage_prices if options.prices is None else load_prices(options.prices, "--prices")
+    if month <= month_of((now - KEPT).date()):
+        output.note(f"Atlassian keeps the usage of about {KEPT.days} days; {month} began before")
     with output.busy("Asking Atlassian for each resource, within the rate limit…"):
         reading = _read(forge, prices, month, now, GROUPINGS.get(options.by))
     if not reading.usages:
@@ -46,18 +62,22 @@ def run(options: Namespace, output: Output) -> int:
     rows = rows_of(reading.usages, month)
     names = _names(forge, rows)
     cost, forecast = total_of(rows)
-    show = format_amount if output.is_table else exact_amount
+    running = month == month_of(now.date())
+    figures = FOR_PEOPLE if output.is_table else FOR_PROGRAMS
     if options.json:
         output.json(_to_json(month, rows, names, prices, reading))
     elif options.by:
-        output.table(*_groups_table(rows, names, options.by, show))
+        output.table(*_groups_table(rows, names, options.by, figures))
     else:
-        output.table(*_table(rows, show, running=month == month_of(now.date())))
-    output.note(
-        f"Usage of {month}: cost so far ${format_amount(cost)}, forecast ${format_amount(forecast)} (each day"
-        f" to come: {FORECAST_METHOD}). Prices: {prices.as_of}"
-    )
-    for resource, error in {**reading.refused, **reading.failed}.items():
+        output.table(*_table(rows, figures, running=running))
+    total = f"cost ${format_amount(cost)}"
+    if running:
+        total = (
+            f"cost so far ${format_amount(cost)}, forecast ${format_amount(forecast)} (each day to come:"
+            f" {FORECAST_METHOD})"
+        )
+    output.note(f"Usage of {month}: {total}. Prices: {prices.as_of}")
+    for resource, error in reading.left_out.items():
         output.problem(f"{resource} is left out: {error}")
     if limit is not None and cost > limit:
         output.problem(f"The cost of {month}, ${format_amount(cost)}, is above ${format_amount(limit)}")
@@ -96,47 +116,47 @@ def _names(forge: ForgeAccess, rows: list[Row]) -> Mapping[Group, str]:
 
 
 def _table(
-    rows: list[Row], show: Callable[[Decimal], str], *, running: bool
+    rows: list[Row], figures: Figures, *, running: bool
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     columns = ("RESOURCE", "USED", "FREE", "UNIT", "PART", "COST USD")
     lines = [
         (
             row.resource,
-            show(row.used),
-            show(row.allowance),
+            figures.amount(row.used),
+            figures.amount(row.allowance),
             row.unit,
-            "" if row.utilization is None else f"{row.utilization:.1%}",
-            show(row.cost),
+            "" if row.utilization is None else figures.part(row.utilization),
+            figures.amount(row.cost),
         )
         for row in rows
     ]
     cost, forecast = total_of(rows)
-    lines.append(("total", "", "", "", "", show(cost)))
+    lines.append(("total", "", "", "", "", figures.amount(cost)))
     if not running:
         return columns, lines
-    forecasts = [show(round(row.forecast.cost, 6)) if row.forecast else "" for row in rows]
+    forecasts = [figures.amount(round(row.forecast.cost, 6)) if row.forecast else "" for row in rows]
     ends = [
         f"{row.forecast.exhausted_at:%Y-%m-%d}" if row.forecast and row.forecast.exhausted_at else ""
         for row in rows
     ]
-    more = [*zip(forecasts, ends, strict=True), (show(forecast), "")]
+    more = [*zip(forecasts, ends, strict=True), (figures.amount(forecast), "")]
     return (*columns, "FORECAST USD", "USED UP"), [
         (*line, *added) for line, added in zip(lines, more, strict=True)
     ]
 
 
 def _groups_table(
-    rows: list[Row], names: Mapping[Group, str], by: str, show: Callable[[Decimal], str]
+    rows: list[Row], names: Mapping[Group, str], by: str, figures: Figures
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     columns = (by.upper(), "RESOURCE", "USED", "UNIT", "PART", "COST USD")
     lines = [
         (
             names[group],
             row.resource,
-            show(used),
+            figures.amount(used),
             row.unit,
-            f"{used / row.used:.1%}" if row.used else "",
-            show(cost),
+            figures.part(used / row.used) if row.used else "",
+            figures.amount(cost),
         )
         for row in rows
         for group, (used, cost) in row.groups.items()
@@ -160,12 +180,12 @@ def _to_json(
             {
                 **row.to_json(),
                 "groups": [
-                    {"name": names[group], "used": str(used), "cost": str(part)}
+                    {"name": names[group], "used": exact_amount(used), "cost": exact_amount(part)}
                     for group, (used, part) in row.groups.items()
                     if names[group]
                 ],
             }
             for row in rows
         ],
-        "left_out": {name: str(error) for name, error in {**reading.refused, **reading.failed}.items()},
+        "left_out": {name: str(error) for name, error in reading.left_out.items()},
     }

@@ -140,12 +140,15 @@ class ForgeUsageToOtlpOperator(BaseOperator):
         prices = load_prices(self.prices) if self.prices else forge.usage_prices
         start, end = interval_to_read(pendulum.now("UTC"), self.lookback)
         log.info("Reading the usage of %d resources since %s", len(resources), start.date())
-        return read_resources(
+        reading = read_resources(
             lambda resource: forge.fetch_usage(resource, start, end, None, GROUPINGS[self.group_by]),
             resources,
             prices,
             start,
         )
+        for resource, error in reading.left_out.items():
+            log.warning("The usage of %s is left out: %s", resource, error)
+        return reading
 
     def _points_of_sites(self, forge: ForgeMetricsHook) -> list[UsagePoint]:
         """Return the points of `forge.site`; none if it is switched off, or refused by the gateway."""

@@ -44,6 +44,11 @@ class Reading:
     failed: dict[str, ForgeError] = field(default_factory=dict)
     calls: int = 0
 
+    @property
+    def left_out(self) -> dict[str, ForgeError]:
+        """All errors by resource."""
+        return {**self.refused, **self.failed}
+
     def check(self) -> None:
         """Raise the first error of a resource that failed, or of those refused if all were refused."""
         errors = [*self.failed.values()]
@@ -77,10 +82,8 @@ def read_resources(
         except (ConfigurationError, CredentialsRefused, RateLimited):
             raise  # the other resources would fail in the same way
         except (AccessForbidden, QueryRefused) as error:
-            log.warning("The usage of %s is left out: %s", resource, error)
             reading.refused[resource] = error
         except ForgeError as error:
-            log.warning("The usage of %s could not be read: %s", resource, error)
             reading.failed[resource] = error
         else:
             _warn_of_units(usage)

@@ -24,7 +24,7 @@ class Row:
         used: Usage of the month, so far or as a whole.
         cost: Its cost in US dollars.
         forecast: Forecast of the month; None unless it is the running one.
-        groups: Usage and part of the cost by environment or site, largest first.
+        groups: Usage, and part of the cost rounded to six decimals, by environment or site, largest first.
     """
 
     resource: str
@@ -90,7 +90,9 @@ def rows_of(usages: Iterable[Usage], month: str) -> list[Row]:
 
 
 def _groups(usage: Usage, month: str) -> Mapping[Group, tuple[Decimal, Decimal]]:
-    found = {group: (usage.used(month, group), usage.cost_of(month, group)) for group in usage.days}
+    found = {
+        group: (usage.used(month, group), usage.cost_of(month, group).quantize(MICRO)) for group in usage.days
+    }
     return dict(sorted(found.items(), key=lambda entry: -entry[1][0]))
 
 

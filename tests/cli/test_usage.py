@@ -72,8 +72,23 @@ def test_the_month_before_has_no_forecast(gateway, command):
     status, [header, *rows, _] = command(gateway, "--month", f"{before:%Y-%m}")
     assert status == 0
     assert header[-1] == "COST USD"
+    assert "forecast" not in command.err
     amounts = used(gateway, before, FIRST)
     assert {row[0]: Decimal(row[1]) for row in rows} == amounts
+
+
+def test_a_month_that_is_no_longer_kept_is_refused_in_one_line(gateway, command):
+    assert command(gateway, "--month", "2025-01")[0] == 3
+    note, error = command.err.splitlines()
+    assert note == "Atlassian keeps the usage of about 60 days; 2025-01 began before"
+    assert error.startswith("The gateway refused the query")
+
+
+def test_figures_are_plain_for_programs(gateway, command):
+    _, [_, *rows] = command(gateway, "--by", "site")
+    for _, _, used, _, part, cost in rows:
+        assert 0 < Decimal(part) <= 1
+        assert min(Decimal(figure).as_tuple().exponent for figure in (used, part, cost)) >= -6
 
 
 @pytest.mark.parametrize("by", ["environment", "site"])
