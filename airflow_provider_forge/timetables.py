@@ -12,6 +12,7 @@ from airflow.utils.types import DagRunType
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.windows import (
     MAX_WINDOW,
+    MIN_TIME_LEFT,
     RETENTION,
     SETTLE_DELAY,
     Window,
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from airflow.timetables.base import TimeRestriction
 
 __all__ = ["ForgeMetricsTimetable"]
-
-HEADROOM = dt.timedelta(minutes=30)
-"""Minimum time until a window expires for it to be scheduled: its task may wait for the rate limit."""
 
 MAX_RETENTION = dt.timedelta(days=36_500)
 """Maximum age of an interval: a century, long before which dates begin."""
@@ -68,7 +66,7 @@ class ForgeMetricsTimetable(Timetable):
     def __init__(
         self,
         interval: dt.timedelta = MAX_WINDOW,
-        retention: dt.timedelta = RETENTION - HEADROOM,
+        retention: dt.timedelta = RETENTION - MIN_TIME_LEFT,
         settle: dt.timedelta = SETTLE_DELAY,
         *,
         scheduled: bool = True,

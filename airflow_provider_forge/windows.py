@@ -18,6 +18,7 @@ __all__ = [
     "LIVE_FOR",
     "MAX_INTERVAL",
     "MAX_WINDOW",
+    "MIN_TIME_LEFT",
     "RETENTION",
     "SETTLE_DELAY",
     "Window",
@@ -48,6 +49,9 @@ how much."""
 LIVE_FOR = dt.timedelta(hours=2)
 """Time after its end for which a window is live, and goes before older ones. Long enough for its settle
 delay, a few retries and its revisit an hour later; too short for a backfill to count as live."""
+
+MIN_TIME_LEFT = dt.timedelta(minutes=30)
+"""Minimum time until a window expires for a run to be started for it: the run may wait for the rate limit."""
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 """Difference between the clocks of two machines, up to which a stored time may be in the future."""

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_forge.coverage import healing
 from airflow_provider_forge.operators.forge_metrics_coverage import ForgeMetricsCoverageOperator
-from airflow_provider_forge.windows import LIVE_FOR
+from airflow_provider_forge.windows import LIVE_FOR, MIN_TIME_LEFT
 from tests.dag_files import parse_dags
 
 DAGS = Path(__file__).parent.parent / "dags"
@@ -73,7 +73,7 @@ def test_its_page_has_every_argument_of_the_operator():
 def test_its_page_states_how_much_is_healed():
     section = PAGE.read_text().partition("## Healing by itself")[2].partition("\n## ")[0]
     assert f"At most {healing.MAX_RUNS} runs an hour, of at most {healing.MAX_WINDOWS} windows" in section
-    assert (timedelta(hours=2), timedelta(minutes=30)) == (LIVE_FOR, healing.MIN_TIME_LEFT)
+    assert (timedelta(hours=2), timedelta(minutes=30)) == (LIVE_FOR, MIN_TIME_LEFT)
     assert (timedelta(hours=6), timedelta(hours=3)) == (healing.HEAL_AGAIN_AFTER, healing.TIME_TO_HEAL)
 
 

@@ -9,11 +9,12 @@ import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_provider_forge.connection_forms import FORGE, OTLP
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.text import did_you_mean, is_storable, sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from airflow_provider_forge.connections.runtime import Connection, Runtime
 
@@ -47,6 +48,9 @@ _INSTEAD = {
 _URL = re.compile("[a-z][a-z0-9+.:-]*://.", re.IGNORECASE)
 # Up to the last @: a secret may contain slashes.
 _PASSWORD_IN_URL = re.compile("://[^/@]*:.*@")
+
+_FORMS = {"forge": FORGE, "otlp": OTLP}
+"""Forms by type of Connection."""
 
 STORE_FIELD = "rate_limit_store"
 
@@ -124,10 +128,14 @@ class Extras:
         """Read the extra of a Connection.
 
         Raises:
-            ConfigurationError: It is not a JSON object, or text in a field of the Connection cannot be sent.
+            ConfigurationError: It is not a JSON object, a field is misspelled, or text in a field of the
+                Connection cannot be sent.
         """
         self._conn_id = connection.conn_id
         self._prefix = f"extra__{connection.conn_type}__"
+        self._known = (
+            sorted(_FORMS[connection.conn_type].extra_names) if connection.conn_type in _FORMS else []
+        )
         extra: Any = connection.extra_dejson
         if not isinstance(extra, dict):
             self.fail("extra", "is not a JSON object")
@@ -140,18 +148,35 @@ class Extras:
         for field, value in {**standard, **extra}.items():
             if not is_storable([field, value]):
                 self.fail(field if is_storable(field) else "extra", _NOT_STORABLE)
+        self._check_spelling()
 
     def names(self) -> set[str]:
         """Return the names of the fields that are set."""
         fields = {field.removeprefix(self._prefix) for field in self._extra}
         return {field for field in fields if self.get(field) is not None}
 
-    def check_names(self, known: Iterable[str]) -> None:
-        """Check that there are no fields but the known ones: a misspelled field has no effect."""
-        known = sorted(known)
-        for name in sorted(self.names() - {*known}):
-            hint = did_you_mean(name, known) or f" The fields are {', '.join(known)}"
-            self.fail("extra", f"{sanitize(name, most=40)} is not a field of this Connection.{hint}")
+    def check_names(self) -> None:
+        """Check that there are no fields but those of the form: others have no effect."""
+        self._reject(self._unknown())
+
+    def _check_spelling(self) -> None:
+        """Check that no field resembles one of the form: another would be in effect than was meant."""
+        self._reject({name: meant for name, meant in self._unknown().items() if meant})
+
+    def _unknown(self) -> dict[str, str]:
+        """Return the fields that the form lacks, each with a question for the one that was probably meant."""
+        names = sorted(self.names() - {*self._known}) if self._known else []
+        return {name: did_you_mean(name, self._known) for name in names}
+
+    def _reject(self, unknown: Mapping[str, str]) -> None:
+        problems = [
+            f"{sanitize(name, most=40)} is not a field of this Connection.{meant}"
+            for name, meant in unknown.items()
+        ]
+        if not all(unknown.values()):
+            problems.append(f"The fields are {', '.join(self._known)}")
+        if unknown:
+            self.fail("extra", " ".join(problems))
 
     def get(self, field: str, default: Any = None) -> Any:
         """Return the field unchanged, or the default if it is unset."""

@@ -198,7 +198,7 @@ class ForgeAccess:
         )
 
         try:
-            Extras(self._conn()).check_names(FORGE.extra_names)
+            Extras(self._conn()).check_names()
             # Checked here as well, because a task may never use them.
             _ = self.token_expires_on, self.service_name
             if self.archive_url:

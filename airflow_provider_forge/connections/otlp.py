@@ -73,7 +73,7 @@ class OtlpAccess:
         from airflow_provider_forge.connections.checks import check_receiver, describe_problem
 
         try:
-            Extras(self._conn()).check_names(OTLP.extra_names)
+            Extras(self._conn()).check_names()
             if url := self.ledger_url:
                 self.runtime.open_storage(url)
             with self.get_conn() as client:

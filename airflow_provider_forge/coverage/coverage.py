@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.records import SpanStatus, record_index, rejected_at, spans_between
+from airflow_provider_forge.windows import MIN_TIME_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,7 +200,7 @@ def find_coverage(
     indexes = sorted({index for start in starts for index in spans_between(start, start + QUARTER)})
     records = ledger.records.index.read(indexes)
     selection = _main_selection(records, selections, now)
-    quarters = tuple(_quarter(start, records, selection) for start in starts)
+    quarters = _since_installation([_quarter(start, records, selection) for start in starts], keep)
     about = selections[selection]
     # Ledgers of earlier versions have no names.
     names = about.get("names", {})
@@ -214,6 +215,18 @@ def find_coverage(
         metrics=tuple(about["metrics"]),
         keep=keep,
     )
+
+
+def _since_installation(quarters: list[Quarter], keep: dt.timedelta) -> list[Quarter]:
+    """Return the quarter hours without those that expired before anything was fetched, or soon after."""
+    begun = min((quarter.first for quarter in quarters if quarter.first), default=None)
+    if begun is None:
+        return quarters
+    return [
+        quarter
+        for quarter in quarters
+        if quarter.status is not WindowStatus.MISSING or quarter.start + keep > begun + MIN_TIME_LEFT
+    ]
 
 
 def _hour(quarter: Quarter) -> dt.datetime:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.coverage.coverage import QUARTER
-from airflow_provider_forge.windows import LIVE_FOR, format_time, is_recent
+from airflow_provider_forge.windows import LIVE_FOR, MIN_TIME_LEFT, format_time, is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,16 +16,13 @@ if TYPE_CHECKING:
     from airflow_provider_forge.coverage.coverage import Coverage, Gap, Quarter
     from airflow_provider_forge.utils.dag_runs import DagRuns
 
-__all__ = ["MIN_TIME_LEFT", "HealRun", "can_be_filled", "heal", "is_being_healed", "plan"]
+__all__ = ["HealRun", "can_be_filled", "heal", "is_being_healed", "plan"]
 
 MAX_RUNS = 2
 """Runs started at a time. The shipped DAG runs three tasks at once, so one is left for live windows."""
 
 MAX_WINDOWS = 48
 """Maximum length of a run's interval, in windows: ten minutes of calls at the gateway's limit."""
-
-MIN_TIME_LEFT = dt.timedelta(minutes=30)
-"""Windows that expire sooner are not healed: a run has to start and to wait for the rate limit."""
 
 TIME_TO_HEAL = dt.timedelta(hours=3)
 """Time within which a run should heal its gap."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_forge.coverage.alerts import AlertState, due_threshold, gaps_to_report, unattended_gaps
 from airflow_provider_forge.coverage.catchup import find_catchup
 from airflow_provider_forge.coverage.coverage import EXPECTED_AFTER, QUARTER, find_coverage
-from airflow_provider_forge.coverage.healing import MIN_TIME_LEFT, can_be_filled, heal, plan
+from airflow_provider_forge.coverage.healing import can_be_filled, heal, plan
 from airflow_provider_forge.coverage.report import (
     backfill_command,
     backfill_dialog,
@@ -18,7 +18,7 @@ from airflow_provider_forge.coverage.report import (
 )
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.secrets import VariableStateStore
-from airflow_provider_forge.windows import format_time
+from airflow_provider_forge.windows import MIN_TIME_LEFT, format_time
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -191,8 +191,23 @@ def test_a_number_is_at_most_a_day_or_the_given_maximum(extras_of, kind):
 
 def test_the_names_are_those_of_the_fields_that_are_set(extras_of):
     assert extras_of({}).names() == set()
-    fields = {"a": "", "b": None, "c": 0, "d": False, "e": "x", "f": []}
-    assert extras_of(fields).names() == {"c", "d", "e", "f"}
+    fields = {"x1": "", "x2": None, "x3": 0, "x4": False, "x5": "x", "x6": []}
+    assert extras_of(fields).names() == {"x3", "x4", "x5", "x6"}
+
+
+def test_misspelled_fields_are_all_named(extras_of):
+    with pytest.raises(ConfigurationError) as raised:
+        extras_of({"enviroments": "staging", "max-age": "1h", "metric": "X", "app_id": "y"})
+    assert str(raised.value) == (
+        "my_forge: extra: enviroments is not a field of this Connection. Did you mean 'environments'?"
+        " metric is not a field of this Connection. Did you mean 'metrics'?"
+    )
+
+
+def test_a_field_that_resembles_none_is_an_error_only_of_a_check(extras_of):
+    extras = extras_of({"owner": "us"})
+    with pytest.raises(ConfigurationError, match=r"owner is not a field of this Connection\. The fields are"):
+        extras.check_names()
 
 
 def test_a_refusal_names_connection_and_field(extras_of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,8 +22,14 @@ OTHER = Selection(["staging"], ["COUNT"])
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    return Ledger(InMemoryStore(), "app/destination", leases=FileLeases(tmp_path, "x"), now=lambda: NOW)
+def clock():
+    return SimpleNamespace(now=NOW)
+
+
+@pytest.fixture
+def ledger(tmp_path, clock):
+    leases = FileLeases(tmp_path, "x")
+    return Ledger(InMemoryStore(), "app/destination", leases=leases, now=lambda: clock.now)
 
 
 def point(moment: dt.datetime) -> Fingerprint:
@@ -81,13 +88,25 @@ def test_without_a_ledger_there_is_no_coverage(ledger):
     assert find(ledger) is None
 
 
-def test_it_is_of_the_whole_quarter_hours_of_14_days(ledger, deliver):
+def test_it_is_of_the_whole_quarter_hours_of_14_days(ledger, deliver, clock):
+    clock.now -= dt.timedelta(days=1)
     deliver(START)
     coverage = find(ledger)
     assert len(coverage.quarters) == 1344
     assert coverage.quarters[0].start == NOW - dt.timedelta(days=14)
     assert coverage.quarters[-1].end == NOW
     assert (coverage.environments, coverage.metrics) == (("production",), ("COUNT",))
+
+
+def test_windows_that_expired_before_the_first_delivery_or_soon_after_are_no_gap(ledger, deliver):
+    deliver(START)
+    coverage = find(ledger)
+    assert coverage.quarters[0].start == NOW - dt.timedelta(days=14) + dt.timedelta(minutes=45)
+    deliver(NOW - dt.timedelta(days=14) + QUARTER)
+    assert [quarter.status for quarter in find(ledger).quarters[:2]] == [
+        WindowStatus.DELIVERED,
+        WindowStatus.MISSING,
+    ]
 
 
 def test_environments_have_their_names_if_these_are_on_record(ledger, deliver):
