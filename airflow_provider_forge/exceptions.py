@@ -18,6 +18,7 @@
     │   ├── PointsChanged          Atlassian changed delivered points, and `on_changed` is `fail`
     │   └── PointsMalformed        Atlassian: some points are not valid OTLP; all others are delivered
     └── RetryableError             a later retry may help; `retry_after` is the time to wait
+        ├── CredentialsBlocked     no call is made, because Atlassian has refused the credentials lately
         ├── RateLimited            the account's rate limit is reached, by Atlassian's count or by ours
         ├── RateLimitUnavailable   the store of the rate limit cannot be used at present
         ├── GatewayUnavailable     Atlassian: server error, timeout, broken connection
@@ -49,6 +50,7 @@ __all__ = [
     "ArchiveUnavailable",
     "BrokenAnswer",
     "ConfigurationError",
+    "CredentialsBlocked",
     "CredentialsRefused",
     "DeliveryAmbiguous",
     "DeliveryBusy",
@@ -225,6 +227,13 @@ class RetryableError(ForgeError):
     ) -> None:
         super().__init__(message, request_id=request_id)
         self.retry_after = retry_after
+
+
+class CredentialsBlocked(RetryableError):
+    """The gateway has refused the credentials in another task, so no call is made with them for a while.
+
+    It can be retried, because otherwise a catchup would fail all its runs within minutes, for one token.
+    """
 
 
 class RateLimited(RetryableError):

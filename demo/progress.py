@@ -83,12 +83,15 @@ class ProgressMeter:
         self._sink = sink
         self._sent: dict[str, int] = {}
         self._first: datetime | None = None
+        self._newest: datetime | None = None
         self._problems: dict[tuple[str, int], str] = {}
 
     def read(self) -> Progress:
         """Return the current progress."""
         newest = self._newest_runs()
         ends = [parse_time(end) for run in newest if (end := _interval(run)[1])]
+        # The run of the newest window is soon not among those that ended last.
+        self._newest = max([*ends, *filter(None, [self._newest])], default=None)
         retrying, failed = (self._tasks(state) for state in ("up_for_retry", "failed"))
         return Progress(
             due=self._due(datetime.now(timezone.utc)),
@@ -96,7 +99,7 @@ class ProgressMeter:
             retrying=retrying["total_entries"],
             failed=failed["total_entries"],
             points=self._sink.summary()["points"] if self._sink else self._sum_of_sent(newest),
-            newest=max(ends, default=None),
+            newest=self._newest,
             problem=self._problem(retrying["task_instances"] or failed["task_instances"]),
         )
 

@@ -245,9 +245,10 @@ class ApiStore:
             ) from error
 
     def _silence(self, reason: str) -> LedgerUnavailable:
+        server = httpx.URL(self._base).netloc.decode()
         return LedgerUnavailable(
-            f"No answer from {httpx.URL(self._base).host} ({reason}). Check --api-url, and whether Airflow's"
-            " API server is running"
+            f"No answer from {server} ({reason}). Check --api-url, and whether Airflow's API server"
+            " is running"
         )
 
     def _failure(self, status: int, content: bytes) -> ConfigurationError | LedgerUnavailable:

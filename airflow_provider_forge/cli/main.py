@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge import __version__
 from airflow_provider_forge.cli.output import Output
 from airflow_provider_forge.cli.parser import parse
-from airflow_provider_forge.exceptions import ConfigurationError, FinalError, ForgeError
+from airflow_provider_forge.exceptions import ConfigurationError, CredentialsBlocked, FinalError, ForgeError
 
 if TYPE_CHECKING:
     import argparse
@@ -107,4 +107,4 @@ def _describe_bug(error: Exception) -> str:
 def _status(error: ForgeError) -> int:
     if isinstance(error, ConfigurationError):
         return WRONG_ARGUMENT
-    return REFUSED if isinstance(error, FinalError) else FAILED_FOR_NOW
+    return REFUSED if isinstance(error, (FinalError, CredentialsBlocked)) else FAILED_FOR_NOW

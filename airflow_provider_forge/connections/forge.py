@@ -108,7 +108,7 @@ class ForgeAccess:
         Raises:
             ConfigurationError: An argument or a Connection field is wrong; no metrics call is made.
             WindowExpired: The window begins more than 14 days ago; no call is made.
-            CredentialsRefused: The email or the token is wrong, or the token has expired.
+            CredentialsRefused, CredentialsBlocked: The email or the token is wrong, or the token has expired.
             AccessForbidden: The account may not read this app's metrics.
             QueryRefused: The gateway refused the query.
             RateLimited: All calls of the account are reserved for longer than `patience`, or the gateway
@@ -200,7 +200,7 @@ class ForgeAccess:
         try:
             Extras(self._conn()).check_names()
             # Checked here as well, because a task may never use them.
-            _ = self.token_expires_on, self.service_name
+            _ = self.token_expires_on, self.service_name, self.usage_prices
             if self.archive_url:
                 open_archive(self)
             if not self._raw_app_id():

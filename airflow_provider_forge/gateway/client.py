@@ -13,6 +13,7 @@ import httpx
 
 from airflow_provider_forge.exceptions import (
     ConfigurationError,
+    CredentialsBlocked,
     CredentialsRefused,
     QueryRefused,
     RateLimited,
@@ -345,16 +346,17 @@ class GatewayClient:
         """Fail without a call while the credentials are blocked, because each attempt would cost a call.
 
         Raises:
-            CredentialsRefused: The gateway refused them less than a quarter of an hour ago.
+            CredentialsBlocked: The gateway refused them less than a quarter of an hour ago.
         """
         if (left := self.limiter.blocked_for(self._credentials)) > 0:
             until = self._clock() + dt.timedelta(seconds=left)
             since = until - dt.timedelta(seconds=BLOCKED_FOR)
-            raise CredentialsRefused(
+            raise CredentialsBlocked(
                 f"Atlassian refused the credentials at {since:%H:%M:%S} UTC, so no call is made with them"
                 f" before {until:%H:%M:%S} UTC. Put a new API token into the Forge Connection's password, or"
                 " correct its login: changed credentials are tried at once."
-                " https://id.atlassian.com/manage/api-tokens"
+                " https://id.atlassian.com/manage/api-tokens",
+                retry_after=left,
             )
 
 

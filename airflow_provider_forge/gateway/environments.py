@@ -18,6 +18,7 @@ import msgspec
 
 from airflow_provider_forge.exceptions import (
     ConfigurationError,
+    CredentialsBlocked,
     CredentialsRefused,
     ForgeError,
     RetryableError,
@@ -159,7 +160,7 @@ class EnvironmentDirectory:
             known.learn(self._look_up(), self._clock())
             known.missing = {name: self._clock() for name in names if not known.id_of(name)}
         except RetryableError as error:
-            if not all(known.id_of(name) for name in names):
+            if isinstance(error, CredentialsBlocked) or not all(known.id_of(name) for name in names):
                 raise
             known.tried = self._clock()
             log.warning(
@@ -174,7 +175,7 @@ class EnvironmentDirectory:
         if not all(uuid in known.ids.values() for uuid in uuids):
             try:
                 known.learn(self._look_up(), self._clock())
-            except (ConfigurationError, CredentialsRefused):
+            except (ConfigurationError, CredentialsBlocked, CredentialsRefused):
                 raise  # says nothing about these environments
             except ForgeError as error:
                 log.warning(

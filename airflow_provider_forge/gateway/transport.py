@@ -91,7 +91,7 @@ class Transport:
         self, url: str, auth: httpx.Auth, secrets: tuple[str, ...], *, usage: LimitUsage, timeout: float
     ) -> None:
         self._url = url
-        self._host = httpx.URL(url).host
+        self._host = httpx.URL(url).netloc.decode()
         self._auth = auth
         self._secrets = secrets
         self._usage = usage

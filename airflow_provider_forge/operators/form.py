@@ -32,10 +32,13 @@ _OTHER_NAMES = {
     "deliver_until": "to",
     "start": "from",
     "end": "to",
+    "form": "from",
+    "since": "from",
+    "until": "to",
     "interval_start": "from",
     "interval_end": "to",
 }
-"""Titles of the form and names of the operator, with the fields for which they may be taken."""
+"""Titles of the form, names of the operator and other words, with the fields for which they may be taken."""
 
 _MIN_SIMILAR = 5
 """Length of a name from which on a similar one counts as misspelled: shorter ones resemble too many words."""
@@ -121,11 +124,14 @@ def check_conf_names(run_conf: Mapping[str, Any], declared: Container[str]) -> N
     Raises:
         ConfigurationError: One is. If it were ignored, the run would succeed with another selection.
     """
+    # A healing run has both a `to` and an `until`.
+    known = (*_FIELDS, "until") if "to" in run_conf else _FIELDS
     for name in run_conf:
-        if name not in _FIELDS and name not in declared and (field := _meant(name)):
+        if name not in known and name not in declared and (field := _meant(name)):
             raise ConfigurationError(
                 name,
-                f"is no field of the form; it is written {field}. Declare another param in the DAG's params",
+                f"the form's field is named {field} in the conf of a run. If this is another param, declare"
+                " it in the DAG's params",
             )
 
 

@@ -14,16 +14,20 @@ Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
 | Square | Meaning |
 |---|---|
 | green | delivered: the receiver has acknowledged every point |
-| pink | skipped: the window is too old for Atlassian or for the destination |
-| red | failed for good: the last ERROR line of the task's log says what to correct |
+| pink | skipped: the window is too old to be delivered, or *Check only* found no fault |
+| yellow | to be retried: something does not answer, or another task's token was refused |
+| red | failed for good |
+
+The first ERROR line in the log of a task's last try says what to correct. A run above a pink square counts as
+a success.
 
 **Names.** A run is named by the window that it delivers, in UTC: `scheduled__<start>_to_<end>`. It starts
 five minutes after the window's end. `live__…` runs deliver the newest window while catchup fills the last 14
 days, and `heal__…` runs deliver windows whose own run has failed, or that the schedule has skipped.
 
-**To fill a gap**, switch the DAG off, and choose *Trigger*, *Backfill* with *Missing and Errored Runs* and 8
-as *Max Active Runs*, without *Unpause*. Then switch it on again. Delivery is idempotent: points that were
-delivered are not sent again.
+**To fill a gap**, press *Heal* on the page *Forge*. Or switch the DAG off, and choose *Trigger*, *Backfill*
+with *Missing and Errored Runs* and 8 as *Max Active Runs*, without *Unpause*; then switch it on again.
+Delivery is idempotent: points that were delivered are not sent again.
 
 **To test the Connections** on a worker, choose *Trigger*, *Single Run*, *Check only*.
 

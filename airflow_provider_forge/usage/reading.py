@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_forge.exceptions import (
     AccessForbidden,
     ConfigurationError,
+    CredentialsBlocked,
     CredentialsRefused,
     ForgeError,
     QueryRefused,
@@ -72,6 +73,7 @@ def read_resources(
     Raises:
         ConfigurationError: A Connection is wrong.
         CredentialsRefused: The email or the token is wrong, or the token has expired.
+        CredentialsBlocked: The gateway has refused them lately.
         RateLimited: The gateway still counts too many calls.
     """
     reading = Reading()
@@ -79,7 +81,7 @@ def read_resources(
         try:
             source = fetch(resource)
             usage = Usage(source, prices.resources[resource], start)
-        except (ConfigurationError, CredentialsRefused, RateLimited):
+        except (ConfigurationError, CredentialsBlocked, CredentialsRefused, RateLimited):
             raise  # the other resources would fail in the same way
         except (AccessForbidden, QueryRefused) as error:
             reading.refused[resource] = error

@@ -111,4 +111,5 @@ def final_errors() -> Iterator[None]:
         raise AirflowFailException(str(error)) from None
     except RetryableError as error:
         log.error("%s. If the task has retries left, it will be retried", error)  # noqa: TRY400 - as above
-        raise
+        log.debug("Its causes:", exc_info=True)
+        raise error from None

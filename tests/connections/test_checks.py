@@ -303,6 +303,8 @@ def test_one_that_is_not_there_too(press_forge, monkeypatch):
         ),
         ({"token_expires_on": "31.1.2027"}, "token_expires_on: is not a date"),
         ({"service_name": 5}, "service_name: is not text"),
+        ({"usage_prices": "x"}, "usage_prices: cannot read 'x'"),
+        ({"usage_prices": {"FUNCTION_COMPUTE": "a"}}, "usage_prices"),
     ],
 )
 def test_every_field_of_forge_is_checked_before_a_call(press_forge, gateway, extra, words):

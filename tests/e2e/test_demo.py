@@ -141,6 +141,15 @@ def test_a_failed_window_says_why_and_when_it_is_tried_again(
     assert progress.retrying + progress.failed == 1
 
 
+def test_the_newest_window_stays_the_newest_when_older_ones_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow: Any = OneFailure("failed", [])
+    meter = ProgressMeter(airflow, airflow)
+    live = {"data_interval_start": None, "data_interval_end": None, "conf": {"to": "2026-11-27T14:00:00Z"}}
+    for runs in ([live], [airflow.run("", "") | {"data_interval_end": "2026-11-26T14:00:00Z"}], []):
+        monkeypatch.setattr(meter, "_newest_runs", lambda runs=runs: runs)
+        assert meter.read().newest == datetime(2026, 11, 27, 14, 0, tzinfo=timezone.utc)
+
+
 def test_the_end_names_the_next_window() -> None:
     newest = datetime(2026, 11, 27, 14, 0, tzinfo=timezone.utc)
     progress = Progress(due=96, delivered=96, points=1234, newest=newest)

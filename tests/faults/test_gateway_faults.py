@@ -9,7 +9,13 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_provider_forge.exceptions import BrokenAnswer, GatewayUnavailable, RateLimited, WindowTooLarge
+from airflow_provider_forge.exceptions import (
+    BrokenAnswer,
+    CredentialsBlocked,
+    GatewayUnavailable,
+    RateLimited,
+    WindowTooLarge,
+)
 from airflow_provider_forge.gateway.client import ATTEMPTS, UNKNOWN_ATTEMPTS
 from airflow_provider_forge.sandbox import Fault, SandboxGateway, Scenario
 from airflow_provider_forge.windows import Window
@@ -164,8 +170,9 @@ def test_the_task_fails_with_a_remedy_and_the_next_try_delivers_the_rest(line, r
     assert line.received == line.generated(FIRST)
     line.gateway.clear_faults()
     if row.new_token:
-        with pytest.raises(AirflowFailException, match="no call is made with them"):
+        with pytest.raises(CredentialsBlocked, match="no call is made with them") as blocked:
             line.run()
+        assert 0 < blocked.value.retry_after <= 15 * 60
         line.gateway.api_token = "renewed"
         line.connect()
     summary = line.run()

@@ -11,6 +11,7 @@ from airflow_provider_forge.exceptions import (
     AccessForbidden,
     BrokenAnswer,
     ConfigurationError,
+    CredentialsBlocked,
     CredentialsRefused,
     ForgeError,
     GatewayUnavailable,
@@ -304,9 +305,10 @@ def test_an_id_whose_look_up_failed_stays_without_a_name(find, atlassian, clock,
     assert atlassian.look_ups == 1
 
 
-def test_with_bad_credentials_nothing_is_exported_and_so_nothing_settled(find, atlassian):
-    atlassian.failure = CredentialsRefused("no")
-    with pytest.raises(CredentialsRefused):
+@pytest.mark.parametrize("failure", [CredentialsBlocked, CredentialsRefused])
+def test_with_bad_credentials_nothing_is_exported_and_so_nothing_settled(find, atlassian, failure):
+    atlassian.failure = failure("no")
+    with pytest.raises(failure):
         find(PRODUCTION)
     atlassian.failure = None
     assert find(PRODUCTION) == (Environment(PRODUCTION, "production"),)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import pytest
 
-from airflow_provider_forge.exceptions import CredentialsRefused, RateLimited, WindowExpired
+from airflow_provider_forge.exceptions import (
+    CredentialsBlocked,
+    CredentialsRefused,
+    RateLimited,
+    WindowExpired,
+)
 from airflow_provider_forge.gateway.budget import BLOCKED_FOR, MAX_PAUSE, MAX_WAIT
 from airflow_provider_forge.gateway.client import ATTEMPTS
 from airflow_provider_forge.gateway.environments import Environment
@@ -152,9 +158,10 @@ def test_refused_credentials_are_not_tried_again_for_a_quarter_of_an_hour(
     assert first.value.request_id == gateway.calls[0].request_id
     clock.advance(minutes=5)
     machine.now += 300
-    with pytest.raises(CredentialsRefused) as second:
+    with pytest.raises(CredentialsBlocked) as second:
         ask(gateway, new_limiter(), api_token="expired-token")
     assert len(gateway.calls) == 1
+    assert second.value.retry_after == BLOCKED_FOR - 300
     # It is 20:00:10 when the gateway refuses them.
     for words in ("refused the credentials at 20:00:10", "before 20:15:10", "password", "login", "at once"):
         assert words in second.value.message
@@ -176,15 +183,15 @@ def test_a_changed_connection_is_tried_at_once(gateway, ask, connect, new_limite
 @pytest.mark.parametrize("kind", ["errors", "errors_with_data", "query_error"])
 def test_every_form_of_a_refusal_of_credentials_counts(gateway, ask, new_limiter, kind):
     gateway.add_fault(Fault(kind, status_code=401, first=1))
-    for _ in range(3):
-        with pytest.raises(CredentialsRefused):
+    for error in (CredentialsRefused, CredentialsBlocked, CredentialsBlocked):
+        with pytest.raises(error):
             ask(gateway, new_limiter())
     assert len(gateway.calls) == 1
 
 
 def test_a_call_with_blocked_credentials_uses_no_slot(gateway, ask, new_limiter):
-    for _ in range(10):
-        with pytest.raises(CredentialsRefused):
+    for error in (CredentialsRefused, *[CredentialsBlocked] * 9):
+        with pytest.raises(error):
             ask(gateway, new_limiter(), api_token="expired-token")
     assert [new_limiter().acquire(priority=LIVE).waited for _ in range(4)] == [0] * 4
 
@@ -215,7 +222,10 @@ def test_forty_queued_windows_make_five_bad_calls_at_most(gateway, ask, tmp_path
         task.start()
     for task in tasks:
         task.join()
-    assert errors == [CredentialsRefused] * count
+    assert Counter(errors) == {
+        CredentialsRefused: len(gateway.calls),
+        CredentialsBlocked: count - len(gateway.calls),
+    }
     assert 1 <= len(gateway.calls) <= 5
 
 

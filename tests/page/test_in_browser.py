@@ -206,11 +206,12 @@ def test_a_run_fills_the_windows_that_it_delivers_and_no_others(
 def test_calls_of_the_last_hour_are_those_of_runs_before_the_check_too(
     page: Page, airflow: FakeAirflow
 ) -> None:
-    """Windows that are too old for the receiver cost none."""
+    """Windows that are too old for the receiver cost none; nor does a failure while a token is refused."""
     start = floor(NOW - dt.timedelta(hours=2), QUARTER)
     ended = dt.datetime.now(dt.timezone.utc) - dt.timedelta(minutes=30)
     old = NOW - dt.timedelta(days=15)
-    airflow.runs = [a_run(start, start + QUARTER, ended), a_run(old, old + QUARTER, ended)]
+    failed = {**a_run(start + QUARTER, start + 2 * QUARTER, ended), "state": "failed"}
+    airflow.runs = [a_run(start, start + QUARTER, ended), a_run(old, old + QUARTER, ended), failed]
     open_page(page, airflow)
     expect(page.locator("#now")).to_contain_text("1 or more of 300")
 

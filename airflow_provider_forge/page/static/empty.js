@@ -23,7 +23,7 @@ export async function emptyState(dags) {
   const paused = exporting.find((dag) => dag.is_paused);
   if (paused) {
     return state(`${paused.dag_id} is paused`, [
-      ["Unpause ", dagLink(paused), ". It then delivers the last 14 days, oldest first."],
+      ["Unpause ", dagLink(paused), ". It then delivers the newest window, and the last 14 days behind it."],
     ]);
   }
   if (!coverage) {

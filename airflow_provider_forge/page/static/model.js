@@ -62,13 +62,16 @@ export class Export {
     }
   }
 
-  /** How many runs of the last hour have made calls: not those whose windows were too old for the receiver. */
+  /**
+   * How many runs of the last hour have made calls: not those whose windows were too old for the receiver. A run
+   * that failed may have made some, too.
+   */
   callsOfLastHour(now) {
     const keep = this.document.expire_after * 1000;
     return this.runs.ended.filter((run) => {
       const end = Date.parse(run.end_date);
       const start = Date.parse(run.conf?.from ?? run.data_interval_start ?? run.end_date);
-      return now - end < HOUR && end - start < keep;
+      return run.state === "success" && now - end < HOUR && end - start < keep;
     }).length;
   }
 
