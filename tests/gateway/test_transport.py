@@ -153,7 +153,7 @@ def test_a_call_ends_even_if_its_response_trickles(monkeypatch, head, piece, kin
     with raw_server(slowly(head, piece)) as server:
         error = failure(Sender(server.url, timeout=0.25))
     assert type(error) is kind
-    assert "No complete response from 127.0.0.1 within 0.75 s" in str(error)
+    assert f"No complete response from 127.0.0.1:{server.port} within 0.75 s" in str(error)
     assert error.request_id == "abc"
 
 
