@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_forge.cli.context import forge_access
-from airflow_provider_forge.exceptions import ConfigurationError
+from airflow_provider_forge.exceptions import ConfigurationError, QueryRefused, WindowExpired
 from airflow_provider_forge.gateway.queries import GROUPINGS, RESOURCES
 from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
 from airflow_provider_forge.usage.prices import load_prices, parse_amount
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.connections.forge import ForgeAccess
+    from airflow_provider_forge.gateway.usage import ResourceUsage
     from airflow_provider_forge.usage.months import Group
     from airflow_provider_forge.usage.prices import Prices
     from airflow_provider_forge.usage.reading import Reading
@@ -53,12 +54,12 @@ def run(options: Namespace, output: Output) -> int:
     limit = None if options.fail_above is None else parse_amount("--fail-above", options.fail_above)
     forge = forge_access(options)
     prices = forge.usage_prices if options.prices is None else load_prices(options.prices, "--prices")
-    if month <= month_of((now - KEPT).date()):
-        output.note(f"Atlassian keeps the usage of about {KEPT.days} days; {month} began before")
     with output.busy("Asking Atlassian for each resource, within the rate limit…"):
         reading = _read(forge, prices, month, now, GROUPINGS.get(options.by))
     if not reading.usages:
         reading.check()
+    if _may_be_lost(month, now):
+        output.note(f"Atlassian keeps the usage of about {KEPT.days} days; {month} began before")
     rows = rows_of(reading.usages, month)
     names = _names(forge, rows)
     cost, forecast = total_of(rows)
@@ -95,16 +96,37 @@ def _month(text: str | None, now: dt.datetime) -> str:
     return text
 
 
+def _may_be_lost(month: str, now: dt.datetime) -> bool:
+    """Return whether Atlassian may no longer have the beginning of a month: it does not say exactly."""
+    return month <= month_of((now - KEPT).date())
+
+
 def _read(forge: ForgeAccess, prices: Prices, month: str, now: dt.datetime, group_by: str | None) -> Reading:
+    """Read the usage of all resources.
+
+    Raises:
+        WindowExpired: The first one is refused for a month that is probably too old, as all others would be.
+    """
     first = dt.datetime.fromisoformat(f"{month}-01").replace(tzinfo=dt.timezone.utc)
     end = min(now, (first + dt.timedelta(days=31)).replace(day=1))
     start = first
     if end == now:  # the forecast looks back, at the beginning of a month into the one before
         day = (now - FORECAST_FROM).date()
         start = min(first, dt.datetime.combine(day, dt.time(), dt.timezone.utc))
-    return read_resources(
-        lambda resource: forge.fetch_usage(resource, start, end, None, group_by), RESOURCES, prices, start
-    )
+
+    def fetch(resource: str) -> ResourceUsage:
+        try:
+            return forge.fetch_usage(resource, start, end, None, group_by)
+        except QueryRefused as error:
+            if resource == RESOURCES[0] and _may_be_lost(month, now):
+                raise WindowExpired(
+                    f"--month: Atlassian refused {month}: it keeps the usage of about {KEPT.days} days. Give"
+                    f" {month_of((now - KEPT).replace(day=1).date() + dt.timedelta(days=31))} or later",
+                    request_id=error.request_id,
+                ) from error
+            raise
+
+    return read_resources(fetch, RESOURCES, prices, start)
 
 
 def _names(forge: ForgeAccess, rows: list[Row]) -> Mapping[Group, str]:

@@ -13,6 +13,7 @@ from airflow_provider_forge.exceptions import (
     ForgeError,
     QueryRefused,
     RateLimited,
+    WindowExpired,
 )
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.usage.months import Usage
@@ -75,13 +76,20 @@ def read_resources(
         CredentialsRefused: The email or the token is wrong, or the token has expired.
         CredentialsBlocked: The gateway has refused them lately.
         RateLimited: The gateway still counts too many calls.
+        WindowExpired: `fetch` raises it, because the gateway no longer has the usage of that time.
     """
     reading = Reading()
     for resource in resources:
         try:
             source = fetch(resource)
             usage = Usage(source, prices.resources[resource], start)
-        except (ConfigurationError, CredentialsBlocked, CredentialsRefused, RateLimited):
+        except (
+            ConfigurationError,
+            CredentialsBlocked,
+            CredentialsRefused,
+            RateLimited,
+            WindowExpired,
+        ):
             raise  # the other resources would fail in the same way
         except (AccessForbidden, QueryRefused) as error:
             reading.refused[resource] = error

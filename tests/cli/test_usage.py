@@ -9,7 +9,9 @@ from decimal import Decimal
 
 import pytest
 
+from airflow_provider_forge.cli import usage as usage_command
 from airflow_provider_forge.cli.main import main
+from airflow_provider_forge.cli.usage import KEPT
 from airflow_provider_forge.gateway import usage as usage_module
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
@@ -77,11 +79,27 @@ def test_the_month_before_has_no_forecast(gateway, command):
     assert {row[0]: Decimal(row[1]) for row in rows} == amounts
 
 
-def test_a_month_that_is_no_longer_kept_is_refused_in_one_line(gateway, command):
+def test_a_month_that_is_no_longer_kept_is_refused_in_one_line_after_one_call(gateway, command):
     assert command(gateway, "--month", "2025-01")[0] == 3
-    note, error = command.err.splitlines()
-    assert note == "Atlassian keeps the usage of about 60 days; 2025-01 began before"
-    assert error.startswith("The gateway refused the query")
+    [error] = command.err.splitlines()
+    kept = NOW - KEPT
+    later = (kept.replace(day=1) + timedelta(days=31)).replace(day=1)
+    assert error.startswith(
+        "--month: Atlassian refused 2025-01: it keeps the usage of about 60 days."
+        f" Give {later:%Y-%m} or later (request id "
+    )
+    assert len(gateway.calls) == 1
+    assert later > kept
+
+
+def test_another_refusal_of_an_old_month_is_of_one_resource(gateway, command, monkeypatch):
+    """Atlassian keeps *about* 60 days, so a month that began before may be there."""
+    monkeypatch.setattr(usage_command, "KEPT", timedelta(days=1))
+    before = f"{FIRST - timedelta(days=1):%Y-%m}"
+    with SandboxGateway(Scenario(refused_resources=frozenset({"LLM_INPUT"})), rate_limit_calls=0) as refusing:
+        status, found = command(refusing, "--month", before, "--json")
+    assert (status, list(found["left_out"])) == (0, ["LLM_INPUT"])
+    assert f"Atlassian keeps the usage of about 1 days; {before} began before" in command.err
 
 
 def test_figures_are_plain_for_programs(gateway, command):
