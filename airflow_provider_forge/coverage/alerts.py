@@ -105,6 +105,10 @@ class AlertState:
         age = None if self.observed_at is None else now - self.observed_at
         return age if age is not None and is_recent(age, dt.timedelta.max) else None
 
+    def has_reported(self, gap: Gap) -> bool:
+        """Return whether a part of the gap was reported before."""
+        return any(_overlap(gap, span) for span in self.reported)
+
     def update(self, coverage: Coverage, now: dt.datetime, catchup: dt.datetime | None) -> None:
         """Record the current gaps and catchup, and drop runs whose gaps are healed or have expired."""
         gaps = coverage.gaps()
@@ -146,9 +150,7 @@ def gaps_to_report(
         state: The state that the last run left.
         is_active: Whether a catchup, a backfill or a healing run is active.
     """
-    known = [
-        gap for gap in _gaps_in_time(coverage, now) if any(_overlap(gap, span) for span in state.reported)
-    ]
+    known = [gap for gap in _gaps_in_time(coverage, now) if state.has_reported(gap)]
     others = [gap for gap in unattended_gaps(coverage, now, state, is_active=is_active) if gap not in known]
     due = [gap for gap in others if gap.expires - now <= alert_before]
     new = [gap for gap in others if gap.expires - now <= alert_before + ONE_ALERT] if due else []

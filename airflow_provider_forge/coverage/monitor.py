@@ -154,7 +154,10 @@ class CoverageMonitor:
         for gap in coverage.expiring(now, self.alert_before):
             if gap not in reported and can_be_filled(gap, now):
                 log.warning(
-                    "Missing, and already reported or about to be delivered: %s",
+                    "Missing, and %s: %s",
+                    "already reported"
+                    if state.has_reported(gap)
+                    else "not reported, because an active run may deliver it",
                     describe_gap(gap, now, soon=True),
                 )
         state.ledger = self.ledger.store.name

@@ -115,7 +115,7 @@ def read_form(params: Mapping[str, Any], now: dt.datetime, *, in_backfill: bool 
 
 
 def check_conf_names(run_conf: Mapping[str, Any], declared: Container[str]) -> None:
-    """Check that no key of the run's conf is a misspelled field or the title of one.
+    """Check that no key of the run's conf is a misspelled field, the title of one, or another with a time.
 
     Args:
         run_conf: Conf of the run.
@@ -126,13 +126,23 @@ def check_conf_names(run_conf: Mapping[str, Any], declared: Container[str]) -> N
     """
     # A healing run has both a `to` and an `until`.
     known = (*_FIELDS, "until") if "to" in run_conf else _FIELDS
-    for name in run_conf:
-        if name not in known and name not in declared and (field := _meant(name)):
+    for name, value in run_conf.items():
+        if name in known or name in declared:
+            continue
+        if field := _meant(name) or ("from or to" if _is_time(value) else None):
             raise ConfigurationError(
                 name,
                 f"the form's field is named {field} in the conf of a run. If this is another param, declare"
                 " it in the DAG's params",
             )
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        parse_time("", value)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _meant(name: str) -> str | None:

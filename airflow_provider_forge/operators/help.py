@@ -23,7 +23,9 @@ a success.
 
 **Names.** A run is named by the window that it delivers, in UTC: `scheduled__<start>_to_<end>`. It starts
 five minutes after the window's end. `live__…` runs deliver the newest window while catchup fills the last 14
-days, and `heal__…` runs deliver windows whose own run has failed, or that the schedule has skipped.
+days, and `heal__…` runs deliver windows whose own run has failed, or that the schedule has skipped. The
+ids of Airflow's `backfill__…` runs have the time at which a window can be delivered, 20 minutes after it
+starts.
 
 **To fill a gap**, press *Heal* on the page *Forge*. Or switch the DAG off, and choose *Trigger*, *Backfill*
 with *Missing and Errored Runs* and 8 as *Max Active Runs*, without *Unpause*; then switch it on again.

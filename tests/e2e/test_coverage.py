@@ -214,7 +214,7 @@ def test_one_check_fails_and_names_the_gaps_and_the_others_succeed(
     assert "3 windows of 15 minutes not delivered, in 2 gaps" in looks[0].log
     for start, end in (two, one):
         assert f"{text(start)} to {text(end)}: " in looks[0].log
-        warning = "Missing, and already reported or about to be delivered"
+        warning = "Missing, and already reported"
         assert f"{warning}: {text(start)} to {text(end)}: " in looks[1].log
 
 

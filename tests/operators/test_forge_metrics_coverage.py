@@ -130,7 +130,7 @@ def test_gaps_that_expire_soon_fail_it_once(deliver, look, caplog):
         summary = look(hours)
         assert (summary["gaps"], summary["expiring"]) == (1, 1)
         assert (
-            "Missing, and already reported or about to be delivered: "
+            "Missing, and already reported: "
             "2026-11-23T09:15:00Z to 2026-11-23T10:00:00Z: 3 missing" in caplog.text
         )
 

@@ -166,6 +166,8 @@ def test_an_error_is_a_value_error_of_ours():
         ("start", "from"),
         ("form", "from"),
         ("until", "to"),
+        ("fro", "from or to"),
+        ("début", "from or to"),
         ("interval_end", "to"),
         ("environment", "environments"),
         ("metric", "metrics"),

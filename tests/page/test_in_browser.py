@@ -228,6 +228,16 @@ def test_a_catchup_is_shown_with_where_it_is_and_leaves_no_gaps(page: Page, airf
     assert squares(page, "p") > 300
 
 
+def test_a_catchup_that_skips_what_is_too_old_for_the_destination_says_so(
+    page: Page, airflow: FakeAirflow
+) -> None:
+    found = coverage(NOW).with_catchup(NOW - dt.timedelta(days=10))
+    airflow.documents["forge_metrics"] = {**document(NOW, found), "expire_after": 3600}
+    open_page(page, airflow)
+    expect(page.locator("#gaps")).to_contain_text("and skips the windows before ")
+    expect(page.locator("#days-title")).to_have_text("Last 60 min")
+
+
 def test_metrics_that_the_gateway_does_not_know_are_named(page: Page, airflow: FakeAirflow) -> None:
     airflow.documents["forge_metrics"] = {**GOOD, "left_out": ["FORGE_API_MADE_UP"]}
     open_page(page, airflow)

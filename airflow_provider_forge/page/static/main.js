@@ -1,7 +1,7 @@
 // Loads what Airflow knows of the exports, draws it, and keeps it up to date.
 
 import * as api from "./api.js";
-import { element, isUtc, zone } from "./dom.js";
+import { duration, element, isUtc, zone } from "./dom.js";
 import { emptyState, refusedState } from "./empty.js";
 import { heal, mayHeal } from "./heal.js";
 import { drawMap } from "./heatmap.js";
@@ -108,6 +108,7 @@ function draw() {
   const now = Date.now();
   drawExports(by("exports"), exports, selected, select);
   drawNow(by("now"), selected, now);
+  by("days-title").textContent = `Last ${duration(selected.document.expire_after * 1000)}`;
   drawMap(by("map"), selected);
   drawGaps(by("gaps"), selected, now, rights.get(selected.dagId) ? startHealing : null);
   drawLateness(by("lateness"), selected);

@@ -130,13 +130,21 @@ function token(days) {
   return [days < 0 ? "expired" : `expires in ${plural(days, "day")}`, days < 31 ? "Create a new one" : ""];
 }
 
+/** Where a catchup is, and what it will do. */
+function aheadOf({ document: { catchup, expire_after: seconds } }, now) {
+  if (!catchup) return "";
+  const oldest = new Date(now - seconds * 1000);
+  const then =
+    new Date(catchup) < oldest
+      ? `skips the windows before ${time(oldest)}: they are too old to be delivered`
+      : "delivers the windows after it, oldest first";
+  return element("p", {}, `Catchup has come to ${time(new Date(catchup))}, and ${then}.`);
+}
+
 /** Draw the gaps; `heal` is called with some gaps, and null for users who may not start a backfill. */
 export function drawGaps(section, exported, now, heal) {
   const gaps = exported.gaps();
-  const { catchup } = exported.document;
-  const ahead = catchup
-    ? element("p", {}, `Catchup has come to ${time(new Date(catchup))}, and delivers the windows after it, oldest first.`)
-    : "";
+  const ahead = aheadOf(exported, now);
   if (!gaps.length) {
     fill(section, element("p", {}, "None. Every window that is due was delivered."), ahead);
     return;
