@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import Param, conf
 from airflow_provider_forge.exceptions import ConfigurationError
 from airflow_provider_forge.text import get_logger
 from airflow_provider_forge.utils.run_interval import check_not_in_future
-from airflow_provider_forge.windows import parse_time
+from airflow_provider_forge.windows import format_time, parse_time
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -192,6 +192,6 @@ def _interval(values: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
         return {}
     start, end = times["from"], times["to"]
     if end <= start:
-        raise ConfigurationError("to", f"{end} is not after from, {start}")
+        raise ConfigurationError("to", f"{format_time(end)} is not after from, {format_time(start)}")
     check_not_in_future("to", end, now)
     return {"interval_start": start, "interval_end": end}

@@ -21,6 +21,7 @@ from playwright.sync_api import Page, expect
 
 from airflow_provider_forge.connection_forms import FORGE, OTLP
 from airflow_provider_forge.sandbox import OtlpSink, SandboxGateway
+from airflow_provider_forge.windows import format_time
 from demo.airflow import StandaloneAirflow
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, TASK_ID, install_dag
@@ -365,7 +366,9 @@ def test_a_run_from_the_form_fails_for_an_invalid_field_and_names_it(
     expect(page.get_by_test_id("state-badge").first).to_contain_text("Failed")
     page.goto(f"/dags/{DAG_ID}/runs/{run_id}/tasks/{TASK_ID}")
     # The log has it in a line of its own, and in the exception.
-    expect(page.get_by_text(f"to: {start} is not after from, {end}").first).to_be_visible()
+    expect(
+        page.get_by_text(f"to: {format_time(start)} is not after from, {format_time(end)}").first
+    ).to_be_visible()
     assert len(backfilled.gateway.calls) == calls
 
 
