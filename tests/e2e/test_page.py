@@ -142,7 +142,7 @@ def check_tip(lines: list[str], cell: Cell, states: States) -> None:
         assert states.began - MINUTE < moment < datetime.now(timezone.utc) + MINUTE
         expected.append(lines[-2])
     if cell.deliveries:
-        expected.append("1 delivery" if cell.deliveries == 1 else f"{cell.deliveries} deliveries")
+        expected.append("1 attempt" if cell.deliveries == 1 else f"{cell.deliveries} attempts")
     assert lines == expected
 
 

@@ -80,7 +80,7 @@ def test_each_status_is_a_colour_and_its_tooltip_has_the_figures(page: Page, air
     tip = page.locator("#tip")
     expect(tip).to_contain_text("Delivered, with late points")
     expect(tip).to_contain_text("Last points 66 min after its end")
-    expect(tip).to_contain_text("2 deliveries")
+    expect(tip).to_contain_text("2 attempts")
     page.locator(".grid .is-e").first.hover()
     expect(tip).to_contain_text("Fetched 7 min after its end")
     airflow.documents["forge_metrics"] = document(NOW, coverage(NOW, **SOON))

@@ -97,7 +97,7 @@ function describe(cells, letter) {
   const told = points ? cells.filter((cell) => cell.points) : cells;
   const minutes = told.map((cell) => cell.minutes).filter((each) => each != null);
   if (minutes.length) lines.push(`${points ? "Last points" : "Fetched"} ${number(Math.max(...minutes))} min after its end`);
-  if (attempts) lines.push(plural(attempts, "delivery").replace("deliverys", "deliveries"));
+  if (attempts) lines.push(plural(attempts, "attempt"));
   return lines;
 }
 

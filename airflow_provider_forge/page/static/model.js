@@ -11,7 +11,7 @@ export const STATUSES = {
   e: { name: "Empty", sign: "" },
   s: { name: "Delivered since the check", sign: "" },
   p: { name: "Not yet due", sign: "" },
-  h: { name: "Being delivered", sign: "…" },
+  h: { name: "Being delivered or retried", sign: "…" },
   r: { name: "Points rejected", sign: "R" },
   f: { name: "Failed", sign: "!" },
   m: { name: "Missing", sign: "×" },

@@ -4,7 +4,7 @@ import { airflowLink, duration, element, fill, isUtc, local, number, plural, tim
 import { classOf } from "./heatmap.js";
 import { QUARTER, STATUSES, worst } from "./model.js";
 
-const LEGEND = ["d", "l", "e", "r", "f", "m", "M", "p"];
+const LEGEND = ["d", "l", "e", "h", "r", "f", "m", "M", "p"];
 
 export function drawLegend(list) {
   list.replaceChildren(
