@@ -12,7 +12,7 @@ import pendulum
 from airflow_provider_forge.exceptions import ConfigurationError, WindowExpired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "LIVE_FOR",
@@ -30,6 +30,7 @@ __all__ = [
     "has_offset",
     "humanize_duration",
     "is_recent",
+    "joined",
     "parse_time",
 ]
 
@@ -98,14 +99,19 @@ class Window:
     def __str__(self) -> str:
         return f"{format_time(self.start)}/{format_time(self.end)}"
 
-    def humanize(self) -> str:
-        """Format it for people, in as few characters as are unambiguous: the day, and the times in UTC."""
+    def humanize(self, this_year: int | None = None) -> str:
+        """Format it for people, in as few characters as are unambiguous: the day, and the times in UTC.
+
+        Args:
+            this_year: The year that need not be named; None if only an interval over several years needs it.
+        """
         start, end = (each.time().isoformat(_precision(each)) for each in (self.start, self.end))
         first, last = (f"{each.day} {each:%b}" for each in (self.start, self.end))
-        if self.end - self.start <= HALF_DAY:
-            return f"{first} {start}\u2013{end} UTC"
-        if self.start.year != self.end.year:
+        is_short = self.end - self.start <= HALF_DAY
+        if this_year not in (None, self.start.year) or (not is_short and self.start.year != self.end.year):
             first, last = f"{first} {self.start.year}", f"{last} {self.end.year}"
+        if is_short:
+            return f"{first} {start}\u2013{end} UTC"
         return f"{first} {start} \u2013 {last} {end} UTC"
 
     def check_length(self) -> None:
@@ -116,7 +122,9 @@ class Window:
         """
         if self.end - self.start > MAX_INTERVAL:
             years = MAX_INTERVAL.days // 365
-            raise ConfigurationError("start", f"{self} is longer than {years} years; give a later start")
+            raise ConfigurationError(
+                "start", f"{self.humanize()} is longer than {years} years; give a later start"
+            )
 
     def split(self) -> Iterator[Window]:
         """Return the windows of one call each, oldest first, cut at the UTC quarter hours.
@@ -155,11 +163,28 @@ class Window:
         return now - self.end < LIVE_FOR
 
 
-def expired_error(subject: str, now: dt.datetime) -> WindowExpired:
+def joined(windows: Iterable[Window]) -> list[Window]:
+    """Return windows with those in a row as one; the halves of a quarter hour stay halves.
+
+    Args:
+        windows: The windows, oldest first.
+    """
+    found: list[Window] = []
+    for window in windows:
+        is_cut = window.start == floor(window.start, MAX_WINDOW)
+        if found and found[-1].end == window.start and is_cut:
+            found[-1] = Window(found[-1].start, window.end)
+        else:
+            found.append(window)
+    return found
+
+
+def expired_error(window: Window, now: dt.datetime) -> WindowExpired:
     """Return the error for a window or an interval that begins before the gateway's retention period."""
+    kept = now - RETENTION
     return WindowExpired(
-        f"{subject} begins before {now - RETENTION:%Y-%m-%dT%H:%MZ}: Atlassian keeps metrics for 14 days, so"
-        " these are no longer available. Request later ones"
+        f"{window.humanize(now.year)} begins before {kept.day} {kept:%b %H:%M} UTC: Atlassian keeps metrics"
+        " for 14 days, so these are no longer available. Request later ones"
     )
 
 

@@ -291,10 +291,14 @@ def test_a_window_expires_when_it_begins_more_than_14_days_ago():
 
 
 def test_the_error_for_an_expired_window_names_the_limit_and_the_remedy():
-    error = expired_error("The window A/B", at(5))
-    assert type(error) is WindowExpired
-    for words in ("The window A/B", "2026-11-09T05:00Z", "14 days"):
-        assert words in str(error)
+    now = at(5)
+    for before, words in (
+        (timedelta(days=15), "8 Nov 05:00\u201305:15 UTC begins before 9 Nov 05:00 UTC"),
+        (timedelta(days=400), "19 Oct 2025 05:00\u201305:15 UTC begins before 9 Nov 05:00 UTC"),
+    ):
+        error = expired_error(Window(now - before, now - before + QUARTER), now)
+        assert type(error) is WindowExpired
+        assert str(error).startswith(f"{words}: Atlassian keeps metrics for 14 days")
 
 
 @pytest.mark.parametrize(

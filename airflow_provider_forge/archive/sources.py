@@ -73,8 +73,8 @@ class Archivist:
         if not self._has_warned:
             self._has_warned = True
             log.warning(
-                "A window is delivered, but not archived: %s: %s. %s. To archive it, clear this run while"
-                " Atlassian still has its windows",
+                "A window is delivered, but not archived: %s: %s. %s. To archive it, clear this run, or"
+                " repeat this command, while Atlassian still has its windows",
                 type(error).__name__,
                 error,
                 then,
@@ -115,8 +115,8 @@ class ArchiveSource:
         responses, problems = self._read(window)
         if not responses and not problems:
             raise WindowNotArchived(
-                f"{window} is not in the archive {self._archive.name} for these environments and metrics. If"
-                " Atlassian still has it, set source='auto'; on_expired='skip' skips such windows"
+                f"{window.humanize()} is not in the archive {self._archive.name} for these environments and"
+                " metrics. If Atlassian still has it, set source='auto'; on_expired='skip' skips such windows"
             )
         for response in responses:
             log.info(

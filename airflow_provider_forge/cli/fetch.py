@@ -85,7 +85,7 @@ def run(options: Namespace, output: Output) -> int:
     now = dt.datetime.now(dt.timezone.utc)
     interval = Times(options, now, output).interval(length=MAX_WINDOW)
     if interval.expired(now):
-        raise expired_error(f"The interval {interval}", now)
+        raise expired_error(interval, now)
     forge = forge_access(options)
     with output.progress(list(interval.split()), Window.humanize) as windows:
         answers = [
@@ -122,7 +122,8 @@ def _decode(answer: AppMetrics) -> list[Json]:
         return decode(answer.resource_metrics)
     except MalformedOtlp as error:
         raise BrokenAnswer(
-            f"The gateway's metrics for {answer.window} are not OTLP ({sanitize(error)}). --json shows them",
+            f"The gateway's metrics for {answer.window.humanize()} are not OTLP ({sanitize(error)})."
+            " --json shows them",
             request_id=answer.request_id,
         ) from error
 

@@ -30,6 +30,9 @@ INTERNAL_ERROR = 70
 """`EX_SOFTWARE` in sysexits.h."""
 INTERRUPTED = 130
 
+PROBLEMS = "airflow_provider_forge.delivery.problems"
+"""Logger of problems that a command prints in the end."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `forge-metrics` with these arguments and return its exit status.
@@ -65,14 +68,16 @@ def execute(name: str, options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _warnings_only() -> Iterator[None]:
-    """Log only warnings: a command's results are not in its log. A caller in this process keeps its level."""
-    package = logging.getLogger("airflow_provider_forge")
-    level = package.level
-    package.setLevel(logging.WARNING)
+    """Log only warnings, and none that the command prints. A caller in this process keeps its levels."""
+    levels = {"airflow_provider_forge": logging.WARNING, PROBLEMS: logging.CRITICAL}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        package.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _run(name: str, options: argparse.Namespace, output: Output) -> int:

@@ -9,6 +9,7 @@ import pendulum
 
 from airflow_provider_forge.cli.context import forge_access, otlp_access
 from airflow_provider_forge.cli.dry_run import NOTE, open_receiver, open_store
+from airflow_provider_forge.cli.parser import PROGRAM
 from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.archive import open_archive_source
 from airflow_provider_forge.connections.ledger import open_delivery_ledger
@@ -16,7 +17,16 @@ from airflow_provider_forge.delivery.destination import Destination
 from airflow_provider_forge.delivery.exporter import Exporter, Resource
 from airflow_provider_forge.delivery.progress import DeliveryStats, Progress, available_windows
 from airflow_provider_forge.delivery.sender import Policy
-from airflow_provider_forge.windows import MAX_INTERVAL, Window
+from airflow_provider_forge.exceptions import WindowNotArchived
+from airflow_provider_forge.windows import (
+    MAX_INTERVAL,
+    MAX_WINDOW,
+    RETENTION,
+    Window,
+    ceil,
+    format_time,
+    joined,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -39,7 +49,7 @@ def run(options: Namespace, output: Output) -> int:
     interval = Window(times.moment("--from", options.start), times.moment("--to", options.end))
     forge, otlp = forge_access(options), otlp_access(options)
     days: defaultdict[str, DeliveryStats] = defaultdict(DeliveryStats)
-    problems: list[str] = []
+    missing: list[Window] = []
     endpoint = otlp.endpoint()
     # Before anything else: windows that are too old for the destination.
     windows, _ = available_windows(interval, now, "fail", endpoint, retention=None)
@@ -52,16 +62,21 @@ def run(options: Namespace, output: Output) -> int:
                     destination.progress = Progress.begin([window], [], expired=0)
                     exporter.export()
                     days[f"{window.start:%Y-%m-%d}"].include(destination.progress.stats)
-                    problems += destination.progress.problems
+                    found = destination.progress.stats.problems
+                    if any(isinstance(problem, WindowNotArchived) for problem in found):
+                        missing.append(window)
         finally:
             result = [{"day": day, **stats.to_json()} for day, stats in days.items()]
             output.result = {"dry_run": options.dry_run, "days": result}
             if not options.json:
                 _print(output, result, dry_run=options.dry_run)
+            # Those of a window that failed halfway, too.
+            problems = [problem.message for problem in destination.stats.delivery.problems]
+            problems += [_describe_gap(gap, now) for gap in joined(missing)]
+            for problem in problems:
+                output.problem(problem)
     if options.json:
         output.json({**output.result, "problems": problems})
-    for problem in problems:
-        output.problem(problem)
     return 1 if problems else 0
 
 
@@ -70,6 +85,21 @@ def _exporter(options: Namespace, forge: ForgeAccess, otlp: OtlpAccess, receiver
     store = open_store(options, otlp)
     ledger = open_delivery_ledger(forge, store, options.otlp_conn_id, receiver.endpoint)
     return Exporter(source, [Destination(receiver, ledger)], Policy(), Resource(forge.service_name))
+
+
+def _describe_gap(gap: Window, now: pendulum.DateTime) -> str:
+    """Return a sentence about windows in a row that are not in the archive, and how to deliver them."""
+    number = len(list(gap.split()))
+    text = "1 window, {}, is" if number == 1 else f"{number:,} windows, {{}}, are"
+    text = f"{text.format(gap.humanize(now.year))} not in the archive for these environments and metrics"
+    start, end = max(gap.start, ceil(now - RETENTION, MAX_WINDOW)), min(gap.end, Window.last_settled(now).end)
+    if start >= gap.end:
+        return f"{text}, and Atlassian no longer has them"
+    if start >= end:
+        return f"{text}, and Atlassian may not have all points yet"
+    whole = "it" if number == 1 else "them"
+    part = whole if (start, end) == (gap.start, gap.end) else "those that Atlassian has"
+    return f"{text}; `{PROGRAM} send --start {format_time(start)} --end {format_time(end)}` delivers {part}"
 
 
 def _print(output: Output, days: list[dict[str, Any]], *, dry_run: bool) -> None:

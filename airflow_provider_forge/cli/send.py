@@ -59,11 +59,12 @@ def run(options: Namespace, output: Output) -> int:
         finally:
             if not options.json:
                 _summarize(output, windows, done, dry_run=options.dry_run)
+            # Those of a window that failed halfway, too.
+            problems = exporter.destinations[0].stats.delivery.problems
+            for problem in problems:
+                output.problem(problem.message)
     if options.json:
         output.json(output.result)
-    problems = [problem for window in done for problem in window["problems"]]
-    for problem in problems:
-        output.problem(problem)
     return 1 if problems else 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.delivery.deliver import deliver
 from airflow_provider_forge.delivery.destination import check_all
-from airflow_provider_forge.delivery.progress import DeliveryStats, Pass, check_age
+from airflow_provider_forge.delivery.progress import DeliveryStats, Pass, check_age, problem_log
 from airflow_provider_forge.exceptions import (
     ArchiveDamaged,
     BrokenAnswer,
@@ -142,7 +142,7 @@ class Exporter:
         if is_first and self.policy.on_expired == "fail":
             if not isinstance(error, WindowNotArchived):
                 raise error
-            log.warning("%s", error)
+            problem_log.warning("%s", error)
             destination.progress.add(DeliveryStats(problems=[error]))
             destination.stats.windows["failed"] += 1
             return
@@ -228,7 +228,7 @@ class _Readings:
         if form not in self._payloads:
             payload = self._read(form, [environment.id for environment in self._metrics.environments])
             if not self._payloads and (anomalies := str(payload.anomalies)):
-                log.warning("%s: %s; sent as they are", self._metrics.window, anomalies)
+                log.warning("%s: %s; sent as they are", self._metrics.window.humanize(), anomalies)
             self._payloads[form] = payload
         return self._payloads[form]
 
@@ -260,7 +260,7 @@ def _note_source(
 ) -> None:
     """Log the source of a window; count it for the first destination only, so that the sum is right."""
     for problem in found.problems:
-        log.warning("%s", problem)
+        problem_log.warning("%s", problem)
     for _, stats in shares:
         stats.problems += found.problems
     found.problems = []
@@ -301,7 +301,7 @@ def _reporting_malformed(
     try:
         yield
     except MalformedOtlp as error:
-        message = f"metrics for {metrics.window} are not OTLP ({sanitize(error)})"
+        message = f"metrics for {metrics.window.humanize()} are not OTLP ({sanitize(error)})"
         report = "If this persists, please open an issue with airflow-provider-forge"
         if not archived:
             raise BrokenAnswer(f"The gateway's {message}. {report}", request_id=metrics.request_id) from error

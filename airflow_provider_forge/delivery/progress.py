@@ -19,6 +19,7 @@ from airflow_provider_forge.windows import (
     expired_error,
     floor,
     humanize_duration,
+    joined,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ __all__ = [
     "Progress",
     "available_windows",
     "check_age",
+    "problem_log",
 ]
 
 log = get_logger(__name__)
+
+problem_log = get_logger("airflow_provider_forge.delivery.problems")
+"""Logger of what is among the problems in the end, too: a command, which prints those, does not show it."""
 
 MAX_REQUEST_IDS = 500
 """Number of request ids kept across tries and deferrals: the last ones."""
@@ -235,7 +240,7 @@ def available_windows(
         return list(interval.split()), 0
     if on_expired == "fail":
         check_age(interval, endpoint, now)
-        raise expired_error(f"The interval {interval}", now)
+        raise expired_error(interval, now)
     first = min(ceil(now - max_age, MAX_WINDOW), ceil(interval.end, MAX_WINDOW))
     expired = round((first - floor(interval.start, MAX_WINDOW)).total_seconds() / MAX_WINDOW.total_seconds())
     return list(Window(first, interval.end).split()) if first < interval.end else [], expired
@@ -261,12 +266,4 @@ def _split(texts: Iterable[Any]) -> deque[Window]:
 
 def _joined(windows: Iterable[Window]) -> list[str]:
     """Return adjacent windows as one: 14 days are 1,344, too many for Airflow's stores."""
-    joined: list[Window] = []
-    for window in windows:
-        # The halves of a window that was too large stay halves.
-        is_cut = window.start == floor(window.start, MAX_WINDOW)
-        if joined and joined[-1].end == window.start and is_cut:
-            joined[-1] = Window(joined[-1].start, window.end)
-        else:
-            joined.append(window)
-    return [str(window) for window in joined]
+    return [str(window) for window in joined(windows)]

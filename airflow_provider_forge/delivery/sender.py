@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge.delivery.deduplication import PointStatus
+from airflow_provider_forge.delivery.progress import problem_log
 from airflow_provider_forge.exceptions import (
     DeliveryAmbiguous,
     ExportRefused,
@@ -250,10 +251,12 @@ class Sender:
             return False
         message = f"{count} points now have values other than those delivered"
         if self._policy.on_changed == "send":
-            log.warning("%s: sent again (on_changed='send')", message)
+            log.warning("%s: sent again", message)
             return True
         if self._policy.on_changed == "skip":
-            log.warning("%s: not sent (on_changed='skip')", message)
+            log.warning(
+                "%s: not sent. The operator's on_changed='send', or send --resend, sends them", message
+            )
         else:
             self._stats.problems.append(
                 PointsChanged(
@@ -293,7 +296,7 @@ class Sender:
 
     def _note_rejection(self, batch: list[int], rejection: PointsRejected) -> None:
         # OTLP forbids sending them again, so they count as acknowledged.
-        log.warning("%s", rejection)
+        problem_log.warning("%s", rejection)
         self._stats.rejected += rejection.rejected
         self._stats.sent -= rejection.rejected
         self._stats.problems.append(rejection)

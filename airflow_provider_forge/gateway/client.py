@@ -185,9 +185,11 @@ class GatewayClient:
             WindowExpired: The window begins more than 14 days ago.
         """
         if window.end - window.start > MAX_WINDOW:
-            raise ConfigurationError("end", f"{window} is longer than 15 minutes, the maximum of one call")
+            raise ConfigurationError(
+                "end", f"{window.humanize()} is longer than 15 minutes, the maximum of one call"
+            )
         if window.expired(now := self._clock()):
-            raise expired_error(f"The window {window}", now)
+            raise expired_error(window, now)
 
     def app_metrics(
         self,

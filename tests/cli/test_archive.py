@@ -6,12 +6,16 @@ import io
 import json
 import re
 from collections import Counter
+from datetime import timedelta
 
+import pendulum
 import pytest
 
 from airflow_provider_forge.cli.main import main
+from airflow_provider_forge.cli.replay import _describe_gap
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import OtlpSink
+from airflow_provider_forge.windows import MAX_WINDOW, Window, floor, format_time
 from tests.archive.conftest import archived, run  # noqa: F401 - a fixture
 from tests.archive.test_replay import HOUR, objects
 
@@ -171,13 +175,49 @@ def test_replay_delivers_an_interval_once_and_a_dry_run_nothing(filled, gateway,
     assert len(gateway.calls) == made
 
 
-def test_replay_names_what_is_not_there_and_delivers_the_rest(filled, capsys, tmp_path):
-    objects(tmp_path)[0].unlink()
+def test_replay_names_each_gap_once_and_delivers_the_rest(filled, capfd, tmp_path):
+    first, second, _, fourth = objects(tmp_path)
+    for each in (first, second, fourth):
+        each.unlink()
+        each.with_name(each.name.replace(".json.gz", ".about.json")).unlink()
+    quarters = [*HOUR.split()]
+    capfd.readouterr()
     with OtlpSink() as other:
         filled(other)
-        status, result = command(capsys, "replay", *bounds())
-        assert (status, len(result["problems"])) == (1, 1)
+        assert main(["replay", *bounds()]) == 1
         assert other.points
+    start, bound, last, end = map(format_time, (HOUR.start, quarters[1].end, quarters[3].start, HOUR.end))
+    what = "not in the archive for these environments and metrics"
+    both = Window(HOUR.start, quarters[1].end).humanize()
+    assert capfd.readouterr().err == (
+        f"2 windows, {both}, are {what}; `forge-metrics send --start {start} --end {bound}` delivers them\n"
+        f"1 window, {quarters[3].humanize()}, is {what}; `forge-metrics send --start {last} --end {end}`"
+        " delivers it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "minutes", "says"),
+    [
+        (20, 60, "4 windows, .*, are not in .*, and Atlassian no longer has them"),
+        (0, 15, "1 window, .*, is not in .*, and Atlassian may not have all points yet"),
+        (13.99, 60, r"`forge-metrics send --start \S+T06:00:00Z --end \S+T06:15:00Z` delivers those that"),
+        (400, 15, r"1 window, 19 Oct 2025 05:45\u201306:00 UTC, is"),
+    ],
+)
+def test_replay_sends_nobody_for_what_atlassian_cannot_have(days, minutes, says):
+    now = pendulum.datetime(2026, 11, 23, 5, 59)
+    end = floor(now - timedelta(days=days), MAX_WINDOW).add(minutes=15)
+    gap = Window(end.subtract(minutes=minutes), end)
+    assert re.match(f".*{says}", _describe_gap(gap, now))
+
+
+def test_a_problem_is_printed_once(filled, capfd, tmp_path):
+    damaged = objects(tmp_path)[2]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    capfd.readouterr()
+    assert main(["replay", *bounds(), "--dry-run"]) == 1
+    assert capfd.readouterr().err.count(damaged.name) == 1
 
 
 def test_replay_says_beforehand_what_the_destination_would_not_take(filled, capsys):

@@ -131,7 +131,16 @@ def test_send_reports_rejections(recorded, sink):
     sink.add_fault(Fault("partial_success", rejected=1, first=1))
     done = recorded(f"send {INTERVAL}")
     assert done.status == 1
-    assert "rejected 1 of" in done.err
+    assert done.err.count("rejected 1 of") == 1
+
+
+def test_send_reports_rejections_of_a_window_that_then_fails(recorded, sink):
+    recorded.connections["OTLP_DEFAULT"]["extra"]["max_body_bytes"] = 20_000
+    sink.add_fault(Fault("partial_success", rejected=1, first=1))
+    sink.add_fault(Fault("status", status=401, calls={2}))
+    done = recorded(f"send {INTERVAL}")
+    assert done.status == 3
+    assert done.err.count("rejected 1 of") == 1
 
 
 def test_coverage_shows_missing_windows_and_how_to_heal_them(recorded):
