@@ -9,10 +9,12 @@ import datetime as dt
 import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
+import pendulum
+
 from airflow_provider_forge.coverage.coverage import QUARTER, WindowStatus
 from airflow_provider_forge.coverage.healing import can_be_filled
 from airflow_provider_forge.coverage.lateness import measure_lateness
-from airflow_provider_forge.windows import LIVE_FOR, format_time, is_recent
+from airflow_provider_forge.windows import LIVE_FOR, Window, format_time, is_recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +40,7 @@ MAX_LINE = 78
 """Characters of a line that names the selection."""
 
 SYMBOLS = {
-    WindowStatus.PENDING: " ",
+    WindowStatus.PENDING: "-",
     WindowStatus.EMPTY: "·",
     WindowStatus.DELIVERED: "■",
     WindowStatus.REJECTED: "R",
@@ -47,6 +49,7 @@ SYMBOLS = {
 }
 
 STYLES = {
+    WindowStatus.PENDING: "dim",
     WindowStatus.EMPTY: "green",
     WindowStatus.DELIVERED: "green",
     WindowStatus.REJECTED: "yellow",
@@ -64,12 +67,8 @@ WIDTH = 2
 
 HEADING = f"{'UTC':<11}" + "".join(f"{hour:<{2 * WIDTH}}" for hour in range(0, 24, 2)).rstrip()
 
-LEGEND = "  ".join(
-    [
-        *(f"{symbol} {status.value}" for status, symbol in SYMBOLS.items() if symbol.strip()),
-        f"{EXPIRING} expiring soon",
-    ]
-)
+MINUTES_BELOW = dt.timedelta(hours=2)
+"""Time left below which it is reported in minutes."""
 
 
 class Segment(NamedTuple):
@@ -98,7 +97,7 @@ def render(
         alert_before: Gaps that begin to expire within this time are marked as expiring soon.
         dag_id: The DAG that exports, and whose backfill heals a gap.
     """
-    yield [[Segment(HEADING)], *_days(coverage, now, alert_before), [Segment(LEGEND)]]
+    yield [[Segment(HEADING)], *_days(coverage, now, alert_before), _legend()]
     facts = (_counts(coverage), *_catchup(coverage, now), *_lateness(coverage), *_selection(coverage))
     yield [[Segment(fact)] for fact in facts]
     gaps, expiring = coverage.gaps(), coverage.expiring(now, alert_before)
@@ -126,12 +125,20 @@ def render_text(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta
 
 def describe_gap(gap: Gap, now: dt.datetime, *, soon: bool) -> str:
     """Return the time range of a gap, its windows by status, and the time left to heal it."""
-    hours = (gap.expires - now).total_seconds() / 3600
+    window = Window(pendulum.instance(gap.start), pendulum.instance(gap.end))
     statuses = " and ".join(sorted({quarter.status.value for quarter in gap.quarters}))
     return (
-        f"{format_time(gap.start)} to {format_time(gap.end)}: {len(gap.quarters)} {statuses},"
-        f" {'expiring soon, ' if soon else ''}{max(hours, 0):.0f} h left"
+        f"{window.humanize()}: {len(gap.quarters):,} {statuses}, {'expiring soon, ' if soon else ''}"
+        f"{_describe_left(gap.expires - now)}"
     )
+
+
+def _describe_left(left: dt.timedelta) -> str:
+    """Return the time left, rounded down: it is a deadline."""
+    minutes = int(left.total_seconds() // 60)
+    if minutes < 1:
+        return "no time left"
+    return f"{minutes} min left" if left < MINUTES_BELOW else f"{minutes // 60} h left"
 
 
 def backfill_note(dag_id: str) -> str:
@@ -155,6 +162,15 @@ def backfill_command(gap: Gap, dag_id: str) -> str:
     )
 
 
+def _legend() -> Line:
+    """Return the symbols as they are in the days, with their meanings."""
+    signs = [(symbol, STYLES[status], status.value) for status, symbol in SYMBOLS.items()]
+    line: Line = []
+    for symbol, style, meaning in [*signs, (EXPIRING, EXPIRING_STYLE, "expires soon")]:
+        line += [Segment(symbol, style), Segment(f" {meaning}  ")]
+    return line
+
+
 def _days(coverage: Coverage, now: dt.datetime, alert_before: dt.timedelta) -> Iterator[Line]:
     hours, expiring = coverage.hours(), coverage.expiring_hours(now, alert_before)
     for day in sorted({hour.date() for hour in hours}):
@@ -169,13 +185,13 @@ def _hour(status: WindowStatus | None, *, expiring: bool) -> Segment:
     """Return the symbol of an hour; a blank if the hour is not part of the coverage."""
     if status is None:
         return Segment(" " * WIDTH)
-    symbol, style = (EXPIRING, EXPIRING_STYLE) if expiring else (SYMBOLS[status], STYLES.get(status, ""))
+    symbol, style = (EXPIRING, EXPIRING_STYLE) if expiring else (SYMBOLS[status], STYLES[status])
     return Segment(f"{symbol:<{WIDTH}}", style)
 
 
 def _counts(coverage: Coverage) -> str:
-    counts = ", ".join(f"{coverage.count(status)} {status.value}" for status in WindowStatus)
-    return f"{len(coverage.quarters)} windows of 15 minutes: {counts}"
+    counts = ", ".join(f"{coverage.count(status):,} {status.value}" for status in WindowStatus)
+    return f"{len(coverage.quarters):,} windows of 15 minutes: {counts}"
 
 
 def _catchup(coverage: Coverage, now: dt.datetime) -> list[str]:

@@ -154,7 +154,7 @@ def test_coverage_shows_missing_windows_and_how_to_heal_them(recorded):
     assert set(done.out.splitlines()[2].split()[1:]) == {"X"}
     assert "\nRun one at a time, and pause forge_metrics while each is created:" in done.out
     assert re.search(
-        r"134[0-4] windows of 15 minutes: \d pending, 0 empty, 2 delivered, 0 rejected", done.out
+        r"1,34[0-4] windows of 15 minutes: \d pending, 0 empty, 2 delivered, 0 rejected", done.out
     )
     first, second = [line.strip() for line in done.out.splitlines() if "airflow backfill create" in line]
     assert f"--to-date {HALF_HOUR.start.subtract(minutes=15):%Y-%m-%dT%H:%M:%SZ} " in first

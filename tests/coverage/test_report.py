@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+import pendulum
 import pytest
 
 from airflow_provider_forge.coverage.coverage import QUARTER, Coverage, Quarter, WindowStatus
-from airflow_provider_forge.coverage.report import LEGEND, SYMBOLS, backfill_command, render_text
+from airflow_provider_forge.coverage.report import SYMBOLS, Segment, backfill_command, render, render_text
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 HOUR = dt.timedelta(hours=1)
 START = dt.datetime(2026, 11, 22, 22, tzinfo=dt.timezone.utc)
+LEGEND = "- pending  \u00b7 empty  \u25a0 delivered  R rejected  ! failed  x missing  X expires soon"
 NOW = dt.datetime(2026, 11, 23, 2, 20, tzinfo=dt.timezone.utc)
 KEEP = dt.timedelta(hours=5)
 
@@ -45,7 +47,7 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
     assert first.startswith("2026-11-22 ")
     assert first[heading.index("22")] == SYMBOLS[WindowStatus.DELIVERED]
     assert first[heading.index("22") + 2] == SYMBOLS[WindowStatus.EMPTY]
-    assert second == "2026-11-23 R"
+    assert second == "2026-11-23 R -"
     assert text[3] == LEGEND
     counts = "4 pending, 4 empty, 4 delivered, 4 rejected, 0 failed, 0 missing"
     assert text[4] == f"16 windows of 15 minutes: {counts}"
@@ -53,10 +55,27 @@ def test_each_day_is_a_line_and_each_hour_a_sign():
     assert len(text) == 6
 
 
+def test_the_legend_has_each_symbol_in_its_colour_and_fits_a_terminal():
+    coverage = Coverage((Quarter(START, WindowStatus.EMPTY),), (), (), KEEP)
+    days = next(render(coverage, NOW, HOUR, "mine"))
+    assert Segment("\u00b7", "green") in days[-1]
+    assert Segment("X", "bold red") in days[-1]
+    assert len(LEGEND) <= 80
+
+
+def test_thousands_are_separated_and_time_left_is_rounded_down():
+    quarters = tuple(Quarter(START + number * QUARTER, WindowStatus.MISSING) for number in range(1340))
+    coverage = Coverage(quarters, (), (), 14 * 24 * HOUR)
+    text = render_text(coverage, pendulum.instance(START + HOUR / 60), HOUR, "mine")
+    assert text[-3] == "22 Nov 22:00 \u2013 6 Dec 21:00 UTC: 1,340 missing, 335 h left"
+    assert "1,340 windows of 15 minutes: 0 pending," in " ".join(text)
+    assert "1,340 missing" in " ".join(text)
+
+
 def test_a_gap_that_can_no_longer_be_delivered_has_no_backfill():
     coverage = Coverage((Quarter(START, WindowStatus.MISSING),), (), (), 4.8 * HOUR)
     text = render_text(coverage, NOW, HOUR, "mine")
-    assert "2026-11-22T22:00:00Z to 2026-11-22T22:15:00Z: 1 missing, 0 h left, too late to deliver" in text
+    assert "22 Nov 22:00\u201322:15 UTC: 1 missing, 28 min left, too late to deliver" in text
     assert not [line for line in text if "backfill" in line]
 
 
@@ -121,7 +140,6 @@ def test_an_hour_that_is_about_to_be_lost_has_a_sign_of_its_own():
     )
     first, second = text[1:3]
     assert (first.split()[1:], second.split()[1:]) == (["X", "!"], ["x"])
-    assert "X expiring soon" in LEGEND
 
 
 def test_a_delivered_window_does_not_expire_soon():
@@ -134,9 +152,7 @@ def test_each_gap_comes_with_the_command_that_heals_it():
     advice, first, dialog, how_first, second, _, how_second = text[-7:]
     assert advice.startswith("Run one at a time, ")
     assert "pause mine" in advice
-    assert first == (
-        "2026-11-22T22:00:00Z to 2026-11-22T22:30:00Z: 2 failed and missing, expiring soon, 1 h left"
-    )
+    assert first == ("22 Nov 22:00\u201322:30 UTC: 2 failed and missing, expiring soon, 40 min left")
     assert dialog == (
         "  Backfill dialog: From 2026-11-22 22:00, To 2026-11-22 22:15 (UTC), All Runs, Max Active Runs 8; or"
     )
@@ -144,18 +160,18 @@ def test_each_gap_comes_with_the_command_that_heals_it():
         "  airflow backfill create --dag-id mine --from-date 2026-11-22T22:00:00Z --to-date"
         " 2026-11-22T22:15:00Z --reprocess-behavior completed --max-active-runs 8"
     )
-    assert second == "2026-11-22T22:45:00Z to 2026-11-22T23:00:00Z: 1 missing, expiring soon, 1 h left"
+    assert second == "22 Nov 22:45\u201323:00 UTC: 1 missing, expiring soon, 85 min left"
     assert "--from-date 2026-11-22T22:45:00Z --to-date 2026-11-22T22:45:00Z " in how_second
 
 
 def test_a_gap_that_has_time_is_not_called_expiring_soon():
     text = picture(*hour(WindowStatus.MISSING), alert_before=HOUR / 2)
-    assert text[-3].endswith(": 4 missing, 1 h left")
+    assert text[-3].endswith(": 4 missing, 40 min left")
 
 
 def test_an_expired_gap_has_no_time_left():
     quarters = (Quarter(START - HOUR, WindowStatus.MISSING),)
     coverage = Coverage(quarters, (), (), KEEP)
-    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-1].endswith("0 h left, too late to deliver")
+    assert render_text(coverage, NOW + HOUR, HOUR, "mine")[-1].endswith("no time left, too late to deliver")
     [gap] = coverage.gaps()
     assert "--dag-id other " in backfill_command(gap, "other")
