@@ -45,6 +45,8 @@ def run(options: Namespace, output: Output) -> int:
                 for app, entry in zip(apps, entries, strict=True)
             ]
         )
+    elif output.is_table:
+        _show(output, apps, entries)
     else:
         output.table(("DEVELOPER SPACE", "NAME", "APP ID", "ENTRY FOR DAGS"), rows)
     if apps:
@@ -55,6 +57,19 @@ def run(options: Namespace, output: Output) -> int:
             " in its manifest.yml."
         )
     return 0
+
+
+def _show(output: Output, apps: Sequence[DeveloperApp], entries: Sequence[str]) -> None:
+    """Print a line for each app, and below them the entries, which are too long for a column."""
+    output.table(
+        ("DEVELOPER SPACE", "NAME", "UUID"),
+        [(app.space, app.name, app.ari.rpartition("/")[2]) for app in apps],
+    )
+    if entries:
+        output.line()
+        output.line("Entries for DAGS:", style="bold")
+        for entry in entries:
+            output.line(f"  {entry}")
 
 
 def _entries(apps: Sequence[DeveloperApp], conn_id: str) -> list[str]:

@@ -133,7 +133,7 @@ class Output:
             self.raw("\t".join(cells))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print a table, with numbers aligned to the right.
+        """Print a table, with columns of numbers, which may be formatted texts, aligned to the right.
 
         On a terminal that is too narrow, print a line for each cell instead, with the column's name.
         """
@@ -148,7 +148,7 @@ class Output:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for index, name in enumerate(columns):
-            numbers = all(isinstance(row[index], (int, float)) for row in rows)
+            numbers = all(_NUMBER.fullmatch(cell(row[index])) for row in rows)
             # The first column identifies the row, so it is never wrapped.
             justify: Literal["left", "right"] = "right" if numbers else "left"
             table.add_column(name, justify=justify, overflow="fold", no_wrap=not index)
@@ -157,11 +157,12 @@ class Output:
         self._console.print(table)
 
     def records(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print a line for each cell, with the column's name."""
+        """Print a line for each cell that is not empty, with the column's name."""
         widest = max(map(len, columns))
         for row in rows:
             for name, value in zip(columns, row, strict=True):
-                self.line(f"{name:<{widest}}  {cell(value)}".rstrip())
+                if shown := cell(value):
+                    self.line(f"{name:<{widest}}  {shown}")
             self.line()
 
     def failure(self, kind: str, message: str, *, as_json: bool) -> None:
@@ -261,6 +262,9 @@ def _waits_shown(show: Callable[[str], None]) -> Iterator[None]:
 
 
 _UNPRINTABLE = re.compile(r"[^\n -~\u00a1-\u00ac\u00ae-\u02ff]")
+
+
+_NUMBER = re.compile(r"(<?[\d,]+(\.\d+)?%?)?")
 
 
 def _escape(letter: re.Match[str]) -> str:

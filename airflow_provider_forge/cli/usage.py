@@ -12,7 +12,14 @@ from airflow_provider_forge.gateway.queries import GROUPINGS, RESOURCES
 from airflow_provider_forge.usage.months import FORECAST_METHOD, month_of
 from airflow_provider_forge.usage.prices import load_prices, parse_amount
 from airflow_provider_forge.usage.reading import read_resources
-from airflow_provider_forge.usage.report import exact_amount, format_amount, rows_of, total_of
+from airflow_provider_forge.usage.report import (
+    exact_amount,
+    format_amount,
+    rows_of,
+    short_amount,
+    short_cost,
+    total_of,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,14 +44,19 @@ FORECAST_FROM = dt.timedelta(days=8)
 
 
 class Figures(NamedTuple):
-    """Formats of the figures in a table: an amount, and a part, of which 1 is the whole."""
+    """Formats of the figures in a table: an amount, US dollars, a part of which 1 is the whole, and a day."""
 
     amount: Callable[[Decimal], str]
+    cost: Callable[[Decimal], str]
     part: Callable[[Decimal], str]
+    day: str
 
 
-FOR_PEOPLE = Figures(format_amount, "{:.1%}".format)
-FOR_PROGRAMS = Figures(exact_amount, lambda part: exact_amount(round(part, 6)))
+FOR_PEOPLE = Figures(short_amount, short_cost, "{:.1%}".format, "%d %b")
+FOR_PROGRAMS = Figures(exact_amount, exact_amount, lambda part: exact_amount(round(part, 6)), "%Y-%m-%d")
+
+_FOR_PEOPLE = {"FREE": None, "PART": "OF FREE", "FORECAST USD": "FORECAST"}
+"""Names of columns on a terminal, so that a row is a line of 80 columns; None for one that is left out."""
 
 
 def run(options: Namespace, output: Output) -> int:
@@ -70,11 +82,12 @@ def run(options: Namespace, output: Output) -> int:
     elif options.by:
         output.table(*_groups_table(rows, names, options.by, figures))
     else:
-        output.table(*_table(rows, figures, running=running))
-    total = f"cost ${format_amount(cost)}"
+        columns, lines = _table(rows, figures, running=running)
+        output.table(*(_for_people(columns, lines) if output.is_table else (columns, lines)))
+    total = f"cost ${short_cost(cost)}"
     if running:
         total = (
-            f"cost so far ${format_amount(cost)}, forecast ${format_amount(forecast)} (each day to come:"
+            f"cost so far ${short_cost(cost)}, forecast ${short_cost(forecast)} (each day to come:"
             f" {FORECAST_METHOD})"
         )
     output.note(f"Usage of {month}: {total}. Prices: {prices.as_of}")
@@ -148,23 +161,30 @@ def _table(
             figures.amount(row.allowance),
             row.unit,
             "" if row.utilization is None else figures.part(row.utilization),
-            figures.amount(row.cost),
+            figures.cost(row.cost),
         )
         for row in rows
     ]
     cost, forecast = total_of(rows)
-    lines.append(("total", "", "", "", "", figures.amount(cost)))
+    lines.append(("total", "", "", "", "", figures.cost(cost)))
     if not running:
         return columns, lines
-    forecasts = [figures.amount(round(row.forecast.cost, 6)) if row.forecast else "" for row in rows]
+    forecasts = [figures.cost(round(row.forecast.cost, 6)) if row.forecast else "" for row in rows]
     ends = [
-        f"{row.forecast.exhausted_at:%Y-%m-%d}" if row.forecast and row.forecast.exhausted_at else ""
+        f"{row.forecast.exhausted_at:{figures.day}}" if row.forecast and row.forecast.exhausted_at else ""
         for row in rows
     ]
-    more = [*zip(forecasts, ends, strict=True), (figures.amount(forecast), "")]
+    more = [*zip(forecasts, ends, strict=True), (figures.cost(forecast), "")]
     return (*columns, "FORECAST USD", "USED UP"), [
         (*line, *added) for line, added in zip(lines, more, strict=True)
     ]
+
+
+def _for_people(columns: tuple[str, ...], lines: list[tuple[Any, ...]]) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and rows of a terminal: the part of the allowance makes up for the allowance."""
+    names = [_FOR_PEOPLE.get(name, name) for name in columns]
+    shown = [[value for name, value in zip(names, line, strict=True) if name is not None] for line in lines]
+    return [name for name in names if name is not None], shown
 
 
 def _groups_table(
@@ -178,7 +198,7 @@ def _groups_table(
             figures.amount(used),
             row.unit,
             figures.part(used / row.used) if row.used else "",
-            figures.amount(cost),
+            figures.cost(cost),
         )
         for row in rows
         for group, (used, cost) in row.groups.items()

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.usage.months import Forecast, Group, Usage
 
-__all__ = ["Row", "exact_amount", "format_amount", "rows_of", "total_of"]
+__all__ = ["Row", "exact_amount", "format_amount", "rows_of", "short_amount", "short_cost", "total_of"]
 
 MICRO = Decimal("0.000001")
+CENT = Decimal("0.01")
+LEAST = Decimal("0.0001")
+"""The least amount that a table shows to people."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,22 @@ def format_amount(amount: Decimal) -> str:
     """Return an amount for people, with up to six decimals and separators of thousands."""
     text = f"{amount:,.6f}"
     return text.rstrip("0").rstrip(".")
+
+
+def short_amount(amount: Decimal) -> str:
+    """Return an amount for a table: whole from 1,000, with two decimals from 1, else with four digits."""
+    if 0 < amount < LEAST:
+        return f"<{LEAST}"
+    if amount == int(amount):
+        return f"{amount:,.0f}"
+    return f"{amount:.4g}" if amount < 1 else f"{amount:,.{0 if amount >= 1000 else 2}f}"
+
+
+def short_cost(cost: Decimal) -> str:
+    """Return US dollars for a table, in cents."""
+    if 0 < cost < CENT:
+        return f"<{CENT}"
+    return f"{cost:,.2f}" if cost else "0"
 
 
 def _plain(amount: Decimal) -> Decimal:

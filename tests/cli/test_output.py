@@ -46,6 +46,22 @@ def test_a_table_may_be_asked_for_in_a_pipe(columns, line):
     assert line in printed("table", columns)
 
 
+def test_figures_are_aligned_to_the_right_and_empty_cells_have_no_line():
+    def shown(columns):
+        file = io.StringIO()
+        output = Output(file, io.StringIO(), "table")
+        output._console.width = columns
+        output.table(("NAME", "COST", "DAY"), [("a", "<0.01", "26 Nov"), ("total", "1,234.56", "")])
+        return file.getvalue().splitlines()
+
+    assert [line.rstrip() for line in shown(80)] == [
+        "NAME       COST  DAY",
+        "a         <0.01  26 Nov",
+        "total  1,234.56",
+    ]
+    assert shown(10)[-3:] == ["NAME  total", "COST  1,234.56", ""]
+
+
 def test_progress_is_no_output_in_a_pipe():
     file, errors = io.StringIO(), io.StringIO()
     with Output(file, errors).progress(["a", "b"], str.upper) as steps:

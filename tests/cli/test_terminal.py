@@ -40,6 +40,9 @@ LINES = {
     "fetch --start 2020-01-01T00:00:00Z": 3,
 }
 
+SHORTER = {"apps", "usage"}
+"""Commands whose table has fewer columns on a terminal, and figures of fewer digits."""
+
 QUICK = {"check", f"send --resend {INTERVAL}", "environments --forge-conn-id nowhere"}
 
 WIDE = 400
@@ -76,12 +79,19 @@ def letters(piped: Done, shown: list[str]) -> Counter[str]:
     for part in piped.out.split("\n\n"):
         header, *rows = part.splitlines()
         is_table = any(line.split() == header.split() for line in shown)
-        text = "\n".join([header if is_table else header * len(rows), *rows])
+        text = "\n".join([header, *rows] if is_table else [named(header, row) for row in rows])
         if header.startswith(("WINDOW", "REQUEST")):
             text = as_on_a_terminal(text, is_table=is_table)
         expected.update("".join(text.split()))
     del expected[","]
     return expected
+
+
+def named(header: str, row: str) -> str:
+    """Return a row's cells with the names of their columns; an empty one has no line."""
+    return " ".join(
+        f"{name} {value}" for name, value in zip(header.split("\t"), row.split("\t"), strict=True) if value
+    )
 
 
 def as_on_a_terminal(text: str, *, is_table: bool) -> str:
@@ -123,8 +133,9 @@ def test_a_pipe_and_a_terminal_print_the_same(request, line):
     wide = shell.on_a_terminal(line, columns=WIDE)
     assert wide.status == piped.status
     # Tabs in the one are spaces in the other; results and remarks come in this order in both.
-    said = words([*piped.out.splitlines(), *piped.err.splitlines()])
-    assert words(screen(wide.out, WIDE)) == said
+    said, remarks = (words(text.splitlines()) for text in (piped.out, piped.err))
+    shown = words(screen(wide.out, WIDE))
+    assert shown == said + remarks or (line in SHORTER and shown[-len(remarks) :] == remarks)
 
 
 @pytest.mark.skipif(not AIRFLOW_HAS_COMMANDS, reason="Airflow before 3.2 has no commands of providers")
@@ -177,6 +188,39 @@ def test_a_day_of_coverage_is_a_line_of_80_columns(recorded):
     (day,) = [line for line in days if line.startswith(f"{START:%Y-%m-%d}")]
     assert len(day) == shown[0].index("22") + 3
     assert day[shown[0].index("10")] == "x"
+
+
+def test_a_resource_is_a_line_of_80_columns(shell):
+    piped = shell("usage").rows
+    header, *lines = screen(shell.on_a_terminal("usage", 80).out, 80)
+    assert re.split("  +", header) == [
+        "RESOURCE",
+        "USED",
+        "UNIT",
+        "OF FREE",
+        "COST USD",
+        "FORECAST",
+        "USED UP",
+    ]
+    for line, row in zip(lines, piped[1:], strict=False):
+        resource, *figures = line.split()
+        assert resource == row[0]
+        cost = f"{Decimal(row[5]):,.2f}"
+        assert {cost if Decimal(cost) else "0", "<0.01"} & {*figures}
+        # Figures are below each other.
+        assert line[: header.index("COST USD") + len("COST USD")].endswith((cost, " 0", "<0.01"))
+    assert len(lines[len(piped) - 1 :]) == 2  # the remark, with the total in cents
+    assert re.match(r"Usage of \S+: cost so far \$[0-9,]+\.\d\d, forecast", lines[len(piped) - 1])
+
+
+def test_an_app_is_a_line_of_80_columns_with_its_entry_below(shell):
+    header, *apps = shell("apps").rows
+    first, *lines = screen(shell.on_a_terminal("apps", 80).out, 80)
+    assert first.split("  ")[0] == header[0]
+    for line, (space, name, ari, _) in zip(lines, apps, strict=False):
+        assert re.split("  +", line) == [space, name, ari.rpartition("/")[2]]
+    assert lines[len(apps) : len(apps) + 2] == ["", "Entries for DAGS:"]
+    assert all(f"  {entry}" in "".join(lines) for *_, entry in apps)
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])

@@ -16,6 +16,7 @@ from airflow_provider_forge.gateway import usage as usage_module
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
 from airflow_provider_forge.usage.prices import load_prices
+from airflow_provider_forge.usage.report import short_amount, short_cost
 from tests.usage.examples import EXAMPLES, reading
 
 NOW = datetime.now(timezone.utc)
@@ -100,6 +101,30 @@ def test_another_refusal_of_an_old_month_is_of_one_resource(gateway, command, mo
         status, found = command(refusing, "--month", before, "--json")
     assert (status, list(found["left_out"])) == (0, ["LLM_INPUT"])
     assert f"Atlassian keeps the usage of about 1 days; {before} began before" in command.err
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        ("0", "0"),
+        ("217311.947587", "217,312"),
+        ("1.332672", "1.33"),
+        ("20.000", "20"),
+        ("0.105962", "0.1060"),
+        ("0.00032807", "0.0003281"),
+        ("0.00009", "<0.0001"),
+    ],
+)
+def test_an_amount_for_people_is_short(amount, words):
+    assert short_amount(Decimal(amount)) == words
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [("0", "0"), ("0.000328", "<0.01"), ("0.01", "0.01"), ("0.432799", "0.43"), ("12345.678", "12,345.68")],
+)
+def test_a_cost_for_people_is_in_cents_and_never_nothing(cost, words):
+    assert short_cost(Decimal(cost)) == words
 
 
 def test_figures_are_plain_for_programs(gateway, command):
