@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.endpoint import Endpoint
     from airflow_provider_forge.otlp.requests import ExportRequest
 
-__all__ = ["NOTE", "DryClient", "open_receiver", "open_store"]
+__all__ = ["NOTE", "TO_SEND", "DryClient", "open_receiver", "open_store"]
 
 NOTE = "Nothing was sent or recorded: this was a dry run."
 """The last line of a dry run."""
+
+TO_SEND = "to send"
+"""What a dry run says of points in place of *sent*."""
 
 
 @dataclass(frozen=True)

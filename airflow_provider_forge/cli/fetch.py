@@ -104,6 +104,8 @@ def run(options: Namespace, output: Output) -> int:
     else:
         rows = [(one.name, one.kind, one.unit, one.points, len(one.series)) for one in found]
         output.table(("METRIC", "TYPE", "UNIT", "POINTS", "SERIES"), rows)
+        if any(one.kind == "sum" and one.unit == "s" for one in found):
+            output.note("UNIT is Atlassian's own, which is s for counts. A delivery corrects it.")
     output.note(_summary(interval, points, answers))
     return 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_forge.cli.context import forge_access, otlp_access
-from airflow_provider_forge.cli.dry_run import NOTE, open_receiver, open_store
+from airflow_provider_forge.cli.dry_run import NOTE, TO_SEND, open_receiver, open_store
 from airflow_provider_forge.cli.parser import PROGRAM
 from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.archive import open_archive_source
@@ -104,6 +104,7 @@ def _describe_gap(gap: Window, now: pendulum.DateTime) -> str:
 
 def _print(output: Output, days: list[dict[str, Any]], *, dry_run: bool) -> None:
     if days:
-        output.table(COLUMNS, [(day["day"], *(day[field] for field in _FIELDS)) for day in days])
+        columns = [TO_SEND.upper() if dry_run and name == "SENT" else name for name in COLUMNS]
+        output.table(columns, [(day["day"], *(day[field] for field in _FIELDS)) for day in days])
     if dry_run:
         output.note(NOTE)

@@ -7,7 +7,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_forge.cli.context import forge_access, otlp_access
-from airflow_provider_forge.cli.dry_run import NOTE, DryClient, open_receiver, open_store
+from airflow_provider_forge.cli.dry_run import NOTE, TO_SEND, DryClient, open_receiver, open_store
 from airflow_provider_forge.cli.listing import WindowTable
 from airflow_provider_forge.cli.times import Times
 from airflow_provider_forge.connections.archive import open_gateway_source
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-COLUMNS = ("WINDOW", "POINTS", "SENT", "UNCHANGED", "CHANGED", "AMBIGUOUS", "REJECTED", "REQUESTS")
 _FIELDS = ("points", "sent", "unchanged", "changed", "ambiguous", "rejected", "batches")
 _ALWAYS = ("points", "sent")
 """Totals that are shown even if they are 0."""
@@ -49,7 +48,8 @@ def run(options: Namespace, output: Output) -> int:
     with open_receiver(options, otlp) as receiver:
         exporter = _exporter(options, forge, receiver, store)
         windows, _ = available_windows(interval, now, "fail", receiver.endpoint)
-        table = WindowTable(output, COLUMNS)
+        words = _words(options)
+        table = WindowTable(output, ("WINDOW", *(words.get(name, name).upper() for name in _FIELDS)))
         try:
             with output.progress(windows, Window.humanize) as begun:
                 for window in begun:
@@ -58,7 +58,7 @@ def run(options: Namespace, output: Output) -> int:
                         table.add(window, [done[-1][name] for name in _FIELDS])
         finally:
             if not options.json:
-                _summarize(output, windows, done, dry_run=options.dry_run)
+                _summarize(options, output, windows, done)
             # Those of a window that failed halfway, too.
             problems = exporter.destinations[0].stats.delivery.problems
             for problem in problems:
@@ -104,14 +104,24 @@ def _deliver(window: Window, exporter: Exporter) -> dict[str, Any]:
     return done
 
 
+def _words(options: Namespace) -> dict[str, str]:
+    """Return the words for fields that are not named as they are."""
+    return {"batches": "requests", **({"sent": TO_SEND} if options.dry_run else {})}
+
+
 def _summarize(
-    output: Output, windows: Sequence[Window], done: list[dict[str, Any]], *, dry_run: bool
+    options: Namespace, output: Output, windows: Sequence[Window], done: list[dict[str, Any]]
 ) -> None:
     if not done:
         return
+    words = _words(options)
+    if options.resend:  # these are sent, too
+        words |= {"unchanged": "of them delivered before", "changed": "of them delivered with other values"}
     totals = {name: sum(window[name] for window in done) for name in _FIELDS[:-1]}
-    counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total or name in _ALWAYS)
-    if dry_run and any(one["requests"] for one in done):
+    counts = ", ".join(
+        f"{total:,} {words.get(name, name)}" for name, total in totals.items() if total or name in _ALWAYS
+    )
+    if options.dry_run and any(one["requests"] for one in done):
         output.line()
         table = WindowTable(output, ("REQUEST OF", "POINTS", "BYTES", "AS SENT"), text="METRICS")
         for window, one in zip(windows, done, strict=False):
@@ -119,5 +129,5 @@ def _summarize(
                 values = (batch["points"], batch["bytes"], batch["bytes_sent"], ", ".join(batch["metrics"]))
                 table.add(window, values)
     output.note(f"{len(done):,} of {len(windows):,} windows: {counts}")
-    if dry_run:
+    if options.dry_run:
         output.note(NOTE)

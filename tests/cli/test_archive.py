@@ -167,6 +167,8 @@ def test_replay_delivers_an_interval_once_and_a_dry_run_nothing(filled, gateway,
         filled(other)
         status, result = command(capsys, "replay", *bounds(), "--dry-run")
         assert (status, other.points) == (0, [])
+        assert main(["replay", *bounds(), "--dry-run"]) == 0
+        assert capsys.readouterr().out.startswith("DAY\tWINDOWS\tPOINTS\tTO SEND\tUNCHANGED\t")
         assert sum(day["sent"] for day in result["days"]) == expected.total()
         status, result = command(capsys, "replay", *bounds())
         assert (status, Counter(other.points)) == (0, expected)

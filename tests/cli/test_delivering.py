@@ -58,8 +58,12 @@ def test_send_delivers_each_point_once(recorded, gateway, sink):
 
 def test_send_resends_on_purpose(recorded, gateway, sink):
     recorded(f"send {INTERVAL}")
-    assert recorded(f"send {INTERVAL} --resend").status == 0
+    again = recorded(f"send {INTERVAL} --resend")
+    assert again.status == 0
     assert Counter(sink.points) == generated(gateway) + generated(gateway)
+    points = f"{len(sink.points) // 2:,}"
+    counts = f"{points} points, {points} sent, {points} of them delivered before"
+    assert again.err == f"2 of 2 windows: {counts}\n"
 
 
 def test_a_dry_run_sends_nothing_and_records_nothing(recorded, gateway, sink, tmp_path):
@@ -83,7 +87,10 @@ def test_a_dry_run_omits_delivered_points(recorded):
     done = recorded(f"send {INTERVAL} --dry-run")
     assert {row[2] for row in done.rows[1:3]} == {"0"}
     assert len(done.rows) == 3
-    assert "Nothing was sent" in done.err
+    assert done.rows[0][2] == "TO SEND"
+    totals, note = done.err.splitlines()
+    assert re.search(" points, 0 to send, [0-9,]+ unchanged$", totals)
+    assert note.startswith("Nothing was sent")
 
 
 def test_send_needs_a_ledger_unless_no_ledger_is_given(shell, gateway, sink):

@@ -82,6 +82,7 @@ def test_fetch_is_a_table_in_a_pipe(shell, gateway, sink, window):
     assert table["forge_backend_invocation_count"][1:3] == ["sum", "s"]
     assert sum(int(row[3]) for row in done.rows[1:]) == gateway.calls[-1].points
     assert re.search(r"points in .* waiting for the rate limit \(request id [0-9a-f]+\)", done.err)
+    assert done.err.splitlines()[0].startswith("UNIT is Atlassian's own, which is s for counts")
     assert sink.summary()["requests"] == 0
 
 
