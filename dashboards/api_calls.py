@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from grafana_foundation_sdk.models.common import PercentChangeColorMode
 
-from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
+from dashboards.base import LATENCY, LATENCY_TITLE, Deployments, add, base, link_to, variables_for
 from dashboards.colors import ERROR_RATE, REMOTES, STATUSES
+from dashboards.grids import grid
 from dashboards.panels import LATENCY_NOTE, latencies, legend, stat, table, time_series, totals
 from dashboards.promql import (
     CALL_LATENCY,
@@ -66,7 +67,7 @@ def _stats(built: Dashboard) -> Dashboard:
         ),
         _failures("5xx", f"Share of requests that {FAILED}: yellow from 1 %, red from 5 %."),
         _failures("4xx", f"Share of requests that {REFUSED}, also for too many of them (429)."),
-        stat("Latency", "ms", latency(CALL_LATENCY, RANGE), LATENCY_NOTE, span=6, more_is=WORSE),
+        stat(LATENCY_TITLE, "ms", latency(CALL_LATENCY, RANGE), LATENCY_NOTE, span=6, more_is=WORSE),
     )
 
 
@@ -124,18 +125,18 @@ def _by_url(built: Dashboard) -> Dashboard:
         totals(
             "Top 10 URLs by requests", CALLS, URL, "Requests to the ten URLs with the most of them.", top=True
         ),
-        totals(
+        grid(
             "Top 10 URLs by 5xx",
-            CALLS,
-            URL,
+            "short",
+            legend(URL),
+            only_top(total(CALLS, INTERVAL, URL, where=SERVER_ERRORS), CALLS, URL, where=SERVER_ERRORS),
             "5xx responses of the ten URLs with the most of them.",
-            where=SERVER_ERRORS,
-            top=True,
         ),
-        time_series(
+        grid(
             "Latency of the top 10 URLs by requests",
             "ms",
-            {legend(URL): only_top(latency(CALL_LATENCY, INTERVAL, URL), CALLS, URL)},
+            legend(URL),
+            only_top(latency(CALL_LATENCY, INTERVAL, URL), CALLS, URL),
             LATENCY_NOTE,
             span=24,
         ),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from grafana_foundation_sdk.models.common import PercentChangeColorMode
 
-from dashboards.base import LATENCY, Deployments, add, base, variables_for
-from dashboards.colors import ERROR_RATE, SUCCESS_RATE, TODAY
+from dashboards.base import LATENCY, LATENCY_TITLE, Deployments, add, base, variables_for
+from dashboards.colors import ENVIRONMENTS, ERROR_RATE, TODAY, VERSIONS
+from dashboards.grids import grid
 from dashboards.panels import LATENCY_NOTE, latencies, legend, stat, time_series, totals
 from dashboards.promql import (
     API_REQUESTS,
@@ -23,8 +24,8 @@ from dashboards.promql import (
     SITE,
     VERSION,
     latency,
+    only_top,
     ratio,
-    success_rate,
     total,
 )
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dashboard"]
 
-BETTER, WORSE = PercentChangeColorMode.STANDARD, PercentChangeColorMode.INVERTED
+WORSE = PercentChangeColorMode.INVERTED
 FUNCTION = "functionKey"
 
 
@@ -74,20 +75,19 @@ def _stats(built: Dashboard) -> Dashboard:
             levels=ERROR_RATE,
             more_is=WORSE,
         ),
-        stat(
-            "Success rate",
-            "percentunit",
-            success_rate(RANGE),
-            "Share of invocations that did not fail, as in Atlassian's developer console.",
-            levels=SUCCESS_RATE,
-            more_is=BETTER,
-        ),
-        stat("Latency", "ms", latency(INVOCATION_LATENCY, RANGE), LATENCY_NOTE, more_is=WORSE),
+        stat(LATENCY_TITLE, "ms", latency(INVOCATION_LATENCY, RANGE), LATENCY_NOTE, more_is=WORSE),
         stat(
             "API requests",
             "short",
             total(API_REQUESTS, RANGE),
             "Requests of the app to Atlassian's products and others. *API calls* has their responses.",
+            more_is=PercentChangeColorMode.SAME_AS_VALUE,
+        ),
+        stat(
+            "Sites",
+            "short",
+            f"count({total(INVOCATIONS, RANGE, SITE)})",
+            "Number of sites that used the app. *Sites* has each of them.",
             more_is=PercentChangeColorMode.SAME_AS_VALUE,
         ),
     )
@@ -106,12 +106,14 @@ def _by_environment_and_version(built: Dashboard) -> Dashboard:
             INVOCATIONS,
             ENVIRONMENT,
             "Invocations of functions in each interval.",
+            colors=ENVIRONMENTS,
         ),
         totals(
             "Invocations by version",
             INVOCATIONS,
             VERSION,
             "Invocations of functions in each interval. *Versions* compares the versions.",
+            colors=VERSIONS,
         ),
         time_series(
             "Invocations, and the day before",
@@ -132,9 +134,17 @@ def _by_environment_and_version(built: Dashboard) -> Dashboard:
             "percentunit",
             of_environments,
             failed,
+            colors=ENVIRONMENTS,
             levels=ERROR_RATE,
         ),
-        time_series("Error rate by version", "percentunit", of_versions, failed, levels=ERROR_RATE),
+        time_series(
+            "Error rate by version",
+            "percentunit",
+            of_versions,
+            failed,
+            colors=VERSIONS,
+            levels=ERROR_RATE,
+        ),
     )
 
 
@@ -145,12 +155,12 @@ def _and_the_day_before(metric: Metric) -> dict[str, str]:
 def _details(built: Dashboard) -> Dashboard:
     return add(
         built,
-        totals(
+        grid(
             "Top 10 functions by errors",
-            ERRORS,
-            FUNCTION,
+            "short",
+            legend(FUNCTION),
+            only_top(total(ERRORS, INTERVAL, FUNCTION), ERRORS, FUNCTION),
             "Failed invocations of the ten functions with the most of them.",
-            top=True,
         ),
         totals(
             "Top 10 functions by invocations",
@@ -159,10 +169,11 @@ def _details(built: Dashboard) -> Dashboard:
             "Invocations of the ten functions with the most of them.",
             top=True,
         ),
-        totals(
+        grid(
             "Errors by type",
-            ERRORS,
-            "errorType",
+            "short",
+            legend("errorType"),
+            total(ERRORS, INTERVAL, "errorType"),
             "Failed invocations by the type of error that Atlassian reports.",
         ),
         latencies("Invocation latency", INVOCATION_LATENCY),
@@ -174,5 +185,6 @@ def _details(built: Dashboard) -> Dashboard:
             "short",
             {"sites": f"count({total(INVOCATIONS, INTERVAL, SITE)})"},
             "Number of sites that used the app in each interval.",
+            colors={"sites": "blue"},
         ),
     )

@@ -33,6 +33,7 @@ from dashboards.promql import (
 __all__ = [
     "KEPT",
     "LATENCY",
+    "LATENCY_TITLE",
     "Deployments",
     "add",
     "base",
@@ -99,11 +100,12 @@ def with_all(variable: dashboard.QueryVariable) -> dashboard.QueryVariable:
 
 LATENCY = (
     dashboard.CustomVariable("latency")
-    .label("Latency is a")
-    .description("The OTLP type of the latency metrics, which Atlassian does not publish")
-    .values(f"Histogram : {HISTOGRAM}, Summary : {SUMMARY}, Gauge : {GAUGE}")
-    .current(VariableOption(selected=True, text="Histogram", value=str(HISTOGRAM)))
+    .label("Latency")
+    .description("By the OTLP type of the latency metrics, which Atlassian does not publish")
+    .values(f"p95 (histogram) : {HISTOGRAM}, mean (summary) : {SUMMARY}, mean (gauge) : {GAUGE}")
+    .current(VariableOption(selected=True, text="p95 (histogram)", value=str(HISTOGRAM)))
 )
+LATENCY_TITLE = "Latency: ${latency:text}"
 
 
 class Deployments:

@@ -1,4 +1,9 @@
-"""Colors by meaning: the same in every panel, whatever is filtered away."""
+"""Colors by meaning: the same in every panel, whatever is filtered away.
+
+In a panel of errors, green and red mean good and bad. Its series are either known and have a color here, or
+they are the rows of a grid. Elsewhere, series whose names nobody knows in advance, such as functions, have
+the colors of Grafana's *Classic palette* in their order: by name, several would have the same one.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "ENVIRONMENTS",
     "ERROR_RATE",
     "NEUTRAL",
     "OUTCOMES",
+    "QUANTILES",
     "REMOTES",
+    "RESOURCES",
     "STATUSES",
-    "SUCCESS_RATE",
     "TODAY",
+    "VERSIONS",
     "Levels",
     "thresholds",
 ]
@@ -32,7 +40,6 @@ NEUTRAL: Levels = {None: BLUE}
 """Of a number that is neither good nor bad."""
 
 ERROR_RATE: Levels = {None: GREEN, 0.01: YELLOW, 0.05: RED}
-SUCCESS_RATE: Levels = {None: RED, 0.95: YELLOW, 0.99: GREEN}
 
 OUTCOMES = {
     "delivered": GREEN,
@@ -59,7 +66,41 @@ REMOTES = {
     "stargate": "dark-yellow",
     "egress": GREY,
 }
-"""By Grafana's hash of their names, Jira, Confluence and Compass would have the same color."""
+
+ENVIRONMENTS = {"production": BLUE, "staging": "purple", "development": "#64b0c8"}
+
+# By the last digit of the minor number, which Forge increases with each deployment.
+_OF_DIGITS = (
+    "purple",
+    "#64b0c8",
+    "dark-blue",
+    "dark-yellow",
+    "#d683ce",
+    "super-light-blue",
+    "#99440a",
+    "dark-purple",
+    BLUE,
+    ORANGE,
+)
+VERSIONS = {f"/^\\d+\\.\\d*{digit}\\./": color for digit, color in enumerate(_OF_DIGITS)}
+"""Any ten successive versions have different colors."""
+
+RESOURCES = {
+    "FUNCTION_COMPUTE": BLUE,
+    "KVS_READ": "purple",
+    "KVS_WRITE": "super-light-purple",
+    "LOGS_WRITE": "#99440a",
+    "SQL_COMPUTE": "dark-blue",
+    "SQL_REQUESTS": "super-light-blue",
+    "SQL_STORAGE": "#64b0c8",
+    "OS_REQUESTS": GREY,
+    "LLM_INPUT": "#d683ce",
+    "LLM_OUTPUT": "dark-purple",
+    "CONTAINER_COMPUTE": ORANGE,
+    "CONTAINER_MEMORY": "super-light-orange",
+}
+
+QUANTILES = {"p50": "super-light-blue", "p95": BLUE, "p99": "purple"}
 
 TODAY = {"now": BLUE, "the day before": GREY}
 

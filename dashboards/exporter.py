@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dashboards.base import KEPT, add, base, destination_variable, exporter_variable
 from dashboards.colors import OUTCOMES
+from dashboards.grids import grid
 from dashboards.panels import QUARTER_HOUR, bar_chart, legend, stat, time_series, totals
 from dashboards.promql import DAG, DESTINATION, INTERVAL, RANGE, exporter, total, total_of_tasks
 
@@ -160,6 +161,7 @@ def _graphs(built: Dashboard) -> Dashboard:
             "s",
             {"waited": total_of_tasks(WAIT, INTERVAL)},
             "Time that tasks waited for a call. Much of it is normal during a catchup.",
+            colors={"waited": "blue"},
             **step,
         ),
         time_series(
@@ -170,10 +172,11 @@ def _graphs(built: Dashboard) -> Dashboard:
             colors={"calls": "blue", REJECTED: "red"},
             **step,
         ),
-        bar_chart(
+        grid(
             "Failed attempts by error",
             "short",
-            {legend("error_type", DESTINATION): total(FAILURES, INTERVAL, "error_type", DESTINATION)},
+            legend("error_type", DESTINATION),
+            total(FAILURES, INTERVAL, "error_type", DESTINATION),
             "The troubleshooting page of the documentation explains each type of error.",
             **step,
         ),

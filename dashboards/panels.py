@@ -30,7 +30,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
-from dashboards.colors import NEUTRAL, Levels, thresholds
+from dashboards.colors import NEUTRAL, QUANTILES, Levels, thresholds
 from dashboards.promql import (
     GAUGE,
     HISTOGRAM,
@@ -107,7 +107,8 @@ def time_series(
         span: Width in columns of Grafana's grid, 1 to 24.
         step: Minimum interval between its points, such as "1m".
         minimum: Start of the vertical axis; None for automatic.
-        colors: Colors by the name of the series; others have one by their name, too.
+        colors: Colors by the name of the series, or by a regular expression between slashes; others have one
+            by their order.
         levels: Levels to mark by dashed lines.
     """
     panel = (
@@ -121,7 +122,7 @@ def time_series(
         .height(HEIGHT)
         .line_width(1)
         .fill_opacity(5)
-        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .legend(
             common.VizLegendOptions()
@@ -133,7 +134,8 @@ def time_series(
     if minimum is not None:
         panel.min(minimum)
     for name, color in (colors or {}).items():
-        panel.override_by_name(name, [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})])
+        override = panel.override_by_regexp if name.startswith("/") else panel.override_by_name
+        override(name, [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})])
     if levels:
         style = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
         panel.thresholds(thresholds(levels)).thresholds_style(style)
@@ -259,7 +261,7 @@ def table(
     levels: Mapping[str, Levels] | None = None,
     links: Mapping[str, str] | None = None,
 ) -> TablePanel:
-    """Return a table with a row for each value of a label.
+    """Return a table with a row for each value of a label, from the highest number in the first column down.
 
     Args:
         title: Title.
@@ -286,6 +288,8 @@ def table(
     organize = {"excludeByName": {"Time": True}, "renameByName": names, "indexByName": order}
     panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(DataTransformerConfig(id_val="organize", options=organize))
+    sort = {"fields": {}, "sort": [{"field": next(iter(columns)), "desc": True}]}
+    panel.with_transformation(DataTransformerConfig(id_val="sortBy", options=sort))
     return panel
 
 
@@ -334,7 +338,7 @@ def latencies(title: str, metric: Metric) -> timeseries.Panel:
     """Return a graph of a latency for each of its possible types; the variable `latency` selects one."""
     queries = {
         f"p{share * 100:.0f}": if_latency_is(HISTOGRAM, quantile(share, metric, INTERVAL))
-        for share in (0.5, 0.9, 0.99)
+        for share in (0.5, 0.95, 0.99)
     }
     summaries, gauges = means(metric, INTERVAL)
     slowest = f"max by (quantile) (max_over_time({metric.where(QUANTILE)}[{INTERVAL}]))"
@@ -347,6 +351,7 @@ def latencies(title: str, metric: Metric) -> timeseries.Panel:
         title,
         "ms",
         queries,
-        "Half of the calls are faster than p50, 99 of 100 faster than p99. Quantiles of several summaries"
+        "Half of the calls are faster than p50, 95 of 100 faster than p95. Quantiles of several summaries"
         " cannot be aggregated: the highest is shown.",
+        colors=QUANTILES,
     )

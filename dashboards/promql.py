@@ -95,11 +95,6 @@ def ratio(part: str, whole: str) -> str:
     return f"({part} or 0 * {whole}) / {whole}"
 
 
-def success_rate(window: str, *by: str) -> str:
-    """Return the share of invocations that ended without an error."""
-    return f"1 - {ratio(total(ERRORS, window, *by), total(INVOCATIONS, window, *by))}"
-
-
 def quantile(share: float, metric: Metric, window: str, *by: str) -> str:
     """Return a quantile of explicit histograms, else of exponential ones, stored as native histograms."""
     buckets = f"sum by ({', '.join((*by, 'le'))}) (sum_over_time({metric.where(suffix='_bucket')}[{window}]))"

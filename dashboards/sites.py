@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grafana_foundation_sdk.models.common import PercentChangeColorMode
+from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
 
 from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
 from dashboards.colors import ERROR_RATE, Levels
-from dashboards.panels import LATENCY_NOTE, legend, stat, table, time_series, totals
+from dashboards.grids import grid
+from dashboards.panels import LATENCY_NOTE, legend, stat, table, totals
 from dashboards.promql import (
     API_REQUESTS,
     ENVIRONMENT,
@@ -35,6 +37,13 @@ __all__ = ["dashboard"]
 
 # Of a site with fewer, a single error makes a rate that says nothing.
 LEAST = 5
+HOUR = "1h"
+SHORT_NAMES = DataTransformerConfig(
+    id_val="renameByRegex",
+    options={"regex": r"ari:cloud:(\w+)::site/(\w{8}).*", "renamePattern": "$1 $2"},
+)
+"""An ARI would take half of a graph. The table has all of it."""
+
 AFFECTED: Levels = {None: "green", 1: "yellow"}
 
 
@@ -84,20 +93,21 @@ def _graphs(built: Dashboard) -> Dashboard:
     enough = f"({ratio(total(ERRORS, INTERVAL, SITE), invocations)}) and {invocations} >= {LEAST}"
     return add(
         built,
-        totals(
+        grid(
             "Top 10 sites by errors",
-            ERRORS,
-            SITE,
+            "short",
+            legend(SITE),
+            only_top(total(ERRORS, INTERVAL, SITE), ERRORS, SITE),
             "Failed invocations of the ten sites with the most of them.",
-            top=True,
-        ),
-        time_series(
+        ).with_transformation(SHORT_NAMES),
+        grid(
             "Error rate of the top 10 sites by errors",
             "percentunit",
-            {legend(SITE): only_top(enough, ERRORS, SITE)},
-            f"Share of invocations that failed, in intervals with at least {LEAST} invocations of the site.",
-            levels=ERROR_RATE,
-        ),
+            legend(SITE),
+            only_top(enough, ERRORS, SITE),
+            f"Share of invocations that failed, in hours with at least {LEAST} invocations of the site.",
+            step=HOUR,
+        ).with_transformation(SHORT_NAMES),
         totals(
             "Top 10 sites by invocations",
             INVOCATIONS,
@@ -105,7 +115,7 @@ def _graphs(built: Dashboard) -> Dashboard:
             "Invocations of the ten sites with the most of them.",
             top=True,
             span=24,
-        ),
+        ).with_transformation(SHORT_NAMES),
     )
 
 

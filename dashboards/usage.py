@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableSort
 
 from dashboards.base import KEPT, base, label_variable, with_all
+from dashboards.colors import RESOURCES, VERSIONS
 from dashboards.panels import category_chart, legend, stat, table, time_series, totals
 from dashboards.promql import APP, ENVIRONMENT, VERSION, Metric
 
@@ -155,6 +156,7 @@ def _days(built: Dashboard) -> Dashboard:
             INVOCATIONS,
             VERSION,
             step=HOURLY,
+            colors=VERSIONS,
             description="Compare the days before and after a version.",
         )
     )
@@ -209,6 +211,7 @@ def _graphs(built: Dashboard) -> Dashboard:
             {legend(RESOURCE): utilization},
             "Of the running month, by resource. The dashed lines are 80 % and all of it.",
             step=HOURLY,
+            colors=RESOURCES,
             levels={None: "green", 0.8: "yellow", 1: "red"},
         )
     ).with_panel(
@@ -218,6 +221,6 @@ def _graphs(built: Dashboard) -> Dashboard:
             costs,
             "Cost of each month so far, what the running month is expected to cost, and the budget.",
             step=HOURLY,
-            colors={"forecast": "yellow", "budget": "red"},
+            colors={"/[02468]$/": "blue", "/[13579]$/": "purple", "forecast": "yellow", "budget": "red"},
         )
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboards.base import LATENCY, Deployments, add, base, link_to, variables_for
-from dashboards.colors import ERROR_RATE
+from dashboards.base import LATENCY, LATENCY_TITLE, Deployments, add, base, link_to, variables_for
+from dashboards.colors import ERROR_RATE, VERSIONS
 from dashboards.panels import LATENCY_NOTE, legend, table, time_series, totals
 from dashboards.promql import (
     ENVIRONMENT,
@@ -46,14 +46,18 @@ def _progress(built: Dashboard) -> Dashboard:
     running = f"count by ({VERSION}) ({total(INVOCATIONS, INTERVAL, VERSION, SITE)})"
     return add(
         built,
-        totals("Invocations", INVOCATIONS, VERSION, "Invocations in each interval, by version."),
+        totals(
+            "Invocations", INVOCATIONS, VERSION, "Invocations in each interval, by version.", colors=VERSIONS
+        ),
         time_series(
             "Share of its environment's invocations",
             "percentunit",
             {legend(VERSION, ENVIRONMENT): share},
             "How far each version is rolled out in its environment.",
         ),
-        time_series("Sites", "short", {LEGEND: running}, "Number of sites that used each version."),
+        time_series(
+            "Sites", "short", {LEGEND: running}, "Number of sites that used each version.", colors=VERSIONS
+        ),
     )
 
 
@@ -66,10 +70,19 @@ def _effect(built: Dashboard) -> Dashboard:
             "percentunit",
             {LEGEND: rate},
             "Share of a version's invocations that failed. The dashed lines are 1 % and 5 %.",
+            colors=VERSIONS,
             levels=ERROR_RATE,
         ),
-        time_series("Latency", "ms", {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)}, LATENCY_NOTE),
-        totals("Errors", ERRORS, VERSION, "Failed invocations in each interval, by version."),
+        time_series(
+            LATENCY_TITLE,
+            "ms",
+            {LEGEND: latency(INVOCATION_LATENCY, INTERVAL, VERSION)},
+            LATENCY_NOTE,
+            colors=VERSIONS,
+        ),
+        totals(
+            "Errors", ERRORS, VERSION, "Failed invocations in each interval, by version.", colors=VERSIONS
+        ),
     )
 
 

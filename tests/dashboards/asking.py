@@ -74,7 +74,7 @@ def substituted(expression: str, frame: Frame, variables: Mapping[str, str]) -> 
 
 def replaced(text: str, variables: Mapping[str, str]) -> str:
     """Return a text with the variables interpolated."""
-    return re.sub(r"\$(\w+)", lambda match: variables[match[1]], text)
+    return re.sub(r"\$(\w+)|\${(\w+):text}", lambda match: variables[match[1] or match[2]], text)
 
 
 def ask(prometheus: Prometheus, expression: str, frame: Frame, by: tuple[str, ...]) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,11 +91,12 @@ def last_wednesday() -> datetime:
 
 
 @contextmanager
-def day(directory: Path) -> Iterator[Day]:
+def day(directory: Path, *, and_before: bool = False) -> Iterator[Day]:
     """Start a Prometheus with the files of the compose stack, and deliver a day to it.
 
     Args:
         directory: Directory for its files and for the ledger.
+        and_before: Whether to deliver the app's data of the day before, too, for comparisons with it.
     """
     start = last_wednesday()
     noon = start + 12 * HOUR
@@ -114,6 +115,8 @@ def day(directory: Path) -> Iterator[Day]:
             scenario = Scenario(seed, latency_shape=shape, site_incident_weekdays=frozenset({WEDNESDAY}))
             gateway = stack.enter_context(SandboxGateway(scenario, rate_limit_calls=0))
             app = App(gateway, f"{DEFAULT_APP[:-1]}{number}" if number else DEFAULT_APP, since, until)
+            if and_before and shape == "histogram":
+                _deliver(replace(app, start=start - DAY, end=start), collector.url, directory)
             _deliver(app, collector.url, directory)
             apps[shape] = app
         own = exporter.tellings(int(start.timestamp()), int((start + DAY).timestamp()))

@@ -1,7 +1,7 @@
 """Draw the dashboards for the documentation: `python -m tests.dashboards.images DIRECTORY`.
 
-The drawings show a real Prometheus' responses to the dashboards' own queries over a day of sandbox data. The
-position and content of a panel come from the dashboard, but the appearance is not Grafana's.
+The drawings show a real Prometheus' responses to the dashboards' own queries over the second of two days of
+sandbox data. A panel's position and content come from the dashboard, but its appearance is not Grafana's.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-from matplotlib import dates, ticker
+from matplotlib import colors, dates, ticker
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, replaced, substituted
 from tests.dashboards.day import day
-from tests.dashboards.grafana_colors import color, color_of_series
+from tests.dashboards.grafana_colors import FEW_TO_MANY, color, color_of_series
 from tests.dashboards.truth import Frame
+from tests.dashboards.units import UNITS, duration, seconds_of, stat_text
 from tests.pictures import write_note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from matplotlib.axes import Axes
 
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 HOUR, QUARTER_HOUR = 3600, 900
 COLUMN, LINE = 0.58, 0.42  # inches of a cell of Grafana's grid
 ROWS = 8
+NUMBER = 0.58  # height of a number, in parts of its panel
+GREY = "#555555"
 LEGEND_ROWS, LEGEND_ROW = 2, 0.14  # rows that have room, inches of each
+LETTER = 0.066  # inches of a letter beside a row
 COLORS = 256
 WEEK = 7
 SPARKLINE_POINTS = 25
@@ -45,55 +49,24 @@ SPARKLINE_POINTS = 25
 ROUND = (0.1, 1, 10, 60, 300, 600, 1200, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, 24 * HOUR)
 
 
-def number(value: float) -> str:
-    return f"{value / 1000:.3g}k" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def duration(value: float) -> str:
-    day = 24 * HOUR
-    for unit, seconds in (("weeks", 7 * day), ("days", day), ("hours", HOUR), ("mins", 60)):
-        if abs(value) >= seconds:
-            return f"{value / seconds:.3g} {unit}"
-    return f"{value:.3g} s"
-
-
-UNITS: dict[str, Callable[[float], str]] = {
-    "short": number,
-    "percentunit": lambda value: f"{100 * value:.3g}%",
-    "percent": lambda value: f"{value:.3g}%",
-    "ms": lambda value: f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms",
-    "s": duration,
-    "currencyUSD": lambda value: f"${value:,.2f}",
-    "dateTimeAsIso": lambda value: f"{datetime.fromtimestamp(value / 1000, timezone.utc):%Y-%m-%d}",
-}
-
-
-def stat_text(value: float | None, defaults: dict[str, Any]) -> str:
-    """Return the text of a stat panel."""
-    if value is None:
-        return defaults["noValue"]
-    [words] = [each["options"] for each in defaults.get("mappings", ())] or [{}]
-    word = words.get(f"{value:g}")
-    return word["text"] if word else UNITS[defaults["unit"]](value)
-
-
 def color_of(value: float, defaults: dict[str, Any]) -> str:
     """Return the colour of a number."""
     steps = defaults["thresholds"]["steps"]
     return color([each["color"] for each in steps if each["value"] is None or each["value"] <= value][-1])
 
 
-def color_by_name(name: str, panel: dict[str, Any]) -> str:
-    """Return the colour of a series, which depends on nothing but its name."""
-    for each in panel["fieldConfig"]["overrides"]:
-        if each["matcher"]["options"] == name and each["properties"][0]["id"] == "color":
-            return color(each["properties"][0]["value"]["fixedColor"])
-    return color_of_series(name)
-
-
 def legend(labels: Mapping[str, str]) -> str:
     """Return the name of a series: its labels in the legend format, which has no name."""
     return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), labels[""])
+
+
+def renamed(name: str, panel: dict[str, Any]) -> str:
+    """Return the name of a series after the panel's transformations."""
+    for each in panel.get("transformations", ()):
+        if each["id"] == "renameByRegex":
+            to = re.sub(r"\$(\d)", r"\\\1", each["options"]["renamePattern"])
+            name = re.sub(each["options"]["regex"], to, name)
+    return name
 
 
 def with_holes(times: list[float], values: list[float], step: int) -> tuple[list[float], list[float]]:
@@ -119,13 +92,17 @@ class Drawing:
         start = int(of_day.app.start.timestamp())
         self.graph = Frame(start, QUARTER_HOUR, 24 * 4)
         self.variables = {"app": of_day.app.id, "latency": LATENCY["histogram"], **ALL}
+        texts = dashboard["templating"]["list"]
+        chosen = {each["name"]: each["current"]["text"] for each in texts if each["name"] == "latency"}
+        self.titles = {**self.variables, **chosen}
 
     def save(self, path: Path) -> None:
         places = [panel["gridPos"] for panel in self.dashboard["panels"]]
         lines = max(place["y"] + place["h"] for place in places)
         figure = plt.figure(figsize=(24 * COLUMN, (lines + 1) * LINE), facecolor="#f4f5f5")
-        title = f"{self.dashboard['title']}: a day of sandbox data, {self.of_day.app.start:%A}, UTC"
-        figure.text(0.01, 1 - 0.6 / (lines + 1), title, fontsize=12, weight="bold", va="center")
+        top = 1 - 0.6 / (lines + 1)
+        figure.text(0.01, top, self.dashboard["title"], fontsize=12, weight="bold", va="center")
+        figure.text(0.99, top, "24 hours, UTC", fontsize=9, color=GREY, va="center", ha="right")
         for panel in self.dashboard["panels"]:
             place = panel["gridPos"]
             bottom = (lines - place["y"] - place["h"]) / (lines + 1)
@@ -150,7 +127,7 @@ class Drawing:
         for spine in card.spines.values():
             spine.set_color("#d8d9da")
         inch = 1 / figure.get_size_inches()[1]
-        title = replaced(panel["title"], self.variables)
+        title = replaced(panel["title"], self.titles)
         figure.text(left + 0.008, bottom + height - 0.2 * inch, title, fontsize=8.5, va="center")
         if panel["type"] == "timeseries":
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
@@ -158,7 +135,10 @@ class Drawing:
         elif panel["type"] == "stat":
             ink = self._numbers(card, panel)
             inner = (left + margin, bottom + margin, width - 2 * margin, height * 0.3)
-            self._sparkline(figure.add_axes(inner), panel, ink)
+            self._sparkline(figure.add_axes(inner), card, panel, ink)
+        elif panel["type"] == "status-history":
+            inner = (left + 0.012, bottom + 0.62 * inch, width - 0.022, height - 1.05 * inch)
+            self._grid(figure.add_axes(inner), panel)
         elif panel["type"] == "barchart":
             inner = (left + 0.045, bottom + 0.62 * inch, width - 0.055, height - 1.05 * inch)
             self._bars(figure.add_axes(inner), panel)
@@ -171,20 +151,20 @@ class Drawing:
         found: list[tuple[str, float | None]] = [
             (legend(labels), values[-1]) for labels, _, values in self._answers(panel, instant=True)
         ]
-        ink, several = "#555555", len(found) > 1
+        ink, several = GREY, len(found) > 1
         size = 13 if several else 19
         for place, (name, value) in enumerate(found or [("", None)]):
             ink = ink if value is None else color_of(value, defaults)
             centre = {"ha": "center", "va": "center", "transform": card.transAxes}
             across = (place + 0.5) / max(1, len(found))
-            card.text(across, 0.5, stat_text(value, defaults), fontsize=size, color=ink, **centre)
+            card.text(across, NUMBER, stat_text(value, defaults), fontsize=size, color=ink, **centre)
             if several:
-                card.text(across, 0.68, name, fontsize=6.5, **centre)
+                card.text(across, NUMBER + 0.18, name, fontsize=6.5, **centre)
         return ink
 
     def _answers(self, panel: dict[str, Any], *, instant: bool) -> list[tuple[dict[str, str], list, list]]:
         """Return legend, labels, times and values of every series in a panel."""
-        frame = self.graph.whole if instant else self.graph
+        frame = self.graph.whole if instant else self._frame(panel)
         found = []
         for target in panel["targets"]:
             query = substituted(target["expr"], frame, self.variables)
@@ -195,7 +175,12 @@ class Drawing:
                 found.append((labels, list(times), [float(value) for value in values]))
         return found
 
-    def _sparkline(self, axes: Axes, panel: dict[str, Any], ink: str) -> None:
+    def _frame(self, panel: dict[str, Any]) -> Frame:
+        """Return the steps of a graph, which may have a minimum."""
+        step = max(self.graph.step, seconds_of(panel["interval"]))
+        return Frame(self.graph.start, step, self.graph.step * self.graph.count // step)
+
+    def _sparkline(self, axes: Axes, card: Axes, panel: dict[str, Any], ink: str) -> None:
         axes.set_axis_off()
         whole = self.graph.whole
         [target] = panel["targets"]
@@ -206,6 +191,8 @@ class Drawing:
             axes.fill_between(times, min(0, *values), values, color=ink, alpha=0.2, linewidth=0)
             axes.plot(times, values, color=ink, linewidth=1)
             axes.set_xlim(span["start"], span["end"])
+            if panel["options"]["showPercentChange"]:
+                _write_change(card, panel["options"]["percentChangeColorMode"], values, ink)
 
     def _mark(self, axes: Axes, panel: dict[str, Any]) -> None:
         """Draw the levels, and the annotations of the dashboard."""
@@ -227,18 +214,17 @@ class Drawing:
         custom = panel["fieldConfig"]["defaults"]["custom"]
         series = self._answers(panel, instant=False)
         bars = custom.get("drawStyle") == "bars"
+        step = self._frame(panel).step
         below: dict[float, float] = {}
-        for labels, times, values in series:
-            name = legend(labels)
-            ink = color_by_name(name, panel)
-            # A long ARI would fill the legend.
-            name = re.sub(r"ari:cloud:(\w+)::site/(\w{8}).*", r"\1 \2", name)
+        for position, (labels, times, values) in enumerate(series):
+            name = renamed(legend(labels), panel)
+            ink = color_of_series(name, position, panel)
             if not bars:
-                times, values = with_holes(times, values, QUARTER_HOUR)
+                times, values = with_holes(times, values, step)
             moments = [datetime.fromtimestamp(time, timezone.utc) for time in times]
             if bars:
                 bottoms = [below.get(time, 0) for time in times]
-                width = QUARTER_HOUR / 86400
+                width = step / 86400
                 axes.bar(moments, values, width=width, bottom=bottoms, label=name, color=ink)
                 below |= {
                     time: base + value for time, base, value in zip(times, bottoms, values, strict=True)
@@ -249,6 +235,25 @@ class Drawing:
         self._finish(axes, panel, len(series))
         self._mark(axes, panel)
 
+    def _grid(self, axes: Axes, panel: dict[str, Any]) -> None:
+        series = self._answers(panel, instant=False)
+        step = self._frame(panel).step
+        most = max(value for _, _, values in series for value in values)
+        scheme = colors.LinearSegmentedColormap.from_list("few to many", FEW_TO_MANY)
+        for row, (_, times, values) in enumerate(series):
+            starts = [datetime.fromtimestamp(time - step, timezone.utc) for time in times]
+            inks = [scheme(value / most) for value in values]
+            axes.barh(row, width=0.9 * step / 86400, left=starts, height=0.85, color=inks)
+        names = [renamed(legend(labels), panel) for labels, _, _ in series]
+        place = axes.get_position()
+        room = max(map(len, names)) * LETTER / axes.figure.get_size_inches()[0]
+        axes.set_position((place.x0 + room, place.y0, place.width - room, place.height))
+        self._finish(axes, panel, 0)
+        self._mark(axes, panel)
+        axes.grid(visible=False)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+
     def _bars(self, axes: Axes, panel: dict[str, Any]) -> None:
         label = panel["options"]["xField"]
         bars = {labels[label]: values[-1] for labels, _, values in self._answers(panel, instant=True)}
@@ -258,7 +263,7 @@ class Drawing:
         axes.set_xticks(range(0, len(names), WEEK), names[::WEEK])
         unit = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: unit(value)))
-        axes.tick_params(labelsize=7, length=0, colors="#555555")
+        axes.tick_params(labelsize=7, length=0, colors=GREY)
         for spine in axes.spines.values():
             spine.set_visible(False)
 
@@ -274,7 +279,7 @@ class Drawing:
                 ticker.MultipleLocator(next(each for each in (*ROUND, wanted) if each >= wanted))
             )
         axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M", tz=timezone.utc))
-        axes.tick_params(labelsize=7, length=0, colors="#555555")
+        axes.tick_params(labelsize=7, length=0, colors=GREY)
         axes.grid(visible=True, color="#ececec")
         axes.set_axisbelow(True)
         for spine in axes.spines.values():
@@ -333,6 +338,20 @@ class Drawing:
         for (_, column), cell in table.get_celld().items():
             cell.set_edgecolor("#ececec")
             cell.get_text().set_horizontalalignment("right" if column else "left")
+        if len(cells) > ROWS:
+            note = f"The first {ROWS} of {len(cells)} rows: scroll for more"
+            card.text(0.99, 0.94, note, fontsize=7, color=GREY, ha="right", transform=card.transAxes)
+
+
+def _write_change(card: Axes, mode: str, values: tuple[float, ...], ink: str) -> None:
+    """Write the change since the time range before below a number."""
+    change = round(values[-1] / values[0] - 1, 3)
+    if change and mode != "same_as_value":
+        ink = color("green" if (change > 0) == (mode == "standard") else "red")
+    text = f"{'▼' if change < 0 else '▲'} {100 * abs(change):.1f}%" if change else "0%"
+    card.text(
+        0.5, NUMBER - 0.19, text, fontsize=7.5, color=ink, ha="center", va="center", transform=card.transAxes
+    )
 
 
 def drawings(of_day: Day) -> Iterator[tuple[str, Drawing]]:
@@ -345,7 +364,7 @@ def drawings(of_day: Day) -> Iterator[tuple[str, Drawing]]:
 def main(directory: Path) -> None:
     mpl.use("agg")
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary, day(Path(temporary)) as of_day:
+    with tempfile.TemporaryDirectory() as temporary, day(Path(temporary), and_before=True) as of_day:
         for name, drawing in drawings(of_day):
             drawing.save(directory / name)
             print(directory / name)

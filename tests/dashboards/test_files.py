@@ -10,17 +10,21 @@ import yaml
 
 from airflow_provider_forge.delivery import telemetry as own
 from airflow_provider_forge.usage.metrics import INSTRUMENTS
+from airflow_provider_forge.usage.prices import load_prices
+from dashboards.colors import ENVIRONMENTS, QUANTILES, REMOTES, RESOURCES, VERSIONS
 from dashboards.generate import DIRECTORY
 from demo.waiting import wait_for
 from tests.dashboards import usage
-from tests.dashboards.asking import ALL, DASHBOARDS, ask, escaped, queries, replaced, substituted
+from tests.dashboards.asking import ALL, DASHBOARDS, LATENCY, ask, escaped, queries, replaced, substituted
 from tests.dashboards.exporter import DESTINATIONS
+from tests.dashboards.grafana_colors import color, color_of_series
 from tests.dashboards.truth import Frame, own_name
 from tests.dashboards.truths import ENVIRONMENT, HOUR, INVOCATIONS, SITE, VERSION
 
 PROVISIONING = DIRECTORY.parent / "provisioning"
 DECODED = [json.loads(text) for text in DASHBOARDS.values()]
 *OF_FORGE, EXPORTER, USAGE = DECODED
+MEANING = ("green", "dark-green", "super-light-green", "red", "dark-red", "super-light-red")
 
 
 def of_type(dashboard, kind):
@@ -35,6 +39,19 @@ def fixed_colors(panel):
         for each in panel["fieldConfig"]["overrides"]
         if each["properties"][0]["id"] == "color"
     }
+
+
+def series_of(panel, of_day, frame):
+    """Return the names of a panel's series."""
+    variables = {"app": of_day.app.id, "latency": LATENCY["histogram"], **ALL}
+    span = {"start": frame.moment(1), "end": frame.moment(frame.count), "step": frame.step}
+    return [
+        re.sub(r"{{(\w+)}}", lambda match: series["metric"].get(match[1], ""), target["legendFormat"])  # noqa: B023
+        for target in panel["targets"]
+        for series in of_day.prometheus.ask(
+            "query_range", query=substituted(target["expr"], frame, variables), **span
+        )["result"]
+    ]
 
 
 def test_the_files_match_the_source():
@@ -71,14 +88,29 @@ class TestDashboard:
             assert panel["options"]["colorMode"] == "value"
             assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
 
-    def test_a_colour_does_not_depend_on_what_else_is_shown(self, dashboard):
+    def test_what_is_known_has_its_own_colour_everywhere(self, dashboard):
         for panel in of_type(dashboard, "timeseries"):
-            assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "palette-classic-by-name"
+            assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "palette-classic"
             colors = fixed_colors(panel)
+            for each in (ENVIRONMENTS, VERSIONS, REMOTES, RESOURCES, QUANTILES):
+                assert not colors.keys() & each.keys() or colors.items() >= each.items()
             if "outcome" in panel["targets"][0]["legendFormat"]:
                 assert colors.items() >= {"delivered": "green", "missing": "red", "pending": "yellow"}.items()
             if "status" in panel["targets"][0]["legendFormat"]:
                 assert colors["5xx"] == "red"
+
+    def test_series_have_different_colours_without_a_false_meaning(self, dashboard, of_day):
+        """A series that looks like another, or errors that look good."""
+        app = of_day.app
+        frame = Frame(int(app.start.timestamp()), 6 * HOUR, 4)
+        for panel in of_type(dashboard, "timeseries"):
+            names = series_of(panel, of_day, frame)
+            colors = [color_of_series(name, position, panel) for position, name in enumerate(names)]
+            # All outcomes that are losses are red.
+            if "outcome" not in panel["targets"][0]["legendFormat"]:
+                assert len(set(colors)) == len(set(names)), (panel["title"], names, colors)
+            if re.search("error|5xx|4xx", panel["title"], re.IGNORECASE):
+                assert not {color(each) for each in MEANING} & set(colors), (panel["title"], names, colors)
 
     def test_rates_are_compared_with_levels(self, dashboard):
         for panel in of_type(dashboard, "timeseries"):
@@ -231,6 +263,37 @@ def test_the_variables_of_usage_offer_the_existing_values(of_day):
         selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]).groups()
         parameters = {"match[]": replaced(selector, chosen), **times}
         assert set(of_day.prometheus.ask(f"label/{label}/values", **parameters)) == expected[variable["name"]]
+
+
+def test_known_names_have_different_colours():
+    assert RESOURCES.keys() == load_prices().resources.keys()
+    for known in (ENVIRONMENTS, VERSIONS, REMOTES, RESOURCES, QUANTILES):
+        assert len(set(known.values())) == len(known)
+
+
+def test_a_version_has_the_colour_of_its_minor_number():
+    patterns = [each.strip("/") for each in VERSIONS]
+    for minor in range(95, 105):
+        matching = [number for number, each in enumerate(patterns) if re.search(each, f"3.{minor}.21")]
+        assert matching == [minor % 10]
+
+
+def test_a_grid_is_drawn_by_grafana():
+    grids = [panel for dashboard in DECODED for panel in of_type(dashboard, "status-history")]
+    assert grids
+    for panel in grids:
+        # Grafana refuses more cells than half of the pixels of a row, which is half of a narrow window.
+        assert panel["maxDataPoints"] <= 100
+        defaults = panel["fieldConfig"]["defaults"]
+        assert (defaults["color"]["mode"], defaults["min"]) == ("continuous-YlRd", 0)
+
+
+def test_a_table_begins_with_the_most():
+    for panel in (each for dashboard in DECODED for each in of_type(dashboard, "table")):
+        _, organize, sort = panel["transformations"]
+        assert sort["options"]["sort"] == [
+            {"field": organize["options"]["renameByName"]["Value #A"], "desc": True}
+        ]
 
 
 def test_no_gap_and_no_check_are_displayed_differently():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dashboards.base import LATENCY_TITLE
 from tests.dashboards.truth import (
     Frame,
     Table,
@@ -63,9 +64,6 @@ class Asked:
 
     def error_rate(self, *by: str) -> Table:
         return self.share(self.total(ERRORS, *by), self.total(INVOCATIONS, *by))
-
-    def success(self, *by: str) -> Table:
-        return self.error_rate(*by).map(lambda _, rate: 1 - rate)
 
     def errors(self, *by: str) -> Table:
         """Return the errors of everything with invocations."""
@@ -195,7 +193,7 @@ def _affected(asked: Asked, name: str, **where: str) -> Table:
 def _latencies(name: str) -> dict[str, Callable[[Asked], Table]]:
     return {
         "A": lambda asked: asked.quantile(0.5, name),
-        "B": lambda asked: asked.quantile(0.9, name),
+        "B": lambda asked: asked.quantile(0.95, name),
         "C": lambda asked: asked.quantile(0.99, name),
         "D": lambda asked: asked.summary_mean(name),
         "E": lambda asked: asked.slowest(name, "summary", "quantile"),
@@ -247,9 +245,9 @@ APP_OVERVIEW = {
     "Invocations": {"A": lambda asked: asked.total(INVOCATIONS)},
     "Errors": {"A": lambda asked: asked.errors()},
     "Error rate": {"A": lambda asked: asked.error_rate()},
-    "Success rate": {"A": lambda asked: asked.success()},
-    "Latency": {"A": lambda asked: asked.latency(INVOCATION_LATENCY)},
+    LATENCY_TITLE: {"A": lambda asked: asked.latency(INVOCATION_LATENCY)},
     "API requests": {"A": lambda asked: asked.total(REQUESTS)},
+    "Sites": {"A": lambda asked: asked.total(INVOCATIONS, SITE).counted()},
     "Invocations by environment": {"A": lambda asked: asked.total(INVOCATIONS, ENVIRONMENT)},
     "Invocations by version": {"A": lambda asked: asked.total(INVOCATIONS, VERSION)},
     "Error rate by environment": {"A": lambda asked: asked.error_rate(ENVIRONMENT)},
@@ -272,7 +270,7 @@ API_CALLS = {
     "Requests": {"A": lambda asked: asked.total(REQUESTS)},
     "5xx responses": {"A": lambda asked: asked.status("5xx")},
     "4xx responses": {"A": lambda asked: asked.status("4xx")},
-    "Latency": {"A": lambda asked: asked.latency(API_LATENCY)},
+    LATENCY_TITLE: {"A": lambda asked: asked.latency(API_LATENCY)},
     "Requests by status": {"A": lambda asked: asked.total(REQUESTS, "status")},
     "Requests by remote": {"A": lambda asked: asked.total(REQUESTS, "remote")},
     "5xx by remote": {"A": lambda asked: asked.status("5xx", "remote")},
@@ -313,7 +311,7 @@ VERSIONS = {
     "Invocations": {"A": lambda asked: asked.total(INVOCATIONS, VERSION)},
     "Share of its environment's invocations": {"A": _share_of_environment},
     "Error rate": {"A": lambda asked: asked.error_rate(VERSION)},
-    "Latency": {"A": lambda asked: asked.latency(INVOCATION_LATENCY, VERSION)},
+    LATENCY_TITLE: {"A": lambda asked: asked.latency(INVOCATION_LATENCY, VERSION)},
     "Errors": {"A": lambda asked: asked.total(ERRORS, VERSION)},
     "Sites": {"A": lambda asked: asked.total(INVOCATIONS, VERSION, SITE).counted(VERSION)},
     "Versions": {
