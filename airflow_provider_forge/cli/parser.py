@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow_provider_forge import __version__
 from airflow_provider_forge.cli.commands import COMMANDS, DESCRIPTION, EPILOG
@@ -23,6 +23,16 @@ PROGRAM = "forge-metrics"
 _NEGATIVE = re.compile(r"-\d\S*")
 _SYNONYMS = {"--start": "--from", "--end": "--to", "--from": "--start", "--to": "--end"}
 """Options of some commands, and what others call the same."""
+
+_WITHOUT_COMMAND = ("-h", "--help", "--version")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like those of commands, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{message} (see {self.prog} --help)\n")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -45,12 +55,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Exit if the command does not exist. argparse would list all, without a suggestion."""
+def _check_command(parser: _Parser, arguments: Sequence[str]) -> None:
+    """Exit if the command is missing or does not exist. argparse would take an option's value for it."""
     names = [command.name for command in COMMANDS]
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-        suggestion = did_you_mean(arguments[0], names)
-        parser.error(f"there is no command {arguments[0]!r}.{suggestion} There are: {', '.join(names)}")
+    first = arguments[0] if arguments else ""
+    if first.startswith("-") and any(flag.startswith(first) for flag in _WITHOUT_COMMAND):
+        return
+    if not first or first.startswith("-"):
+        before = f" before {first!r}" if first else ""
+        parser.error(f"the command is missing{before}. There are: {', '.join(names)}")
+    if first not in names:
+        suggestion = did_you_mean(first, names)
+        parser.error(f"there is no command {first!r}.{suggestion} There are: {', '.join(names)}")
 
 
 def _join_negative(arguments: Sequence[str]) -> list[str]:
@@ -64,10 +80,10 @@ def _join_negative(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser, and those of its commands by their names."""
     program = PROGRAM if Path(sys.argv[0]).name == PROGRAM else "python -m airflow_provider_forge"
-    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION, epilog=EPILOG)
+    parser = _Parser(prog=program, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands = {}

@@ -163,6 +163,7 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
             "there is no Connection 'nowhere': .*AIRFLOW_CONN_NOWHERE",
         ),
         ("fetch --metrics NO_SUCH", 3, "refused the query"),
+        ("--last 2h", 2, "^the command is missing before '--last'. There are: check, "),
         ("dance", 2, "there is no command 'dance'. There are: check, "),
         ("fech", 2, "there is no command 'fech'. Did you mean 'fetch'?"),
         ("usage --by sites", 2, "--by: 'sites' is not one of environment, site. Did you mean 'site'?"),
@@ -173,13 +174,14 @@ def test_fetch_takes_environments_and_metrics(shell, gateway, window):
         ("fetch --metrics forge_api_request_count", 2, "Did you mean 'FORGE_API_REQUEST_COUNT'?"),
         ("fetch --start 2100-01-01T00:00:00Z", 2, "--start: 2100-01-01 00:00 UTC is in the future"),
         ("fetch --json --format csv", 2, "--json: contradicts --format csv"),
-        ("", 2, "required: COMMAND"),
+        ("", 2, r"^the command is missing. There are: check, .* \(see .* --help\)\n$"),
     ],
 )
 def test_an_error_is_one_line_and_a_status(shell, line, status, said):
     done = shell(line)
     assert (done.status, done.out) == (status, "")
     assert re.search(said, done.err)
+    assert done.err.count("\n") == 1
 
 
 def test_a_failure_that_may_pass_has_a_status_of_its_own(shell, gateway):

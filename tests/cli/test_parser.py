@@ -36,6 +36,27 @@ def test_the_bounds_of_another_command_lead_to_its_own(line, meant, capsys):
     assert f"Did you mean '{meant}'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["", "--last 2h", "dance", "usage --mnth 2026-11", "usage --by", "archive", "usage --json --format csv"],
+)
+def test_an_error_is_one_line_with_the_way_to_the_help(line, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(line.split())
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    command = f" {line.split()[0]}" if line.startswith(("usage", "archive")) else ""
+    assert said.err.endswith(f"airflow_provider_forge{command} --help)\n")
+    assert (said.err.count("\n"), said.out) == (1, "")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help", "--version", "--vers"])
+def test_the_help_and_the_version_need_no_command(option):
+    with pytest.raises(SystemExit) as end:
+        parse([option])
+    assert end.value.code == 0
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_has_examples_that_can_be_typed_and_defaults(command, capsys):
     with pytest.raises(SystemExit) as end:
