@@ -82,9 +82,13 @@ def _list(options: Namespace, output: Output, days: list[Day]) -> int:
             ]
         )
         return 0
+    if output.is_table:
+        size, figures = "SIZE", [(_size(day.size), _describe(day.gaps)) for day in days]
+    else:
+        size, figures = "BYTES", [(f"{day.size}", " ".join(map(str, day.gaps))) for day in days]
     output.table(
-        ("DAY", "QUARTERS", "OBJECTS", "SIZE", "GAPS"),
-        [(f"{day.day}", day.quarters, day.objects, _size(day.size), _describe(day.gaps)) for day in days],
+        ("DAY", "QUARTERS", "OBJECTS", size, "GAPS"),
+        [(f"{day.day}", day.quarters, day.objects, *shown) for day, shown in zip(days, figures, strict=True)],
     )
     total = sum(day.size for day in days)
     output.note(f"{_objects(sum(day.objects for day in days))}, {_size(total)}")

@@ -40,8 +40,8 @@ LINES = {
     "fetch --start 2020-01-01T00:00:00Z": 3,
 }
 
-SHORTER = {"apps", "usage"}
-"""Commands whose table has fewer columns on a terminal, and figures of fewer digits."""
+SHORTER = {"apps", "usage", f"archive ls {FROM_TO}"}
+"""Commands whose table has fewer columns on a terminal, or figures of fewer digits."""
 
 QUICK = {"check", f"send --resend {INTERVAL}", "environments --forge-conn-id nowhere"}
 
