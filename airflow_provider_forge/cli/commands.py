@@ -25,6 +25,12 @@ class Option(NamedTuple):
     flags: tuple[str, ...]
     settings: dict[str, Any]
 
+    @property
+    def field(self) -> str:
+        """Its name among the parsed options, and in errors of the functions that get its value."""
+        name: str = self.settings.get("dest") or self.flags[0].lstrip("-").replace("-", "_")
+        return name
+
 
 class Command(NamedTuple):
     """A command, implemented by `run` in the module of the same name.

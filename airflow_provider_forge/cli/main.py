@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_forge import __version__
+from airflow_provider_forge.cli.commands import COMMANDS
 from airflow_provider_forge.cli.output import Output
 from airflow_provider_forge.cli.parser import parse
 from airflow_provider_forge.exceptions import ConfigurationError, CredentialsBlocked, FinalError, ForgeError
@@ -85,7 +86,7 @@ def _run(name: str, options: argparse.Namespace, output: Output) -> int:
         command = importlib.import_module(f"airflow_provider_forge.cli.{name}")
         status: int = command.run(options, output)
     except ForgeError as error:
-        output.failure(type(error).__name__, str(error), as_json=options.json)
+        output.failure(type(error).__name__, _in_words_of(name, options, error), as_json=options.json)
         return _status(error)
     except BrokenPipeError:
         raise
@@ -93,6 +94,15 @@ def _run(name: str, options: argparse.Namespace, output: Output) -> int:
         output.failure(type(error).__name__, _describe_bug(error), as_json=options.json)
         return INTERNAL_ERROR
     return status
+
+
+def _in_words_of(name: str, options: argparse.Namespace, error: ForgeError) -> str:
+    """Return an error's message; a field that was given as an option of the command is named as that."""
+    (command,) = [each for each in COMMANDS if each.name == name]
+    for flag, field in ((option.flags[0], option.field) for option in command.options):
+        if isinstance(error, ConfigurationError) and error.field == field and vars(options).get(field):
+            return f"{flag}: {error.problem}"
+    return str(error)
 
 
 def _describe_bug(error: Exception) -> str:
