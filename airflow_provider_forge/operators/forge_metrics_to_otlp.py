@@ -203,7 +203,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             interval = find_interval(context, self.interval_start, self.interval_end)
             settled = settled_at(interval, context, now := pendulum.now("UTC"))
         if settled > now:
-            log.info("%s settles at %s: deferred until then", interval, settled)
+            log.info("%s settles at %s: deferred until then", interval.humanize(), settled)
             self.defer(trigger=resume_at(settled), method_name="execute_complete")
         return self._export(context, interval)
 
