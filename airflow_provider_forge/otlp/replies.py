@@ -122,18 +122,22 @@ def partial_success(reply: Reply) -> PartialSuccess:
     if isinstance(content, dict):
         return _partial_success_in_json(reply, content)
     cut_off = reply.unread is not None
+    # A field that is present several times is one message, in several parts.
+    found, is_found, is_empty = bytearray(), False, True
     try:
-        fields = list(_protobuf(reply.content, cut_off=cut_off))
+        for number, value in _protobuf(reply.content, cut_off=cut_off):
+            is_empty = False
+            if number == 1 and isinstance(value, bytes):
+                found += value
+                is_found = True
     except ValueError:
         if "protobuf" in reply.kind:
             return PartialSuccess(problem="it is not valid protobuf, though its content type says so")
         is_said = _ACKNOWLEDGEMENT.fullmatch(_text(reply.content).strip())
         return PartialSuccess(problem=None if is_said else _not_otlp(reply))
-    found = [value for number, value in fields if number == 1 and isinstance(value, bytes)]
-    if fields and not found:
+    if not is_found and not is_empty:
         return PartialSuccess(problem=_not_otlp(reply))
-    # A field that is present several times is one message, in several parts.
-    return _partial_success_in_protobuf(b"".join(found), cut_off=cut_off)
+    return _partial_success_in_protobuf(bytes(found), cut_off=cut_off)
 
 
 def status_message(reply: Reply) -> str:
