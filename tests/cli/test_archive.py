@@ -179,13 +179,14 @@ def test_replay_delivers_an_interval_once_and_a_dry_run_nothing(filled, gateway,
     assert len(gateway.calls) == made
 
 
-def test_replay_names_each_gap_once_and_delivers_the_rest(filled, capfd, tmp_path):
+def test_replay_names_each_gap_once_and_delivers_the_rest(filled, capfd, caplog, tmp_path):
     first, second, _, fourth = objects(tmp_path)
     for each in (first, second, fourth):
         each.unlink()
         each.with_name(each.name.replace(".json.gz", ".about.json")).unlink()
     quarters = [*HOUR.split()]
     capfd.readouterr()
+    caplog.clear()
     with OtlpSink() as other:
         filled(other)
         assert main(["replay", *bounds()]) == 1
@@ -198,6 +199,7 @@ def test_replay_names_each_gap_once_and_delivers_the_rest(filled, capfd, tmp_pat
         f"1 window, {quarters[3].humanize()}, is {what}; `forge-metrics send --start {last} --end {end}`"
         " delivers it\n"
     )
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -216,12 +218,14 @@ def test_replay_sends_nobody_for_what_atlassian_cannot_have(days, minutes, says)
     assert re.match(f".*{says}", _describe_gap(gap, now))
 
 
-def test_a_problem_is_printed_once(filled, capfd, tmp_path):
+def test_a_problem_is_printed_once(filled, capfd, caplog, tmp_path):
     damaged = objects(tmp_path)[2]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     capfd.readouterr()
+    caplog.clear()
     assert main(["replay", *bounds(), "--dry-run"]) == 1
     assert capfd.readouterr().err.count(damaged.name) == 1
+    assert caplog.messages == []
 
 
 def test_replay_says_beforehand_what_the_destination_would_not_take(filled, capsys):

@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_forge.cli import usage as usage_command
 from airflow_provider_forge.cli.main import main
 from airflow_provider_forge.cli.usage import KEPT
+from airflow_provider_forge.exceptions import QueryRefused
 from airflow_provider_forge.gateway import usage as usage_module
 from airflow_provider_forge.gateway.queries import RESOURCES
 from airflow_provider_forge.sandbox import SandboxGateway, Scenario
@@ -96,9 +97,16 @@ def test_a_month_that_is_no_longer_kept_is_refused_in_one_line_after_one_call(ga
 def test_another_refusal_of_an_old_month_is_of_one_resource(gateway, command, monkeypatch):
     """Atlassian keeps *about* 60 days, so a month that began before may be there."""
     monkeypatch.setattr(usage_command, "KEPT", timedelta(days=1))
+    read = usage_module.read_usage
+
+    def refuse_one(client, query, now):
+        if query.resource == "LLM_INPUT":
+            raise QueryRefused("There is no such resource")
+        return read(client, query, now)
+
+    monkeypatch.setattr(usage_module, "read_usage", refuse_one)
     before = f"{FIRST - timedelta(days=1):%Y-%m}"
-    with SandboxGateway(Scenario(refused_resources=frozenset({"LLM_INPUT"})), rate_limit_calls=0) as refusing:
-        status, found = command(refusing, "--month", before, "--json")
+    status, found = command(gateway, "--month", before, "--json")
     assert (status, list(found["left_out"])) == (0, ["LLM_INPUT"])
     assert f"Atlassian keeps the usage of about 1 days; {before} began before" in command.err
 
