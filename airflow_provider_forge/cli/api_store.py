@@ -16,7 +16,7 @@ from airflow_provider_forge.exceptions import ConfigurationError, LedgerUnavaila
 from airflow_provider_forge.exchange import ACCEPT_ENCODING, BodyUnreadable, Wire, read_body
 from airflow_provider_forge.http import USER_AGENT, check_url
 from airflow_provider_forge.proxies import Route
-from airflow_provider_forge.text import is_storable, sanitize
+from airflow_provider_forge.text import get_logger, is_storable, sanitize
 from airflow_provider_forge.windows import LIVE_FOR, MAX_WINDOW
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_forge.otlp.messages import Json
 
 __all__ = ["ApiStore"]
+
+log = get_logger(__name__)
 
 TIMEOUT = 30.0
 """Seconds without data from Airflow."""
@@ -151,8 +153,11 @@ class ApiStore:
             dag = self._find_or_none("GET", f"/dags/{urllib.parse.quote(dag_id)}", _Dag)
         except ConfigurationError:  # its user may be allowed to read assets only
             return None
-        start = dag.next_dagrun_data_interval_start if dag and not dag.is_paused else None
-        if dag is None or start is None or start > now - LIVE_FOR:
+        if dag is None:
+            log.warning("Airflow has no DAG %s (--dag-id): a catchup that fills gaps is not seen", dag_id)
+            return None
+        start = None if dag.is_paused else dag.next_dagrun_data_interval_start
+        if start is None or start > now - LIVE_FOR:
             return None
         # The active runs deliver the windows before.
         return start - (dag.max_active_runs or 0) * MAX_WINDOW

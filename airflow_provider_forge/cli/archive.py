@@ -103,14 +103,14 @@ def _verify(options: Namespace, output: Output, archive: Archive, app_id: str, i
     with output.progress(found, lambda archived: archived.entry.window.humanize()) as begun:
         for archived in begun:
             result = check(archive, archived, ledger)
-            row = rows.setdefault(f"{archived.day}", [0, 0, 0, 0])
-            row[0] += 1
-            row[1] += result.points
-            row[2] += result.undelivered or 0
+            # Without a ledger, it is not known what was delivered.
+            undelivered = [result.undelivered or 0] if ledger else []
+            figures = [1, result.points, *undelivered, int(result.problem is not None)]
+            before = rows.get(f"{archived.day}", [0] * len(figures))
+            rows[f"{archived.day}"] = [sum(pair) for pair in zip(before, figures, strict=True)]
             if result.problem:
-                row[3] += 1
                 problems.append(result.problem)
-    columns = ("objects", "points", "undelivered", "problems")
+    columns = ("objects", "points", *(["undelivered"] if ledger else []), "problems")
     if options.json:
         days: list[dict[str, Any]] = [
             {"day": day, **dict(zip(columns, row, strict=True))} for day, row in rows.items()

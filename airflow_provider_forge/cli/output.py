@@ -191,15 +191,16 @@ class Output:
 
     @contextlib.contextmanager
     def busy(self, text: str) -> Iterator[None]:
-        """Show a progress message on a terminal, and waits for the rate limit in place of it."""
-        with self._errors.status(text) as status, _waits_shown(status.update):
+        """Show a progress message on a terminal, and waits for the rate limit in place of it, or as notes."""
+        show = self._errors.status(text)
+        with show, _waits_shown(show.update if self._errors.is_terminal else self.note):
             yield
 
     @contextlib.contextmanager
     def progress(self, steps: Sequence[Step], describe: Callable[[Step], str]) -> Iterator[Iterator[Step]]:
         """Iterate over steps below the results, with a progress bar on a terminal.
 
-        Waits for the rate limit are shown in place of the step.
+        Waits for the rate limit are shown in place of the step, or else as notes.
 
         Args:
             steps: Steps of the command.
@@ -208,7 +209,8 @@ class Output:
         # Results above the bar must be printed by the console that draws it.
         console = self._console if self._console.is_terminal else self._errors
         if not console.is_terminal:
-            yield iter(steps)
+            with _waits_shown(self.note):
+                yield iter(steps)
             return
         columns = (
             TextColumn("{task.description}"),

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_forge.exceptions import (
     BrokenAnswer,
+    CredentialsBlocked,
     FinalError,
     RetryableError,
     UnknownFailure,
@@ -78,6 +79,9 @@ def _wait(error: RetryableError, try_number: int, context: Context | None) -> dt
     if context is None:
         return wait
     tries = try_number + int(context.get("task_reschedule_count") or 0)
+    if isinstance(error, CredentialsBlocked) and tries <= EAGER_TRIES:
+        # Somebody is about to correct the credentials, which are then not blocked any more.
+        return min(wait, context["task"].retry_delay)
     return None if tries > EAGER_TRIES and wait < context["task"].retry_delay else wait
 
 

@@ -57,6 +57,9 @@ def test_verify_reads_every_object_and_counts_its_points_against_a_ledger(filled
     assert (status, result["problems"]) == (0, [])
     assert sum(day["points"] for day in result["days"]) == len(sink.points)
     assert sum(day["undelivered"] for day in result["days"]) == 0
+    # Without a ledger, it is not known.
+    _, result = command(capsys, "archive", "verify")
+    assert all(set(day) == {"day", "objects", "points", "problems"} for day in result["days"])
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,9 @@ def test_windows_to_which_a_catchup_has_yet_to_come_are_pending(shell, airflow, 
         airflow.dag = Reply.of_json({"detail": "no"}, 403)
     elif dag:
         airflow.dag = Reply.of_json({**next_start, **dag})
-    found = shell("coverage --json").json
-    statuses = found["cells"]
+    done = shell("coverage --json")
+    found, statuses = done.json, done.json["cells"]
+    assert ("Airflow has no DAG forge_metrics (--dag-id)" in done.err) is (dag is None)
     assert (statuses.count("p") > 900) is pending
     assert bool(found["catchup"]) is pending
     assert ("m" in statuses or "M" in statuses) or pending

@@ -95,6 +95,20 @@ def test_a_wait_for_the_rate_limit_is_shown_while_busy(screen):
     assert (ratelimit.log.level, ratelimit.log.propagate, list(ratelimit.log.handlers)) == before
 
 
+def test_waits_are_notes_in_a_pipe():
+    """A command in a script would be silent for a minute."""
+    errors = io.StringIO()
+    output = Output(io.StringIO(), errors)
+    with output.busy("Asking…"):
+        ratelimit.log.info("Waiting %.0f s or more for the rate limit", 38.0)
+    with output.progress([1], str) as steps:
+        for _ in steps:
+            ratelimit.log.info("Waiting %.0f s or more for the rate limit", 39.0)
+    assert errors.getvalue().splitlines() == [
+        f"Waiting {seconds} s or more for the rate limit" for seconds in (38, 39)
+    ]
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
 def test_an_encoding_that_lacks_a_character_gets_its_escape(encoding):
     """As with a cron job's locale, or on Windows."""

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred, TaskGroup
 
 from airflow_provider_forge.exceptions import (
     BrokenAnswer,
+    CredentialsBlocked,
     GatewayUnavailable,
     RateLimited,
     ReceiverUnavailable,
@@ -99,6 +100,11 @@ class TestRetryPolicy:
         busy, closed = (ReceiverUnavailable("busy", retry_after=seconds) for seconds in (1, 1200))
         assert [evaluate(busy, number).retry_delay for number in (3, 4)] == [timedelta(seconds=1), None]
         assert evaluate(closed, 4).retry_delay == timedelta(minutes=20)
+
+    def test_a_new_token_is_tried_soon_at_first(self, evaluate):
+        blocked = CredentialsBlocked("blocked", retry_after=900)
+        delays = [evaluate(blocked, number).retry_delay for number in (1, 3, 4)]
+        assert delays == [timedelta(minutes=5), timedelta(minutes=5), timedelta(minutes=15)]
 
     def test_nor_do_they_reschedule_a_task_every_second(self, evaluate):
         busy = ReceiverUnavailable("busy", retry_after=1)

@@ -315,6 +315,7 @@ PAUSED = dag("forge_metrics", NOW, paused=True)
         ((), (), "There is no Connection yet"),
         (("forge_default",), (), "There is no export yet"),
         ((), (PAUSED, CHECKING), "forge_metrics is paused"),
+        ((), (dag("another", NOW, paused=True), EXPORTING), "Nobody checks the deliveries yet"),
         ((), (EXPORTING,), "Nobody checks the deliveries yet"),
         ((), (EXPORTING, dag(COVERAGE_DAG, NOW, paused=True)), f"{COVERAGE_DAG} is paused"),
         ((), (EXPORTING, CHECKING), "No check has found a ledger"),

@@ -20,8 +20,8 @@ export async function emptyState(dags) {
       ["Copy dags/forge_metrics.py into your DAGs folder. This page finds DAGs by their tag “forge”."],
     ]);
   }
-  const paused = exporting.find((dag) => dag.is_paused);
-  if (paused) {
+  const [paused] = exporting;
+  if (exporting.every((dag) => dag.is_paused)) {
     return state(`${paused.dag_id} is paused`, [
       ["Unpause ", dagLink(paused), ". It then delivers the newest window, and the last 14 days behind it."],
     ]);

@@ -26,16 +26,28 @@ export function drawExports(nav, exports, selected, onselect) {
       const gaps = exported.gaps();
       const windows = gaps.reduce((sum, gap) => sum + gap.cells.length, 0);
       const letter = worst(exported.cells.filter((cell) => cell.letter !== "p"));
-      const isAlone = exports.filter((each) => each.dagId === exported.dagId).length === 1;
       return element(
         "button",
         { type: "button", "aria-current": exported === selected ? "page" : null, onclick: () => onselect(exported) },
         element("span", { class: `dot ${classOf(letter)}`, "aria-hidden": "true" }),
-        element("strong", {}, isAlone ? exported.dagId : `${exported.dagId} to ${exported.document.receiver}`),
-        element("span", { class: "quiet" }, windows ? `${plural(windows, "window")} missing` : "All delivered"),
+        element("strong", {}, nameOf(exported, exports)),
+        element("span", { class: "quiet" }, windows ? `${plural(windows, "window")} missing` : stateOf(exported)),
       );
     }),
   );
+}
+
+/** What tells an export from the others: its DAG, its receiver, and the task that checks it, as far as needed. */
+function nameOf({ dagId, document: { receiver }, check }, exports) {
+  const ofDag = exports.filter((each) => each.dagId === dagId);
+  if (ofDag.length === 1) return dagId;
+  const isAlone = ofDag.filter((each) => each.document.receiver === receiver).length === 1;
+  return `${dagId} to ${receiver}${isAlone ? "" : ` (${check.task_id})`}`;
+}
+
+function stateOf({ runs, document: { catchup } }) {
+  if (runs?.retries) return `${plural(runs.retries, "task")} to be retried`;
+  return catchup ? "Catching up" : "All delivered";
 }
 
 export function drawNow(section, exported, now) {
