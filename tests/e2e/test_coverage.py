@@ -12,11 +12,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pendulum
 import pytest
 
 from airflow_provider_forge.gateway.queries import DEFAULT_METRICS
 from airflow_provider_forge.sandbox import Fault, OtlpSink, SandboxGateway
-from airflow_provider_forge.windows import MAX_WINDOW, ceil
+from airflow_provider_forge.windows import MAX_WINDOW, Window, ceil
 from demo.airflow import StandaloneAirflow
 from demo.api import parse_time
 from demo.dagfile import DAG_ID, SHIPPED, install_dag
@@ -212,10 +213,10 @@ def test_one_check_fails_and_names_the_gaps_and_the_others_succeed(
 ) -> None:
     assert [look.state for look in looks] == ["failed", "success", "success"]
     assert "3 windows of 15 minutes not delivered, in 2 gaps" in looks[0].log
-    for start, end in (two, one):
-        assert f"{text(start)} to {text(end)}: " in looks[0].log
-        warning = "Missing, and already reported"
-        assert f"{warning}: {text(start)} to {text(end)}: " in looks[1].log
+    for span in (two, one):
+        gap = Window(*map(pendulum.instance, span)).humanize()
+        assert f"{gap}: " in looks[0].log
+        assert f"Missing, and already reported: {gap}: " in looks[1].log
 
 
 def test_the_same_failure_reports_the_token_with_a_legible_date(looks: list[Look]) -> None:
