@@ -235,7 +235,7 @@ COMMANDS = (
                 "--dag-id",
                 metavar="ID",
                 default="forge_metrics",
-                help="DAG to backfill; default: %(default)s",
+                help="DAG that exports with these Connections; default: %(default)s",
             ),
             _option(
                 "--alert-before",

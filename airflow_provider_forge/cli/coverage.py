@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_forge.cli.output import Output
     from airflow_provider_forge.coverage.coverage import Coverage
+    from airflow_provider_forge.delivery.stores import Store
 
 __all__ = ["run"]
+
+
+DEFAULT_EXPORT = ("forge_default", "otlp_default", "forge_metrics")
+"""Defaults of the options for the Connections and the DAG, which belong together."""
 
 
 def run(options: Namespace, output: Output) -> int:
@@ -43,9 +48,7 @@ def run(options: Namespace, output: Output) -> int:
             f"{ledger.store.name} has no ledger of this app and destination: nothing was delivered yet, or"
             " the ledger is elsewhere",
         )
-    # Only Airflow knows where its schedule is.
-    catchup = store.find_catchup(options.dag_id, now) if isinstance(store, ApiStore) else None
-    if catchup:
+    if catchup := _find_catchup(options, output, store, now):
         coverage = coverage.with_catchup(catchup)
     if options.json:
         output.json(to_document(coverage, now, alert_before, options.dag_id))
@@ -61,6 +64,17 @@ def run(options: Namespace, output: Output) -> int:
                 output.line(text)
     bad = (WindowStatus.MISSING, WindowStatus.FAILED, WindowStatus.REJECTED)
     return 1 if any(coverage.count(status) for status in bad) else 0
+
+
+def _find_catchup(options: Namespace, output: Output, store: Store, now: dt.datetime) -> dt.datetime | None:
+    """Return where the catchup of the DAG is; None if it is unknown, or if there is none."""
+    if not isinstance(store, ApiStore):
+        return None  # only Airflow knows where its schedule is
+    export = options.forge_conn_id, options.otlp_conn_id, options.dag_id
+    if export[:2] != DEFAULT_EXPORT[:2] and export[2] == DEFAULT_EXPORT[2]:
+        output.note("A catchup that fills gaps is not seen: give --dag-id, the DAG of these Connections")
+        return None
+    return store.find_catchup(options.dag_id, now)
 
 
 def _table(coverage: Coverage) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:

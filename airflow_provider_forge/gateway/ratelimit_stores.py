@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import random
 import time
@@ -308,7 +309,9 @@ class FileStateStore:
             try:
                 held.callback(os.close, open_locked(path, patience=LOOK_UP_TIMEOUT))
             except OSError as error:
-                log.warning("%s cannot be locked (%s)", path, error.strerror)
+                # Another process may wait for the rate limit; then both look up.
+                level = logging.WARNING if is_permanent(error) else logging.INFO
+                log.log(level, "%s cannot be locked (%s)", path, error.strerror)
             yield
 
     def _use(self, action: Callable[[int], bytes | None]) -> bytes | None:

@@ -62,9 +62,10 @@ def _describe_age_limit(endpoint: Endpoint, now: dt.datetime) -> list[str]:
     first = ceil(now - max_age, MAX_WINDOW)
     windows = (RETENTION - max_age) // MAX_WINDOW
     skipped = f"{windows:,} of the windows of Atlassian's 14 days are skipped"
+    remedy = f'{endpoint.age_remedy}. To have no runs for them, set "catchup": False in the DAG\'s entry'
     return [
         f"{skipped}, those before {first.day} {first:%b %H:%M} UTC",
-        f"The destination discards points older than {humanize_duration(max_age)}. {endpoint.age_remedy}",
+        f"The destination discards points older than {humanize_duration(max_age)}. {remedy}",
     ]
 
 

@@ -29,7 +29,7 @@ class AirflowApi(LocalServer):
             return self.failure
         if request.headers["Authorization"] != f"Bearer {self._token}":
             return Reply.of_json({"detail": "Invalid JWT token"}, 401)
-        if request.path == "/api/v2/dags/forge_metrics":
+        if request.path.startswith("/api/v2/dags/"):
             return self.dag
         query = dict(urllib.parse.parse_qsl(request.query))
         if request.path == "/api/v2/assets":

@@ -256,6 +256,19 @@ def test_windows_to_which_a_catchup_has_yet_to_come_are_pending(shell, airflow, 
     assert ("m" in statuses or "M" in statuses) or pending
 
 
+def test_the_default_dag_is_that_of_the_default_connections(shell, airflow):
+    """Else another export's catchup would hide the gaps of this one."""
+    shell.connections["OTLP_OTHER"] = shell.connections["OTLP_DEFAULT"]
+    airflow.asset = "forge_metrics:forge_default:otlp_other"
+    start = pendulum.now("UTC").subtract(days=10).isoformat()
+    airflow.dag = Reply.of_json({"is_paused": False, "next_dagrun_data_interval_start": start})
+    assert shell(f"send {INTERVAL} --otlp-conn-id otlp_other").status == 0
+    done = shell("coverage --json --otlp-conn-id otlp_other")
+    assert (done.json["catchup"], "give --dag-id" in done.err) == (None, True)
+    done = shell("coverage --json --otlp-conn-id otlp_other --dag-id other")
+    assert (bool(done.json["catchup"]), done.err) == (True, "")
+
+
 def test_a_token_is_needed_for_it(shell, airflow):
     del shell.variables["AIRFLOW_API_TOKEN"]
     done = shell("coverage")

@@ -57,8 +57,8 @@ export class Export {
     for (const cell of this.cells) {
       const now = letters.get(+cell.start);
       const changes = isOpen(cell.checked) || cell.checked === "p";
-      // A failed run leaves a cell as it was checked.
-      cell.letter = changes && now && now !== "f" ? now : cell.checked;
+      // A failed run leaves a cell as it was checked, unless nothing was due then.
+      cell.letter = changes && now && (now !== "f" || cell.checked === "p") ? now : cell.checked;
     }
   }
 

@@ -158,7 +158,8 @@ export function drawGaps(section, exported, now, heal) {
   const gaps = exported.gaps();
   const ahead = aheadOf(exported, now);
   if (!gaps.length) {
-    fill(section, element("p", {}, "None. Every window that is due was delivered."), ahead);
+    const none = exported.document.catchup ? "None so far." : "None. Every window that is due was delivered.";
+    fill(section, element("p", {}, none), ahead);
     return;
   }
   // As in coverage/healing.py: while its last window has half an hour left.
