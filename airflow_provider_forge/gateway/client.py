@@ -356,7 +356,8 @@ class GatewayClient:
             raise CredentialsBlocked(
                 f"Atlassian refused the credentials at {since:%H:%M:%S} UTC, so no call is made with them"
                 f" before {until:%H:%M:%S} UTC. Put a new API token into the Forge Connection's password, or"
-                " correct its login: changed credentials are tried at once."
+                " correct its login: changed credentials are not blocked. To try them at once, clear a"
+                " waiting task."
                 " https://id.atlassian.com/manage/api-tokens",
                 retry_after=left,
             )

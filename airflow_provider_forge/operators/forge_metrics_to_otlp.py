@@ -196,7 +196,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             AirflowSkipException: All of the interval is too old, and `on_expired` is `skip`.
             RetryableError: Any other error.
         """
-        with final_errors(context):
+        with final_errors():
             self._apply_form(context)
             if self.check_only:
                 check_connections(self.forge_conn_id, self.app_id or None, self.conn_ids)
@@ -222,7 +222,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             progress: Checkpoints of the destinations; None if the task had not begun before the deferral.
             limited_since: Time at which the rate limit deferred the task, in seconds since the epoch.
         """
-        with final_errors(context):
+        with final_errors():
             self._apply_form(context)
             interval = find_interval(context, self.interval_start, self.interval_end)
         return self._export(context, interval, progress, limited_since)
@@ -241,7 +241,7 @@ class ForgeMetricsToOtlpOperator(BaseOperator):
             start_other_runs(context, interval, pendulum.now("UTC"))
         patience = MIN_DEFERRAL if self.deferrable else None
         forge = ForgeMetricsHook(self.forge_conn_id, app_id=self.app_id or None, patience=patience)
-        with final_errors(context), contextlib.ExitStack() as stack:
+        with final_errors(), contextlib.ExitStack() as stack:
             reports = open_receivers(self.conn_ids, stack)
             for report in reports:
                 report.stats.archives = self.source != "archive" and forge.archive_url is not None

@@ -15,7 +15,7 @@ Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
 |---|---|
 | green | delivered: the receiver has acknowledged every point |
 | pink | skipped: the window is too old to be delivered, or *Check only* found no fault |
-| yellow | to be retried: something does not answer, or a window of the past waits for a correction |
+| yellow | to be retried: something does not answer, or the API token was refused in another task |
 | red | failed for good |
 
 The first ERROR line in the log of a task's last try says what to correct. A run above a pink square counts as

@@ -9,24 +9,18 @@ import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import pendulum
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_forge.exceptions import (
-    AccessForbidden,
     BrokenAnswer,
-    ConfigurationError,
     CredentialsBlocked,
-    CredentialsRefused,
-    ExportRefused,
     FinalError,
     RetryableError,
     UnknownFailure,
     WindowTooLarge,
 )
 from airflow_provider_forge.text import get_logger
-from airflow_provider_forge.windows import LIVE_FOR, RETENTION
+from airflow_provider_forge.windows import RETENTION
 
 try:
     from airflow.sdk import RetryDecision, RetryPolicy
@@ -48,8 +42,6 @@ use up all retries within minutes."""
 
 NOT_OUTAGES = (BrokenAnswer, UnknownFailure, WindowTooLarge)
 """Errors that may never pass by themselves. They use up the retries, so that the task fails visibly."""
-
-_RETRIED = "if the task has retries left, it will be retried"
 
 if RetryPolicy is not None:
 
@@ -109,40 +101,19 @@ def with_retry_policy(operator: BaseOperator, arguments: dict[str, Any]) -> dict
     return {**arguments, "retry_policy": RetryAfter()}
 
 
-def _is_common(error: FinalError) -> bool:
-    """Return whether all runs of a DAG fail with an error until somebody corrects a Connection or a right."""
-    if isinstance(error, ExportRefused):
-        return error.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-    return isinstance(error, (AccessForbidden, ConfigurationError, CredentialsRefused))
-
-
-def _is_history(context: Context) -> bool:
-    """Return whether a run that Airflow has created delivers an interval that is not live any more."""
-    run, end = context.get("dag_run"), context.get("data_interval_end")
-    is_of_schedule = run is not None and run.run_type in ("scheduled", "backfill")
-    return is_of_schedule and end is not None and pendulum.now("UTC") - end > LIVE_FOR
-
-
 @contextlib.contextmanager
-def final_errors(context: Context | None = None) -> Iterator[None]:
+def final_errors() -> Iterator[None]:
     """Log each error in a line of its own, and turn a FinalError into an AirflowFailException: no retry.
 
     Airflow logs an exception with its traceback, in which the message is easily overlooked.
-
-    Args:
-        context: Context of a task that exports one interval. In a catchup or a backfill, an error that all
-            runs have in common is retried: or else all of them would fail before it is corrected.
     """
     try:
         yield
     except FinalError as error:
-        if context and _is_common(error) and _is_history(context):
-            log.error("%s. A window of the past can wait: %s", error, _RETRIED)  # noqa: TRY400 - as below
-            raise RetryableError(str(error)) from None
         log.error("%s", error)  # noqa: TRY400 - Airflow logs the traceback
         # The message is complete; a second traceback would only hide it.
         raise AirflowFailException(str(error)) from None
     except RetryableError as error:
-        log.error("%s. %s", error, _RETRIED.capitalize())  # noqa: TRY400 - as above
+        log.error("%s. If the task has retries left, it will be retried", error)  # noqa: TRY400 - as above
         log.debug("Its causes:", exc_info=True)
         raise error from None

@@ -49,6 +49,7 @@ def backfill(deployment: Deployment, before: Counter[Point], start: datetime, en
     api = deployment.airflow.api
     deployment.gateway.api_token = "renewed"
     backfill = api.backfill(DAG_ID, start, end, reprocess="completed")
+    wait_for(lambda: failures(deployment), timeout=180, what="the window whose token was refused")
     wait_for(lambda: len(waiting(deployment)) > MOST_REFUSED, timeout=180, what="windows that wait")
     return backfill
 
@@ -73,8 +74,7 @@ def healed(deployment: Deployment, backfill: int, start: datetime, end: datetime
 
 def test_few_windows_fail_with_few_calls_and_all_others_wait(deployment: Deployment, backfill: int) -> None:
     calls = [call for call in deployment.gateway.calls if call.outcome == "unauthorized"]
-    failed = deployment.airflow.api.count_task_instances(DAG_ID, state="failed")
-    assert 1 <= failed <= len(calls) <= MOST_REFUSED
+    assert 1 <= failures(deployment) <= len(calls) <= MOST_REFUSED
 
 
 def test_all_are_delivered_with_a_new_token(healed: list[Run]) -> None:
@@ -88,6 +88,10 @@ def test_delivered_points_are_not_sent_again(
     received = Counter(deployment.sink.points)
 
     assert {point: received[point] for point in before} == before
+
+
+def failures(deployment: Deployment) -> int:
+    return deployment.airflow.api.count_task_instances(DAG_ID, state="failed")
 
 
 def waiting(deployment: Deployment) -> list[str]:
