@@ -76,9 +76,9 @@ class Watched:
         command = [sys.executable, "-m", "airflow_provider_forge", "coverage"]
         env = {**self.airflow.env, **access}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        # What lies before catchup is missing, too.
-        assert done.returncode == 1, done.stderr
         printed = re.findall(r"airflow backfill create .*", done.stdout)
+        # What had expired before catchup began is no gap.
+        assert done.returncode == int(bool(printed)), done.stderr
         return [line for line in printed if f"--from-date {text(span[0])} " in line]
 
     def runs_of(self, span: Span) -> list[dict[str, Any]]:
