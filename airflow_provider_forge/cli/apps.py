@@ -7,6 +7,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from airflow_provider_forge.cli.commands import FORGE_CONN_ID
 from airflow_provider_forge.cli.runtime import ShellRuntime
 from airflow_provider_forge.connections.forge import ForgeAccess
 from airflow_provider_forge.gateway.apps import find_apps
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_forge.gateway.apps import DeveloperApp
 
 __all__ = ["run"]
-
-DEFAULT_CONN_ID = "forge_default"
 
 MAX_NAME = 40
 """Characters of an app's name that become part of its DAG's id."""
@@ -74,7 +73,7 @@ def _show(output: Output, apps: Sequence[DeveloperApp], entries: Sequence[str]) 
 
 def _entries(apps: Sequence[DeveloperApp], conn_id: str) -> list[str]:
     """Return for each app its line in `DAGS`, with an id that no other has."""
-    connection = {} if conn_id == DEFAULT_CONN_ID else {"forge_conn_id": conn_id}
+    connection = {} if conn_id == FORGE_CONN_ID else {"forge_conn_id": conn_id}
     taken: set[str] = set()
     entries = []
     for app in apps:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
-__all__ = ["COMMANDS", "DESCRIPTION", "EPILOG", "FORMATS", "Command", "Option"]
+__all__ = [
+    "COMMANDS",
+    "DAG_ID",
+    "DESCRIPTION",
+    "EPILOG",
+    "FORGE_CONN_ID",
+    "FORMATS",
+    "OTLP_CONN_ID",
+    "Command",
+    "Option",
+]
+
+FORGE_CONN_ID, OTLP_CONN_ID, DAG_ID = "forge_default", "otlp_default", "forge_metrics"
+"""Defaults of the options for the Connections and their DAG, which belong together."""
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -81,13 +94,13 @@ _OUTPUT = (
 _FORGE = _option(
     "--forge-conn-id",
     metavar="ID",
-    default="forge_default",
+    default=FORGE_CONN_ID,
     help="Connection to Atlassian's gateway; default: %(default)s",
 )
 _OTLP = _option(
     "--otlp-conn-id",
     metavar="ID",
-    default="otlp_default",
+    default=OTLP_CONN_ID,
     help="Connection to the receiver; default: %(default)s",
 )
 _APP = _option("--app-id", metavar="ID", help="the app's ARI or UUID; default: the Connection's")
@@ -234,7 +247,7 @@ COMMANDS = (
             _option(
                 "--dag-id",
                 metavar="ID",
-                default="forge_metrics",
+                default=DAG_ID,
                 help="DAG that exports with these Connections; default: %(default)s",
             ),
             _option(

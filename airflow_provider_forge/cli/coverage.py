@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from airflow_provider_forge.cli.api_store import ApiStore
+from airflow_provider_forge.cli.commands import DAG_ID, FORGE_CONN_ID, OTLP_CONN_ID
 from airflow_provider_forge.cli.context import forge_access, ledger_store, otlp_access
 from airflow_provider_forge.cli.times import parse_duration
 from airflow_provider_forge.connections.ledger import open_ledger
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_forge.delivery.stores import Store
 
 __all__ = ["run"]
-
-
-DEFAULT_EXPORT = ("forge_default", "otlp_default", "forge_metrics")
-"""Defaults of the options for the Connections and the DAG, which belong together."""
 
 
 def run(options: Namespace, output: Output) -> int:
@@ -70,8 +67,8 @@ def _find_catchup(options: Namespace, output: Output, store: Store, now: dt.date
     """Return where the catchup of the DAG is; None if it is unknown, or if there is none."""
     if not isinstance(store, ApiStore):
         return None  # only Airflow knows where its schedule is
-    export = options.forge_conn_id, options.otlp_conn_id, options.dag_id
-    if export[:2] != DEFAULT_EXPORT[:2] and export[2] == DEFAULT_EXPORT[2]:
+    connections = options.forge_conn_id, options.otlp_conn_id
+    if connections != (FORGE_CONN_ID, OTLP_CONN_ID) and options.dag_id == DAG_ID:
         output.note("A catchup that fills gaps is not seen: give --dag-id, the DAG of these Connections")
         return None
     return store.find_catchup(options.dag_id, now)

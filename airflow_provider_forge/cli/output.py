@@ -192,8 +192,8 @@ class Output:
     @contextlib.contextmanager
     def busy(self, text: str) -> Iterator[None]:
         """Show a progress message on a terminal, and waits for the rate limit in place of it, or as notes."""
-        show = self._errors.status(text)
-        with show, _waits_shown(show.update if self._errors.is_terminal else self.note):
+        status = self._errors.status(text)
+        with status, _waits_shown(status.update if self._errors.is_terminal else self.note):
             yield
 
     @contextlib.contextmanager

@@ -55,8 +55,8 @@ class Figures(NamedTuple):
 FOR_PEOPLE = Figures(short_amount, short_cost, "{:.1%}".format, "%d %b")
 FOR_PROGRAMS = Figures(exact_amount, exact_amount, lambda part: exact_amount(round(part, 6)), "%Y-%m-%d")
 
-_FOR_PEOPLE = {"FREE": None, "PART": "OF FREE", "FORECAST USD": "FORECAST"}
-"""Names of columns on a terminal, so that a row is a line of 80 columns; None for one that is left out."""
+SHORT_NAMES = {"PART": "OF FREE", "FORECAST USD": "FORECAST"}
+"""Names of columns on a terminal, where a row is to be a line of 80 columns."""
 
 
 def run(options: Namespace, output: Output) -> int:
@@ -182,9 +182,9 @@ def _table(
 
 def _for_people(columns: tuple[str, ...], lines: list[tuple[Any, ...]]) -> tuple[list[str], list[list[Any]]]:
     """Return the columns and rows of a terminal: the part of the allowance makes up for the allowance."""
-    names = [_FOR_PEOPLE.get(name, name) for name in columns]
-    shown = [[value for name, value in zip(names, line, strict=True) if name is not None] for line in lines]
-    return [name for name in names if name is not None], shown
+    shown = [index for index, name in enumerate(columns) if name != "FREE"]
+    names = [SHORT_NAMES.get(columns[index], columns[index]) for index in shown]
+    return names, [[line[index] for index in shown] for line in lines]
 
 
 def _groups_table(

@@ -153,13 +153,9 @@ class CoverageMonitor:
         reported = gaps_to_report(coverage, now, self.alert_before, state, is_active=is_active)
         for gap in coverage.expiring(now, self.alert_before):
             if gap not in reported and can_be_filled(gap, now):
-                log.warning(
-                    "Missing, and %s: %s",
-                    "already reported"
-                    if state.has_reported(gap)
-                    else "not reported, because an active run may deliver it",
-                    describe_gap(gap, now, soon=True),
-                )
+                unreported = "not reported, because an active run may deliver it"
+                why = "already reported" if state.has_reported(gap) else unreported
+                log.warning("Missing, and %s: %s", why, describe_gap(gap, now, soon=True))
         state.ledger = self.ledger.store.name
         return Findings(
             coverage,

@@ -357,8 +357,7 @@ class GatewayClient:
                 f"Atlassian refused the credentials at {since:%H:%M:%S} UTC, so no call is made with them"
                 f" before {until:%H:%M:%S} UTC. Put a new API token into the Forge Connection's password, or"
                 " correct its login: changed credentials are not blocked. To try them at once, clear a"
-                " waiting task."
-                " https://id.atlassian.com/manage/api-tokens",
+                " waiting task. https://id.atlassian.com/manage/api-tokens",
                 retry_after=left,
             )
 

@@ -18,8 +18,8 @@ Exports Atlassian Forge app metrics to OTLP, one run for each quarter hour.
 | yellow | to be retried: something does not answer, or the API token was refused in another task |
 | red | failed for good |
 
-The first ERROR line in the log of a task's last try says what to correct. A run above a pink square counts as
-a success.
+The first ERROR line in the log of a task's last try names the fault and its remedy. A run above a pink square
+counts as a success.
 
 **Names.** A run is named by the window that it delivers, in UTC: `scheduled__<start>_to_<end>`. It starts
 five minutes after the window's end. `live__…` runs deliver the newest window while catchup fills the last 14

@@ -123,10 +123,9 @@ def partial_success(reply: Reply) -> PartialSuccess:
         return _partial_success_in_json(reply, content)
     cut_off = reply.unread is not None
     # A field that is present several times is one message, in several parts.
-    found, is_found, is_empty = bytearray(), False, True
+    found, is_found = bytearray(), False
     try:
         for number, value in _protobuf(reply.content, cut_off=cut_off):
-            is_empty = False
             if number == 1 and isinstance(value, bytes):
                 found += value
                 is_found = True
@@ -135,7 +134,7 @@ def partial_success(reply: Reply) -> PartialSuccess:
             return PartialSuccess(problem="it is not valid protobuf, though its content type says so")
         is_said = _ACKNOWLEDGEMENT.fullmatch(_text(reply.content).strip())
         return PartialSuccess(problem=None if is_said else _not_otlp(reply))
-    if not is_found and not is_empty:
+    if reply.content and not is_found:
         return PartialSuccess(problem=_not_otlp(reply))
     return _partial_success_in_protobuf(bytes(found), cut_off=cut_off)
 
